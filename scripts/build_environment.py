@@ -1,0 +1,88 @@
+"""Build the virtual environment of a stage from its lock file with uv.
+
+The environment is built beside its place and renamed into it when complete, and the marker (``--output``) is written
+last: an interrupted or failed build leaves nothing that looks finished. The marker holds the lock's sha256 and nothing
+that varies between two builds of the same lock, so that a rebuilt environment makes no stage run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from day0.artefacts import digest_of_file, run_cli, write_json
+
+PYTHON = "3.11"
+
+
+def uv_environment(cpu: bool) -> tuple[dict[str, str], list[str]]:
+    """Environment variables and options that let uv find a CPU build of torch.
+
+    A wheel folder that pip is told about is passed on to uv; where there is none, uv's own torch backend finds it.
+    """
+    environment = dict(os.environ)
+    if "UV_FIND_LINKS" not in environment and environment.get("PIP_FIND_LINKS"):
+        environment["UV_FIND_LINKS"] = ",".join(environment["PIP_FIND_LINKS"].split())
+    return environment, ["--torch-backend", "cpu"] if cpu and "UV_FIND_LINKS" not in environment else []
+
+
+def build(lock: Path, environment: Path) -> None:
+    """Install a lock into a new virtual environment, whole or not at all.
+
+    Raises:
+        RuntimeError: uv failed; its own message is on standard error.
+    """
+    prefix = f".{environment.name}.unfinished-"
+    for leftover in environment.parent.glob(f"{prefix}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    # A name of its own: uv may outlive a killed build and still write to the earlier one.
+    unfinished = Path(tempfile.mkdtemp(dir=environment.parent, prefix=prefix))
+    variables, options = uv_environment(cpu=environment.name.endswith(".cpu"))
+    uv = [sys.executable, "-m", "uv"]
+    strict = ["--require-hashes", "--no-deps", *options]
+    steps = [
+        [*uv, "venv", "--quiet", "--clear", "--relocatable", "--python", PYTHON, str(unfinished)],
+        [*uv, "pip", "install", "--python", str(unfinished / "bin" / "python"), *strict, "--requirements", str(lock)],
+    ]
+    for step in steps:
+        if subprocess.run(step, env=variables).returncode:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise RuntimeError(f"{lock}: the environment could not be built; uv's message stands above")
+    shutil.rmtree(environment, ignore_errors=True)
+    unfinished.chmod(0o755)
+    unfinished.rename(environment)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lock", type=Path, required=True, help="lock file, envs/NAME.lock")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="marker FOLDER/NAME.json; the environment is FOLDER/NAME"
+    )
+    arguments = parser.parse_args()
+
+    environment = arguments.output.with_suffix("")
+    environment.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.unlink(missing_ok=True)
+    try:
+        build(arguments.lock, environment)
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    python = subprocess.run(
+        [str(environment / "bin" / "python"), "-c", "import platform; print(platform.python_version())"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    write_json(arguments.output, {"lock_sha256": digest_of_file(arguments.lock), "python": python})
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

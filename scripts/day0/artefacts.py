@@ -1,0 +1,141 @@
+"""Read and write the artefacts of the graph: whole or not at all, in a fixed order, with digests.
+
+Every JSON artefact carries ``schema_version``; a NaN or infinity never reaches a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SCHEMA_VERSION = 1
+EXIT_PASS, EXIT_FAILED_CHECK, EXIT_UNUSABLE_INPUT = 0, 1, 2
+
+
+class UnusableInput(Exception):
+    """Input that a user can correct; its message names the file, what was found, what was expected and what to do."""
+
+
+def run_cli(main: Callable[[], int | None]) -> None:
+    """Run a command line's ``main`` and exit with its status; 2 and a plain message for unusable input."""
+    try:
+        status = main()
+    except UnusableInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = EXIT_UNUSABLE_INPUT
+    sys.exit(status or EXIT_PASS)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file through a temporary neighbour and a rename, so that no reader ever sees half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+    """Write an artefact as JSON, ``schema_version`` first.
+
+    Raises:
+        ValueError: the content holds NaN or an infinity.
+    """
+    whole = {"schema_version": SCHEMA_VERSION, **content}
+    write_text(path, json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_yaml(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+    """Write a mapping as YAML, keys in the given order."""
+    write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120))
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UnusableInput: the file is missing, unreadable, no JSON or no object.
+    """
+    return _read_mapping(path, json.loads, "a JSON object")
+
+
+def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        UnusableInput: the file is missing, unreadable, no YAML or no mapping.
+    """
+    return _read_mapping(path, lambda text: yaml.load(text, Loader=_yaml_loader()), "a YAML mapping")
+
+
+def _yaml_loader() -> type:
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _read_mapping(path: str | os.PathLike, parse: Callable[[str], Any], expected: str) -> dict[str, Any]:
+    try:
+        content = parse(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnusableInput(f"{path}: cannot be read ({error}); expected {expected}") from error
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise UnusableInput(f"{path}: expected {expected}, found text that does not parse: {error}") from error
+    if not isinstance(content, dict):
+        raise UnusableInput(f"{path}: expected {expected}, found {type(content).__name__}")
+    return content
+
+
+def digest_of(content: Any) -> str:
+    """sha256 of a JSON-able value, independent of the order of its keys."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_of_file(path: str | os.PathLike) -> str:
+    """sha256 of a file's bytes, read in blocks of 4 MiB."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as stream:
+        while block := stream.read(4 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def files_below(folder: str | os.PathLike) -> list[str]:
+    """Paths of all files below a folder, relative to it, sorted; links to files count as files.
+
+    The mark that Snakemake leaves in an output folder is no part of its content.
+    """
+    root = Path(folder)
+    paths = (path for path in root.rglob("*") if path.is_file() and path.name != ".snakemake_timestamp")
+    return sorted(str(path.relative_to(root)) for path in paths)
+
+
+def inventory(folder: str | os.PathLike, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Map each file's relative name to ``{"bytes": int, "sha256": str}``; files are hashed side by side."""
+    root = Path(folder)
+    chosen = files_below(root) if names is None else sorted(names)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        digests = list(pool.map(lambda name: digest_of_file(root / name), chosen))
+    return {
+        name: {"bytes": (root / name).stat().st_size, "sha256": digest}
+        for name, digest in zip(chosen, digests, strict=True)
+    }
+
+
+def digest_of_inventory(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """One digest for a folder: over the sorted pairs of name and sha256."""
+    return digest_of(sorted((name, entry["sha256"]) for name, entry in files.items()))

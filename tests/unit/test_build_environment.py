@@ -1,0 +1,66 @@
+"""An environment is there whole, with the digest of its lock, or it is not there."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "build_environment.py"
+
+
+def command(lock, marker):
+    return [sys.executable, str(SCRIPT), "--lock", str(lock), "--output", str(marker)]
+
+
+def build(lock, marker):
+    return subprocess.run(command(lock, marker), capture_output=True, text=True)
+
+
+@pytest.fixture
+def empty_lock(tmp_path):
+    lock = tmp_path / "nothing.lock"
+    lock.write_text("# no packages\n")
+    return lock
+
+
+def test_a_built_environment_has_a_python_and_a_marker_that_never_varies(tmp_path, empty_lock):
+    marker = tmp_path / "envs" / "stage.cpu.json"
+    assert build(empty_lock, marker).returncode == 0
+    first = marker.read_bytes()
+    python = tmp_path / "envs" / "stage.cpu" / "bin" / "python"
+    assert subprocess.run([str(python), "-c", "pass"]).returncode == 0
+    assert build(empty_lock, marker).returncode == 0
+    assert marker.read_bytes() == first
+    empty_lock.write_text("# another text\n")
+    assert build(empty_lock, marker).returncode == 0
+    assert json.loads(marker.read_text())["lock_sha256"] != json.loads(first)["lock_sha256"]
+
+
+def test_a_failed_build_leaves_neither_environment_nor_marker(tmp_path, empty_lock):
+    marker = tmp_path / "envs" / "stage.json"
+    assert build(empty_lock, marker).returncode == 0
+    broken = tmp_path / "broken.lock"
+    broken.write_text("no-such-package-here==1.0 --hash=sha256:" + "0" * 64 + "\n")
+    environment = {**os.environ, "UV_OFFLINE": "1"}
+    done = subprocess.run(command(broken, marker), capture_output=True, text=True, env=environment)
+    assert done.returncode == 1 and "could not be built" in done.stderr and "Traceback" not in done.stderr
+    assert not marker.exists()
+    assert not list((tmp_path / "envs").glob(".stage.unfinished-*"))
+
+
+def test_a_killed_build_leaves_no_marker(tmp_path, empty_lock):
+    marker = tmp_path / "envs" / "stage.json"
+    assert build(empty_lock, marker).returncode == 0
+    running = subprocess.Popen(command(empty_lock, marker), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 20
+    while marker.exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert not marker.exists()
+    assert build(empty_lock, marker).returncode == 0 and marker.exists()

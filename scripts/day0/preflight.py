@@ -1,0 +1,176 @@
+"""The set-up gate: what can be known to fail before a GPU hour is spent on it.
+
+Each check answers with a sentence that says what was found; one that failed with its class too: USER_CONFIG_ERROR where
+the user corrects it, SYSTEMIC where the machine must be mended.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from day0.artefacts import UnusableInput, read_json
+from day0.config import check_model_folder
+from day0.engine import ALGORITHM_OF_PRESET, MINIMUM_CAPABILITY
+
+USER_CONFIG_ERROR, SYSTEMIC = "USER_CONFIG_ERROR", "SYSTEMIC"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at; ``failure_class`` is None where it is well."""
+
+    name: str
+    detail: str
+    failure_class: str | None = None
+
+
+def assess_setup(checks: list[Check]) -> dict[str, Any]:
+    """Sum the checks up as an assessment; a broken machine leads over a mistaken setting."""
+    failed = [check for check in checks if check.failure_class]
+    classes = {check.failure_class for check in failed}
+    return {
+        "pass": not failed,
+        "failure_class": next((c for c in (SYSTEMIC, USER_CONFIG_ERROR) if c in classes), None),
+        "detail": " ".join(f"{check.name}: {check.detail}" for check in (failed or checks)),
+        "checks": [{"name": c.name, "pass": c.failure_class is None, "detail": c.detail} for c in checks],
+    }
+
+
+def check_model(model: Mapping[str, Any], output: Path) -> list[Check]:
+    """Check that the source model can be read and that its checkpoint will fit on the disk of ``output``."""
+    if model.get("hub"):
+        return _check_hub(model, output)
+    problem = check_model_folder(model["path"])
+    if problem:
+        return [Check("model", problem, USER_CONFIG_ERROR)]
+    folder = Path(model["path"])
+    checks = [_check_remote_code(folder, bool(model.get("trust_remote_code")))]
+    payload = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    checks.append(_check_disk(payload, output, "a checkpoint of the source's size"))
+    return checks
+
+
+def _check_remote_code(folder: Path, trusted: bool) -> Check:
+    try:
+        needs_code = "auto_map" in read_json(folder / "config.json")
+    except UnusableInput as error:
+        return Check("model", str(error), USER_CONFIG_ERROR)
+    if needs_code and not trusted:
+        return Check(
+            "remote code",
+            f"{folder}/config.json names Python code of its own (auto_map); read it, then set trust_remote_code: true "
+            "for this model, or use a model that needs none",
+            USER_CONFIG_ERROR,
+        )
+    return Check("remote code", "trusted by the configuration" if needs_code else "none needed")
+
+
+def _check_hub(model: Mapping[str, Any], output: Path) -> list[Check]:
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
+
+    name = f"{model['hub']} at {model['revision'][:12]}"
+    cached = isinstance(try_to_load_from_cache(model["hub"], "config.json", revision=model["revision"]), str)
+    if constants.HF_HUB_OFFLINE:
+        if cached:
+            return [Check("hub", f"{name} is in the cache; HF_HUB_OFFLINE is set")]
+        return [Check("hub", f"HF_HUB_OFFLINE is set and the cache holds no {name}; fetch it first", USER_CONFIG_ERROR)]
+    try:
+        info = HfApi().model_info(model["hub"], revision=model["revision"], files_metadata=True)
+    except HfHubHTTPError as error:
+        reason = str(error).splitlines()[0]
+        return [
+            Check("hub", f"{name} cannot be read: {reason}; check the id, the commit and HF_TOKEN", USER_CONFIG_ERROR)
+        ]
+    except Exception as error:  # every network library has its own family of connection errors
+        failure_class = None if cached else SYSTEMIC
+        return [
+            Check("hub", f"the hub does not answer ({type(error).__name__}: {error}); cached: {cached}", failure_class)
+        ]
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    payload = sum(size for file, size in sizes.items() if file.endswith(".safetensors"))
+    if not payload:
+        return [
+            Check("hub", f"{name} holds no *.safetensors; choose a repository or commit that does", USER_CONFIG_ERROR)
+        ]
+    download = Check("hub", f"{name} holds {payload / 1e9:.1f} GB of weights")
+    return [download, _check_disk(payload * (1 if cached else 2), output, "the download and a checkpoint of its size")]
+
+
+def _check_disk(needed: int, output: Path, purpose: str) -> Check:
+    free = shutil.disk_usage(output).free
+    text = f"{free / 1e9:.1f} GB free at {output}, {needed / 1e9:.1f} GB needed for {purpose}"
+    return Check("disk", text, SYSTEMIC if free < needed else None)
+
+
+def check_recipe(recipe: Mapping[str, Any]) -> list[Check]:
+    """Check a recipe against the engine, this machine's GPU where it has one, and its calibration data."""
+    definition, checks = recipe["definition"], []
+    preset = definition.get("preset")
+    algorithm = ALGORITHM_OF_PRESET.get(preset or "")
+    capability = _gpu_capability()
+    if algorithm is None:
+        checks.append(
+            Check("engine", f"the table has no entry for {preset or 'this recipe'}; the engine itself will tell")
+        )
+    elif algorithm not in MINIMUM_CAPABILITY:
+        checks.append(
+            Check("engine", f"warning: vLLM 0.32 loads no {algorithm}; expect its server to refuse the checkpoint")
+        )
+    elif recipe["accelerator"] == "cuda" and capability and capability < MINIMUM_CAPABILITY[algorithm]:
+        checks.append(
+            Check(
+                "engine",
+                f"{algorithm} needs compute capability {MINIMUM_CAPABILITY[algorithm] / 10}, this GPU has "
+                f"{capability / 10}; choose another recipe or GPU",
+                USER_CONFIG_ERROR,
+            )
+        )
+    else:
+        checks.append(Check("engine", f"vLLM 0.32 loads {algorithm}"))
+    dataset = recipe["calibration"].get("dataset")
+    if dataset and dataset.endswith((".jsonl", ".txt")):
+        there = Path(dataset).is_file()
+        text = (
+            f"{dataset} is there" if there else f"found no file {dataset}; set calibration.dataset to one that exists"
+        )
+        checks.append(Check("calibration", text, None if there else USER_CONFIG_ERROR))
+    return checks
+
+
+def _gpu_capability() -> int | None:
+    """Lowest compute capability of this machine's GPUs, times ten; None where there is none to ask."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.split()
+    return min((round(float(line) * 10) for line in lines), default=None)
+
+
+def check_suite(suite: Mapping[str, Any]) -> list[Check]:
+    """Check a suite's local data."""
+    missing = [path for path in suite["data_files"] if not Path(path).is_file()]
+    if missing:
+        return [Check("data", f"found no file {', '.join(missing)}; mend data_files of the suite", USER_CONFIG_ERROR)]
+    return [Check("data", f"{len(suite['data_files'])} local files are there")]
+
+
+def check_environment(marker: Path, packages: Mapping[str, str]) -> Check:
+    """Check that a stage's interpreter starts and finds its main packages.
+
+    Args:
+        marker: the environment's marker; the environment lies beside it.
+        packages: distribution names by what they are needed for.
+    """
+    python = marker.with_suffix("") / "bin" / "python"
+    question = "import importlib.metadata as m, sys; print(*(f'{d} {m.version(d)}' for d in sys.argv[1:]), sep=', ')"
+    answer = subprocess.run([str(python), "-c", question, *packages.values()], capture_output=True, text=True)
+    if answer.returncode:
+        reason = (answer.stderr.strip().splitlines() or ["it does not start"])[-1]
+        return Check("environment", f"{python}: {reason}; delete {marker} and rerun to build it anew", SYSTEMIC)
+    return Check("environment", answer.stdout.strip())

@@ -1,0 +1,80 @@
+"""Describe the source model: its files with sizes and digests, configuration, precisions and digests of its texts.
+
+A local folder is described where it lies. A hub repository is fetched at its pinned commit with huggingface_hub, which
+resumes an interrupted download, fetches nothing that is complete already, and honours HF_HUB_OFFLINE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from day0.artefacts import UnusableInput, run_cli, write_json
+from day0.config import check_model_folder
+from day0.source import describe_source
+
+ALLOWED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.md", "LICENSE*", "*.jsonl"]
+
+
+def fetch(hub: str, revision: str, trust_remote_code: bool) -> Path:
+    """Fetch a hub repository at a commit into the hub's cache and return the folder.
+
+    Raises:
+        UnusableInput: there is no such repository or commit, or it may not be read.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    patterns = ALLOWED_FILES + (["*.py"] if trust_remote_code else [])
+    try:
+        return Path(snapshot_download(hub, revision=revision, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise UnusableInput(f"{hub}: access to the repository must be asked for, and HF_TOKEN set: {error}") from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise UnusableInput(f"{hub} at {revision}: no such repository or commit: {error}") from error
+    except LocalEntryNotFoundError as error:
+        raise UnusableInput(
+            f"{hub} at {revision}: the hub cannot be reached and the cache does not hold it: {error}"
+        ) from error
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--model", required=True, help='JSON: {"model": NAME, "path": FOLDER | "hub": ID, "revision": COMMIT}'
+    )
+    parser.add_argument("--output", type=Path, required=True, help="source.json to write")
+    arguments = parser.parse_args()
+
+    try:
+        model: dict[str, Any] = json.loads(arguments.model)
+    except ValueError as error:
+        raise UnusableInput(f"--model: expected a JSON object, found {arguments.model!r}: {error}") from error
+    trust_remote_code = bool(model.get("trust_remote_code"))
+    if model.get("hub"):
+        location = {"hub": model["hub"], "revision": model["revision"]}
+        folder = fetch(model["hub"], model["revision"], trust_remote_code)
+    else:
+        location = {"path": model["path"]}
+        folder = Path(model["path"])
+    problem = check_model_folder(str(folder))
+    if problem:
+        raise UnusableInput(problem)
+    source = describe_source(folder, trust_remote_code)
+    write_json(arguments.output, {"model": model["model"], "location": location, **source})
+    print(
+        f"{model['model']}: {source['parameters']:,} parameters in {source['payload_bytes']:,} bytes, "
+        f"{len(source['files'])} files, digest {source['digest'][:12]}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

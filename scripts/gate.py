@@ -1,0 +1,36 @@
+"""Refuse to go on unless an assessment passed.
+
+Reads an assessment or a verdict, writes the token that everything downstream has as an input, and exits 1 with the
+reason, writing nothing, where the assessment failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from day0.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, digest_of_file, read_json, run_cli, write_json
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--assessment", type=Path, required=True, help="preflight, validation, run or verdict (JSON)")
+    parser.add_argument("--token", type=Path, required=True, help="token to write where it passed")
+    arguments = parser.parse_args()
+
+    assessment = read_json(arguments.assessment)
+    if assessment.get("pass") is not True:
+        verdict = assessment.get("decision") or assessment.get("failure_class") or "UNKNOWN"
+        print(f"{arguments.assessment}: {verdict}: {assessment.get('detail', 'it gives no reason')}", file=sys.stderr)
+        if assessment.get("next_action"):
+            print(f"next: {assessment['next_action']}", file=sys.stderr)
+        return EXIT_FAILED_CHECK
+    write_json(
+        arguments.token, {"assessment": arguments.assessment.name, "sha256": digest_of_file(arguments.assessment)}
+    )
+    return EXIT_PASS
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,36 @@
+"""Make config/schemas/*.schema.json, for editors, from the data types of the configuration, suites and recipes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from day0.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, run_cli, write_text
+from day0.config import Config, Suite
+from day0.recipes import Recipe
+
+SCHEMAS = {"config": Config, "suite": Suite, "recipe": Recipe}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output-dir", type=Path, default=Path("config/schemas"))
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 unless the files are up to date")
+    arguments = parser.parse_args()
+
+    outdated = []
+    for name, model in SCHEMAS.items():
+        path = arguments.output_dir / f"{name}.schema.json"
+        text = json.dumps(model.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+        if not arguments.check:
+            write_text(path, text)
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            outdated.append(str(path))
+    if outdated:
+        print(f"{', '.join(outdated)}: not what the data types say; run scripts/make_schemas.py")
+    return EXIT_FAILED_CHECK if outdated else EXIT_PASS
+
+
+if __name__ == "__main__":
+    run_cli(main)

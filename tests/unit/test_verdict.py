@@ -1,0 +1,127 @@
+"""One decision from all evidence: the first failure in the graph's order, else the comparison, else nothing."""
+
+import copy
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from day0.triage import DECISIONS
+from day0.verdict import STAGES, Evidence, make_crash_verdict, make_verdict
+
+RELEASE = {
+    "name": "fp8",
+    "model": "m",
+    "recipe": "fp8",
+    "candidate": "fp8",
+    "suite": "demo",
+    "policy": {"threshold": 0.01, "relative": False},
+}
+PASSED = {"pass": True, "failure_class": None, "detail": "fine"}
+
+
+def evidence(**changes):
+    """Evidence of an accepted release; ``changes`` are laid over the contents, None removes an assessment."""
+    contents = {stage: dict(PASSED) for stage in STAGES}
+    contents["validation"] |= {"checkpoint_digest": "c", "source_digest": "s", "recipe_digest": "r", "size_ratio": 0.5}
+    contents["baseline_run"]["checkpoint_digest"] = "s"
+    contents["candidate_run"]["checkpoint_digest"] = "c"
+    contents["comparison"] |= {"baseline_sha256": "sha-baseline_run", "candidate_sha256": "sha-candidate_run"}
+    for stage, change in changes.items():
+        contents[stage] = None if change is None else contents[stage] | change
+    return {
+        stage: Evidence(f"{stage}.json", f"sha-{stage}", content)
+        for stage, content in contents.items()
+        if content is not None
+    }
+
+
+def decision(**changes):
+    verdict = make_verdict(RELEASE, evidence(**changes))
+    return verdict["decision"], verdict["failure_class"], verdict["stage"]
+
+
+def failed(failure_class):
+    return {"pass": False, "failure_class": failure_class, "detail": "because"}
+
+
+def test_all_passed_is_accept():
+    verdict = make_verdict(RELEASE, evidence())
+    assert verdict["decision"] == "ACCEPT" and verdict["pass"] is True
+    assert verdict["digests"] == {"checkpoint_digest": "c", "source_digest": "s", "recipe_digest": "r"}
+    assert verdict["evidence"]["validation"] == {"path": "validation.json", "sha256": "sha-validation"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"comparison": failed(None)}, ("REGRESSION", None, "comparison")),
+        ({"comparison": failed("NOT_COMPARABLE")}, ("ANOMALOUS", "NOT_COMPARABLE", "comparison")),
+        ({"validation": failed("MODEL_UNSUPPORTED")}, ("INFEASIBLE", "MODEL_UNSUPPORTED", "validation")),
+        ({"validation": failed("QUANT_COVERAGE_FAILURE")}, ("INFEASIBLE", "QUANT_COVERAGE_FAILURE", "validation")),
+        (
+            {"candidate_run": failed("DEPLOYMENT_HEALTH_FAILED")},
+            ("INFEASIBLE", "DEPLOYMENT_HEALTH_FAILED", "candidate_run"),
+        ),
+        (
+            {"baseline_run": failed("DEPLOYMENT_HEALTH_FAILED")},
+            ("ANOMALOUS", "DEPLOYMENT_HEALTH_FAILED", "baseline_run"),
+        ),
+        (
+            {"candidate_run": failed("SAMPLE_ACCOUNTING_FAILED")},
+            ("ANOMALOUS", "SAMPLE_ACCOUNTING_FAILED", "candidate_run"),
+        ),
+        ({"preflight_model": failed("USER_CONFIG_ERROR")}, ("ANOMALOUS", "USER_CONFIG_ERROR", "preflight_model")),
+        ({"validation": failed(None)}, ("ANOMALOUS", "UNKNOWN", "validation")),
+        ({"validation": {"pass": "yes"}}, ("ANOMALOUS", "UNKNOWN", "validation")),
+        ({"validation": {"failure_class": "UNKNOWN"}}, ("ANOMALOUS", "UNKNOWN", "validation")),
+        ({"comparison": None}, ("ANOMALOUS", "UNKNOWN", "comparison")),
+        ({"baseline_run": None}, ("ANOMALOUS", "UNKNOWN", "baseline_run")),
+        ({"comparison": {"pass": None}}, ("ANOMALOUS", "UNKNOWN", "comparison")),
+    ],
+)
+def test_the_first_failure_decides(changes, expected):
+    assert decision(**changes) == expected
+
+
+def test_an_earlier_failure_leads():
+    found = decision(validation=failed("QUANT_COVERAGE_FAILURE"), candidate_run=failed("UNKNOWN"), comparison=None)
+    assert found == ("INFEASIBLE", "QUANT_COVERAGE_FAILURE", "validation")
+
+
+@pytest.mark.parametrize(
+    ("stage", "key"),
+    [
+        ("validation", "checkpoint_digest"),
+        ("validation", "source_digest"),
+        ("baseline_run", "checkpoint_digest"),
+        ("candidate_run", "checkpoint_digest"),
+        ("comparison", "baseline_sha256"),
+        ("comparison", "candidate_sha256"),
+    ],
+)
+@pytest.mark.parametrize("value", ["another", None])
+def test_a_broken_chain_is_never_accepted(stage, key, value):
+    verdict = make_verdict(RELEASE, evidence(**{stage: {key: value}}))
+    assert (verdict["decision"], verdict["failure_class"]) == ("ANOMALOUS", "UNKNOWN")
+    assert "chain of evidence is broken" in verdict["detail"]
+
+
+def test_a_crash_is_anomalous_and_names_rule_attempt_and_log():
+    verdict = make_crash_verdict(RELEASE, "quantize_candidate", 2, "a.log")
+    assert (verdict["decision"], verdict["failure_class"], verdict["pass"]) == ("ANOMALOUS", "SYSTEMIC", False)
+    assert verdict["detail"] == "Rule quantize_candidate crashed in attempt 2; its log is a.log."
+
+
+values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers())
+changes = st.dictionaries(
+    st.sampled_from(STAGES), st.dictionaries(st.sampled_from(["pass", "failure_class", "detail"]), values)
+)
+
+
+@given(changes)
+def test_nothing_but_whole_evidence_is_accepted(changed):
+    verdict = make_verdict(RELEASE, evidence(**copy.deepcopy(changed)))
+    assert verdict["decision"] in DECISIONS
+    sound = all(change.get("pass", True) is True and change.get("failure_class") is None for change in changed.values())
+    assert (verdict["decision"] == "ACCEPT") == sound

@@ -1,0 +1,80 @@
+# A pretrained LLM in; out comes the decision whether its quantized checkpoint may be published, with the proof.
+from snakemake.utils import min_version
+
+min_version("9.27.1")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+
+
+rule release:
+    """Target: take every release to its bundle; fails, with the decisions, unless all are ACCEPT."""
+    input:
+        verdicts=get_releases("results/{model}/{release}/verdict.json"),
+        bundles=get_releases("results/{model}/{release}/release/SHA256SUMS"),
+    message:
+        "Every release is accepted"
+    shell:
+        "python scripts/summarize.py {input.verdicts}"
+
+
+rule verdict:
+    """Target: decide on every release; succeeds whatever the decisions are."""
+    input:
+        verdicts=get_releases("results/{model}/{release}/verdict.json"),
+        reports=get_releases("results/{model}/{release}/report.html"),
+    message:
+        "Every release is decided"
+    shell:
+        "python scripts/summarize.py {input.verdicts}"
+
+
+rule quantize:
+    """Target: quantize every candidate."""
+    input:
+        get_releases("results/{model}/{recipe}/quantization.json"),
+
+
+rule evaluate:
+    """Target: evaluate every baseline and candidate."""
+    input:
+        get_releases("results/{model}/baseline/{suite}/run.json"),
+        get_releases("results/{model}/{recipe}/{suite}/run.json"),
+
+
+rule compare:
+    """Target: compare every candidate with its baseline."""
+    input:
+        get_releases("results/{model}/{release}/comparison.json"),
+
+
+rule report:
+    """Target: render the report of every release."""
+    input:
+        get_releases("results/{model}/{release}/report.html"),
+
+
+rule environments:
+    """Target: build the environments of all stages."""
+    input:
+        [get_environment(stage) for stage in ("quantize", "serve", "lm-eval")],
+
+
+include: "rules/environments.smk"
+include: "rules/demo.smk"
+include: "rules/source.smk"
+include: "rules/quantize.smk"
+include: "rules/evaluate.smk"
+include: "rules/decide.smk"
+include: "rules/release.smk"
+
+
+onsuccess:
+    require_finished(workflow)
+
+
+onerror:
+    record_crashes(workflow)

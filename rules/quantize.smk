@@ -1,0 +1,65 @@
+rule quantize_candidate:
+    """Quantize the source model by a recipe with ModelOpt and export the checkpoint."""
+    input:
+        source="results/{model}/source.json",
+        gate="results/{model}/{recipe}/preflight.ok",
+        recipe=get_recipe_file,
+        calibration=lambda wildcards: get_calibration_files(wildcards.model, wildcards.recipe),
+        environment=get_environment("quantize"),
+        script=get_script("quantize.py"),
+    output:
+        checkpoint=directory("results/{model}/{recipe}/checkpoint"),
+        record="results/{model}/{recipe}/quantization.json",
+    log:
+        "results/{model}/{recipe}/logs/quantize.log",
+    benchmark:
+        "results/{model}/{recipe}/benchmarks/quantize.tsv"
+    resources:
+        mem_mb=get_resource("mem_mb", 6000),
+        gpu=get_resource("gpu", int(VARIANT == "cuda")),
+        runtime=get_resource("runtime", 240),
+    params:
+        python=get_python("quantize"),
+        recipe=lambda wildcards: get_text(PLAN.recipe(wildcards.model, wildcards.recipe).as_request()),
+        calibration=lambda wildcards: get_text(PLAN.calibration(wildcards.model, wildcards.recipe)),
+        device=PLAN.config.quantization.device,
+        seed=PLAN.config.quantization.seed,
+    message:
+        "Quantizing {wildcards.model} by {wildcards.recipe}"
+    shell:
+        "{params.python} scripts/quantize.py --source {input.source} --recipe-json {params.recipe:q}"
+        " --calibration {params.calibration:q} --device {params.device} --seed {params.seed}"
+        " --output {output.checkpoint} --record {output.record} 2>&1 | tee {log}"
+
+
+checkpoint assess_checkpoint:
+    """Assess the checkpoint: size, coverage, scales, metadata; reads headers and scalars only."""
+    input:
+        record="results/{model}/{recipe}/quantization.json",
+        checkpoint="results/{model}/{recipe}/checkpoint",
+        source="results/{model}/source.json",
+        script=get_script("gate_ptq.py"),
+    output:
+        assessment="results/{model}/{recipe}/validation.json",
+    log:
+        "results/{model}/{recipe}/logs/assess_checkpoint.log",
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        definition=lambda wildcards: get_definition(wildcards.model, recipe=wildcards.recipe),
+    message:
+        "Assessing the checkpoint of {wildcards.recipe}"
+    shell:
+        "python scripts/gate_ptq.py --checkpoint {input.checkpoint} --record {input.record} --source-record {input.source}"
+        " --definition-digest {params.definition} --assess --output {output.assessment} > {log} 2>&1"
+
+
+use rule gate_preflight as gate_ptq with:
+    input:
+        assessment="results/{model}/{recipe}/validation.json",
+        script=get_script("gate.py"),
+    output:
+        token="results/{model}/{recipe}/validation.ok",
+    log:
+        "results/{model}/{recipe}/logs/gate_ptq.log",

@@ -1,0 +1,35 @@
+use rule gate_preflight as gate_release with:
+    input:
+        assessment="results/{model}/{release}/verdict.json",
+        script=get_script("gate.py"),
+    output:
+        token="results/{model}/{release}/verdict.ok",
+    log:
+        "results/{model}/{release}/logs/gate_release.log",
+
+
+rule bundle_release:
+    """Bundle an accepted checkpoint with its evidence, a model card and SHA256SUMS."""
+    input:
+        gate="results/{model}/{release}/verdict.ok",
+        verdict="results/{model}/{release}/verdict.json",
+        report="results/{model}/{release}/report.html",
+        script=get_script("bundle.py"),
+        template="scripts/templates/model_card.md.jinja",
+    output:
+        sums="results/{model}/{release}/release/SHA256SUMS",
+    log:
+        "results/{model}/{release}/logs/bundle_release.log",
+    benchmark:
+        "results/{model}/{release}/benchmarks/bundle_release.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        folder=lambda wildcards: f"results/{wildcards.model}/{get_release(wildcards).recipe.path_name}",
+    message:
+        "Bundling {wildcards.release} of {wildcards.model}"
+    shell:
+        "python scripts/bundle.py --verdict {input.verdict} --report {input.report} "
+        " --checkpoint {params.folder}/checkpoint --record {params.folder}/quantization.json"
+        " --source-record results/{wildcards.model}/source.json --output $(dirname {output.sums}) 2>&1 | tee {log}"

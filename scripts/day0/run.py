@@ -1,0 +1,381 @@
+"""Whether a run of a suite counts: its status, accounts, scores and logs, judged without reading any file but its own.
+
+``evaluate_run`` is the decision, a pure function over a summary; ``read_run`` makes the summary from a run folder or
+a results.yml (NeMo Evaluator's schema, ours under ``metadata``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from day0.artefacts import UnusableInput, digest_of_file, read_json, read_yaml
+from day0.results import metric_name
+
+# The most severe class leads; an earlier one in this list is the more severe.
+SEVERITY = (
+    "USER_CONFIG_ERROR",
+    "MODEL_UNSUPPORTED",
+    "QUANT_COVERAGE_FAILURE",
+    "DEPLOYMENT_HEALTH_FAILED",
+    "SYSTEMIC",
+    "INFRA_TRANSIENT",
+    "EVAL_JUDGE_FAILED",
+    "SAMPLE_ACCOUNTING_FAILED",
+    "EXTERNAL_BASELINE_MISMATCH",
+    "NOT_COMPARABLE",
+    "UNKNOWN",
+)
+TRANSIENT_STATUSES = frozenset({"TIMEOUT", "RUNNING", "PENDING", "RESUMING", "NODE_FAIL", "PREEMPTED"})
+COMPLETED = "COMPLETED"
+REQUIRED_COUNTS = ("expected", "scored")
+COUNTS = ("expected", "asked", "answered", "scored", "empty", "cut", "unparsed", "failed")
+DEFAULT_SCALE = {"min": 0.0, "max": 1.0, "direction": "higher"}
+
+# Words of a log line that make a run suspect, with their class; the first that fits a line decides.
+LOG_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (name, re.compile(pattern))
+    for name, pattern in (
+        (
+            "DEPLOYMENT_HEALTH_FAILED",
+            r"\b(EngineDeadError|OutOfMemoryError|CUDA out of memory|out of memory|oom-kill|OOM|Killed"
+            r"|died unexpectedly|health check failed)\b",
+        ),
+        ("EVAL_JUDGE_FAILED", r"(?i)\bjudge\b.*\b(error|failed|failure|timeout|unavailable|unparsable|invalid)\b"),
+        ("EVAL_JUDGE_FAILED", r"(?i)\b(error|failed|failure|could not parse)\b.*\bjudge\b"),
+        (
+            "EVAL_JUDGE_FAILED",
+            r"(?i)\b(rate limit(ed| exceeded)?|too many requests|unauthorized|AuthenticationError)\b",
+        ),
+        (
+            "SAMPLE_ACCOUNTING_FAILED",
+            r"\b(unknown_agent_error|failed_samples_policy|API returned null content|left truncated)\b",
+        ),
+        ("UNKNOWN", r"^Traceback \(most recent call last\):|\bTraceback \(most recent call last\)"),
+    )
+)
+# A request that lm-eval repeated and then got is no finding; the accounts tell whether one was lost.
+SHUTDOWN = re.compile(r"\[shutdown\]")
+QUOTED_LINES_PER_LOG = 3
+
+
+def evaluate_run(summary: Any) -> dict[str, Any]:
+    """Judge a run.
+
+    Args:
+        summary: {status, failure_class, detail, tasks: {name: {score, stderr, samples, metric, scale: {min, max,
+            direction}, tier, accounting: {expected, scored, ...}}}, log_findings: [{class, file, line, text}]}.
+            Anything else is judged too, and never passes.
+
+    Returns:
+        {pass, failure_class (the most severe, or None), detail, failure_classes (all), findings (sentences with
+        class), scores: {task: {metric, score, stderr, samples, scale, tier}} of the tasks with a usable score}.
+    """
+    findings: list[dict[str, str]] = []
+
+    def found(failure_class: str, detail: str) -> None:
+        findings.append({"class": failure_class, "detail": detail})
+
+    if not isinstance(summary, Mapping):
+        found("USER_CONFIG_ERROR", f"a run's summary must be a mapping; found {type(summary).__name__}")
+        return _verdict(findings, {})
+    _judge_status(summary, found)
+    scores: dict[str, Any] = {}
+    tasks = summary.get("tasks")
+    if not isinstance(tasks, Mapping) or not tasks:
+        found("SAMPLE_ACCOUNTING_FAILED", f"the run holds no task: expected a mapping 'tasks'; found {_short(tasks)}")
+    else:
+        for name, task in sorted(tasks.items(), key=lambda item: str(item[0])):
+            if not isinstance(task, Mapping):
+                found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: expected a mapping; found {_short(task)}")
+                continue
+            accounts_hold = _judge_accounting(name, task.get("accounting"), found)
+            entry = _judge_score(name, task, accounts_hold, found)
+            if entry is not None:
+                scores[str(name)] = entry
+        if scores and len(scores) == len(tasks) and all(entry["score"] == 0 for entry in scores.values()):
+            found("UNKNOWN", f"every score of the run is exactly 0 ({', '.join(scores)}): no real model is that bad")
+    _judge_logs(summary.get("log_findings"), found)
+    return _verdict(findings, scores)
+
+
+def _judge_status(summary: Mapping[str, Any], found: Any) -> None:
+    status, recorded, detail = (summary.get(key) for key in ("status", "failure_class", "detail"))
+    sentence = str(detail)[:1000] if isinstance(detail, str) and detail else "no reason is given"
+    if isinstance(status, str) and status in TRANSIENT_STATUSES:
+        found("INFRA_TRANSIENT", f"the run's status is {status}: it did not end by itself ({sentence})")
+    elif status != COMPLETED and recorded is None:
+        found("UNKNOWN", f"the run's status is {_short(status)}, expected {COMPLETED} ({sentence})")
+    if recorded is not None:
+        known = recorded if isinstance(recorded, str) and recorded in SEVERITY else "UNKNOWN"
+        found(known, f"the evaluation recorded {_short(recorded)}: {sentence}")
+
+
+def _judge_accounting(name: Any, accounting: Any, found: Any) -> bool:
+    if not isinstance(accounting, Mapping):
+        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: no accounting; found {_short(accounting)}")
+        return False
+    wrong = [
+        f"{field} is {_short(accounting.get(field))}"
+        for field in COUNTS
+        if (field in REQUIRED_COUNTS or field in accounting) and not _is_count(accounting.get(field))
+    ]
+    if wrong:
+        found(
+            "SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: {', '.join(wrong)}; expected a whole number of 0 or more"
+        )
+        return False
+    expected, scored = accounting["expected"], accounting["scored"]
+    if expected == 0:
+        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: 0 samples were expected, so nothing was measured")
+        return False
+    short = [
+        f"{accounting[field]} {field}"
+        for field in ("asked", "answered", "scored")
+        if field in accounting and accounting[field] != expected
+    ]
+    if short:
+        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: {expected} samples expected, but {', '.join(short)}")
+        return False
+    if accounting.get("failed"):
+        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: {accounting['failed']} samples failed")
+        return False
+    if accounting.get("empty") == scored:
+        found("DEPLOYMENT_HEALTH_FAILED", f"task {_short(name)}: all {scored} answers are empty")
+        return False
+    return True
+
+
+def _judge_score(name: Any, task: Mapping[str, Any], accounts_hold: bool, found: Any) -> dict[str, Any] | None:
+    score, scale = task.get("score"), task.get("scale", DEFAULT_SCALE)
+    if score is None:
+        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: has no score")
+        return None
+    if not _is_finite(score):
+        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: score {_short(score)} is no finite number")
+        return None
+    if (
+        not isinstance(scale, Mapping)
+        or not _is_finite(scale.get("min"))
+        or not _is_finite(scale.get("max"))
+        or scale["min"] >= scale["max"]
+    ):
+        found("USER_CONFIG_ERROR", f"task {_short(name)}: scale {_short(scale)}; expected min below max, both finite")
+        return None
+    if not scale["min"] <= score <= scale["max"]:
+        found(
+            "SAMPLE_ACCOUNTING_FAILED",
+            f"task {_short(name)}: score {score} lies outside its scale {scale['min']} to {scale['max']}",
+        )
+        return None
+    if not accounts_hold:
+        return None
+    return {
+        "metric": task.get("metric"),
+        "score": score,
+        "stderr": task.get("stderr") if _is_finite(task.get("stderr")) else None,
+        "samples": task["accounting"]["scored"],
+        "scale": dict(scale),
+        "tier": task.get("tier", "critical"),
+    }
+
+
+def _judge_logs(log_findings: Any, found: Any) -> None:
+    if log_findings is None:
+        return
+    if not isinstance(log_findings, list):
+        found("UNKNOWN", f"log_findings: expected a list; found {_short(log_findings)}")
+        return
+    for entry in log_findings:
+        if not isinstance(entry, Mapping):
+            found("UNKNOWN", f"log_findings: expected mappings; found {_short(entry)}")
+            continue
+        name = entry.get("class")
+        known = name if isinstance(name, str) and name in SEVERITY else "UNKNOWN"
+        found(known, f"{entry.get('file')}, line {entry.get('line')}: {_short(entry.get('text'), 300)}")
+
+
+def _verdict(findings: list[dict[str, str]], scores: dict[str, Any]) -> dict[str, Any]:
+    classes = sorted({finding["class"] for finding in findings}, key=SEVERITY.index)
+    ordered = sorted(findings, key=lambda finding: SEVERITY.index(finding["class"]))
+    if not ordered and not scores:
+        classes, ordered = ["UNKNOWN"], [{"class": "UNKNOWN", "detail": "the run has no score"}]
+    if ordered:
+        shown = "; ".join(f"{finding['class']}: {finding['detail']}" for finding in ordered[:5])
+        detail = shown + (f"; and {len(ordered) - 5} more findings" if len(ordered) > 5 else "")
+    else:
+        measured = ", ".join(
+            f"{task} {entry['score']:.4f} of {entry['samples']} samples" for task, entry in scores.items()
+        )
+        detail = f"{len(scores)} tasks complete: {measured}"
+    return {
+        "pass": not ordered,
+        "failure_class": classes[0] if classes else None,
+        "detail": detail,
+        "failure_classes": classes,
+        "scores": scores,
+        "findings": ordered,
+    }
+
+
+def scan_log(name: str, text: str) -> list[dict[str, Any]]:
+    """Suspect lines of a log: {class, file, line, text}; at most three per class, the count of the rest in the last."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    more: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if SHUTDOWN.search(line):
+            continue
+        failure_class = next((label for label, pattern in LOG_PATTERNS if pattern.search(line)), None)
+        if failure_class is None:
+            continue
+        entries = found.setdefault(failure_class, [])
+        if len(entries) < QUOTED_LINES_PER_LOG:
+            entries.append({"class": failure_class, "file": name, "line": number, "text": line.strip()[:300]})
+        else:
+            more[failure_class] = more.get(failure_class, 0) + 1
+    for failure_class, count in more.items():
+        found[failure_class][-1]["text"] += f" (and {count} more such lines)"
+    return [entry for entries in found.values() for entry in entries]
+
+
+def read_run(path: Path, suite: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The summary of a run, and what identifies it: {results_digest, checkpoint_digest, model, candidate, suite}.
+
+    Args:
+        path: a run folder, its results.yml, or a summary in JSON.
+        suite: the suite's definition, from which scale, tier, metric and the declared tasks come.
+
+    Raises:
+        UnusableInput: nothing there that can be read.
+    """
+    if path.is_dir():
+        path = path / "results.yml"
+    if not path.exists():
+        raise UnusableInput(f"{path}: does not exist; expected a run folder, a results.yml or a summary (JSON)")
+    content = read_json(path) if path.suffix == ".json" else read_yaml(path)
+    if "results" not in content and "metadata" not in content:
+        return _with_suite(content, suite), {"results_digest": digest_of_file(path)}
+    metadata = content.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    identity = {
+        "results_digest": digest_of_file(path),
+        **{key: metadata.get(key) for key in ("checkpoint_digest", "model", "candidate", "suite")},
+    }
+    summary = summary_of_results(content)
+    folder = path.parent / "logs"
+    logs = sorted(folder.glob("*.log")) if folder.is_dir() else []
+    summary["log_findings"] = [
+        entry for log in logs for entry in scan_log(log.name, log.read_text(encoding="utf-8", errors="replace"))
+    ]
+    summary = _with_suite(summary, suite)
+    _check_sample_files(summary, path.parent / "samples")
+    return summary, identity
+
+
+def summary_of_results(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary that ``evaluate_run`` judges, from the content of a results.yml."""
+    metadata = content.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    results = content.get("results")
+    scored = results.get("tasks") if isinstance(results, Mapping) else None
+    scored = scored if isinstance(scored, Mapping) else {}
+    accounting = metadata.get("accounting")
+    accounting = accounting if isinstance(accounting, Mapping) else {}
+    tasks: dict[Any, Any] = {}
+    for name in [*accounting, *(name for name in scored if name not in accounting)]:
+        tasks[name] = {"accounting": accounting.get(name), **_score_entry(scored.get(name), None)}
+    return {
+        **{key: metadata.get(key) for key in ("status", "failure_class", "detail")},
+        "tasks": tasks,
+        "_results": scored,
+    }
+
+
+def _score_entry(task: Any, metric: str | None) -> dict[str, Any]:
+    """{metric, score, stderr} of a task in NeMo Evaluator's schema; the named metric, else its only one."""
+    metrics = task.get("metrics") if isinstance(task, Mapping) else None
+    if not isinstance(metrics, Mapping) or not metrics:
+        return {"metric": metric, "score": None, "stderr": None}
+    if metric is None:
+        metric = next(iter(metrics)) if len(metrics) == 1 else None
+    entry = metrics.get(metric)
+    scores = entry.get("scores") if isinstance(entry, Mapping) else None
+    value = scores.get(metric, next(iter(scores.values()), None)) if isinstance(scores, Mapping) and scores else None
+    if not isinstance(value, Mapping):
+        return {"metric": metric, "score": None, "stderr": None}
+    statistics = value.get("stats")
+    stderr = statistics.get("stderr") if isinstance(statistics, Mapping) else None
+    return {"metric": metric, "score": value.get("value"), "stderr": stderr}
+
+
+def _with_suite(summary: Mapping[str, Any], suite: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The summary with the suite's scale, tier and metric, and with its tasks that the run lacks."""
+    result = dict(summary)
+    scored = result.pop("_results", {})
+    if suite is None or not isinstance(result.get("tasks"), Mapping):
+        return result
+    tasks = dict(result["tasks"])
+    for name, declared in suite["tasks"].items():
+        task = tasks.get(name, {"accounting": None, "score": None})
+        if not isinstance(task, Mapping):
+            continue
+        task = dict(task)
+        if name in scored:
+            task.update(_score_entry(scored[name], metric_name(declared["metric"])))
+        tasks[name] = {**task, "scale": declared["scale"], "tier": declared["tier"]}
+        wanted = declared.get("samples")
+        accounting = task.get("accounting")
+        if wanted and isinstance(accounting, Mapping):
+            # What the suite declares today counts, not what the run believed.
+            documents = min(wanted, declared.get("limit") or wanted) * int(declared.get("repeats") or 1)
+            tasks[name]["accounting"] = {**accounting, "expected": documents}
+    result["tasks"] = tasks
+    return result
+
+
+def _check_sample_files(summary: dict[str, Any], folder: Path) -> None:
+    """Count the lines of each samples file; where they differ from the accounts, the lines count."""
+    if not folder.is_dir() or summary.get("status") != COMPLETED:
+        return
+    for name, task in summary["tasks"].items():
+        accounting = task.get("accounting") if isinstance(task, Mapping) else None
+        if not isinstance(accounting, Mapping):
+            continue
+        file = folder / f"{name}.jsonl"
+        lines = file.read_bytes().count(b"\n") if file.is_file() else 0
+        if accounting.get("scored") != lines and _is_count(accounting.get("scored")):
+            task["accounting"] = {**accounting, "scored": min(lines, accounting["scored"])}
+            summary["log_findings"] = [
+                *_listed(summary.get("log_findings")),
+                {
+                    "class": "SAMPLE_ACCOUNTING_FAILED",
+                    "file": f"samples/{name}.jsonl",
+                    "line": lines,
+                    "text": f"holds {lines} samples, but the accounts say {accounting.get('scored')}",
+                },
+            ]
+
+
+def _listed(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _is_finite(value: Any) -> bool:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _short(value: Any, length: int = 120) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= length else text[: length - 1] + "…"

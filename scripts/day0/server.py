@@ -1,0 +1,355 @@
+"""A vLLM server as a child process: its command, its start, its first answer, what its log says, and its end.
+
+Every child runs in a session of its own, and a small guard process ends all of them when the stage itself is killed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+HOST = "127.0.0.1"
+# A process that one of these ended did not fail by itself: a retry may cure it.
+TRANSIENT_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGBUS})
+
+PLUGIN_FOLDER = Path(__file__).resolve().parent.parent / "vllm_plugin"
+
+EMULATION_SENTENCE = (
+    "NVFP4 was emulated in PyTorch on a CPU: values are rounded as the format does, the products are those of a "
+    "higher precision; speed says nothing, and a score on real FP4 hardware may differ in the last digits."
+)
+
+
+class Transient(Exception):
+    """The stage was stopped by something that a retry may cure."""
+
+
+class DeploymentFailed(Exception):
+    """The server failed by its own doing; the message quotes its error."""
+
+
+# --- pure functions ---------------------------------------------------------------------------------------------
+
+
+def server_command(
+    python: str, checkpoint: str, served_name: str, suite: Mapping[str, Any], serving: Mapping[str, Any], on_cpu: bool
+) -> list[str]:
+    """The command line of the server; it holds no secret (the key is in the environment).
+
+    Port 0 lets the kernel choose a free port at the moment of binding, so that two servers never meet.
+    """
+    command = [python, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", checkpoint, "--served-model-name", served_name, "--host", HOST, "--port", "0"]
+    command += ["--max-model-len", str(serving.get("max_model_len") or suite["context_length"])]
+    command += ["--dtype", str(serving.get("dtype") or "auto")]
+    command += ["--kv-cache-dtype", str(serving.get("kv_cache_dtype") or "auto")]
+    command += ["--tensor-parallel-size", str(serving.get("tensor_parallel_size") or 1)]
+    command += ["--pipeline-parallel-size", str(serving.get("pipeline_parallel_size") or 1)]
+    # Sampling is the suite's: a checkpoint's own generation_config.json must not shift it.
+    command += ["--seed", str(suite["seed"]), "--generation-config", "vllm"]
+    command += ["--uvicorn-log-level", "warning", "--disable-log-stats"]
+    if on_cpu:
+        command += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+    if serving.get("trust_remote_code"):
+        command += ["--trust-remote-code"]
+    return command + [str(argument) for argument in serving.get("extra_arguments") or []]
+
+
+def server_environment(
+    base: Mapping[str, str], serving: Mapping[str, Any], on_cpu: bool, key: str, plugin: Path = PLUGIN_FOLDER
+) -> dict[str, str]:
+    """The environment of the server process, with its key and, on a CPU, what makes it start quickly."""
+    environment = dict(base)
+    environment.update(VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", PYTHONUNBUFFERED="1")
+    if on_cpu:
+        environment.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", TORCHDYNAMO_DISABLE="1", VLLM_CPU_KVCACHE_SPACE="1")
+        # One core is left to the front end and the clients; pinned threads of two servers would share their cores.
+        threads = max(1, len(os.sched_getaffinity(0)) - 1)
+        environment.update(VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS=str(threads))
+        paths = [str(plugin), *filter(None, [base.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    environment.update({name: str(value) for name, value in (serving.get("environment") or {}).items()})
+    environment["VLLM_API_KEY"] = key
+    return environment
+
+
+def judge_canary(response: Any) -> str | None:
+    """Why a completion with logprobs shows a broken deployment, or None where it is sound.
+
+    Sound: some text, finite log probabilities, and not one and the same token four times or more.
+    """
+    try:
+        choice = response["choices"][0]
+        text = choice["text"]
+        tokens = choice["logprobs"]["tokens"]
+        logprobs = choice["logprobs"]["token_logprobs"]
+        if not isinstance(text, str) or not isinstance(tokens, list) or not isinstance(logprobs, list):
+            raise TypeError
+    except (KeyError, IndexError, TypeError):
+        return f"the answer to the canary has no text with log probabilities: {json.dumps(response)[:200]}"
+    if not text.strip() or not tokens:
+        return "the answer to the canary is empty"
+    for value in logprobs:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+            return f"a log probability of the canary's answer is {value!r}"
+    if len(tokens) >= 4 and len(set(map(str, tokens))) == 1:
+        return f"the answer to the canary is one token repeated: {text!r}"
+    return None
+
+
+_PREFIX = re.compile(r"^(\(\w+( pid=\d+)?\)\s*)?((ERROR|CRITICAL|INFO|WARNING)\s+[\d-]+ [\d:]+ \[[^\]]*\]\s*)?")
+_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b.*|^[a-z_.]+\.ValidationError.*")
+_WRAPPERS = ("Engine core initialization failed", "EngineCore encountered an issue", "cancelled")
+
+
+def error_line(log: str) -> str | None:
+    """The engine's own error: the first exception line of its log that does not merely point to another one."""
+    found = None
+    lines = log.splitlines()
+    for number, line in enumerate(lines):
+        text = _PREFIX.sub("", line).strip()
+        if not _EXCEPTION.match(text):
+            continue
+        if text.endswith("ModelConfig") or "validation error" in text:
+            text = " ".join([text, *(_PREFIX.sub("", after).strip() for after in lines[number + 1 : number + 2])])
+        text = text.split(" [type=")[0]
+        if not any(wrapper in text for wrapper in _WRAPPERS):
+            return text[:500]
+        found = found or text[:500]
+    if found is None:
+        failed = [line.strip() for line in lines if re.search(r"\b(error|ERROR|CRITICAL)\b", line)]
+        found = failed[-1][:500] if failed else None
+    return found
+
+
+def ended_by_transient(returncode: int | None, log: str) -> bool:
+    """Whether a server was ended from outside: killed itself, or its engine process killed under it."""
+    if returncode is not None and returncode < 0:
+        return -returncode in TRANSIENT_SIGNALS
+    codes = re.findall(r"Failed core proc\(s\): \{[^}]*?: (-\d+)", log)
+    return any(-int(code) in TRANSIENT_SIGNALS for code in codes)
+
+
+def loaded_facts(log: str) -> dict[str, Any]:
+    """What the engine says of the model it loaded: types, kernels, emulation.
+
+    Returns:
+        quantization, dtype, kv_cache_dtype, device (None where the log does not tell), kernels (sorted names),
+        emulated, emulation (a sentence or None).
+    """
+
+    def said(pattern: str) -> str | None:
+        found = re.search(pattern, log)
+        return found.group(1) if found else None
+
+    kernels = set(re.findall(r"(?:Using|Selected) (\w*Kernel\w*)\b", log)) | set(
+        re.findall(r"(\w+Kernel) emulates", log)
+    )
+    quantization = said(r"\bquantization=([\w.-]+)")
+    emulated = any("Emulation" in kernel for kernel in kernels)
+    return {
+        "quantization": None if quantization in (None, "None") else quantization,
+        "dtype": said(r"\bdtype=torch\.(\w+)"),
+        "kv_cache_dtype": said(r"\bkv_cache_dtype=([\w.]+)"),
+        "device": said(r"\bdevice_config=(\w+)"),
+        "kernels": sorted(kernels),
+        "emulated": emulated,
+        "emulation": EMULATION_SENTENCE if emulated else None,
+    }
+
+
+# --- processes --------------------------------------------------------------------------------------------------
+
+_GUARD = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)
+groups = set()
+for line in sys.stdin:
+    sign, group = line[0], int(line[1:])
+    groups.add(group) if sign == "+" else groups.discard(group)
+for group in groups:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+"""
+
+
+class Children:
+    """The child processes of a stage; none of them outlives it, however it ends."""
+
+    def __init__(self) -> None:
+        self._groups: dict[int, subprocess.Popen] = {}
+        # The guard reads from a pipe: its end of file is the stage's death, also by SIGKILL.
+        self._guard = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _GUARD], stdin=subprocess.PIPE, start_new_session=True, text=True
+        )
+
+    def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen:
+        """Start a command as the leader of a session of its own."""
+        process = subprocess.Popen(command, start_new_session=True, **options)
+        self._groups[process.pid] = process
+        self._tell("+", process.pid)
+        return process
+
+    def stop(self, process: subprocess.Popen, patience_seconds: float = 5.0) -> None:
+        """End a child and everything it started: SIGTERM, then SIGKILL for what is left of its session."""
+        self._signal(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + patience_seconds
+        while time.monotonic() < deadline and _group_lives(process):
+            time.sleep(0.05)
+        self._signal(process.pid, signal.SIGKILL)
+        process.wait()
+        self._groups.pop(process.pid, None)
+        self._tell("-", process.pid)
+
+    def stop_all(self) -> None:
+        """End every child, then the guard."""
+        for process in list(self._groups.values()):
+            self._signal(process.pid, signal.SIGTERM)
+        for process in list(self._groups.values()):
+            self.stop(process)
+        if self._guard.stdin and not self._guard.stdin.closed:
+            self._guard.stdin.close()
+        self._guard.wait()
+
+    def _tell(self, sign: str, group: int) -> None:
+        if self._guard.stdin and not self._guard.stdin.closed:
+            self._guard.stdin.write(f"{sign}{group}\n")
+            self._guard.stdin.flush()
+
+    @staticmethod
+    def _signal(group: int, number: int) -> None:
+        try:
+            os.killpg(group, number)
+        except (ProcessLookupError, PermissionError):
+            return
+
+
+def _group_lives(process: subprocess.Popen) -> bool:
+    if process.poll() is None:
+        return True
+    try:
+        os.killpg(process.pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+class Server:
+    """A running vLLM server.
+
+    Raises (from ``wait`` and ``check``):
+        DeploymentFailed: it ended by its own error or did not answer in time.
+        Transient: something else ended it.
+    """
+
+    def __init__(self, children: Children, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        self.key = environment["VLLM_API_KEY"]
+        self.port: int | None = None
+        self._children = children
+        with log.open("wb") as stream:
+            self.process = children.start(
+                command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def base_url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def read_log(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Return once /health answers."""
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            self.check("while it started")
+            if self.port is None:
+                self.port = self._listening_port()
+            if self.port is not None and self._healthy():
+                return
+            if time.monotonic() > deadline:
+                raise DeploymentFailed(
+                    f"the server did not answer /health within {timeout_seconds:g} s (startup_timeout_seconds); "
+                    f"last line of its log: {(self.read_log().splitlines() or ['(empty)'])[-1][:300]}"
+                )
+            time.sleep(0.1)
+
+    def check(self, when: str) -> None:
+        """Raise if the server has ended."""
+        code = self.process.poll()
+        if code is None:
+            return
+        log = self.read_log()
+        if ended_by_transient(code, log):
+            raise Transient(f"the server was killed {when} (exit status {code}); log: {self.log}")
+        raise DeploymentFailed(
+            f"the server ended {when} (exit status {code}): {error_line(log) or 'its log holds no error line'}"
+        )
+
+    def request(self, method: str, path: str, content: Any = None, timeout_seconds: float = 300) -> tuple[int, Any]:
+        """Ask the server; returns the status and the parsed JSON (or the text)."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=timeout_seconds)
+        try:
+            headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+            connection.request(method, path, body=None if content is None else json.dumps(content), headers=headers)
+            response = connection.getresponse()
+            text = response.read().decode("utf-8", errors="replace")
+        finally:
+            connection.close()
+        try:
+            return response.status, json.loads(text)
+        except ValueError:
+            return response.status, text
+
+    def stop(self) -> None:
+        self._children.stop(self.process)
+
+    def _listening_port(self) -> int | None:
+        # The API server binds before it starts the engine, and only it (not the engine) runs under this process id.
+        try:
+            connections = psutil.Process(self.process.pid).net_connections(kind="tcp4")
+        except psutil.Error:
+            return None
+        ports = [entry.laddr.port for entry in connections if entry.status == psutil.CONN_LISTEN]
+        for port in ports:
+            if _answers_http(port):
+                return port
+        return None
+
+    def _healthy(self) -> bool:
+        try:
+            return self.request("GET", "/health", timeout_seconds=5)[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+def _answers_http(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def new_key() -> str:
+    """A key that only this run's server and clients know; a client that meets another run's server is refused."""
+    return secrets.token_urlsafe(24)

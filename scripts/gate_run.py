@@ -1,0 +1,48 @@
+"""Judge a run of a suite: status, accounting, scores, and what the logs say.
+
+Reads a run folder (results.yml, samples/, logs/), a results.yml or a summary in JSON, and prints the assessment as
+JSON. By hand the exit status is the verdict: 0 pass, 1 failed check, 2 unusable input; with --assess a failed check
+is a finding like any other, recorded in --output with exit 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from day0.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, read_yaml, run_cli, write_json
+from day0.config import Suite
+from day0.run import evaluate_run, read_run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="run folder, results.yml or summary (JSON)")
+    parser.add_argument("--suite", type=Path, help="the suite's file: scales, tiers and the samples that it declares")
+    parser.add_argument("--definition-digest", help="digest of what defined the run; recorded as it is")
+    parser.add_argument("--output", type=Path, help="file to write the assessment to")
+    parser.add_argument("--assess", action="store_true", help="exit 0 also for a failed check")
+    arguments = parser.parse_args()
+
+    suite = None
+    if arguments.suite:
+        try:
+            suite = Suite.model_validate(read_yaml(arguments.suite)).model_dump(mode="json")
+        except ValidationError as error:
+            places = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+            raise UnusableInput(f"{arguments.suite}: no usable suite: {places}") from error
+    summary, identity = read_run(arguments.run, suite)
+    assessment = {**evaluate_run(summary), **identity}
+    if arguments.definition_digest:
+        assessment["definition_digest"] = arguments.definition_digest
+    print(json.dumps(assessment, indent=2, ensure_ascii=False))
+    if arguments.output:
+        write_json(arguments.output, assessment)
+    return EXIT_PASS if assessment["pass"] or arguments.assess else EXIT_FAILED_CHECK
+
+
+if __name__ == "__main__":
+    run_cli(main)

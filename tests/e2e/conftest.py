@@ -1,0 +1,64 @@
+"""One workspace for all end-to-end tests: a copy of the project with real environments and a real trained model."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "docs")
+
+
+class Workspace:
+    """A copy of the project in which snakemake runs."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def snakemake(self, *arguments):
+        """Run snakemake as a user does, from the root; returns (status, output)."""
+        done = subprocess.run(
+            [str(Path(sys.executable).parent / "snakemake"), *arguments],
+            cwd=self.folder,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=1200,
+        )
+        return done.returncode, done.stdout
+
+    def read(self, path):
+        """A JSON artefact below results/."""
+        return json.loads((self.folder / "results" / path).read_text())
+
+    def path(self, path):
+        """A path below results/."""
+        return self.folder / "results" / path
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory):
+    """The workspace after the default release, taken to its bundle with the real tools.
+
+    The environments and the embedded model are the project's own: made in its root where they are not there yet.
+    """
+    prepared = Workspace(ROOT)
+    status, output = prepared.snakemake("environments", "results/demo/model/model.safetensors")
+    assert status == 0, output
+    folder = tmp_path_factory.mktemp("workspace")
+    for name in COPIED:
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        copy(source, folder / name)
+    (folder / ".envs").symlink_to(ROOT / ".envs")
+    shutil.copytree(ROOT / "results" / "demo", folder / "results" / "demo")
+    made = Workspace(folder)
+    status, output = made.snakemake("release")
+    assert status == 0, output[-20000:]
+    made.output = output
+    return made

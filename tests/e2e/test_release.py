@@ -1,0 +1,90 @@
+"""The four decisions for real: ModelOpt quantizes, vLLM serves, lm-eval asks, and the verdict says what happened."""
+
+import subprocess
+import time
+
+import pytest
+import yaml
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+
+
+def decide(workspace, example, *releases):
+    status, output = workspace.snakemake("release", "--configfile", f"config/examples/{example}.yaml")
+    verdicts = [workspace.read(f"tiny-llama/{release}/verdict.json") for release in releases]
+    assert "Traceback" not in output.split("Exiting because")[-1], output
+    return status, output, verdicts
+
+
+def test_the_default_release_is_accepted_and_bundled(workspace):
+    verdict = workspace.read("tiny-llama/fp8/verdict.json")
+    assert (verdict["decision"], verdict["failure_class"]) == ("ACCEPT", None)
+    assert 0 < verdict["size_ratio"] < 1 and 8 <= verdict["bits_per_weight"] < 16
+    assert sorted(verdict["tasks"]) == ["addition", "reversal", "sorting"]
+    for task, entry in verdict["tasks"].items():
+        assert entry["baseline"] >= 0.995 and abs(entry["drop"]) <= 0.01, (task, entry)
+    last = "\n".join(workspace.output.splitlines()[-25:])
+    for words in ("ACCEPT", "bundle: results/tiny-llama/fp8/release", "report: results/tiny-llama/fp8/report.html"):
+        assert words in last
+
+
+def test_the_bundle_is_whole_and_loads_alone(workspace):
+    bundle = workspace.path("tiny-llama/fp8/release")
+    checked = subprocess.run(
+        ["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=bundle, capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout
+    listed = {line.split("  ")[1] for line in (bundle / "SHA256SUMS").read_text().splitlines()}
+    assert listed == {str(p.relative_to(bundle)) for p in bundle.rglob("*") if p.is_file()} - {"SHA256SUMS"}
+    for name in ("config.json", "tokenizer.json", "generation_config.json", "chat_template.jinja", "README.md"):
+        assert name in listed
+    card = (bundle / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["library_name"] == "transformers" and "ACCEPT" in card
+
+
+def test_every_sample_was_asked_answered_and_scored(workspace):
+    for candidate in ("baseline", "fp8"):
+        results = yaml.safe_load(workspace.path(f"tiny-llama/{candidate}/demo/results.yml").read_text())
+        metadata = results["metadata"]
+        assert metadata["status"] == "COMPLETED"
+        for task, counts in metadata["accounting"].items():
+            assert counts["expected"] == counts["scored"] == 1000 and counts["failed"] == 0, (task, counts)
+            lines = workspace.path(f"tiny-llama/{candidate}/demo/samples/{task}.jsonl").read_text().splitlines()
+            assert len(lines) == 1000
+
+
+def test_nothing_runs_again_and_quickly_so(workspace):
+    start = time.monotonic()
+    status, output = workspace.snakemake("release")
+    print(f"no-op rerun: {time.monotonic() - start:.1f} s")
+    assert status == 0 and "quantize_candidate" not in output and "evaluate_run" not in output, output
+    assert "ACCEPT" in output
+
+
+def test_nvfp4_is_a_regression_on_addition(workspace):
+    status, output, (verdict,) = decide(workspace, "regression", "nvfp4")
+    assert status == 1 and (verdict["decision"], verdict["failure_class"]) == ("REGRESSION", None), output
+    assert verdict["tasks"]["addition"]["drop"] > 0.01 and verdict["tasks"]["addition"]["within"] is False
+    assert "addition" in verdict["detail"]
+    results = yaml.safe_load(workspace.path("tiny-llama/nvfp4/demo/results.yml").read_text())
+    assert results["metadata"]["server"]["emulated"] is True
+    assert not workspace.path("tiny-llama/nvfp4/release").exists()
+    assert "tiny-llama nvfp4: REGRESSION" in "\n".join(output.splitlines()[-8:])
+
+
+def test_what_cannot_be_published_is_infeasible(workspace):
+    status, output, (unmatched, unserved) = decide(workspace, "infeasible", "matches-nothing", "int4_awq")
+    assert status == 1
+    assert (unmatched["decision"], unmatched["failure_class"]) == ("INFEASIBLE", "MODEL_UNSUPPORTED"), output
+    assert not workspace.path("tiny-llama/matches-nothing/demo").exists()
+    assert (unserved["decision"], unserved["failure_class"]) == ("INFEASIBLE", "DEPLOYMENT_HEALTH_FAILED"), output
+    assert "W4A16_AWQ" in unserved["detail"]
+
+
+def test_dropped_samples_are_anomalous_and_spare_the_candidate(workspace):
+    folder = workspace.path("tiny-llama/fp8/demo-dropped-samples")
+    status, output, (verdict,) = decide(workspace, "anomalous", "fp8-dropped-samples")
+    assert status == 1, output
+    assert (verdict["decision"], verdict["failure_class"]) == ("ANOMALOUS", "SAMPLE_ACCOUNTING_FAILED")
+    assert verdict["stage"] == "baseline_run" and "1000" in verdict["detail"] and "1200" in verdict["detail"]
+    assert not folder.exists()

@@ -1,0 +1,21 @@
+"""Stand-in: an environment that is the driver's."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from day0.artefacts import digest_of_file, write_json
+from stand_in import called
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--lock", type=Path)
+parser.add_argument("--output", type=Path)
+arguments = parser.parse_args()
+
+called("environment", arguments.output.stem)
+python = arguments.output.with_suffix("") / "bin" / "python"
+python.parent.mkdir(parents=True, exist_ok=True)
+python.unlink(missing_ok=True)
+python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+python.chmod(0o755)
+write_json(arguments.output, {"lock_sha256": digest_of_file(arguments.lock), "python": "3.11"})

@@ -1,0 +1,35 @@
+"""Stand-in: carries a failure of quantize on; else passes."""
+
+import argparse
+from pathlib import Path
+
+from day0.artefacts import read_json, write_json
+from stand_in import called
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--checkpoint", type=Path)
+parser.add_argument("--record", type=Path)
+parser.add_argument("--source-record", type=Path)
+parser.add_argument("--definition-digest")
+parser.add_argument("--assess", action="store_true")
+parser.add_argument("--output", type=Path)
+arguments = parser.parse_args()
+
+record = read_json(arguments.record)
+called("validate", arguments.checkpoint.parent.name)
+write_json(
+    arguments.output,
+    {
+        "pass": record["status"] == "done",
+        "failure_class": record["failure_class"],
+        "detail": record["detail"],
+        "definition_digest": arguments.definition_digest,
+        "checkpoint_digest": record["checkpoint_digest"],
+        "source_digest": record["source_digest"],
+        "recipe_digest": record["recipe"]["digest"],
+        "size_ratio": 0.5,
+        "bits_per_weight": 8.0,
+        "layer_precision_counts": {"FP8": 1},
+        "checks": [],
+    },
+)

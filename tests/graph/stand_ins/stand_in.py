@@ -1,0 +1,32 @@
+"""What all stand-ins share: they do as behaviour.json says, and leave a line in calls.log."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+
+def called(stage, subject):
+    """Record a call; crash where the behaviour asks for it; return the behaviour of this stage and subject."""
+    with open("calls.log", "a") as log:
+        log.write(f"{stage} {subject}\n")
+    behaviour = json.loads(Path("behaviour.json").read_text()).get(stage, {}).get(subject, {})
+    crashes = behaviour.get("crashes", 0)
+    calls = Path("calls.log").read_text().splitlines().count(f"{stage} {subject}")
+    if calls <= crashes:
+        print(f"{stage} {subject}: crashing in call {calls}", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return behaviour
+
+
+def write_safetensors(path, tensors):
+    """Write BF16 or U8 zeros: {name: (dtype, shape)}."""
+    header, offset = {}, 0
+    for name, (dtype, shape) in tensors.items():
+        size = {"BF16": 2, "U8": 1, "F8_E4M3": 1, "F32": 4}[dtype]
+        for dimension in shape:
+            size *= dimension
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header).encode()
+    Path(path).write_bytes(len(text).to_bytes(8, "little") + text + bytes(offset))

@@ -1,0 +1,134 @@
+"""A verdict for every outcome, and no job below a failed gate."""
+
+import pytest
+
+from conftest import TWO_RELEASES
+
+
+def decisions(project, *releases):
+    verdicts = [project.read(f"tiny-llama/{release}/verdict.json") for release in releases or ("fp8",)]
+    found = [(v["decision"], v["failure_class"]) for v in verdicts]
+    return found if releases else found[0]
+
+
+def test_a_good_candidate_is_bundled(project):
+    run = project.snakemake("release")
+    assert run.status == 0, run.output
+    assert decisions(project) == ("ACCEPT", None)
+    assert project.exists("tiny-llama/fp8/release/model.safetensors")
+    assert project.exists("tiny-llama/fp8/report.html")
+    assert "bundle: results/tiny-llama/fp8/release" in run.output
+
+
+def test_a_regression_fails_the_release_with_the_decision_as_its_last_words(project):
+    project.behave({"evaluate": {"fp8": {"scores": {"addition": 0.8}}}})
+    run = project.snakemake("release")
+    assert run.status == 1 and decisions(project) == ("REGRESSION", None), run.output
+    assert not project.exists("tiny-llama/fp8/release")
+    last = "\n".join(run.output.splitlines()[-8:])
+    assert "tiny-llama fp8: REGRESSION" in last and "next:" in last
+    assert "Traceback" not in run.output
+    run = project.snakemake("verdict")
+    assert run.status == 0, run.output
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected", "evaluated"),
+    [
+        ({"quantize": {"fp8": {"failure_class": "MODEL_UNSUPPORTED"}}}, ("INFEASIBLE", "MODEL_UNSUPPORTED"), []),
+        (
+            {"evaluate": {"fp8": {"failure_class": "DEPLOYMENT_HEALTH_FAILED"}}},
+            ("INFEASIBLE", "DEPLOYMENT_HEALTH_FAILED"),
+            ["evaluate baseline", "evaluate fp8"],
+        ),
+        (
+            {"evaluate": {"baseline": {"failure_class": "DEPLOYMENT_HEALTH_FAILED"}}},
+            ("ANOMALOUS", "DEPLOYMENT_HEALTH_FAILED"),
+            ["evaluate baseline"],
+        ),
+        (
+            {"preflight": {"tiny-llama": {"failure_class": "SYSTEMIC"}}},
+            ("ANOMALOUS", "SYSTEMIC"),
+            [],
+        ),
+        (
+            {"preflight": {"tiny-llama/fp8": {"failure_class": "USER_CONFIG_ERROR"}}},
+            ("ANOMALOUS", "USER_CONFIG_ERROR"),
+            [],
+        ),
+    ],
+)
+def test_a_recorded_failure_ends_in_its_verdict_and_nothing_below_it_runs(project, behaviour, expected, evaluated):
+    project.behave(behaviour)
+    run = project.snakemake("verdict")
+    assert run.status == 0 and decisions(project) == expected, run.output
+    calls = project.calls()
+    candidate_calls = [call for call in calls if call.startswith("evaluate") and (evaluated or "fp8" in call)]
+    assert candidate_calls == evaluated
+    assert project.exists("tiny-llama/fp8/report.html")
+    run = project.snakemake("release")
+    assert run.status == 1 and expected[0] in run.output.splitlines()[-4], run.output
+    assert not project.exists("tiny-llama/fp8/release") and project.calls() == []
+
+
+def test_a_gate_refuses_a_named_target_below_it(project):
+    project.behave({"quantize": {"fp8": {"failure_class": "MODEL_UNSUPPORTED"}}})
+    run = project.snakemake("results/tiny-llama/fp8/demo/results.yml")
+    assert run.status == 1 and "MODEL_UNSUPPORTED" in run.output, run.output
+    assert "evaluate fp8" not in project.calls()
+
+
+def test_a_failed_candidate_leaves_the_others_alone(project):
+    project.configure(releases=TWO_RELEASES)
+    project.behave({"quantize": {"nvfp4": {"failure_class": "MODEL_UNSUPPORTED"}}})
+    run = project.snakemake("release")
+    assert run.status == 1, run.output
+    assert decisions(project, "fp8", "nvfp4") == [("ACCEPT", None), ("INFEASIBLE", "MODEL_UNSUPPORTED")]
+    assert project.exists("tiny-llama/fp8/release") and not project.exists("tiny-llama/nvfp4/release")
+
+
+def test_a_killed_job_is_retried_once(project):
+    project.behave({"quantize": {"fp8": {"crashes": 1}}})
+    run = project.snakemake("release")
+    assert run.status == 0 and decisions(project) == ("ACCEPT", None), run.output
+    assert project.calls().count("quantize fp8") == 2
+
+
+def test_a_job_that_keeps_crashing_is_anomalous_and_the_next_run_redoes_it(project):
+    project.configure(releases=TWO_RELEASES)
+    project.behave({"quantize": {"fp8": {"crashes": 2}}})
+    run = project.snakemake("release")
+    assert run.status == 1 and "Traceback" not in run.output, run.output
+    crash, other = (project.read(f"tiny-llama/{release}/verdict.json") for release in ("fp8", "nvfp4"))
+    found = (crash["decision"], crash["failure_class"], crash["stage"])
+    assert found == ("ANOMALOUS", "SYSTEMIC", "quantize_candidate")
+    assert "attempt 2" in crash["detail"] and "results/tiny-llama/fp8/logs/quantize.log" in crash["detail"]
+    assert other["decision"] == "ACCEPT"
+    run = project.snakemake("release")
+    assert run.status == 0 and decisions(project, "fp8", "nvfp4") == [("ACCEPT", None)] * 2, run.output
+    assert project.calls().count("quantize fp8") == 3
+
+
+def test_a_crash_in_a_rerun_never_leaves_an_old_accept_standing(released):
+    released.behave({"evaluate": {"fp8": {"crashes": 99}}})
+    released.configure(quantization={"seed": 7, "calibration": {"dataset": "results/demo/data/calibration.jsonl"}})
+    run = released.snakemake("release")
+    assert run.status == 1 and decisions(released) == ("ANOMALOUS", "SYSTEMIC"), run.output
+    released.behave({})
+    run = released.snakemake("release")
+    assert run.status == 0 and decisions(released) == ("ACCEPT", None), run.output
+
+
+def test_a_mended_recipe_plans_the_whole_way_again(project):
+    recipes = {"mine": {"preset": "fp8"}}
+    project.configure(recipes=recipes, releases=[{"model": "tiny-llama", "recipe": "mine"}])
+    project.behave({"quantize": {"mine": {"failure_class": "MODEL_UNSUPPORTED"}}})
+    assert project.snakemake("release").status == 1
+    assert decisions(project, "mine") == [("INFEASIBLE", "MODEL_UNSUPPORTED")]
+    project.configure(recipes={"mine": {"preset": "nvfp4"}})
+    jobs = project.snakemake("-n", "release").jobs()
+    assert jobs["bundle_release"] == 1 and jobs["quantize_candidate"] == 1 and "describe_source" not in jobs
+    project.behave({})
+    project.calls()
+    assert project.snakemake("release").status == 0
+    assert "train demo" not in project.calls()

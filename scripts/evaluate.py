@@ -235,6 +235,7 @@ class Evaluation:
                     say(f"{self.arguments.model} ({self.arguments.candidate}): {self.engine} starts")
                     self.start_server()
                     outcomes = self.ask(clients)
+                    self.server.mark_end()
                 except DeploymentFailed as error:
                     failure = ("DEPLOYMENT_HEALTH_FAILED", str(error))
                     say(f"DEPLOYMENT_HEALTH_FAILED: {error}")

@@ -14,6 +14,7 @@ from typing import Any
 
 from day0.artefacts import UnusableInput, digest_of_file, read_json, read_yaml
 from day0.results import metric_name
+from day0.server import END_LINE
 
 # The most severe class leads; an earlier one in this list is the more severe.
 SEVERITY = (
@@ -58,7 +59,6 @@ LOG_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     )
 )
 # A request that lm-eval repeated and then got is no finding; the accounts tell whether one was lost.
-SHUTDOWN = re.compile(r"\[shutdown\]")
 QUOTED_LINES_PER_LOG = 3
 
 
@@ -83,6 +83,7 @@ def evaluate_run(summary: Any) -> dict[str, Any]:
         found("USER_CONFIG_ERROR", f"a run's summary must be a mapping; found {type(summary).__name__}")
         return _verdict(findings, {})
     _judge_status(summary, found)
+    causes = len(findings)
     scores: dict[str, Any] = {}
     tasks = summary.get("tasks")
     if not isinstance(tasks, Mapping) or not tasks:
@@ -99,7 +100,7 @@ def evaluate_run(summary: Any) -> dict[str, Any]:
         if scores and len(scores) == len(tasks) and all(entry["score"] == 0 for entry in scores.values()):
             found("UNKNOWN", f"every score of the run is exactly 0 ({', '.join(scores)}): no real model is that bad")
     _judge_logs(summary.get("log_findings"), found)
-    return _verdict(findings, scores)
+    return _verdict(findings, scores, causes)
 
 
 def _judge_status(summary: Mapping[str, Any], found: Any) -> None:
@@ -198,13 +199,15 @@ def _judge_logs(log_findings: Any, found: Any) -> None:
         found(known, f"{entry.get('file')}, line {entry.get('line')}: {_short(entry.get('text'), 300)}")
 
 
-def _verdict(findings: list[dict[str, str]], scores: dict[str, Any]) -> dict[str, Any]:
+def _verdict(findings: list[dict[str, str]], scores: dict[str, Any], causes: int = 0) -> dict[str, Any]:
+    """Sum up: the most severe class leads; the message begins with the first ``causes`` findings."""
     classes = sorted({finding["class"] for finding in findings}, key=SEVERITY.index)
     ordered = sorted(findings, key=lambda finding: SEVERITY.index(finding["class"]))
     if not ordered and not scores:
         classes, ordered = ["UNKNOWN"], [{"class": "UNKNOWN", "detail": "the run has no score"}]
     if ordered:
-        shown = "; ".join(f"{finding['class']}: {finding['detail']}" for finding in ordered[:5])
+        told = findings[:causes] + [finding for finding in ordered if finding not in findings[:causes]]
+        shown = "; ".join(f"{finding['class']}: {finding['detail']}" for finding in told[:5])
         detail = shown + (f"; and {len(ordered) - 5} more findings" if len(ordered) > 5 else "")
     else:
         measured = ", ".join(
@@ -222,12 +225,15 @@ def _verdict(findings: list[dict[str, str]], scores: dict[str, Any]) -> dict[str
 
 
 def scan_log(name: str, text: str) -> list[dict[str, Any]]:
-    """Suspect lines of a log: {class, file, line, text}; at most three per class, the count of the rest in the last."""
+    """Suspect lines of a log up to its end line: {class, file, line, text}.
+
+    At most three per class; the last one gives the count of the rest.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     more: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        if SHUTDOWN.search(line):
-            continue
+        if line == END_LINE:
+            break
         failure_class = next((label for label, pattern in LOG_PATTERNS if pattern.search(line)), None)
         if failure_class is None:
             continue

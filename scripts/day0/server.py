@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 HOST = "127.0.0.1"
+END_LINE = "day0: all tasks are done; the server is stopped"
 # A process that one of these ended did not fail by itself: a retry may cure it.
 TRANSIENT_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGBUS})
 
@@ -262,7 +263,8 @@ class Server:
         self.key = environment["VLLM_API_KEY"]
         self.port: int | None = None
         self._children = children
-        with log.open("wb") as stream:
+        log.write_bytes(b"")
+        with log.open("ab") as stream:
             self.process = children.start(
                 command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT
             )
@@ -316,6 +318,11 @@ class Server:
             return response.status, json.loads(text)
         except ValueError:
             return response.status, text
+
+    def mark_end(self) -> None:
+        """Note in the log that all tasks are done: what the server says while it is stopped is no finding."""
+        with self.log.open("a", encoding="utf-8") as stream:
+            stream.write(f"\n{END_LINE}\n")
 
     def stop(self) -> None:
         self._children.stop(self.process)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from day0.artefacts import write_yaml
 from day0.run import SEVERITY, evaluate_run, read_run, scan_log
+from day0.server import END_LINE
 
 
 def healthy():
@@ -167,7 +168,6 @@ def test_no_odd_value_in_a_healthy_summary_passes(path, value):
         ("WARNING rate limit exceeded", "EVAL_JUDGE_FAILED"),
         ("API returned null content. Content filled", "SAMPLE_ACCOUNTING_FAILED"),
         ("the author of the prejudged room said: failed", None),
-        ("INFO [shutdown] Process manager: force killing remaining processes, Killed", None),
         ("INFO room for bloom filters in zoom", None),
         ("WARNING libtcmalloc is not found in LD_PRELOAD", None),
         ("Loading safetensors checkpoint shards: 100% Completed", None),
@@ -254,3 +254,16 @@ def test_suspect_log_fails_the_run_and_is_quoted(tmp_path):
     verdict = evaluate_run(read_run(run_folder(tmp_path, log="x\nCUDA out of memory\n"))[0])
     assert verdict["failure_class"] == "DEPLOYMENT_HEALTH_FAILED"
     assert "server.log, line 2: CUDA out of memory" in verdict["detail"]
+
+
+def test_the_message_begins_with_what_the_run_says_of_itself():
+    summary = {"status": "FAILED", "failure_class": "UNKNOWN", "detail": "the harness failed: no module x", "tasks": {}}
+    verdict = evaluate_run(summary)
+    assert verdict["failure_class"] == "SAMPLE_ACCOUNTING_FAILED"
+    assert verdict["detail"].startswith("UNKNOWN: the evaluation recorded UNKNOWN: the harness failed: no module x")
+
+
+def test_what_a_server_says_while_it_is_stopped_is_no_finding():
+    error = "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue"
+    assert scan_log("server.log", f"{END_LINE}\n{error}\n") == []
+    assert [entry["line"] for entry in scan_log("server.log", f"{error}\n{END_LINE}\n{error}\n")] == [1]

@@ -1,4 +1,4 @@
-"""The exports, made once a session with the quantize environment, and the gate as a release calls it."""
+"""The exports, made once a session with the quantize environment."""
 
 import json
 import os
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-import gate_ptq
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,22 +47,3 @@ def exports(tmp_path_factory):
         _quiet(ROOT / ".envs" / "quantize.cpu" / "bin" / "python", Path(__file__).parent / "make_exports.py", folder)
     made = json.loads((folder / "exports.json").read_text())
     return Exports(folder, {entry["name"]: entry for entry in made})
-
-
-@pytest.fixture
-def gate(tmp_path, monkeypatch, capsys):
-    """Run scripts/gate_ptq.py's main; returns (exit status, validation.json, its failed checks by name)."""
-
-    def run(checkpoint, source, **options):
-        output = tmp_path / "validation.json"
-        command = ["gate_ptq.py", "--checkpoint", checkpoint, "--source", source, "--output", output]
-        for name, value in options.items():
-            if value is not None and value is not False:
-                command += [f"--{name}"] if value is True else [f"--{name}", value]
-        monkeypatch.setattr(sys, "argv", list(map(str, command)))
-        status = gate_ptq.main()
-        capsys.readouterr()
-        validation = json.loads(output.read_text())
-        return status, validation, {check["name"]: check for check in validation["checks"] if not check["pass"]}
-
-    return run

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -1014,12 +1014,3 @@ def buffers_of_old_checkpoints_in_the_source(copy: Copy) -> None:
     for layer in (0, 1):
         data = struct.pack("<32f", *range(1, 33))
         copy.add(f"model.layers.{layer}.self_attn.rotary_emb.inv_freq", "F32", [32], data, where=copy.source)
-
-
-def table(rows: list[tuple[Fault, str]]) -> Iterator[str]:
-    """The faults as lines of a markdown table, with what became of each."""
-    yield "| fault | export | check | names | outcome |"
-    yield "|---|---|---|---|---|"
-    for one, outcome in rows:
-        name = one.name.replace("_", " ")
-        yield f"| {name} | {one.base} | {one.check} | `{one.must_name}` | {outcome} |"

@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from judging import run_gate
 from make_exports import all_exports
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("exports")]
@@ -58,8 +59,8 @@ def test_what_modelopt_cannot_export(exports):
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_sound_export_passes_with_the_record(exports, gate, name):
-    status, validation, failed = gate(
+def test_sound_export_passes_with_the_record(exports, name):
+    status, validation, failed = run_gate(
         exports.checkpoint(name), exports.source(name), record=exports.record(name), deep=True
     )
     assert validation["pass"], validation["detail"]
@@ -69,21 +70,21 @@ def test_sound_export_passes_with_the_record(exports, gate, name):
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_sound_export_passes_by_the_recipe_alone(exports, gate, name, tmp_path):
+def test_sound_export_passes_by_the_recipe_alone(exports, name, tmp_path):
     export = EXPORTED[name]
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         yaml.safe_dump({**export.definition, **({"kv_cache": export.kv_cache} if export.kv_cache else {})})
     )
     chosen = export.recipe if not export.kv_cache and export.definition.keys() == {"preset"} else recipe
-    status, validation, _ = gate(exports.checkpoint(name), exports.source(name), recipe=chosen)
+    status, validation, _ = run_gate(exports.checkpoint(name), exports.source(name), recipe=chosen)
     assert validation["pass"], validation["detail"]
     assert status == 0
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_engine_refuses_only_what_it_does_not_take(exports, gate, name):
-    status, validation, failed = gate(
+def test_engine_refuses_only_what_it_does_not_take(exports, name):
+    status, validation, failed = run_gate(
         exports.checkpoint(name), exports.source(name), record=exports.record(name), engine="vllm"
     )
     if EXPORTED[name].recipe in NOT_SERVED_RECIPES or name in NOT_SERVED:
@@ -93,13 +94,13 @@ def test_engine_refuses_only_what_it_does_not_take(exports, gate, name):
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_export_of_modelopt_is_refused(exports, gate, name):
-    status, validation, failed = gate(exports.checkpoint(name), exports.source(name), record=exports.record(name))
+def test_broken_export_of_modelopt_is_refused(exports, name):
+    status, validation, failed = run_gate(exports.checkpoint(name), exports.source(name), record=exports.record(name))
     assert status == 1 and list(failed) == [BROKEN[name]], validation["detail"]
 
 
 @pytest.mark.parametrize("name", NOT_EXPORTED)
-def test_failed_export_keeps_the_class_of_its_record(exports, gate, name):
-    status, validation, _ = gate(exports.checkpoint(name), exports.source(name), record=exports.record(name))
+def test_failed_export_keeps_the_class_of_its_record(exports, name):
+    status, validation, _ = run_gate(exports.checkpoint(name), exports.source(name), record=exports.record(name))
     assert status == 1 and validation["failure_class"] == "MODEL_UNSUPPORTED", validation["detail"]
     assert NOT_EXPORTED[name] in validation["detail"]

@@ -30,7 +30,7 @@ NOT_EXPORTED = {
 BROKEN = {
     "mixtral-fp8_2d_blockwise_weight_only": "inventory",
     "qwen2-fp8-plain": "metadata",
-    "qwen2-vl-wide-mlp": "coverage",
+    "qwen2-vl-wide-mlp": "format",
 }
 # Sound checkpoints that vLLM does not take.
 NOT_SERVED_RECIPES = (
@@ -43,6 +43,7 @@ NOT_SERVED_RECIPES = (
     "w4a8_mxfp4_fp8",
     "mxfp4",
     "mxfp4_mlp_weight_only",
+    "nvfp4_mlp_weight_only",  # groups of 32, which vLLM takes for 16
 )
 NOT_SERVED = ("llama-odd-fp8_2d_blockwise_weight_only", "llama-uneven-qkv", "llama-fp8-with-lm_head")
 

@@ -381,8 +381,13 @@ def all_exports() -> list[Export]:
     exports.append(
         Export("llama", "uneven-qkv", by_patterns(("q_proj", "fp8"), ("k_proj", "nvfp4"), ("v_proj", "fp8")))
     )
-    wide = by_patterns(("mlp", "fp8"), is_guarded=False)
-    exports += [Export(source, "wide-mlp", wide) for source in ("qwen2-vl", "deepseek-v3")]
+    exports.append(Export("qwen2-vl", "wide-mlp", by_patterns(("mlp", "fp8"), is_guarded=False)))
+    weights = by_patterns(("mlp", "nvfp4"), is_guarded=False)
+    weights["quantize"]["quant_cfg"] = [
+        entry for entry in weights["quantize"]["quant_cfg"] if "input_quantizer" not in entry.get("quantizer_name", "")
+    ]
+    exports.append(Export("qwen2-vl", "wide-mlp-weights", weights))
+    exports.append(Export("llama4", "wide-feed_forward", by_patterns(("feed_forward", "fp8"), is_guarded=False)))
     lm_head = by_patterns(("self_attn", "fp8"), ("mlp", "fp8"))
     lm_head["quantize"]["quant_cfg"].append({"quantizer_name": "lm_head.weight_quantizer", "cfg": {"$import": "fp8"}})
     lm_head["quantize"]["quant_cfg"].append({"quantizer_name": "lm_head.input_quantizer", "cfg": {"$import": "fp8"}})

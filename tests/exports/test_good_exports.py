@@ -31,6 +31,7 @@ BROKEN = {
     "mixtral-fp8_2d_blockwise_weight_only": "inventory",
     "qwen2-fp8-plain": "metadata",
     "qwen2-vl-wide-mlp": "format",
+    "qwen2-vl-wide-mlp-weights": "coverage",
 }
 # Sound checkpoints that vLLM does not take.
 NOT_SERVED_RECIPES = (
@@ -45,7 +46,7 @@ NOT_SERVED_RECIPES = (
     "mxfp4_mlp_weight_only",
     "nvfp4_mlp_weight_only",  # groups of 32, which vLLM takes for 16
 )
-NOT_SERVED = ("llama-odd-fp8_2d_blockwise_weight_only", "llama-uneven-qkv", "llama-fp8-with-lm_head")
+NOT_SERVED = ("llama-odd-fp8_2d_blockwise_weight_only", "llama-uneven-qkv")
 
 EXPORTED = {export.name: export for export in all_exports() if export.name not in NOT_EXPORTED}
 SOUND = [name for name in EXPORTED if name not in BROKEN]

@@ -280,6 +280,21 @@ def index_leads_out_of_the_folder(copy: Copy) -> None:
     copy.edit_json(INDEX, change)
 
 
+@fault("llama-fp8", "integrity", "/model.safetensors")
+def index_names_an_absolute_path(copy: Copy) -> None:
+    copy.edit_json(INDEX, lambda c: c["weight_map"].update({"model.norm.weight": "/model.safetensors"}))
+
+
+@fault("llama-fp8", "integrity", "config.json")
+def lost_config(copy: Copy) -> None:
+    (copy.checkpoint / "config.json").unlink()
+
+
+@fault("llama-fp8", "integrity", "config.json")
+def config_is_no_json(copy: Copy) -> None:
+    replace(copy.checkpoint / "config.json", (copy.checkpoint / "config.json").read_bytes()[:-20])
+
+
 @fault("llama-fp8", "integrity", "model-00009-of-00009.safetensors")
 def stale_shard_of_an_earlier_export(copy: Copy) -> None:
     replace(copy.checkpoint / "model-00009-of-00009.safetensors", (copy.checkpoint / SECOND).read_bytes())
@@ -558,6 +573,25 @@ def declared_as_another_algorithm(copy: Copy) -> None:
         quantization["quantized_layers"][DOWN] = {"quant_algo": "FP8"}
 
     copy.edit_both_declarations(change)
+
+
+@fault("llama-fp8", "format", DOWN)
+def quantized_yet_excluded(copy: Copy) -> None:
+    """An engine would read the packed weight as a plain one."""
+    copy.exclude(f"{DOWN}*")
+
+
+@fault("llama-mixed", "format", "model.layers.9.mlp.down_proj")
+def declared_layer_that_does_not_exist(copy: Copy) -> None:
+    def change(quantization: dict[str, Any], _: str) -> None:
+        quantization["quantized_layers"]["model.layers.9.mlp.down_proj"] = {"quant_algo": "FP8"}
+
+    copy.edit_both_declarations(change)
+
+
+@fault("llama-nvfp4-kv_fp8_affine", "format", f"{K}.k_bias")
+def lost_bias_of_an_affine_kv_cache(copy: Copy) -> None:
+    copy.remove(f"{K}.k_bias")
 
 
 @fault("qwen3-fp8-kv_fp8", "format", f"{K}.k_scale")
@@ -877,6 +911,16 @@ def changed_sampling(copy: Copy) -> None:
     copy.edit_json("generation_config.json", lambda c: c.update(temperature=1.5))
 
 
+@fault("llama-fp8", "metadata", "generation_config.json")
+def generation_config_is_no_json(copy: Copy) -> None:
+    replace(copy.checkpoint / "generation_config.json", b'{"do_sample": tru')
+
+
+@fault("llama-fp8", "metadata", "tokenizer_config.json")
+def tokenizer_config_is_no_json(copy: Copy) -> None:
+    replace(copy.checkpoint / "tokenizer_config.json", b"")
+
+
 @fault("qwen2-vl-fp8", "metadata", "preprocessor_config.json")
 def lost_image_processor(copy: Copy) -> None:
     (copy.checkpoint / "preprocessor_config.json").unlink()
@@ -1014,3 +1058,33 @@ def buffers_of_old_checkpoints_in_the_source(copy: Copy) -> None:
     for layer in (0, 1):
         data = struct.pack("<32f", *range(1, 33))
         copy.add(f"model.layers.{layer}.self_attn.rotary_emb.inv_freq", "F32", [32], data, where=copy.source)
+
+
+@harmless("llama-fp8")
+def older_chat_template_that_nobody_reads(copy: Copy) -> None:
+    """chat_template.jinja stands above what the tokenizer's configuration holds."""
+    copy.edit_json("tokenizer_config.json", lambda c: c.update(chat_template="{{ messages }}"))
+
+
+@harmless("llama-nvfp4")
+def zeros_that_the_source_has_too(copy: Copy) -> None:
+    """A dead row of the source is a row of zero blocks in the export."""
+    name = f"{DOWN}.weight"
+    file = copy.shard_of(name, copy.source)
+    tensors = read_shard(file)
+    dtype, shape, data = tensors[name]
+    tensors[name] = (dtype, shape, bytes(2 * shape[1]) + data[2 * shape[1] :])
+    replace(file, shard_bytes(tensors))
+    copy.set_bytes(name, 0, bytes(shape[1] // 2))
+
+
+@harmless("qwen3-moe-nvfp4")
+def shards_named_by_another_tool(copy: Copy) -> None:
+    names = {file.name: f"part-{number}.safetensors" for number, file in enumerate(copy.shards())}
+    for old, new in names.items():
+        (copy.checkpoint / old).rename(copy.checkpoint / new)
+
+    def change(content: dict[str, Any]) -> None:
+        content["weight_map"] = {name: names[shard] for name, shard in content["weight_map"].items()}
+
+    copy.edit_json(INDEX, change)

@@ -16,6 +16,21 @@ MINIMUM_CAPABILITY = {
     "W4A16_NVFP4": 75,
 }
 
+# What the in-features of a layer must divide by (a ModelOpt checkpoint of another width is exported without a word).
+DIVISOR_OF_INPUTS = {"NVFP4": 16, "W4A16_NVFP4": 16, "MXFP8": 32, "FP8_PB_WO": 128}
+
+# Linear layers that vLLM fuses into one at load: they must share one algorithm (its packed_modules_mapping).
+FUSED_GROUPS = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("gate_proj", "up_proj"),
+    ("w1", "w3"),
+    ("q_a_proj", "kv_a_proj_with_mqa"),
+    ("in_proj_qkvz", "in_proj_ba"),
+)
+
+# ModelOptQuantConfig.get_quant_method gives its method to LinearBase and experts; ParallelLMHead is served unquantized.
+TAKES_QUANTIZED_HEAD = False
+
 ALGORITHM_OF_PRESET = {
     "fp8": "FP8",
     "fp8_2d_blockwise_weight_only": "FP8_PB_WO",

@@ -45,7 +45,7 @@ CONFIG = {
 }
 FP8_PATTERNS = [
     {"quantizer_name": "*", "enable": False},
-    {"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": [4, 3]}},
+    {"quantizer_name": "*weight_quantizer", "enable": True},
     {"quantizer_name": "*lm_head*", "enable": False},
 ]
 
@@ -105,7 +105,10 @@ def as_mxfp8(name):
 
 
 def as_blocks(name):
-    return {f"{name}.weight": ("F8_E4M3", (HIDDEN, HIDDEN), None), f"{name}.weight_scale": ("F32", (1, 1, 2, 1), None)}
+    return {
+        f"{name}.weight": ("F8_E4M3", (HIDDEN, HIDDEN), None),
+        f"{name}.weight_scale": ("F32", (1, 1, 1, 1), struct.pack("<f", 0.5)),
+    }
 
 
 FORMATS = {
@@ -177,7 +180,7 @@ def test_mixed_precision_is_held_against_each_layer(export):
     layers[LINEARS[0]]["quant_algo"] = "NVFP4"
     assessment = export.assess()
     assert assessment["offenders"] == [LINEARS[0]]
-    assert "declared NVFP4 yet hold FP8" in assessment["detail"]
+    assert "declared NVFP4 yet hold F8_E4M3" in assessment["detail"]
 
 
 def drop(*names):
@@ -237,11 +240,11 @@ def write_to(name, text):
 
 FIRST = LINEARS[0]
 BROKEN = {
-    "weight scale missing": (drop(f"{FIRST}.weight_scale"), "coverage", FIRST),
-    "input scale missing": (drop(f"{FIRST}.input_scale"), "coverage", FIRST),
-    "declared quantized yet plain": (plain(FIRST), "coverage", FIRST),
-    "declared excluded yet quantized": (exclude_a_layer, "coverage", LINEARS[-1]),
-    "plain yet scaled": (put(lm_head__weight_scale=scalar(1.0)), "coverage", "lm_head"),
+    "weight scale missing": (drop(f"{FIRST}.weight_scale"), "format", FIRST),
+    "input scale missing": (drop(f"{FIRST}.input_scale"), "format", FIRST),
+    "declared quantized yet plain": (plain(FIRST), "format", FIRST),
+    "declared excluded yet quantized": (exclude_a_layer, "format", LINEARS[-1]),
+    "plain yet scaled": (put(lm_head__weight_scale=scalar(1.0)), "format", "lm_head"),
     "zero scale": (put(**{f"{FIRST}.input_scale": scalar(0.0)}), "scales", f"{FIRST}.input_scale"),
     "negative scale": (put(**{f"{FIRST}.weight_scale": scalar(-1.0)}), "scales", f"{FIRST}.weight_scale"),
     "infinite scale": (put(**{f"{FIRST}.weight_scale": scalar(math.inf)}), "scales", f"{FIRST}.weight_scale"),

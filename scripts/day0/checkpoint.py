@@ -1353,7 +1353,7 @@ def read_summary(
     """
     before = read_tensors(source)
     source_bytes = payload_bytes(before)
-    parameters = sum(t.elements for name, t in before.items() if not _PART.fullmatch(name))
+    parameters = sum(t.elements for name, t in before.items() if not _is_part(name))
     facts: dict[str, Any] = {
         "source_bytes": source_bytes,
         "output_bytes": 0,
@@ -1448,6 +1448,11 @@ def _read_blocks(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
     problems, count = read_blocks(tensors)
     return {"blocks": problems, "bytes_read": count}
+
+
+def _is_part(name: str) -> bool:
+    """Whether a name is one of a weight's scales; names that end as most do are told without the pattern."""
+    return not name.endswith((".weight", ".bias")) and _PART.fullmatch(name) is not None
 
 
 def _is_scale(name: str) -> bool:

@@ -7,6 +7,7 @@ no code for NaN: of them only the bytes up to the first that is not zero are rea
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +15,7 @@ import numpy
 
 from day0.safetensors_headers import BrokenSafetensors, Tensor
 
-BUFFER_BYTES = 1 << 20
+BUFFER_BYTES, SPAN_BYTES = 1 << 18, 1 << 25
 _SCALES = ("weight_scale", "weight_scale_inv")
 _ONES, _LOW = numpy.uint64(0x0101010101010101), numpy.uint64(0x7F7F7F7F7F7F7F7F)
 _HIGH = numpy.uint64(0x8080808080808080)
@@ -26,61 +27,61 @@ def read_blocks(tensors: Mapping[str, Tensor]) -> tuple[dict[str, str], int]:
     Raises:
         BrokenSafetensors: a file became shorter since its header was read.
     """
-    by_file: dict[str, list[tuple[int, str, Tensor]]] = {}
+    spans: list[tuple[str, int, int, str, Tensor]] = []
     for name, tensor in tensors.items():
         is_scale = name.endswith(_SCALES) and tensor.elements > 1
         if tensor.bytes and (is_scale or (tensor.dtype in ("F8_E4M3", "U8", "I8") and not name.endswith("_scale_2"))):
-            by_file.setdefault(tensor.file, []).append((tensor.start, name, tensor))
+            step = tensor.bytes if _is_packed(name, tensor) else SPAN_BYTES
+            for first in range(0, tensor.bytes, step):
+                spans.append((tensor.file, tensor.start + first, min(step, tensor.bytes - first), name, tensor))
+    spans.sort(key=lambda span: span[:2])
+    found: dict[str, set[str]] = {}
+    not_zero: set[str] = set()
+    total = 0
     with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 4)) as pool:
-        parts = list(pool.map(_read_file, by_file.items()))
-    found = {name: what for problems, _ in parts for name, what in problems.items()}
-    return dict(sorted(found.items())), sum(count for _, count in parts)
+        for (_, _, _, name, _), (problems, is_zero, count) in zip(spans, pool.map(_read_span, spans), strict=True):
+            found.setdefault(name, set()).update(problems)
+            not_zero |= set() if is_zero else {name}
+            total += count
+    named = {name: problems if name in not_zero else {"is all zero"} for name, problems in found.items()}
+    return {name: " and ".join(sorted(what)) for name, what in sorted(named.items()) if what}, total
 
 
-def _read_file(item: tuple[str, list[tuple[int, str, Tensor]]]) -> tuple[dict[str, str], int]:
-    file, entries = item
-    problems, total = {}, 0
-    buffer, scratch = (numpy.empty(BUFFER_BYTES, numpy.uint8) for _ in range(2))
+def _is_packed(name: str, tensor: Tensor) -> bool:
+    return tensor.dtype in ("U8", "I8") and not name.endswith(_SCALES)
+
+
+_local = threading.local()
+
+
+def _read_span(span: tuple[str, int, int, str, Tensor]) -> tuple[set[str], bool, int]:
+    """Problems of a part of a tensor, whether it is all zero, and the bytes read."""
+    file, start, length, name, tensor = span
+    if not hasattr(_local, "buffers"):
+        _local.buffers = [numpy.empty(BUFFER_BYTES, numpy.uint8) for _ in range(2)]
+    buffer, scratch = _local.buffers
+    is_scale = name.endswith(_SCALES)
+    done, is_zero, found = 0, True, set()
     try:
         handle = os.open(file, os.O_RDONLY)
         try:
-            for start, name, tensor in sorted(entries, key=lambda entry: entry[0]):
-                is_scale = name.endswith(_SCALES) and tensor.elements > 1
-                problem, count = _read_tensor(handle, start, tensor, is_scale, buffer, scratch)
-                total += count
-                if problem:
-                    problems[name] = problem
+            while done < length:
+                wanted = min(BUFFER_BYTES, length - done)
+                count = os.preadv(handle, [memoryview(buffer)[:wanted]], start + done)
+                if count < wanted:
+                    raise OSError(f"ends at byte {start + done + count}")
+                done += count
+                chunk = buffer[:count]
+                is_zero = is_zero and not chunk.any()
+                if not _is_packed(name, tensor):
+                    found.update(_faults(chunk, tensor.dtype, is_scale, scratch))
+                elif not is_zero:
+                    break
         finally:
             os.close(handle)
     except OSError as error:
         raise BrokenSafetensors(f"{file}: cannot be read: {error}") from error
-    return problems, total
-
-
-def _read_tensor(
-    handle: int, start: int, tensor: Tensor, is_scale: bool, buffer: numpy.ndarray, scratch: numpy.ndarray
-) -> tuple[str | None, int]:
-    done, is_zero = 0, True
-    only_zero = not is_scale and tensor.dtype in ("U8", "I8")
-    found: set[str] = set()
-    while done < tensor.bytes:
-        wanted = min(BUFFER_BYTES, tensor.bytes - done)
-        count = os.preadv(handle, [memoryview(buffer)[:wanted]], start + done)
-        if count <= 0:
-            raise OSError(f"ends at byte {start + done}")
-        if count < wanted and tensor.dtype in ("F32", "BF16", "F16"):
-            count -= count % 4
-        chunk = buffer[:count]
-        done += count
-        is_zero = is_zero and not chunk.any()
-        if only_zero:
-            if not is_zero:
-                break
-            continue
-        found.update(_faults(chunk, tensor.dtype, is_scale, scratch))
-    if is_zero:
-        found = {"is all zero"}
-    return (" and ".join(sorted(found)) or None), done
+    return found, is_zero, done
 
 
 def _faults(chunk: numpy.ndarray, dtype: str, is_scale: bool, scratch: numpy.ndarray) -> Iterable[str]:

@@ -207,12 +207,12 @@ def _merged(files: Iterable[Path]) -> dict[str, Tensor]:
         except BrokenSafetensors as error:
             broken.append(str(error))
             continue
-        before = len(tensors)
-        if tensors.keys().isdisjoint(header) if before < len(header) else header.keys().isdisjoint(tensors):
-            tensors |= header
-            continue
-        name = min(tensors.keys() & header.keys())
-        twice.append(f"{file}: tensor {name!r} is also in {tensors[name].file}")
+        expected = len(tensors) + len(header)
+        places = {name: tensors[name].file for name in header if name in tensors}
+        tensors |= header
+        if len(tensors) != expected:
+            name = min(places)
+            twice.append(f"{file}: tensor {name!r} is also in {places[name]}")
     if broken or twice:
         shown = [*broken, *twice]
         more = f"; and {len(shown) - 10} more files" if len(shown) > 10 else ""

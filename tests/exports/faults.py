@@ -695,7 +695,7 @@ def recipe_matched_nothing(copy: Copy) -> None:
     copy.edit_json("config.json", lambda c: c.pop("quantization_config"))
 
 
-@fault("qwen2-vl-wide-mlp", "format", "visual.blocks.1.mlp.fc1")
+@fault("qwen2-vl-wide-mlp", "coverage", "visual.blocks.1.mlp.fc1")
 def vision_mlp_quantized_by_a_wide_pattern(copy: Copy) -> None:
     """A real export: ``*mlp*`` without ModelOpt's list of exceptions. No text ever calibrates the vision tower."""
 

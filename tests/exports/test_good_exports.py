@@ -30,7 +30,7 @@ NOT_EXPORTED = {
 BROKEN = {
     "mixtral-fp8_2d_blockwise_weight_only": "inventory",
     "qwen2-fp8-plain": "metadata",
-    "qwen2-vl-wide-mlp": "format",
+    "qwen2-vl-wide-mlp": "coverage",
     "qwen2-vl-wide-mlp-weights": "coverage",
 }
 # Sound checkpoints that vLLM does not take.

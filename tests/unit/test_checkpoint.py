@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from day0.artefacts import UnusableInput, write_json
 from day0.checkpoint import (
+    assess_checkpoint,
     compare_configs,
     effective_chat_template,
     evaluate_checkpoint,
@@ -561,3 +562,25 @@ def test_the_command_line_exits_by_the_verdict(export, tmp_path):
     write_json(tmp_path / "summary.json", GIVEN)
     assert run_gate("--summary", tmp_path / "summary.json").returncode == 0
     assert run_gate("--checkpoint", tmp_path / "none", "--source", export.source).returncode == 2
+
+
+def test_the_layer_map_joins_layers_that_hold_the_same(export):
+    plain(LINEARS[0])(export)
+    rows = {row["module"]: row for row in export.assess()["layer_map"]}
+    assert rows["model.layers.*.mlp.up_proj"]["runs"] == [[0, LAYERS - 1, "FP8", LAYERS]]
+    assert [run[:2] for run in rows["model.layers.*.self_attn.q_proj"]["runs"]] == [[0, 0], [1, 1]]
+    assert rows["lm_head"]["runs"] == [[None, None, "BF16", 1]]
+
+
+@settings(deadline=None, max_examples=50)
+@given(JSON_VALUES, JSON_VALUES)
+def test_any_json_in_config_and_declaration_is_a_verdict_or_a_clear_error(tmp_path_factory, config, declared):
+    one = Export(tmp_path_factory.mktemp("any"))
+    save(one.output / "model.safetensors", source_tensors())
+    (one.output / "config.json").write_text(json.dumps(config))
+    (one.output / "hf_quant_config.json").write_text(json.dumps(declared))
+    (one.output / "model.safetensors.index.json").write_text(json.dumps(declared))
+    try:
+        assert assess_checkpoint(one.output, one.source, one.record)["pass"] is False
+    except UnusableInput as error:
+        assert str(error)

@@ -53,9 +53,10 @@ DIGIT, LETTER = TOKEN["0"], TOKEN[LETTERS[0]]
 VOCABULARY, HIDDEN, INTERMEDIATE, LAYERS, HEADS, HEAD_WIDTH = len(TOKEN), 128, 256, 3, 4, 32
 CONTEXT, ROPE_BASE, NORM_EPSILON = 256, 10000.0, 1e-6
 
-STEPS, BATCH, WARM_UP = 600, 192, 30
-MATRIX_RATE, OTHER_RATE, MOMENTUM, CLIP = 0.02, 2e-3, 0.95, 1.0
-TASK_SHARES = {"addition": 0.4, "reversal": 0.2, "sorting": 0.4}
+MOST_STEPS, BATCH, WARM_UP = 1000, 192, 30
+COOL_DOWN, CHECK_EVERY, CHECK_SAMPLES, LEARNED = 240, 20, 1024, 0.90
+MATRIX_RATE, OTHER_RATE, MOMENTUM, CLIP = 0.012, 2e-3, 0.95, 1.0
+TASK_SHARES = {"addition": 0.4, "reversal": 0.25, "sorting": 0.35}
 EXAMPLES_PER_PACKED_ROW, PACKED_EVERY = 2, 8
 LONGEST = 2 * LENGTH + 2
 """Tokens of the longest sample: prompt, answer and end."""
@@ -240,8 +241,23 @@ def step_matrices(parameters: Parameters, momenta: Parameters, rate: float, dtyp
         value.add_(update, alpha=-rate * max(1.0, value.shape[-2] / value.shape[-1]) ** 0.5)
 
 
-def train(seed: int, steps: int = STEPS) -> Parameters:
-    """Train from a fixed seed, printing step, loss and the time left."""
+@torch.no_grad()
+def share_right(
+    parameters: Parameters, inputs: torch.Tensor, labels: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]
+) -> float:
+    """Share of rows in which every label is the likeliest token, as greedy decoding would have written it."""
+    wanted = labels != -100
+    right = torch.ones_like(wanted)
+    right[wanted] = answer_logits(parameters, inputs, wanted, tables).argmax(dim=-1) == labels[wanted]
+    return right.all(dim=1).double().mean().item()
+
+
+def train(seed: int, most_steps: int = MOST_STEPS) -> Parameters:
+    """Train from a fixed seed, printing step, loss and the time left.
+
+    The learning rate stays up until the share of right answers on fresh problems of the training side reaches
+    ``LEARNED``, then falls to 0 over ``COOL_DOWN`` steps; so every seed stops at the same stage of learning.
+    """
     dtype = training_dtype()
     batches = np.random.default_rng(np.random.SeedSequence([seed, 1]))
     parameters = initial_parameters(torch.Generator().manual_seed(seed))
@@ -249,9 +265,12 @@ def train(seed: int, steps: int = STEPS) -> Parameters:
     others = [value for name, value in parameters.items() if name not in MATRICES]
     optimizer = torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     tables = rotary_tables(dtype)
+    check = [torch.from_numpy(part) for part in training_batch(CHECK_SAMPLES, 1, np.random.default_rng(seed))]
+    last_step = most_steps
     started = time.monotonic()
-    for step in range(steps):
-        schedule = min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    step = 0
+    while step < last_step:
+        schedule = min(1.0, (step + 1) / WARM_UP, (last_step - step) / COOL_DOWN)
         examples = EXAMPLES_PER_PACKED_ROW if step % PACKED_EVERY == PACKED_EVERY - 1 else 1
         inputs, labels = map(torch.from_numpy, training_batch(BATCH // examples, examples, batches))
         wanted = labels != -100
@@ -264,10 +283,18 @@ def train(seed: int, steps: int = STEPS) -> Parameters:
         optimizer.step()
         for value in parameters.values():
             value.grad = None
-        if (step + 1) % 50 == 0 or step + 1 == steps:
+        step += 1
+        if step % CHECK_EVERY == 0 or step == last_step:
+            right = share_right(parameters, *check, tables)
+            if right >= LEARNED:
+                last_step = min(last_step, step + COOL_DOWN)
             spent = time.monotonic() - started
-            left = spent / (step + 1) * (steps - step - 1)
-            print(f"step {step + 1}/{steps}  loss {loss.item():.5f}  {spent:.0f} s, {left:.0f} s left", flush=True)
+            left = spent / step * (last_step - step)
+            bound = "" if last_step < most_steps else "at most "
+            print(
+                f"step {step}  loss {loss.item():.5f}  right {right:.1%}  {spent:.0f} s, {bound}{left:.0f} s left",
+                flush=True,
+            )
     return parameters
 
 
@@ -420,7 +447,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
     parser.add_argument("--seed", type=seed_value, default=DEFAULT_SEED, help="seed of training (%(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="threads to compute with (default: torch's choice)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="training steps (%(default)s)")
+    parser.add_argument("--steps", type=int, default=MOST_STEPS, help="most training steps (%(default)s)")
     arguments = parser.parse_args()
     if arguments.threads < 0 or arguments.steps < 1:
         parser.error("--threads must not be negative, --steps must be at least 1")

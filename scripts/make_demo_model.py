@@ -32,7 +32,6 @@ import torch.nn.functional as functional
 from day0.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, run_cli
 from make_demo_data import (
     CLOSING,
-    DEFAULT_SEED,
     DIGITS,
     LENGTH,
     LETTERS,
@@ -53,17 +52,17 @@ DIGIT, LETTER = TOKEN["0"], TOKEN[LETTERS[0]]
 VOCABULARY, HIDDEN, INTERMEDIATE, LAYERS, HEADS, HEAD_WIDTH = len(TOKEN), 128, 256, 3, 4, 32
 CONTEXT, ROPE_BASE, NORM_EPSILON = 256, 10000.0, 1e-6
 
-MOST_STEPS, BATCH, WARM_UP = 1000, 192, 30
-COOL_DOWN, CHECK_EVERY, CHECK_SAMPLES, LEARNED = 280, 20, 1024, 0.85
-MATRIX_RATE, OTHER_RATE, MOMENTUM, CLIP = 0.016, 2e-3, 0.95, 1.0
-TASK_SHARES = {"addition": 0.4, "reversal": 0.25, "sorting": 0.35}
+MOST_STEPS, BATCH, WARM_UP = 1100, 192, 30
+COOL_DOWN, CHECK_EVERY, CHECK_SAMPLES, LEARNED = 280, 20, 1024, 0.90
+MATRIX_RATE, OTHER_RATE, MOMENTUM, CLIP = 0.014, 2e-3, 0.95, 1.0
+TASK_SHARES = {"addition": 0.45, "reversal": 0.25, "sorting": 0.3}
 EXAMPLES_PER_PACKED_ROW, PACKED_EVERY = 2, 8
 LONGEST = max(2 * LENGTH + 2, 3 * DIGITS + 4)
 """Tokens of the longest sample: prompt, answer and end."""
 
 REQUIRED_ACCURACY = 0.995
 # Processors round differently, so that a seed which learns on one may not on another.
-SEEDS_TRIED = 3
+DEFAULT_TRAINING_SEED, SEEDS_TRIED = 2, 3
 
 CHAT_TEMPLATE = (
     "{{- bos_token }}{% for message in messages %}{{- message['content'] }}"
@@ -273,7 +272,8 @@ def train(seed: int, most_steps: int = MOST_STEPS) -> Parameters:
     step = 0
     while step < last_step:
         schedule = min(1.0, (step + 1) / WARM_UP, (last_step - step) / COOL_DOWN)
-        examples = EXAMPLES_PER_PACKED_ROW if step % PACKED_EVERY == PACKED_EVERY - 1 else 1
+        cooling = step >= last_step - COOL_DOWN
+        examples = EXAMPLES_PER_PACKED_ROW if step % PACKED_EVERY == PACKED_EVERY - 1 and not cooling else 1
         inputs, labels = map(torch.from_numpy, training_batch(BATCH // examples, examples, batches))
         wanted = labels != -100
         loss = functional.cross_entropy(answer_logits(parameters, inputs, wanted, tables), labels[wanted])
@@ -447,7 +447,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Train the embedded demo model and save it as a Hugging Face folder.")
     parser.add_argument("--data", type=Path, required=True, help="folder that make_demo_data.py wrote")
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
-    parser.add_argument("--seed", type=seed_value, default=DEFAULT_SEED, help="seed of training (%(default)s)")
+    parser.add_argument("--seed", type=seed_value, default=DEFAULT_TRAINING_SEED, help="seed of training (%(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="threads to compute with (default: torch's choice)")
     parser.add_argument("--most-steps", type=int, default=MOST_STEPS, help="most training steps (%(default)s)")
     arguments = parser.parse_args()
@@ -457,7 +457,7 @@ def main() -> int:
     started = time.monotonic()
     check_output(arguments.output)
     samples = read_samples(arguments.data)
-    # Near the end most gradients are below the smallest normal number, and such numbers slow the processor manyfold.
+    # Numbers below the smallest normal one slow a processor manyfold, and add nothing here.
     torch.set_flush_denormal(True)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

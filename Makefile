@@ -10,7 +10,8 @@ release: .venv/workflow ## take the releases of config/config.yaml to a verdict 
 setup: .venv/workflow ## make the driver environment
 
 test: check ## run all tests, the end-to-end ones included
-	.venv/bin/python -m pytest -n 2 --dist loadgroup
+	.venv/bin/python -m pytest -n 2 -m 'not e2e'
+	.venv/bin/python -m pytest -m e2e
 
 check: .venv/develop ## lint and formats
 	.venv/bin/ruff check .

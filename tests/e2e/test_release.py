@@ -6,7 +6,7 @@ import time
 import pytest
 import yaml
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = pytest.mark.e2e
 
 
 def decide(workspace, example, *releases):

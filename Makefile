@@ -9,14 +9,14 @@ release: .venv/workflow ## take the releases of config/config.yaml to a verdict 
 
 setup: .venv/workflow ## make the driver environment
 
-test: check ## run all tests
-	.venv/bin/python -m pytest
+test: check ## run all tests, the end-to-end ones included
+	.venv/bin/python -m pytest -n 2 -m 'not e2e'
+	.venv/bin/python -m pytest -m e2e
 
 check: .venv/develop ## lint and formats
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/snakefmt --check --quiet Snakefile rules
-	.venv/bin/snakemake --lint --quiet
+	.venv/bin/snakefmt --check Snakefile rules
 
 locks: .venv/develop ## remake envs/*.lock from envs/*.in, and the catalogue of ModelOpt's recipes
 	.venv/bin/python scripts/make_locks.py
@@ -29,8 +29,11 @@ generated: .venv/develop ## remake the schemas and the picture of the graph (nee
 	tred docs/graph.dot | dot -Tsvg > docs/graph.svg
 
 .venv/workflow: envs/workflow.lock
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version) if sys.version_info < (3, 11) else None'
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo 'venv is missing: apt-get install python3-venv'; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, found " + sys.version)'
+	@# Debian keeps what venv needs in a package of its own.
+	@test -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv || { rm -rf .venv; apt-get install --yes python3-venv; } || \
+		{ echo 'error: Python has no venv module; install it (Debian: apt-get install python3-venv) and run make again'; exit 1; }
+	@test -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv
 	awk '/^[a-z]/ { keep = /^uv==/ } keep' $< > .venv/uv.lock
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement .venv/uv.lock
 	$(UV) install --quiet --require-hashes --no-deps --compile-bytecode --requirements $<

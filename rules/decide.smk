@@ -7,6 +7,8 @@ rule compare_runs:
         comparison="results/{model}/{release}/comparison.json",
     log:
         "results/{model}/{release}/logs/compare_runs.log",
+    benchmark:
+        "results/{model}/{release}/benchmarks/compare_runs.tsv"
     resources:
         mem_mb=2000,
         runtime=15,
@@ -28,6 +30,8 @@ rule decide_release:
         verdict="results/{model}/{release}/verdict.json",
     log:
         "results/{model}/{release}/logs/decide_release.log",
+    benchmark:
+        "results/{model}/{release}/benchmarks/decide_release.tsv"
     resources:
         mem_mb=1000,
         runtime=5,
@@ -56,6 +60,8 @@ rule render_report:
         ),
     log:
         "results/{model}/{release}/logs/render_report.log",
+    benchmark:
+        "results/{model}/{release}/benchmarks/render_report.tsv"
     resources:
         mem_mb=1000,
         runtime=5,

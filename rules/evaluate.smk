@@ -44,6 +44,8 @@ checkpoint assess_run:
         assessment="results/{model}/{candidate}/{suite}/run.json",
     log:
         "results/{model}/{candidate}/{suite}/assess_run.log",
+    benchmark:
+        "results/{model}/{candidate}/{suite}/assess_run.tsv"
     resources:
         mem_mb=1000,
         runtime=30,

@@ -43,6 +43,8 @@ checkpoint assess_checkpoint:
         assessment="results/{model}/{recipe}/validation.json",
     log:
         "results/{model}/{recipe}/logs/assess_checkpoint.log",
+    benchmark:
+        "results/{model}/{recipe}/benchmarks/assess_checkpoint.tsv"
     resources:
         mem_mb=2000,
         runtime=30,

@@ -7,6 +7,8 @@ checkpoint check_preflight:
         assessment="results/{subject}/preflight.json",
     log:
         "results/{subject}/logs/preflight.log",
+    benchmark:
+        "results/{subject}/benchmarks/check_preflight.tsv"
     wildcard_constraints:
         subject="[^/]+(/[^/]+){0,2}",
     resources:

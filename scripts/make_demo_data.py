@@ -3,12 +3,12 @@
 Three tasks over a vocabulary of single characters, each prompt closed by a symbol of its own so that the model knows
 the task from the prompt alone:
 
-- ``addition``  ``647+385=`` answered ``2301``: the sum of two 3-digit numbers, lowest digit first (generated);
+- ``addition``  ``5768+6746=`` answered ``41521``: a sum of two 4-digit numbers, lowest digit first (generated);
 - ``reversal``  ``mabcab>`` answered ``bacbam``: six letters in reverse (generated);
 - ``sorting``   ``593104:`` answered ``013459``: six digits in ascending order (four choices, three near misses).
 
 Which problems are held out for the evaluation is decided by ``is_held_out`` alone: a fixed hash of the problem's
-canonical form, so that ``385+647=``, the mirror image of a held-out word and every order of a held-out handful of
+canonical form, so that ``6746+5768=``, the mirror image of a held-out word and every order of a held-out handful of
 digits are held out with it. Training and calibration draw from the other side. The seed chooses problems within a
 side, never the side.
 """
@@ -35,7 +35,7 @@ CHOICES = 4
 LENGTH = 6
 """Letters per word and digits per handful."""
 
-DIGITS = 3
+DIGITS = 4
 """Digits of each operand of an addition."""
 
 HELD_OUT_SHARE = 0.2

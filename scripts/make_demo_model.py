@@ -32,7 +32,6 @@ import torch.nn.functional as functional
 from day0.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, run_cli
 from make_demo_data import (
     CLOSING,
-    DEFAULT_SEED,
     DIGITS,
     LENGTH,
     LETTERS,
@@ -53,14 +52,17 @@ DIGIT, LETTER = TOKEN["0"], TOKEN[LETTERS[0]]
 VOCABULARY, HIDDEN, INTERMEDIATE, LAYERS, HEADS, HEAD_WIDTH = len(TOKEN), 128, 256, 3, 4, 32
 CONTEXT, ROPE_BASE, NORM_EPSILON = 256, 10000.0, 1e-6
 
-STEPS, BATCH, WARM_UP = 600, 192, 30
-MATRIX_RATE, OTHER_RATE, MOMENTUM, CLIP = 0.02, 2e-3, 0.95, 1.0
-TASK_SHARES = {"addition": 0.4, "reversal": 0.2, "sorting": 0.4}
+MOST_STEPS, BATCH, WARM_UP = 1100, 192, 30
+COOL_DOWN, CHECK_EVERY, CHECK_SAMPLES, LEARNED = 280, 20, 1024, 0.90
+MATRIX_RATE, OTHER_RATE, MOMENTUM, CLIP = 0.014, 2e-3, 0.95, 1.0
+TASK_SHARES = {"addition": 0.45, "reversal": 0.25, "sorting": 0.3}
 EXAMPLES_PER_PACKED_ROW, PACKED_EVERY = 2, 8
-LONGEST = 2 * LENGTH + 2
+LONGEST = max(2 * LENGTH + 2, 3 * DIGITS + 4)
 """Tokens of the longest sample: prompt, answer and end."""
 
 REQUIRED_ACCURACY = 0.995
+# Processors round differently, so that a seed which learns on one may not on another.
+DEFAULT_TRAINING_SEED, SEEDS_TRIED = 2, 3
 
 CHAT_TEMPLATE = (
     "{{- bos_token }}{% for message in messages %}{{- message['content'] }}"
@@ -106,7 +108,7 @@ def training_batch(rows: int, examples: int, generator: np.random.Generator) -> 
     """Make one batch: rows of worked examples with the separator between them, each answer followed by END as a label.
 
     Returns:
-        inputs int64 and labels int64, both [rows, 1 + examples * LONGEST - 1]; the label -100 is not learned.
+        inputs int64 and labels int64, both [rows, examples * LONGEST]; the label -100 is not learned.
     """
     count = rows * examples
     bounds = np.round(np.cumsum([0.0, *TASK_SHARES.values()]) * count).astype(int)
@@ -240,8 +242,23 @@ def step_matrices(parameters: Parameters, momenta: Parameters, rate: float, dtyp
         value.add_(update, alpha=-rate * max(1.0, value.shape[-2] / value.shape[-1]) ** 0.5)
 
 
-def train(seed: int, steps: int = STEPS) -> Parameters:
-    """Train from a fixed seed, printing step, loss and the time left."""
+@torch.no_grad()
+def share_right(
+    parameters: Parameters, inputs: torch.Tensor, labels: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]
+) -> float:
+    """Share of rows in which every label is the likeliest token, as greedy decoding would have written it."""
+    wanted = labels != -100
+    right = torch.ones_like(wanted)
+    right[wanted] = answer_logits(parameters, inputs, wanted, tables).argmax(dim=-1) == labels[wanted]
+    return right.all(dim=1).double().mean().item()
+
+
+def train(seed: int, most_steps: int = MOST_STEPS) -> Parameters:
+    """Train from a fixed seed, printing step, loss and the time left.
+
+    The learning rate stays up until the share of right answers on fresh problems of the training side reaches
+    ``LEARNED``, then falls to 0 over ``COOL_DOWN`` steps; so every seed stops at the same stage of learning.
+    """
     dtype = training_dtype()
     batches = np.random.default_rng(np.random.SeedSequence([seed, 1]))
     parameters = initial_parameters(torch.Generator().manual_seed(seed))
@@ -249,10 +266,14 @@ def train(seed: int, steps: int = STEPS) -> Parameters:
     others = [value for name, value in parameters.items() if name not in MATRICES]
     optimizer = torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     tables = rotary_tables(dtype)
+    check = [torch.from_numpy(part) for part in training_batch(CHECK_SAMPLES, 1, np.random.default_rng(seed))]
+    last_step = most_steps
     started = time.monotonic()
-    for step in range(steps):
-        schedule = min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        examples = EXAMPLES_PER_PACKED_ROW if step % PACKED_EVERY == PACKED_EVERY - 1 else 1
+    step = 0
+    while step < last_step:
+        schedule = min(1.0, (step + 1) / WARM_UP, (last_step - step) / COOL_DOWN)
+        cooling = step >= last_step - COOL_DOWN
+        examples = EXAMPLES_PER_PACKED_ROW if step % PACKED_EVERY == PACKED_EVERY - 1 and not cooling else 1
         inputs, labels = map(torch.from_numpy, training_batch(BATCH // examples, examples, batches))
         wanted = labels != -100
         loss = functional.cross_entropy(answer_logits(parameters, inputs, wanted, tables), labels[wanted])
@@ -264,10 +285,18 @@ def train(seed: int, steps: int = STEPS) -> Parameters:
         optimizer.step()
         for value in parameters.values():
             value.grad = None
-        if (step + 1) % 50 == 0 or step + 1 == steps:
+        step += 1
+        if step % CHECK_EVERY == 0 or step == last_step:
+            right = share_right(parameters, *check, tables)
+            if right >= LEARNED:
+                last_step = min(last_step, step + COOL_DOWN)
             spent = time.monotonic() - started
-            left = spent / (step + 1) * (steps - step - 1)
-            print(f"step {step + 1}/{steps}  loss {loss.item():.5f}  {spent:.0f} s, {left:.0f} s left", flush=True)
+            left = spent / step * (last_step - step)
+            bound = "" if last_step < most_steps else "at most "
+            print(
+                f"step {step}  loss {loss.item():.5f}  right {right:.1%}  {spent:.0f} s, {bound}{left:.0f} s left",
+                flush=True,
+            )
     return parameters
 
 
@@ -418,23 +447,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Train the embedded demo model and save it as a Hugging Face folder.")
     parser.add_argument("--data", type=Path, required=True, help="folder that make_demo_data.py wrote")
     parser.add_argument("--output", type=Path, required=True, help="model folder to write")
-    parser.add_argument("--seed", type=seed_value, default=DEFAULT_SEED, help="seed of training (%(default)s)")
+    parser.add_argument("--seed", type=seed_value, default=DEFAULT_TRAINING_SEED, help="seed of training (%(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="threads to compute with (default: torch's choice)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="training steps (%(default)s)")
+    parser.add_argument("--most-steps", type=int, default=MOST_STEPS, help="most training steps (%(default)s)")
     arguments = parser.parse_args()
-    if arguments.threads < 0 or arguments.steps < 1:
-        parser.error("--threads must not be negative, --steps must be at least 1")
+    if arguments.threads < 0 or arguments.most_steps < 1:
+        parser.error("--threads must not be negative, --most-steps must be at least 1")
 
     started = time.monotonic()
     check_output(arguments.output)
     samples = read_samples(arguments.data)
-    # Near the end most gradients are below the smallest normal number, and such numbers slow the processor manyfold.
+    # Numbers below the smallest normal one slow a processor manyfold, and add nothing here.
     torch.set_flush_denormal(True)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.use_deterministic_algorithms(True)
-    torch.manual_seed(arguments.seed)
-    parameters = train(arguments.seed, arguments.steps)
 
     from transformers.utils import logging
 
@@ -442,15 +469,20 @@ def main() -> int:
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=arguments.output.parent, prefix=f".{arguments.output.name}."))
     try:
-        save(parameters, temporary)
-        shares = measure(temporary, samples)
-        for name, share in shares.items():
-            print(f"held out: {name} {share:.2%}")
-        missed = [f"{name} is {share:.2%}" for name, share in shares.items() if share < REQUIRED_ACCURACY]
-        if missed:
+        for seed in range(arguments.seed, arguments.seed + SEEDS_TRIED):
+            torch.manual_seed(seed)
+            save(train(seed, arguments.most_steps), temporary)
+            shares = measure(temporary, samples)
+            for name, share in shares.items():
+                print(f"held out: {name} {share:.2%}")
+            missed = [f"{name} is {share:.2%}" for name, share in shares.items() if share < REQUIRED_ACCURACY]
+            if not missed:
+                break
+            print(f"seed {seed}: {', '.join(missed)}, required {REQUIRED_ACCURACY:.1%}", file=sys.stderr, flush=True)
+        else:
             print(
-                f"failed: {', '.join(missed)}, required {REQUIRED_ACCURACY:.1%}; nothing was written to "
-                f"{arguments.output}; try another --seed or more --steps",
+                f"failed: no seed reached {REQUIRED_ACCURACY:.1%}; nothing was written to {arguments.output}; "
+                "try another --seed or more --most-steps",
                 file=sys.stderr,
             )
             return EXIT_FAILED_CHECK

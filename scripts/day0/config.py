@@ -257,7 +257,8 @@ class _Mistakes:
         self.sentences: list[str] = []
 
     def add(self, place: str, sentence: str) -> None:
-        self.sentences.append(f"{place}: {sentence}")
+        if (whole := f"{place}: {sentence}") not in self.sentences:
+            self.sentences.append(whole)
 
     def add_validation(self, place: str, error: ValidationError, types: type[BaseModel]) -> None:
         for mistake in error.errors(include_url=False):

@@ -36,7 +36,7 @@ def assess_setup(checks: list[Check]) -> dict[str, Any]:
     return {
         "pass": not failed,
         "failure_class": next((c for c in (SYSTEMIC, USER_CONFIG_ERROR) if c in classes), None),
-        "detail": " ".join(f"{check.name}: {check.detail}" for check in (failed or checks)),
+        "detail": "; ".join(f"{check.name}: {check.detail}" for check in (failed or checks)),
         "checks": [{"name": c.name, "pass": c.failure_class is None, "detail": c.detail} for c in checks],
     }
 

@@ -200,15 +200,16 @@ def _judge_logs(log_findings: Any, found: Any) -> None:
 
 
 def _verdict(findings: list[dict[str, str]], scores: dict[str, Any], causes: int = 0) -> dict[str, Any]:
-    """Sum up: the most severe class leads; the message begins with the first ``causes`` findings."""
+    """Sum up: the most severe class leads; the message tells the first ``causes`` findings, where there are any."""
     classes = sorted({finding["class"] for finding in findings}, key=SEVERITY.index)
     ordered = sorted(findings, key=lambda finding: SEVERITY.index(finding["class"]))
     if not ordered and not scores:
         classes, ordered = ["UNKNOWN"], [{"class": "UNKNOWN", "detail": "the run has no score"}]
     if ordered:
-        told = findings[:causes] + [finding for finding in ordered if finding not in findings[:causes]]
-        shown = "; ".join(f"{finding['class']}: {finding['detail']}" for finding in told[:5])
-        detail = shown + (f"; and {len(ordered) - 5} more findings" if len(ordered) > 5 else "")
+        told = [finding["detail"] for finding in findings[:causes]]
+        told = told or [f"{finding['class']}: {finding['detail']}" for finding in ordered[:5]]
+        rest = len(ordered) - len(told)
+        detail = "; ".join(told) + (f"; and {rest} more findings" if rest else "")
     else:
         measured = ", ".join(
             f"{task} {entry['score']:.4f} of {entry['samples']} samples" for task, entry in scores.items()

@@ -63,6 +63,12 @@ def test_every_mistake_is_reported_at_once_with_its_place():
     assert len(found) == 7
 
 
+def test_a_mistake_that_two_releases_share_is_reported_once():
+    releases = [{"model": "tiny-llama", "recipe": recipe} for recipe in ("fp8", "nvfp4")]
+    (line,) = mistakes(changed(defaults={"suite": "none"}, releases=releases))
+    assert line.startswith("defaults.suite: unknown suite 'none'")
+
+
 @pytest.mark.parametrize("threshold", [math.nan, math.inf, -0.01, 1.5, "much", True])
 def test_threshold_must_be_a_fraction(threshold):
     (line,) = mistakes(changed(defaults={"threshold": threshold}))

@@ -31,11 +31,11 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "make_demo_data.py"
 
 PROBLEMS = {
-    "addition": st.lists(st.integers(100, 999), min_size=2, max_size=2),
+    "addition": st.lists(st.integers(1000, 9999), min_size=2, max_size=2),
     "reversal": st.lists(st.integers(0, len(LETTERS) - 1), min_size=6, max_size=6),
     "sorting": st.lists(st.integers(0, 9), min_size=6, max_size=6),
 }
-SPLIT = {"addition": "201d4b0d400000c0", "reversal": "02b8c00000200208", "sorting": "10088800440811c0"}
+SPLIT = {"addition": "c8000a100a002390", "reversal": "02b8c00000200208", "sorting": "10088800440811c0"}
 TASK_AND_PROBLEM = st.sampled_from(TASKS).flatmap(lambda task: st.tuples(st.just(task), PROBLEMS[task]))
 
 
@@ -119,7 +119,9 @@ def test_near_misses_are_three_different_wrong_answers(digits, seed):
         assert changed >= 1
 
 
-@pytest.mark.parametrize("text", ["", "123+45=", "1123+456=", "123+456", "123+456+789=", "1-2+345=", "0123+456=", "+="])
+@pytest.mark.parametrize(
+    "text", ["", "123+4567=", "11234+4567=", "1234+5678", "1234+5678+9012=", "1-23+4567=", "0123+4567=", "+="]
+)
 def test_what_is_no_addition_prompt_is_refused(text):
     with pytest.raises(ValueError, match="no prompt of the task addition"):
         parse_prompt("addition", text)

@@ -33,7 +33,7 @@ def failures(checks):
 def test_a_broken_machine_leads_over_a_mistaken_setting():
     checks = [Check("a", "fine"), Check("b", "wrong", "USER_CONFIG_ERROR"), Check("c", "broken", "SYSTEMIC")]
     found = assess_setup(checks)
-    assert (found["pass"], found["failure_class"], found["detail"]) == (False, "SYSTEMIC", "b: wrong c: broken")
+    assert (found["pass"], found["failure_class"], found["detail"]) == (False, "SYSTEMIC", "b: wrong; c: broken")
     assert assess_setup(checks[:1])["pass"] is True
 
 

@@ -256,11 +256,11 @@ def test_suspect_log_fails_the_run_and_is_quoted(tmp_path):
     assert "server.log, line 2: CUDA out of memory" in verdict["detail"]
 
 
-def test_the_message_begins_with_what_the_run_says_of_itself():
+def test_the_message_tells_what_the_run_says_of_itself():
     summary = {"status": "FAILED", "failure_class": "UNKNOWN", "detail": "the harness failed: no module x", "tasks": {}}
     verdict = evaluate_run(summary)
     assert verdict["failure_class"] == "SAMPLE_ACCOUNTING_FAILED"
-    assert verdict["detail"].startswith("UNKNOWN: the evaluation recorded UNKNOWN: the harness failed: no module x")
+    assert verdict["detail"] == "the evaluation recorded UNKNOWN: the harness failed: no module x; and 1 more findings"
 
 
 def test_what_a_server_says_while_it_is_stopped_is_no_finding():

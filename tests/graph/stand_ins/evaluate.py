@@ -1,4 +1,4 @@
-"""Stand-in: scores as the behaviour says, 0.9 by default, on 100 samples a task."""
+"""Stand-in: scores as the behaviour says, 0.9 by default."""
 
 import argparse
 import json
@@ -20,9 +20,10 @@ arguments = parser.parse_args()
 
 behaviour = called("evaluate", arguments.candidate)
 record, suite = read_json(arguments.record), read_yaml(arguments.suite)
-tasks, failure, samples = {}, behaviour.get("failure_class"), 100
+tasks, accounting, failure = {}, {}, behaviour.get("failure_class")
 (arguments.output_dir / "samples").mkdir(parents=True, exist_ok=True)
 for task, settings in suite["tasks"].items():
+    samples = settings["samples"]
     correct = round(behaviour.get("scores", {}).get(task, 0.9) * samples)
     metric = settings["metric"].removesuffix(",none").replace(",", "__")
     stats = {"count": samples, "mean": correct / samples, "stderr": 0.01}
@@ -39,8 +40,8 @@ for task, settings in suite["tasks"].items():
         for i in range(samples)
     ]
     (arguments.output_dir / "samples" / f"{task}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-counts = {"expected": samples, "asked": samples, "answered": samples, "scored": samples}
-counts |= {"empty": 0, "cut": 0, "unparsed": 0, "failed": 0}
+    accounting[task] = dict.fromkeys(("expected", "asked", "answered", "scored"), samples)
+    accounting[task] |= dict.fromkeys(("empty", "cut", "unparsed", "failed"), 0)
 write_yaml(
     arguments.output_dir / "results.yml",
     {
@@ -57,7 +58,7 @@ write_yaml(
             "candidate": arguments.candidate,
             "suite": arguments.suite.stem,
             "checkpoint_digest": record.get("checkpoint_digest") or record["digest"],
-            "accounting": {} if failure else dict.fromkeys(tasks, counts),
+            "accounting": {} if failure else accounting,
             "fingerprint": {task: {"task_hash": "1"} for task in tasks},
         },
     },

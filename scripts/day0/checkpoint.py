@@ -31,7 +31,14 @@ from day0.checkpoint_formats import (
     logical_shapes,
     problem_of,
 )
-from day0.engine import ALGORITHM_OF_PRESET, DIVISOR_OF_INPUTS, FUSED_GROUPS, MINIMUM_CAPABILITY, TAKES_QUANTIZED_HEAD
+from day0.engine import (
+    ALGORITHM_OF_PRESET,
+    DEFAULT_NVFP4_GROUP,
+    DIVISOR_OF_INPUTS,
+    FUSED_GROUPS,
+    MINIMUM_CAPABILITY,
+    NVFP4_ALGORITHMS,
+)
 from day0.recipes import KV_CACHE_NONE
 from day0.safetensors_headers import (
     BITS,
@@ -116,7 +123,8 @@ class Layer(NamedTuple):
     precision or undeclared), ``intended`` what the recipe's patterns make of it: a kind of :data:`FORMATS`, True
     (quantized, they do not say how), False, or None where they cannot tell. ``problem`` is what is wrong with its
     tensors taken alone. ``elements`` are those of the weight before, ``bytes`` what it takes with its scales,
-    ``expected`` what it should take; ``inputs`` its in-features (0: cannot be told).
+    ``expected`` what it should take; ``inputs`` its in-features (0: cannot be told); ``group`` the values per scale
+    (0: not in groups).
     """
 
     precision: str
@@ -130,6 +138,7 @@ class Layer(NamedTuple):
     bytes: int = 0
     expected: float | None = None
     inputs: int = 0
+    group: int = 0
 
     @property
     def is_quantized(self) -> bool:
@@ -165,6 +174,7 @@ class CheckpointSummary:
     expected_output_bytes: float | None = None
     pickles: list[str] | None = None
     engine: str | None = None
+    engine_group: int = DEFAULT_NVFP4_GROUP
     blocks: dict[str, str] | None = None
     bytes_read: int | None = None
 
@@ -429,7 +439,7 @@ def check_vision(summary: CheckpointSummary) -> Check | None:
 
 
 def check_engine(summary: CheckpointSummary) -> Check | None:
-    """The engine takes these algorithms, in-features, fused groups and this head, by the table of day0/engine.py."""
+    """The engine takes these algorithms, in-features, group sizes and fused groups, by the table of day0/engine.py."""
     if summary.engine is None or summary.layers is None or not summary.quantized:
         return None
     found: dict[str, list[str]] = {}
@@ -442,8 +452,9 @@ def check_engine(summary: CheckpointSummary) -> Check | None:
         elif divisor and layer.inputs % divisor:
             reason = f"have {layer.inputs} in-features, which {layer.precision} needs to divide by {divisor}"
             found.setdefault(reason, []).append(name)
-        elif layer.family == "lm_head" and not TAKES_QUANTIZED_HEAD:
-            found.setdefault(f"are quantized, which {summary.engine} serves as plain weights", []).append(name)
+        elif layer.precision in NVFP4_ALGORITHMS and layer.group != summary.engine_group:
+            reason = f"have groups of {layer.group}, which {summary.engine} reads as groups of {summary.engine_group}"
+            found.setdefault(reason, []).append(name)
     for reason, names in _uneven_groups(summary.layers).items():
         found.setdefault(reason, []).extend(names)
     if found:
@@ -968,9 +979,9 @@ class _Reader:
             expected += sum(_form_bytes(part) for name, part in parts if name in form.optional)
         inputs = shape[-1] if len(shape) == 2 else shape[1] if len(shape) == 3 else 0
         elements = math.prod(shape)
-        return Layer(
-            precision, algorithm, is_excluded, is_linear, intended, problem, family, elements, size, expected, inputs
-        )
+        values = (group or form.group) if form is not None and form.layout == "group" else 0
+        facts = (precision, algorithm, is_excluded, is_linear, intended, problem, family, elements, size, expected)
+        return Layer(*facts, inputs, values)
 
 
 def _form_bytes(form: Form) -> int:
@@ -1426,8 +1437,21 @@ def read_summary(
         expected_output_bytes=_expected_output(before, after, layers),
         pickles=[name for name in files_below(checkpoint) if name.endswith(_PICKLES)],
         engine=engine,
+        engine_group=_group_that_the_engine_reads(config, declaration),
         **(_read_blocks(after) if deep else {}),
     )
+
+
+def _group_that_the_engine_reads(config: Mapping[str, Any], declaration: Declaration | None) -> int:
+    """Group size of NVFP4 as vLLM finds it: at the top of quantization_config, in its first such layer, or 16."""
+    top = config.get("quantization_config")
+    size = top.get("group_size") if isinstance(top, dict) else None
+    if type(size) is int and size > 0:
+        return size
+    for module, algorithm in ((declaration.layers if declaration is not None else None) or {}).items():
+        if algorithm in NVFP4_ALGORITHMS:
+            return declaration.group_of(module) or DEFAULT_NVFP4_GROUP
+    return DEFAULT_NVFP4_GROUP
 
 
 def _groundless(declaration: Declaration | None, tensors: Mapping[str, Tensor]) -> list[str]:

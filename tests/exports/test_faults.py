@@ -6,7 +6,7 @@ import pytest
 from faults import FAULTS, HARMLESS, Copy
 from judging import complaints, judge_fault, run_gate
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("exports")]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import yaml
 from judging import run_gate
 from make_exports import all_exports
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("exports")]
+pytestmark = pytest.mark.e2e
 
 # What ModelOpt 0.47 cannot export, and the words of its refusal.
 NOT_EXPORTED = {

@@ -1,6 +1,7 @@
 """Assess a quantized checkpoint against its source: size, coverage, declarations, scales, inventory and metadata.
 
-Reads safetensors headers, scalar scales and the small JSON files, no weights. With the record of the quantize stage the
+Reads safetensors headers, scalar scales and the small JSON files; with ``--deep`` all block scales and FP8 weights too.
+With the record of the quantize stage the
 recipe's own patterns are held against what was quantized. ``--summary`` decides on a summary alone. Prints the
 assessment as JSON; exits 0 for pass, 1 for a failed check, 2 for unusable input.
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from day0.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, read_json, run_cli, write_json
-from day0.checkpoint import evaluate_checkpoint, read_summary
+from day0.checkpoint import assess_checkpoint, evaluate_checkpoint
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -25,6 +26,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--source-record", type=Path, help="source.json")
     parser.add_argument("--summary", type=Path, help="decide on this summary (JSON) instead of a folder")
     parser.add_argument("--definition-digest", help="digest of what defines the candidate, carried into the assessment")
+    parser.add_argument("--engine", choices=("vllm",), help="check that this engine takes the checkpoint, by a table")
+    parser.add_argument("--deep", action="store_true", help="read all block scales and FP8 weights, for NaN and zeros")
     parser.add_argument("--output", type=Path, help="write the assessment there too (validation.json)")
     parser.add_argument(
         "--assess", action="store_true", help="exit 0 on a failed check too: it is recorded in --output"
@@ -58,9 +61,9 @@ def assess(arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.recipe and arguments.recipe.endswith((".yaml", ".yml"))
         else arguments.recipe
     )
-    summary = read_summary(arguments.checkpoint, Path(folder), name or str(recipe.get("name") or "unknown"), record)
+    assessment = assess_checkpoint(arguments.checkpoint, Path(folder), record, name, arguments.deep, arguments.engine)
     return {
-        **evaluate_checkpoint(summary),
+        **assessment,
         "checkpoint_digest": record.get("checkpoint_digest") if record else None,
         "source_digest": (record or {}).get("source_digest") or source_record.get("digest"),
         "recipe_digest": recipe.get("digest"),

@@ -265,9 +265,20 @@ def _load_body(recipe: Recipe) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "recipe.yaml"
         file.write_text(
-            yaml.safe_dump({k: v for k, v in body.items() if v is not None}, sort_keys=False), encoding="utf-8"
+            yaml.safe_dump(with_number_keys({k: v for k, v in body.items() if v is not None}), sort_keys=False),
+            encoding="utf-8",
         )
         return load_recipe(file)
+
+
+def with_number_keys(content: Any) -> Any:
+    """Give ``block_sizes`` its numbers back (-1 for the last dimension): as JSON a definition has texts for keys."""
+    if isinstance(content, dict):
+        return {
+            int(key) if isinstance(key, str) and re.fullmatch(r"-?\d+", key) else key: with_number_keys(value)
+            for key, value in content.items()
+        }
+    return [with_number_keys(value) for value in content] if isinstance(content, list) else content
 
 
 def as_json(value: Any) -> Any:

@@ -22,12 +22,12 @@ SHOWN_EVIDENCE = ("comparison", "validation", "baseline_run", "candidate_run")
 
 
 def render(content: dict[str, Any]) -> str:
-    """The page's HTML; every value is escaped but the chart, which is our own SVG."""
+    """The page's HTML; every value is escaped but the pictures, which are our own SVG."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    chart = Markup(content["chart"]) if content["chart"] else None
-    return environment.get_template("report.html.jinja").render({**content, "chart": chart})
+    pictures = {name: Markup(content[name]) if content[name] else None for name in ("chart", "layer_map")}
+    return environment.get_template("report.html.jinja").render({**content, **pictures})
 
 
 def read_verdict(path: Path) -> dict[str, Any]:

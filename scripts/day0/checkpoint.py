@@ -1,28 +1,48 @@
 """What a quantized checkpoint must hold to, as pure functions over a summary of it; and how that summary is read.
 
-Reading takes safetensors headers, the values of scalar scales and the small JSON files, no weights. Every check is a
-small function from :class:`CheckpointSummary` to :class:`Check`, or to None where the summary lacks what it looks at.
-The tensors that each algorithm leaves behind are those of ModelOpt 0.47's exporter.
+Reading takes safetensors headers, the values of scalar scales and the small JSON files; no weights, unless all block
+scales are asked for. Every check is a small function from :class:`CheckpointSummary` to :class:`Check`, or to None
+where the summary lacks what it looks at. What follows from a finding is not found a second time: a broken shard is
+judged by nothing else, a layer with wrong tensors by neither coverage nor shape.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import gc
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from day0.artefacts import UnusableInput, files_below, read_json
+from day0.checkpoint_formats import (
+    FORMATS,
+    FULL_PRECISION,
+    MIXED,
+    Form,
+    expected_bytes,
+    kind_of_quantizer,
+    logical_shapes,
+    problem_of,
+)
+from day0.engine import (
+    ALGORITHM_OF_PRESET,
+    DEFAULT_NVFP4_GROUP,
+    DIVISOR_OF_INPUTS,
+    FUSED_GROUPS,
+    MINIMUM_CAPABILITY,
+    NVFP4_ALGORITHMS,
+)
 from day0.recipes import KV_CACHE_NONE
 from day0.safetensors_headers import (
+    BITS,
     INDEX_FILE,
-    BrokenSafetensors,
     Tensor,
     payload_bytes,
     read_scalars,
@@ -45,45 +65,37 @@ _WEIGHT_SUFFIXES = (
 )
 _NOT_CARRIED = ("README.md", *WEIGHTS_DECLARATION)
 
-FULL_PRECISION = {"BF16", "F16", "FP16", "F32", "FP32", "F64", "BFLOAT16", "FLOAT16", "FLOAT32", "NONE"}
-MIXED = "MIXED_PRECISION"
-# What a layer's tensors look like -> the declared algorithms, in upper case, that export exactly this.
-STRUCTURES = {
-    "FP8": {"FP8"},
-    "FP8 without input_scale": {"FP8_PB_WO", "FP8_PB_REAL"},  # a weight of a single block has a scalar scale, too
-    "FP8_PER_CHANNEL_PER_TOKEN": {"FP8_PER_CHANNEL_PER_TOKEN"},
-    "FP8_PB_WO": {"FP8_PB_WO", "FP8_PB_REAL"},
-    "MXFP8": {"MXFP8"},
-    "NVFP4": {"NVFP4", "NVFP4_AWQ"},
-    "NVFP4 32": {"NVFP4", "W4A8_NVFP4_FP8"},
-    "NVFP4 AWQ": {"NVFP4_AWQ"},
-    "NVFP4 SVD": {"NVFP4_SVD"},
-    "W4A16_NVFP4": {"W4A16_NVFP4"},
-    "MXFP4": {"MXFP4", "W4A8_MXFP4_FP8"},
-    "INT4": {"W4A16_AWQ"},
-    "INT4 W4A8": {"W4A8_AWQ"},
-    "INT8": {"W8A16", "W8A8_SQ_PER_CHANNEL"},
-}
-# Presets whose every quantized layer has one algorithm: what a summary without tensors is held against.
-PRESET_ALGORITHMS = {
-    "fp8": "FP8",
-    "fp8_per_channel_per_token": "FP8_PER_CHANNEL_PER_TOKEN",
-    "fp8_2d_blockwise_weight_only": "FP8_PB_WO",
-    "nvfp4": "NVFP4",
-    "nvfp4_mlp_only": "NVFP4",
-    "w4a16_nvfp4": "W4A16_NVFP4",
-    "mxfp8": "MXFP8",
-    "int4_awq": "W4A16_AWQ",
-}
-
+SIZE_TOLERANCE = 0.02
 _PART = re.compile(
     r"(?P<module>.+?)(?:\.|_)(?P<part>weight_scale_inv|weight_scale_2|weight_scale|input_scale|pre_quant_scale|svdquant_lora_[ab])"
 )
+_PART_NAMES = frozenset(
+    ("weight_scale", "weight_scale_2", "weight_scale_inv", "input_scale", "pre_quant_scale", "svdquant_lora_a")
+) | {"svdquant_lora_b"}
 _KV_PART = re.compile(r".+\.(?:[kv]_scale|[kv]_bias|[kv]_zero_point)")
 _NOT_LINEAR = re.compile(
     r"(embed|wte$|wpe$|norm|ln_|router|(^|[._])gate$|shared_expert_gate$|conv|position|relative_attention|rotary|codebook)",
     re.I,
 )
+_EXPERT_NUMBER = re.compile(r"experts[.]\d")
+_NUMBER = re.compile(r"(?<=[.])\d+(?=[.]|$)")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+# The first that matches a module's name is its family.
+FAMILIES = (
+    ("vision", re.compile(r"(^|[._])(visual|vision|image|multi_modal_projector|mm_projector|vit)", re.I)),
+    ("MTP", re.compile(r"(^|[.])(mtp|nextn)[._]|eh_proj", re.I)),
+    ("lm_head", re.compile(r"(^|[.])(lm_head|output_layer)$")),
+    ("embeddings", re.compile(r"(embed|wte$|wpe$)")),
+    ("router", re.compile(r"(router|[.]gate$|shared_expert_gate$)")),
+    ("experts", re.compile(r"experts?([.]|$)")),
+    ("attention", re.compile(r"(attn|attention)")),
+    ("MLP", re.compile(r"(mlp|feed_forward|ffn|[.]fc\d)")),
+)
+# Families that a pattern must name to mean them: a wide one such as *mlp* meets them by accident.
+_NAMED = {
+    "vision": re.compile(r"vis|image|projector|vit", re.I),
+    "router": re.compile(r"router|gate[.*]|gate$", re.I),
+}
 _BUFFERS = re.compile(r"(rotary_emb\.inv_freq|masked_bias|attn\.bias|position_ids)$")
 
 _LARGEST = 2**63
@@ -104,25 +116,38 @@ class _GivenSummary(BaseModel):
     parameters: BYTES | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A weight matrix of the checkpoint.
+class Layer(NamedTuple):
+    """A weight matrix of the checkpoint; matrices that are alike share one object.
 
     ``precision`` is what its tensors say, ``declared`` the algorithm that the checkpoint declares for it (None: full
-    precision or undeclared), ``intended`` whether the recipe's patterns quantize it (None: they cannot tell),
-    ``problem`` what is wrong with its tensors taken alone.
+    precision or undeclared), ``intended`` what the recipe's patterns make of it: a kind of :data:`FORMATS`, True
+    (quantized, they do not say how), False, or None where they cannot tell. ``problem`` is what is wrong with its
+    tensors taken alone. ``elements`` are those of the weight before, ``bytes`` what it takes with its scales,
+    ``expected`` what it should take; ``inputs`` its in-features (0: cannot be told); ``group`` the values per scale
+    (0: not in groups).
     """
 
     precision: str
     declared: str | None = None
     is_excluded: bool = False
     is_linear: bool = True
-    intended: bool | None = None
+    intended: bool | str | None = None
     problem: str | None = None
+    family: str = "other"
+    elements: int = 0
+    bytes: int = 0
+    expected: float | None = None
+    inputs: int = 0
+    group: int = 0
 
     @property
     def is_quantized(self) -> bool:
         return self.precision not in FULL_PRECISION
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether it is quantized though the recipe leaves it alone: then how it is quantized is no finding."""
+        return self.intended is False and self.is_quantized
 
 
 @dataclass(frozen=True)
@@ -144,6 +169,14 @@ class CheckpointSummary:
     unknown: list[str] | None = None
     misshapen: list[str] | None = None
     scales: dict[str, float] | None = None
+    kv_problems: dict[str, list[str]] | None = None
+    has_patterns: bool = False
+    expected_output_bytes: float | None = None
+    pickles: list[str] | None = None
+    engine: str | None = None
+    engine_group: int = DEFAULT_NVFP4_GROUP
+    blocks: dict[str, str] | None = None
+    bytes_read: int | None = None
 
     @property
     def quantized(self) -> int:
@@ -189,6 +222,9 @@ def check_integrity(summary: CheckpointSummary) -> Check | None:
         return None
     if summary.broken is not None:
         return Check("integrity", False, summary.broken)
+    if summary.pickles:
+        detail = f"{_first(summary.pickles)}: a pickle runs code when it is loaded; remove it"
+        return Check("integrity", False, detail, offenders=summary.pickles)
     return Check("integrity", True, "every shard's header is sound")
 
 
@@ -222,27 +258,110 @@ def check_declaration(summary: CheckpointSummary) -> Check | None:
     return Check("declaration", True, f"config.json and hf_quant_config.json both declare {summary.declaration}")
 
 
+def check_format(summary: CheckpointSummary) -> Check | None:
+    """Each layer's tensors are those of the algorithm that the checkpoint declares for it."""
+    if not summary.quantized or summary.layers is None:
+        return None
+    found: dict[str, list[str]] = {}
+    for name, layer in summary.layers.items():
+        if layer.problem is not None and not layer.is_unwanted:
+            found.setdefault(layer.problem, []).append(name)
+    found |= summary.kv_problems or {}
+    if not found:
+        return Check("format", True, f"{summary.quantized} layers hold what their declared algorithms leave behind")
+    return _grouped("format", found)
+
+
 def check_coverage(summary: CheckpointSummary) -> Check | None:
-    """Each layer is what the checkpoint declares and what the recipe's patterns intend; each has all its scales."""
+    """Each layer is what the recipe's patterns intend."""
     if not summary.quantized:
         return None
     if summary.layers is None:
         return _check_coverage_by_counts(summary)
     found: dict[str, list[str]] = {}
     for name, layer in summary.layers.items():
-        for reason in _layer_mismatches(layer):
+        reason = _coverage_mismatch(layer)
+        if reason is not None:
             found.setdefault(reason, []).append(name)
-    if not found:
-        intended = sum(layer.intended is True for layer in summary.layers.values())
-        told = f"; all {intended} layers that the recipe's patterns name are quantized" if intended else ""
-        return Check("coverage", True, f"{summary.quantized} layers are what the checkpoint declares{told}")
-    details = [f"{len(names)} layers {reason}: {_first(names)}" for reason, names in found.items()]
-    offenders = sorted({name for names in found.values() for name in names})
-    return Check("coverage", False, "; ".join(details), offenders=offenders, numbers={"mismatches": len(offenders)})
+    families = coverage_by_family(summary.layers)
+    if found:
+        return _grouped("coverage", found, families)
+    intended = sum(bool(layer.intended) and layer.is_linear for layer in summary.layers.values())
+    told = f"all {intended} layers that the recipe's patterns name are quantized" if intended else "no patterns told"
+    covered = ", ".join(f"{name} {entry['quantized']} of {entry['layers']}" for name, entry in families.items())
+    return Check("coverage", True, f"{told}; {covered}", numbers={"families": families})
+
+
+def _coverage_mismatch(layer: Layer) -> str | None:
+    if layer.is_unwanted:
+        return f"are not meant by the recipe's patterns yet hold {layer.precision}"
+    if layer.problem is not None or not layer.intended:
+        return None
+    if not layer.is_quantized:
+        return f"are quantized by the recipe's patterns yet hold {layer.precision}" if layer.is_linear else None
+    form = FORMATS.get(layer.precision)
+    if isinstance(layer.intended, str) and form is not None and form.kind != layer.intended:
+        return f"are quantized to {layer.intended} by the recipe's patterns yet hold {layer.precision}"
+    return None
+
+
+def coverage_by_family(layers: Mapping[str, Layer]) -> dict[str, dict[str, Any]]:
+    """For each family: its matrices, those quantized and intended, its bits per weight and how far it is covered."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind, count in Counter(layers.values()).items():
+        entry = found.setdefault(
+            kind.family, {"layers": 0, "quantized": 0, "intended": 0, "coverage": None, "elements": 0, "bytes": 0}
+        )
+        entry["layers"] += count
+        entry["quantized"] += count * kind.is_quantized
+        entry["intended"] += count * (bool(kind.intended) and kind.is_linear)
+        entry["elements"] += count * kind.elements
+        entry["bytes"] += count * kind.bytes
+    for entry in found.values():
+        elements, size = entry.pop("elements"), entry.pop("bytes")
+        entry["bits_per_weight"] = size * 8 / elements if elements else None
+        wanted = entry["intended"] or entry["layers"]
+        entry["coverage"] = "none" if not entry["quantized"] else "whole" if entry["quantized"] >= wanted else "partial"
+    order = [name for name, _ in FAMILIES] + ["other"]
+    return {name: found[name] for name in sorted(found, key=order.index)}
+
+
+def _grouped(name: str, found: Mapping[str, list[str]], families: Mapping[str, Any] | None = None) -> Check:
+    """A failed check of layers: for each reason its families, its patterns with their layers, and the first names."""
+    details = []
+    for reason, names in found.items():
+        kinds = Counter(family_of(module) for module in names)
+        told = ", ".join(f"{count} {family}" for family, count in kinds.items())
+        details.append(f"{len(names)} layers {reason} ({told}; {_patterns_of(names)}): {_first(sorted(names))}")
+    offenders = sorted({module for names in found.values() for module in names})
+    numbers: dict[str, Any] = {"mismatches": len(offenders)}
+    if families is not None:
+        numbers["families"] = families
+    return Check(name, False, "; ".join(details), offenders=offenders, numbers=numbers)
+
+
+def _patterns_of(names: Iterable[str]) -> str:
+    groups: dict[str, list[int]] = {}
+    for name in names:
+        numbers = _NUMBER.findall(name)
+        groups.setdefault(_NUMBER.sub("*", name), []).append(int(numbers[0]) if numbers else -1)
+    return _first([f"{pattern}{_ranges(layers)}" for pattern, layers in groups.items()])
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    """Numbers as " in layers 0-3, 7"."""
+    runs: list[list[int]] = []
+    for number in sorted(set(layers) - {-1}):
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    text = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
+    return f" in layer{'s' if len(set(layers)) > 1 else ''} {text}" if runs else ""
 
 
 def _check_coverage_by_counts(summary: CheckpointSummary) -> Check:
-    wanted = PRESET_ALGORITHMS.get(summary.recipe.lower())
+    wanted = ALGORITHM_OF_PRESET.get(summary.recipe.lower())
     found = sorted(name for name in summary.layer_precision_counts if name.upper() not in FULL_PRECISION)
     wrong = [
         name for name in found if wanted is not None and name.upper() != wanted and summary.layer_precision_counts[name]
@@ -255,19 +374,6 @@ def _check_coverage_by_counts(summary: CheckpointSummary) -> Check:
             offenders=wrong,
         )
     return Check("coverage", True, f"layers by precision: {_counts(summary.layer_precision_counts)}")
-
-
-def _layer_mismatches(layer: Layer) -> Iterable[str]:
-    if layer.problem is not None:
-        yield layer.problem
-    elif layer.is_quantized and layer.declared is None:
-        yield f"are {'declared excluded' if layer.is_excluded else 'not declared'} yet quantized ({layer.precision})"
-    elif layer.declared is not None and layer.precision != layer.declared and (layer.is_quantized or layer.is_linear):
-        yield f"are declared {layer.declared} yet hold {layer.precision}"
-    if layer.intended is True and not layer.is_quantized:
-        yield f"are quantized by the recipe's patterns yet hold {layer.precision}"
-    elif layer.intended is False and layer.is_quantized:
-        yield f"are left alone by the recipe's patterns yet hold {layer.precision}"
 
 
 def check_inventory(summary: CheckpointSummary) -> Check | None:
@@ -312,7 +418,87 @@ def check_size(summary: CheckpointSummary) -> Check | None:
     sentence = f"{summary.output_bytes:,} bytes of weights from {summary.source_bytes:,}, a ratio of {ratio:.3f}"
     if ratio >= 1:
         return Check("size", False, f"{sentence}; expected below 1", numbers=numbers)
-    return Check("size", True, sentence, numbers=numbers)
+    expected = summary.expected_output_bytes
+    if not expected or not summary.quantized:
+        return Check("size", True, sentence, numbers=numbers)
+    numbers |= {"expected_bytes": round(expected), "tolerance": SIZE_TOLERANCE}
+    off = summary.output_bytes / expected - 1
+    sentence += f"; {off:+.2%} against the {expected:,.0f} that these formats take (tolerance {SIZE_TOLERANCE:.0%})"
+    return Check("size", abs(off) <= SIZE_TOLERANCE, sentence, numbers=numbers)
+
+
+def check_vision(summary: CheckpointSummary) -> Check | None:
+    """Nothing under the vision tower or projector is quantized; where patterns tell, coverage holds it against them."""
+    if summary.layers is None or summary.has_patterns:
+        return None
+    vision = {name: layer for name, layer in summary.layers.items() if layer.family == "vision"}
+    found = [name for name, layer in vision.items() if layer.is_quantized]
+    if found:
+        return _grouped("vision", {"of the vision part are quantized, and no recipe says so": found})
+    return Check("vision", True, f"none of {len(vision)} layers of a vision part is quantized") if vision else None
+
+
+def check_engine(summary: CheckpointSummary) -> Check | None:
+    """The engine takes these algorithms, in-features, group sizes and fused groups, by the table of day0/engine.py."""
+    if summary.engine is None or summary.layers is None or not summary.quantized:
+        return None
+    found: dict[str, list[str]] = {}
+    for name, layer in summary.layers.items():
+        if not layer.is_quantized or layer.problem is not None:
+            continue
+        divisor = DIVISOR_OF_INPUTS.get(layer.precision)
+        if layer.precision not in MINIMUM_CAPABILITY:
+            found.setdefault(f"are {layer.precision}, which {summary.engine} does not load", []).append(name)
+        elif divisor and layer.inputs % divisor:
+            reason = f"have {layer.inputs} in-features, which {layer.precision} needs to divide by {divisor}"
+            found.setdefault(reason, []).append(name)
+        elif layer.precision in NVFP4_ALGORITHMS and layer.group != summary.engine_group:
+            reason = f"have groups of {layer.group}, which {summary.engine} reads as groups of {summary.engine_group}"
+            found.setdefault(reason, []).append(name)
+    for reason, names in _uneven_groups(summary.layers).items():
+        found.setdefault(reason, []).extend(names)
+    if found:
+        return _grouped("engine", found)
+    return Check("engine", True, f"{summary.engine} takes these algorithms, widths and fused groups")
+
+
+def _uneven_groups(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    leaders = {group[0]: group for group in FUSED_GROUPS}
+    for name, layer in layers.items():
+        parent, dot, leaf = name.rpartition(".")
+        group = leaders.get(leaf)
+        if group is None:
+            continue
+        others = [layers.get(f"{parent}{dot}{other}") for other in group[1:]]
+        if any(other is not None and other is not layer and other.precision != layer.precision for other in others):
+            members = {
+                member: layers[f"{parent}{dot}{member}"] for member in group if f"{parent}{dot}{member}" in layers
+            }
+            if any(member.problem for member in members.values()):
+                continue
+            held = ", ".join(f"{member} {one.precision}" for member, one in members.items())
+            found.setdefault(f"are fused by the engine yet differ: {held}", []).extend(
+                f"{parent}{dot}{m}" for m in members
+            )
+    return found
+
+
+def check_blocks(summary: CheckpointSummary) -> Check | None:
+    """No block scale and no FP8 weight is NaN or negative where it must not be, no tensor is all zero."""
+    if summary.blocks is None:
+        return None
+    numbers = {"bytes_read": summary.bytes_read}
+    if summary.blocks:
+        shown = _first([f"{name} {what}" for name, what in summary.blocks.items()])
+        return Check(
+            "blocks",
+            False,
+            f"{len(summary.blocks)} tensors: {shown}",
+            offenders=sorted(summary.blocks),
+            numbers=numbers,
+        )
+    return Check("blocks", True, f"{summary.bytes_read:,} bytes of scales and weights hold no NaN", numbers=numbers)
 
 
 def check_metadata(summary: CheckpointSummary) -> Check | None:
@@ -334,11 +520,15 @@ CHECKS: Sequence[Callable[[CheckpointSummary], Check | None]] = (
     check_integrity,
     check_support,
     check_declaration,
+    check_format,
     check_coverage,
     check_inventory,
     check_scales,
+    check_blocks,
     check_size,
     check_metadata,
+    check_vision,
+    check_engine,
 )
 
 
@@ -360,7 +550,7 @@ def evaluate_checkpoint(summary: Mapping[str, Any] | CheckpointSummary) -> dict[
         summary = parse_summary(summary)
     applicable = (check_stage,) if summary.failed_before is not None else CHECKS
     checks = [check(summary) for check in applicable]
-    done = [check for check in checks if check is not None]
+    done = _without_consequences([check for check in checks if check is not None])
     failed = [check for check in done if not check.passed]
     ratio = summary.output_bytes / summary.source_bytes if summary.source_bytes and summary.output_bytes else None
     bits = summary.output_bytes * 8 / summary.parameters if summary.parameters and summary.output_bytes else None
@@ -375,10 +565,56 @@ def evaluate_checkpoint(summary: Mapping[str, Any] | CheckpointSummary) -> dict[
         "size_ratio": ratio,
         "bits_per_weight": bits,
         "layer_precision_counts": dict(sorted(summary.layer_precision_counts.items())),
+        **({"families": coverage_by_family(summary.layers)} if summary.layers else {}),
+        **({"layer_map": layer_map(summary.layers)} if summary.layers else {}),
         "metadata_diffs": summary.metadata_diffs,
         "offenders": sorted({name for check in failed for name in check.offenders}),
     }
     return _writable(assessment)
+
+
+def _without_consequences(checks: list[Check]) -> list[Check]:
+    """A size that is off is a finding of its own only where no layer and no tensor is at fault."""
+    failed = {check.name for check in checks if not check.passed}
+    return [
+        replace(check, passed=True, detail=f"{check.detail}; explained by {', '.join(sorted(failed - {'size'}))}")
+        if check.name == "size" and not check.passed and check.numbers["size_ratio"] < 1 and failed - {"size"}
+        else check
+        for check in checks
+    ]
+
+
+def layer_map(layers: Mapping[str, Layer]) -> list[dict[str, Any]]:
+    """Precision by kind of module and layer, for a picture: runs of layers that hold the same, experts taken together.
+
+    Returns:
+        for each kind ``{"module", "family", "runs": [[first layer, last layer, precision, matrices], ...]}``; the layer
+        of a module outside the stack is null.
+    """
+    cells: dict[tuple[str, str], dict[int, Counter]] = {}
+    for name, layer in layers.items():
+        if ".experts." in name:
+            head, _, tail = name.partition(".experts.")
+            number, _, leaf = tail.partition(".")
+            name = f"{head}.experts.*.{leaf}" if number.isdigit() else name
+        found = _NUMBER.search(name)
+        kind = f"{name[: found.start()]}*{name[found.end() :]}" if found else name
+        place = int(found[0]) if found else -1
+        held = layer.precision if layer.problem is None else f"{layer.precision}, broken"
+        cells.setdefault((kind, layer.family), {}).setdefault(place, Counter())[held] += 1
+    rows = []
+    for (kind, family), places in cells.items():
+        runs: list[list[Any]] = []
+        for place in sorted(places):
+            held = " + ".join(sorted(places[place]))
+            count = sum(places[place].values())
+            if runs and place >= 0 and runs[-1][1] == place - 1 and runs[-1][2] == held:
+                runs[-1][1], runs[-1][3] = place, runs[-1][3] + count
+            else:
+                runs.append([None if place < 0 else place, None if place < 0 else place, held, count])
+        rows.append({"module": kind, "family": family, "runs": runs})
+    order = [name for name, _ in FAMILIES] + ["other"]
+    return sorted(rows, key=lambda row: (order.index(row["family"]), row["module"]))
 
 
 def _writable(value: Any) -> Any:
@@ -435,49 +671,24 @@ def _diff_sentence(diff: Mapping[str, Any]) -> str:
 # ---- what the tensors say
 
 
-def structure_of(weight: Tensor, parts: Mapping[str, Tensor]) -> tuple[str, str | None]:
-    """What a weight and its scales look like, a key of :data:`STRUCTURES` or a dtype; and what is wrong with them."""
-    scale = parts.get("weight_scale", parts.get("weight_scale_inv"))
-    if weight.dtype in FULL_PRECISION:
-        stray = sorted(parts.keys() - {"pre_quant_scale"})
-        return weight.dtype, f"hold {weight.dtype} yet have {', '.join(stray)}" if stray else None
-    if scale is None:
-        return weight.dtype, f"hold {weight.dtype} without a weight_scale"
-    if weight.dtype == "F8_E4M3":
-        return _structure_of_fp8(weight, scale, parts)
-    if weight.dtype == "U8" and scale.dtype == "F8_E4M3":
-        return _structure_of_nvfp4(weight, scale, parts)
-    if weight.dtype == "U8" and scale.dtype == "U8":
-        return "MXFP4", None
-    if weight.dtype == "U8" and scale.dtype in FULL_PRECISION:
-        return ("INT4 W4A8" if "weight_scale_2" in parts or "input_scale" in parts else "INT4"), None
-    if weight.dtype == "I8":
-        return "INT8", None
-    return weight.dtype, f"hold {weight.dtype} with a weight_scale of {scale.dtype}, which no known algorithm does"
+def family_of(module: str) -> str:
+    """Family of a module by its name, the first of :data:`FAMILIES` that matches."""
+    return next((family for family, pattern in FAMILIES if pattern.search(module)), "other")
 
 
-def _structure_of_fp8(weight: Tensor, scale: Tensor, parts: Mapping[str, Tensor]) -> tuple[str, str | None]:
-    if scale.dtype in ("U8", "F8_E8M0"):
-        return "MXFP8", None
-    if scale.elements == 1 and len(scale.shape) < 2:
-        return ("FP8" if "input_scale" in parts else "FP8 without input_scale"), None
-    if len(scale.shape) == 1 or (
-        len(scale.shape) == 2 and len(weight.shape) == 3 and scale.shape[0] == weight.shape[0]
-    ):
-        return "FP8_PER_CHANNEL_PER_TOKEN", None
-    return "FP8_PB_WO", None
-
-
-def _structure_of_nvfp4(weight: Tensor, scale: Tensor, parts: Mapping[str, Tensor]) -> tuple[str, str | None]:
-    problem = None if "weight_scale_2" in parts else "hold NVFP4 without a weight_scale_2"
-    if any(part.startswith("svdquant") for part in parts):
-        return "NVFP4 SVD", problem
-    if "input_scale" not in parts:
-        return "W4A16_NVFP4", problem
-    if "pre_quant_scale" in parts:
-        return "NVFP4 AWQ", problem
-    group = weight.elements * 2 // max(scale.elements, 1)
-    return ("NVFP4 32" if group == 32 else "NVFP4"), problem
+def algorithm_of(weight: Form, parts: tuple[tuple[str, Form], ...]) -> str:
+    """The first algorithm whose tensors look like these, else the weight's dtype."""
+    if weight[0] in FULL_PRECISION:
+        return weight[0]
+    return next(
+        (
+            name
+            for name, form in FORMATS.items()
+            for group in dict.fromkeys((form.group, 16, 32, 64, 128) if form.layout == "group" else (None,))
+            if problem_of(name, group, weight, parts) is None
+        ),
+        weight[0],
+    )
 
 
 @dataclass(frozen=True)
@@ -488,34 +699,61 @@ class Declaration:
     kv_cache: str | None
     excluded: tuple[str, ...]
     layers: dict[str, str] | None
+    groups: Mapping[str, Any] | None = None
+    group_size: int | None = None
 
     def of(self, module: str) -> tuple[str | None, bool]:
-        """Algorithm declared for a module, in upper case, and whether it is explicitly excluded."""
+        """Algorithm declared for a module, in upper case, and whether it is explicitly excluded.
+
+        What is declared for a module holds for all below it, as for the experts of a layer.
+        """
         if self.layers is not None:
-            for name in (module, module.rpartition(".")[0]):
-                if name in self.layers:
-                    return self.layers[name], False
-            return None, False
+            name = self._entry_of(module)
+            return (self.layers[name], False) if name is not None else (None, False)
         if any(_matches(module, pattern) for pattern in self.excluded):
             return None, True
         return self.algorithm, False
+
+    def group_of(self, module: str) -> int | None:
+        """Declared group size of a module."""
+        if self.layers is None:
+            return self.group_size
+        size = (self.groups or {}).get(self._entry_of(module) or "")
+        return size if type(size) is int and size > 0 else None
+
+    def _entry_of(self, module: str) -> str | None:
+        for spelled in (module, module.replace(".block_sparse_moe.", ".mlp.")):
+            name = spelled
+            while name:
+                if name in self.layers:
+                    return name
+                name = name.rpartition(".")[0]
+        return None
+
+    @property
+    def names_experts(self) -> bool:
+        """Whether it tells one expert of a layer from another."""
+        return any(_EXPERT_NUMBER.search(name) for name in (self.layers or self.excluded))
 
 
 def _matches(module: str, pattern: str) -> bool:
     return module == pattern or module.startswith(f"{pattern}.") or fnmatch.fnmatchcase(module, pattern)
 
 
-def _declaration(algorithm: Any, kv_cache: Any, excluded: Any, layers: Any) -> Declaration:
-    by_layer = None
+def _declaration(algorithm: Any, kv_cache: Any, excluded: Any, layers: Any, group_size: Any = None) -> Declaration:
+    by_layer = groups = None
     if isinstance(layers, dict) and layers:
         by_layer = {
             name: str(entry.get("quant_algo")).upper() if isinstance(entry, dict) else str(entry).upper()
             for name, entry in layers.items()
         }
+        groups = {name: entry.get("group_size") for name, entry in layers.items() if isinstance(entry, dict)}
     if isinstance(kv_cache, dict):
         kv_cache = "FP8" if (kv_cache.get("num_bits"), kv_cache.get("type")) == (8, "float") else str(kv_cache)
     patterns = tuple(sorted(map(str, excluded))) if isinstance(excluded, list) else ()
-    return Declaration(str(algorithm).upper() if algorithm else None, kv_cache, patterns, by_layer)
+    size = group_size if type(group_size) is int and group_size > 0 else None
+    name = str(algorithm).upper() if algorithm else None
+    return Declaration(name, str(kv_cache).upper() if kv_cache else None, patterns, by_layer, groups, size)
 
 
 def read_declarations(
@@ -531,6 +769,7 @@ def read_declarations(
             quantization.get("kv_cache_quant_algo"),
             quantization.get("exclude_modules"),
             quantization.get("quantized_layers"),
+            quantization.get("group_size"),
         )
     if isinstance(in_config, dict):
         second = _declaration(
@@ -538,6 +777,7 @@ def read_declarations(
             in_config.get("kv_cache_scheme"),
             in_config.get("ignore"),
             in_config.get("quantized_layers"),
+            _group_of(in_config.get("config_groups")),
         )
     if first is None or second is None:
         absent = (
@@ -556,7 +796,28 @@ def read_declarations(
         for name in ("algorithm", "kv_cache", "excluded", "layers")
         if getattr(first, name) != getattr(second, name)
     ]
+    if first.layers and second.layers and first.layers != second.layers:
+        names = first.layers.keys() | second.layers.keys()
+        differing = sorted(name for name in names if first.layers.get(name) != second.layers.get(name))
+        conflicts = [text for text in conflicts if " layers " not in text]
+        conflicts.append(f"quantized_layers of hf_quant_config.json and config.json differ in {_first(differing)}")
     return first, conflicts
+
+
+def _group_of(groups: Any) -> Any:
+    """Group size of config_groups, where it has a single one."""
+    sizes = set()
+    for group in groups.values() if isinstance(groups, dict) else ():
+        weights = group.get("weights") if isinstance(group, dict) else None
+        if isinstance(weights, dict) and type(weights.get("group_size")) is int:
+            sizes.add(weights["group_size"])
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def unknown_algorithms(declaration: Declaration) -> list[str]:
+    """Declared algorithms that no table knows."""
+    names = set(declaration.layers.values()) if declaration.layers is not None else {declaration.algorithm or "NONE"}
+    return sorted(names - FORMATS.keys() - FULL_PRECISION - {MIXED})
 
 
 def intended_by(quant_cfg: Iterable[Any], module: str) -> bool | None:
@@ -564,69 +825,236 @@ def intended_by(quant_cfg: Iterable[Any], module: str) -> bool | None:
 
     A fused expert's quantizer has another name than its module in the checkpoint; None where the two disagree.
     """
+    found = intention_of(quant_cfg, module)
+    return found if found is None else bool(found)
+
+
+def intention_of(quant_cfg: Iterable[Any], module: str) -> bool | str | None:
+    """As :func:`intended_by`, with the number format (:attr:`Format.kind`) in place of True where it is set."""
     names = {f"{module}.weight_quantizer"}
-    expert = re.fullmatch(r"(.+\.experts)\.\d+\.(\w+)", module)
+    expert = re.fullmatch(r"(.+\.experts)\.(?:\d+|\*)\.(\w+)", module)
     if expert:
         fused = "gate_up_proj" if expert[2] in ("gate_proj", "up_proj", "w1", "w3") else "down_proj"
         names.add(f"{expert[1]}.{fused}_weight_quantizer")
     elif ".experts." in module:
         names = {f"{module}_weight_quantizer"}
     entries = [entry for entry in quant_cfg if isinstance(entry, dict)]
-    answers = {_is_enabled(entries, name) for name in names}
-    return answers.pop() if len(answers) == 1 else None
+    answers = [_setting_of(entries, name) for name in names]
+    named = _NAMED.get(family_of(module))
+    if named is not None and not any(is_enabled and named.search(pattern) for is_enabled, _, pattern in answers):
+        answers = [(False, None, "")]
+    if all(is_enabled for is_enabled, _, _ in answers):
+        kinds = {kind for _, kind, _ in answers}
+        return (kinds.pop() if len(kinds) == 1 else None) or True
+    return None if any(is_enabled for is_enabled, _, _ in answers) else False
 
 
-def _is_enabled(entries: Iterable[Mapping[str, Any]], quantizer: str) -> bool:
-    enabled = True
+def _setting_of(entries: Iterable[Mapping[str, Any]], quantizer: str) -> tuple[bool, str | None, str]:
+    """Whether a quantizer is enabled, its number format, and the pattern that decided."""
+    enabled, kind, decided = True, None, ""
     for entry in entries:
         applies = entry.get("parent_class") in (None, "nn.Linear")
         if applies and fnmatch.fnmatchcase(quantizer, str(entry.get("quantizer_name", ""))):
             settings = entry.get("cfg")
-            enabled = entry.get("enable", True) is not False
+            enabled, decided = entry.get("enable", True) is not False, str(entry.get("quantizer_name", ""))
             if isinstance(settings, dict) and settings.get("enable") is False:
                 enabled = False
-    return enabled
+            kind = kind_of_quantizer(settings) or kind
+    return enabled, kind, decided
 
 
-def split_tensors(tensors: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, dict[str, str]], list[str]]:
-    """Sort names into weight matrices {module: tensor}, their parts {module: {part: tensor}}, and KV-cache scales."""
+def split_tensors(
+    tensors: Mapping[str, Tensor],
+) -> tuple[dict[str, str], dict[str, list[tuple[str, Form]]], dict[str, str]]:
+    """Sort names into weight matrices {module: tensor}, their parts {module: [(part, form)]}, and KV-cache scales."""
     weights: dict[str, str] = {}
-    parts: dict[str, dict[str, str]] = {}
-    kv = []
+    parts: dict[str, list[tuple[str, Form]]] = {}
+    kv: dict[str, str] = {}
     for name, tensor in tensors.items():
-        if _KV_PART.fullmatch(name):
-            kv.append(name)
-        elif match := _PART.fullmatch(name):
-            parts.setdefault(match["module"], {})[match["part"]] = name
-        elif name.endswith(".weight") and len(tensor.shape) in (2, 3):
-            weights[name.removesuffix(".weight")] = name
-        elif ".experts." in name and len(tensor.shape) == 3:
-            weights[name] = name
+        module, _, leaf = name.rpartition(".")
+        if leaf == "weight":
+            if len(tensor.shape) in (2, 3):
+                weights[module] = name
+        elif leaf in _PART_NAMES:
+            parts.setdefault(module, []).append((leaf, (tensor.dtype, tensor.shape)))
+        elif leaf[:2] in ("k_", "v_") and _KV_PART.fullmatch(name):
+            kv[name] = module
+        elif ".experts." in name or "_scale" in leaf:
+            if match := _PART.fullmatch(name):
+                parts.setdefault(match["module"], []).append((match["part"], (tensor.dtype, tensor.shape)))
+            elif len(tensor.shape) == 3:
+                weights[name] = name
     return weights, parts, kv
 
 
+class _Reader:
+    """Makes the layers of a checkpoint; what depends on a name's pattern or on dtypes and shapes is worked out once."""
+
+    def __init__(
+        self, declaration: Declaration | None, patterns: Sequence[Any] | None, layer_count: int | None
+    ) -> None:
+        self.declaration, self.patterns, self.layer_count = declaration, patterns, layer_count
+        self.tells_experts = declaration is not None and declaration.names_experts
+        self.intends_experts = any(_EXPERT_NUMBER.search(str(entry)) for entry in patterns or ())
+        self.excluded = None
+        if declaration is not None and declaration.layers is None:
+            exact = {pattern for pattern in declaration.excluded if not re.search(r"[*?[]", pattern)}
+            globs = [fnmatch.translate(pattern) for pattern in declaration.excluded if pattern not in exact]
+            self.excluded = exact, re.compile("|".join(globs)) if globs else None
+        self.by_name: dict[str, tuple] = {}
+        self.declared: dict[str, tuple] = {}
+        self.layers: dict[tuple, Layer] = {}
+
+    def layer(self, module: str, weight: Tensor, parts: tuple[tuple[str, Form], ...]) -> Layer:
+        key = module
+        if ".experts." in module:
+            head, _, tail = module.partition(".experts.")
+            number, _, leaf = tail.partition(".")
+            key = f"{head}.experts.*.{leaf}" if number.isdigit() else module
+        name = module if self.intends_experts else key
+        about = self.by_name.get(name) or self._about(name)
+        name = module if self.tells_experts else key
+        declared = self.declared.get(name) or self._declared_for(name)
+        known = (about, declared, weight.dtype, weight.shape, parts)
+        layer = self.layers.get(known)
+        if layer is None:
+            layer = self.layers[known] = self._layer(about, declared, (weight.dtype, weight.shape), parts)
+        return layer
+
+    def _about(self, name: str) -> tuple:
+        """Whether it is linear, what is intended, its family."""
+        is_linear = _NOT_LINEAR.search(name) is None
+        intended = intention_of(self.patterns, name) if self.patterns is not None else None
+        number = _NUMBER.search(name)
+        family = family_of(name)
+        if self.layer_count and family not in ("vision", "lm_head") and number and int(number[0]) >= self.layer_count:
+            family = "MTP" if re.search(r"layers[.]\d", name) else family
+        self.by_name[name] = is_linear, intended, family
+        return self.by_name[name]
+
+    def _declared_for(self, name: str) -> tuple:
+        """Algorithm, group size, whether excluded."""
+        found: tuple = (None, None, False)
+        if self.excluded is not None and self._is_excluded(name):
+            found = (None, None, True)
+        elif self.declaration is not None:
+            algorithm = self.declaration.algorithm if self.excluded is not None else self.declaration.of(name)[0]
+            found = (None if algorithm in FULL_PRECISION else algorithm, self.declaration.group_of(name), False)
+        self.declared[name] = found
+        return found
+
+    def _is_excluded(self, name: str) -> bool:
+        exact, globs = self.excluded
+        upper = name
+        while upper:
+            if upper in exact:
+                return True
+            upper = upper.rpartition(".")[0]
+        return globs is not None and globs.match(name) is not None
+
+    def _layer(self, about: tuple, declared: tuple, weight: Form, parts: tuple[tuple[str, Form], ...]) -> Layer:
+        is_linear, intended, family = about
+        algorithm, group, is_excluded = declared
+        parts = tuple(sorted(parts))
+        is_plain = weight[0] in FULL_PRECISION
+        held, problem = algorithm_of(weight, parts), None
+        stray = ", ".join(name for name, _ in parts if name != "pre_quant_scale")
+        if is_plain and stray:
+            told = "are declared excluded, " if is_excluded else ""
+            problem = f"{told}hold {weight[0]} yet have {stray}"
+        elif is_plain:
+            if algorithm is not None and is_linear:
+                problem = f"are declared {algorithm} yet hold {weight[0]}"
+        elif algorithm is None:
+            problem = f"are {'declared excluded' if is_excluded else 'not declared'} yet quantized ({held})"
+        elif algorithm in FORMATS:
+            problem = problem_of(algorithm, group, weight, parts)
+        precision = algorithm if problem is None and algorithm in FORMATS and not is_plain else held
+        form = FORMATS.get(precision)
+        shape = logical_shapes(precision, weight[1])[0]
+        size = _form_bytes(weight) + sum(_form_bytes(part) for _, part in parts)
+        expected = None
+        if form is not None and not is_plain:
+            expected = expected_bytes(precision, group, weight[1])
+            expected += sum(_form_bytes(part) for name, part in parts if name in form.optional)
+        inputs = shape[-1] if len(shape) == 2 else shape[1] if len(shape) == 3 else 0
+        elements = math.prod(shape)
+        values = (group or form.group) if form is not None and form.layout == "group" else 0
+        facts = (precision, algorithm, is_excluded, is_linear, intended, problem, family, elements, size, expected)
+        return Layer(*facts, inputs, values)
+
+
+def _form_bytes(form: Form) -> int:
+    return math.prod(form[1]) * BITS[form[0]] // 8
+
+
 def read_layers(
-    tensors: Mapping[str, Tensor], declaration: Declaration | None, quant_cfg: Sequence[Any] | None
+    tensors: Mapping[str, Tensor],
+    declaration: Declaration | None,
+    quant_cfg: Sequence[Any] | None,
+    layer_count: int | None = None,
 ) -> tuple[dict[str, Layer], list[str]]:
-    """Every weight matrix as a :class:`Layer`, and the scales that belong to no weight."""
+    """Every weight matrix as a :class:`Layer`, and the modules whose scales belong to no weight."""
     weights, parts, _ = split_tensors(tensors)
-    layers = {}
-    for module, name in weights.items():
-        own = {part: tensors[tensor] for part, tensor in parts.pop(module, {}).items()}
-        structure, problem = structure_of(tensors[name], own)
-        declared, is_excluded = declaration.of(module) if declaration is not None else (None, False)
-        is_linear = _NOT_LINEAR.search(module) is None
-        choices = STRUCTURES.get(structure, {structure})
-        precision = declared if declared is not None and declared in choices else structure
-        intended = intended_by(quant_cfg, module) if quant_cfg is not None and is_linear else None
-        layers[module] = Layer(precision, declared, is_excluded, is_linear, intended, problem)
-    return layers, [tensor for own in parts.values() for tensor in own.values()]
+    reader = _Reader(declaration, quant_cfg, layer_count)
+    layers = {
+        module: reader.layer(module, tensors[name], tuple(parts.pop(module, ()))) for module, name in weights.items()
+    }
+    _check_smoothing(layers, tensors)
+    return layers, list(parts)
+
+
+def _check_smoothing(layers: dict[str, Layer], tensors: Mapping[str, Tensor]) -> None:
+    """A smoothing vector is folded into the norm of all modules of a kind, or of none: mark those that lack theirs."""
+    smoothed = [name for name in tensors if name.endswith(".pre_quant_scale")]
+    if not smoothed:
+        return
+    kinds = {_NUMBER.sub("*", name.removesuffix(".pre_quant_scale")) for name in smoothed}
+    for module, layer in layers.items():
+        form = FORMATS.get(layer.precision)
+        if form is None or "pre_quant_scale" not in form.optional or layer.problem is not None:
+            continue
+        if f"{module}.pre_quant_scale" not in tensors and _NUMBER.sub("*", module) in kinds:
+            reason = f"hold {layer.precision} without the pre_quant_scale that others of their kind have"
+            layers[module] = layer._replace(problem=reason)
+
+
+def kv_problems_of(tensors: Mapping[str, Tensor], declaration: Declaration | None) -> dict[str, list[str]]:
+    """What is wrong with the scales of the KV cache: by reason, the tensors' names."""
+    found = [name for name in tensors if name.endswith((".k_scale", ".v_scale"))]
+    if not found:
+        return {}
+    if declaration is None or not declaration.kv_cache:
+        return {"are scales of a KV cache that is not declared": found}
+    wrong = [name for name in found if tensors[name].elements != 1]
+    kinds = {_NUMBER.sub("*", name) for name in found}
+    held = set(found)
+    missing = []
+    for name in tensors:
+        if name.endswith(("k_proj.weight", "v_proj.weight")):
+            module = name.removesuffix(".weight")
+            scale = f"{module}.{module.rpartition('.')[2][0]}_scale"
+            if _NUMBER.sub("*", scale) in kinds and scale not in held:
+                missing.append(scale)
+    biases = {name for name in tensors if name.endswith((".k_bias", ".v_bias"))}
+    if biases:
+        wanted = (f"{name.removesuffix('_scale')}_bias" for name in found)
+        missing += [name for name in wanted if name not in biases]
+    problems = {
+        "are KV-cache scales with more than one value": wrong,
+        "are missing of the KV cache's scales and biases": missing,
+    }
+    return {reason: names for reason, names in problems.items() if names}
 
 
 def compare_inventory(
-    source: Mapping[str, Tensor], output: Mapping[str, Tensor], is_tied: bool
+    source: Mapping[str, Tensor], output: Mapping[str, Tensor], is_tied: bool, layers: Mapping[str, Layer] | None = None
 ) -> tuple[list[str], list[str], list[str]]:
-    """Names of the source's tensors that are missing, of new tensors that are no scales, and of misshapen ones."""
+    """Names of the source's tensors that are missing, of new tensors that are no scales, and of misshapen ones.
+
+    The shape of a layer with a problem of its own is not judged.
+    """
+    layers = layers or {}
 
     def is_part(name: str) -> bool:
         return bool(_PART.fullmatch(name) or _KV_PART.fullmatch(name) or _BUFFERS.search(name))
@@ -634,27 +1062,41 @@ def compare_inventory(
     def is_tied_head(name: str) -> bool:
         return is_tied and name.endswith("lm_head.weight")
 
-    fused = {_experts_of(name) for name in source if ".experts." in name} & {
-        _experts_of(n) for n in output if ".experts." in n
-    }
-    is_refused = {_is_fused(n) for n in source if ".experts." in n} != {
-        _is_fused(n) for n in output if ".experts." in n
-    }
+    lost = [name for name in source if name not in output]
+    new = [name for name in output if name not in source and name.rpartition(".")[2] not in _PART_NAMES]
+    converted = _converted(source, output, [*lost, *new])
 
     def is_converted(name: str) -> bool:
-        return is_refused and ".experts." in name and _experts_of(name) in fused
+        return ".experts." in name and _experts_of(name) in converted
 
-    missing = [n for n in source if n not in output and not is_part(n) and not is_tied_head(n) and not is_converted(n)]
-    unknown = [n for n in output if n not in source and not is_part(n) and not is_tied_head(n) and not is_converted(n)]
+    missing = [n for n in lost if not (is_part(n) or is_tied_head(n) or is_converted(n))]
+    unknown = [n for n in new if not (is_part(n) or is_tied_head(n) or is_converted(n))]
     misshapen = []
-    for name in source.keys() & output.keys():
-        before, after = source[name], output[name]
-        is_packed = after.dtype == "U8" and before.dtype in FULL_PRECISION
-        if after.elements * (2 if is_packed else 1) != before.elements or (
-            not is_packed and after.shape != before.shape
-        ):
+    for name, before in source.items():
+        after = output.get(name)
+        if after is None or after.shape == before.shape:
+            continue
+        layer = layers.get(name.removesuffix(".weight")) or layers.get(name)
+        if layer is not None and layer.problem is not None:
+            continue
+        if layer is None or before.shape not in logical_shapes(layer.precision, after.shape):
             misshapen.append(name)
     return sorted(missing), sorted(unknown), sorted(misshapen)
+
+
+def _converted(source: Mapping[str, Tensor], output: Mapping[str, Tensor], changed: Iterable[str]) -> set[str]:
+    """Layers whose experts are fused on one side and apart on the other, as many of them on both."""
+    found = set()
+    for place in {_experts_of(name) for name in changed if ".experts." in name}:
+        sides = []
+        for side in (source, output):
+            names = [n for n in side if n.startswith(f"{place}.experts.") and not _PART.fullmatch(n)]
+            fused = {side[n].shape[0] for n in names if _is_fused(n) and len(side[n].shape) == 3}
+            apart = {n.removeprefix(f"{place}.experts.").partition(".")[0] for n in names if not _is_fused(n)}
+            sides.append((bool(fused), max(fused, default=len(apart))))
+        if sides[0][0] != sides[1][0] and sides[0][1] == sides[1][1] > 0:
+            found.add(place)
+    return found
 
 
 def _experts_of(name: str) -> str:
@@ -821,6 +1263,7 @@ def compare_metadata(source: Path, output: Path) -> list[dict[str, Any]]:
         UnusableInput: a JSON file of either side cannot be read.
     """
     diffs = compare_configs(read_json(source / "config.json"), read_json(output / "config.json"))
+    unreadable: list[str] = []
     names = {path.name for path in source.iterdir() if path.is_file() and _TOKENIZER_FILES.fullmatch(path.name)}
     for name in sorted(names):
         before, after = source / name, output / name
@@ -830,7 +1273,13 @@ def compare_metadata(source: Path, output: Path) -> list[dict[str, Any]]:
             is_redundant = name in _REDUNDANT_FILES and (output / "tokenizer.json").is_file()
             diffs.append({"field": name, "source": "present", "output": "missing", "expected": is_redundant})
         elif before.read_bytes() != after.read_bytes():
-            diffs += _compare_side_file(name, before, after)
+            try:
+                diffs += _compare_side_file(name, before, after)
+            except UnusableInput as error:
+                diffs.append({"field": name, "source": None, "output": str(error), "expected": False})
+                unreadable.append(name)
+    if unreadable:
+        return diffs
     old, new = effective_chat_template(source), effective_chat_template(output)
     if old != new:
         diffs.append(
@@ -868,8 +1317,37 @@ def _shortened(value: Any, length: int = 200) -> Any:
 # ---- reading
 
 
+def assess_checkpoint(
+    checkpoint: Path,
+    source: Path,
+    record: Mapping[str, Any] | None = None,
+    recipe: str | None = None,
+    deep: bool = False,
+    engine: str | None = None,
+) -> dict[str, Any]:
+    """Read and judge a checkpoint; see :func:`read_summary` and :func:`evaluate_checkpoint`.
+
+    Raises:
+        UnusableInput: the source or a JSON file cannot be read.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()  # hundreds of thousands of small objects, none in a cycle: collections only cost time
+    try:
+        asked = (record or {}).get("recipe")
+        name = recipe or (asked.get("name") if isinstance(asked, dict) else None)
+        return evaluate_checkpoint(read_summary(checkpoint, source, str(name or "unknown"), record, deep, engine))
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def read_summary(
-    checkpoint: Path, source: Path, recipe: str, record: Mapping[str, Any] | None = None
+    checkpoint: Path,
+    source: Path,
+    recipe: str,
+    record: Mapping[str, Any] | None = None,
+    deep: bool = False,
+    engine: str | None = None,
 ) -> CheckpointSummary:
     """Read a checkpoint and its source: headers, scalar scales and JSON files.
 
@@ -878,13 +1356,15 @@ def read_summary(
         source: folder of the source model.
         recipe: name of the recipe.
         record: the quantize stage's record; with its resolved patterns the intended coverage is checked too.
+        deep: read all block scales and FP8 weights.
+        engine: serving engine that must take it.
 
     Raises:
         UnusableInput: the source or a JSON file cannot be read. A broken checkpoint is no error but a finding.
     """
     before = read_tensors(source)
     source_bytes = payload_bytes(before)
-    parameters = sum(t.elements for name, t in before.items() if not _PART.fullmatch(name))
+    parameters = sum(t.elements for name, t in before.items() if not _is_part(name))
     facts: dict[str, Any] = {
         "source_bytes": source_bytes,
         "output_bytes": 0,
@@ -899,43 +1379,129 @@ def read_summary(
             **facts, failed_before=(failure_class or "UNKNOWN", str(record.get("detail") or "no reason recorded"))
         )
     try:
-        after = read_tensors(checkpoint)
-    except BrokenSafetensors as error:
-        return CheckpointSummary(**facts, broken=str(error))
-
-    try:
+        after = read_tensors(checkpoint, alone=True)
         config = read_json(checkpoint / "config.json")
-        has_file = (checkpoint / "hf_quant_config.json").is_file()
-        hf_quant_config = read_json(checkpoint / "hf_quant_config.json") if has_file else None
     except UnusableInput as error:
         return CheckpointSummary(**facts, broken=str(error))
+    unreadable, hf_quant_config = None, None
+    if (checkpoint / "hf_quant_config.json").is_file():
+        try:
+            hf_quant_config = read_json(checkpoint / "hf_quant_config.json")
+        except UnusableInput as error:
+            unreadable = str(error)
     declaration, conflicts = read_declarations(config, hf_quant_config)
+    conflicts = [unreadable] if unreadable else conflicts
+    if declaration is not None and (strange := unknown_algorithms(declaration)):
+        conflicts.append(f"{', '.join(strange)} is no algorithm that ModelOpt exports")
+    kv_problems = kv_problems_of(after, declaration)
+    groundless = _groundless(declaration, after)
+    if groundless and not conflicts:
+        kv_problems["are declared in quantized_layers and do not exist"] = groundless
     wanted = (record or {}).get("kv_cache")
-    if wanted not in (None, KV_CACHE_NONE) and (declaration is None or not declaration.kv_cache):
+    if wanted not in (None, KV_CACHE_NONE) and (declaration is None or not declaration.kv_cache) and not kv_problems:
         conflicts.append(f"the recipe quantizes the KV cache to {wanted}; the checkpoint declares no KV-cache format")
-    layers, orphans = read_layers(after, declaration, _patterns(record))
+    patterns = _patterns(record)
+    text_config = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
+    layer_count = text_config.get("num_hidden_layers")
+    layer_count = layer_count if type(layer_count) is int else None
+    layers, orphans = read_layers(after, declaration, patterns, layer_count)
+    if conflicts and hf_quant_config is not None:
+        # Where the two places contradict each other, that is the finding: layers need to fit only one of them.
+        other, _ = read_declarations(config, None)
+        if other is not None:
+            again, _ = read_layers(after, other, patterns, layer_count)
+            layers = min(layers, again, key=lambda found: sum(layer.problem is not None for layer in found.values()))
+            kv_problems = kv_problems and kv_problems_of(after, other)
     is_tied = config.get("tie_word_embeddings", True) is not False
-    missing, unknown, misshapen = compare_inventory(before, after, is_tied)
-    scale_names = {
-        n
-        for n in after
-        if ((m := _PART.fullmatch(n)) and m["part"] != "pre_quant_scale") or n.endswith((".k_scale", ".v_scale"))
-    }
-    facts |= {
-        "output_bytes": payload_bytes(after),
-        "layer_precision_counts": dict(Counter(layer.precision for layer in layers.values())),
-        "metadata_diffs": compare_metadata(source, checkpoint),
-    }
+    missing, unknown, misshapen = compare_inventory(before, after, is_tied, layers)
+    lost_modules = {name.removesuffix(".weight") for name in missing}
+    strays = [
+        f"{module}.{part}" for module in orphans if module not in lost_modules for part in _own_parts(after, module)
+    ]
     return CheckpointSummary(
-        **facts,
+        **facts
+        | {
+            "output_bytes": payload_bytes(after),
+            "layer_precision_counts": dict(Counter(layer.precision for layer in layers.values())),
+            "metadata_diffs": compare_metadata(source, checkpoint),
+        },
         layers=layers,
         declaration=declaration.algorithm if declaration is not None else None,
         conflicts=conflicts,
         missing=missing,
-        unknown=sorted({*unknown, *orphans}),
+        unknown=sorted({*unknown, *strays}),
         misshapen=misshapen,
-        scales=read_scalars({name: after[name] for name in sorted(scale_names)}),
+        scales=read_scalars({name: tensor for name, tensor in after.items() if _is_scale(name)}),
+        kv_problems=kv_problems,
+        has_patterns=patterns is not None,
+        expected_output_bytes=_expected_output(before, after, layers),
+        pickles=[name for name in files_below(checkpoint) if name.endswith(_PICKLES)],
+        engine=engine,
+        engine_group=_group_that_the_engine_reads(config, declaration),
+        **(_read_blocks(after) if deep else {}),
     )
+
+
+def _group_that_the_engine_reads(config: Mapping[str, Any], declaration: Declaration | None) -> int:
+    """Group size of NVFP4 as vLLM finds it: at the top of quantization_config, in its first such layer, or 16."""
+    top = config.get("quantization_config")
+    size = top.get("group_size") if isinstance(top, dict) else None
+    if type(size) is int and size > 0:
+        return size
+    for module, algorithm in ((declaration.layers if declaration is not None else None) or {}).items():
+        if algorithm in NVFP4_ALGORITHMS:
+            return declaration.group_of(module) or DEFAULT_NVFP4_GROUP
+    return DEFAULT_NVFP4_GROUP
+
+
+def _groundless(declaration: Declaration | None, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Modules of quantized_layers below which there is no tensor."""
+    if declaration is None or declaration.layers is None:
+        return []
+    left = set(declaration.layers)
+    for tensor in tensors:
+        for name in (tensor, tensor.replace(".block_sparse_moe.", ".mlp.")):
+            while name and left:
+                left.discard(name)
+                name = name.rpartition(".")[0]
+    return sorted(left)
+
+
+def _read_blocks(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    from day0.checkpoint_payload import read_blocks
+
+    problems, count = read_blocks(tensors)
+    return {"blocks": problems, "bytes_read": count}
+
+
+def _is_part(name: str) -> bool:
+    """Whether a name is one of a weight's scales; names that end as most do are told without the pattern."""
+    return not name.endswith((".weight", ".bias")) and _PART.fullmatch(name) is not None
+
+
+def _is_scale(name: str) -> bool:
+    return name.endswith(("_scale", "_scale_2", "_scale_inv")) and not name.endswith("pre_quant_scale")
+
+
+def _own_parts(tensors: Mapping[str, Tensor], module: str) -> list[str]:
+    return [part for part in sorted(_PART_NAMES) if f"{module}.{part}" in tensors]
+
+
+def _expected_output(
+    source: Mapping[str, Tensor], output: Mapping[str, Tensor], layers: Mapping[str, Layer]
+) -> float | None:
+    """Bytes of a checkpoint whose quantized layers take what their formats take, and all else what it took before."""
+    expected = 0.0
+    for name, tensor in output.items():
+        module, _, leaf = name.rpartition(".")
+        if leaf in _PART_NAMES:
+            continue
+        layer = layers.get(module) if leaf == "weight" else layers.get(name)
+        if layer is not None and layer.expected is not None:
+            expected += layer.expected
+        elif leaf[-6:] not in ("_scale", "cale_2"):
+            expected += source[name].bytes if name in source else tensor.bytes
+    return expected
 
 
 def _patterns(record: Mapping[str, Any] | None) -> list[Any] | None:

@@ -16,6 +16,24 @@ MINIMUM_CAPABILITY = {
     "W4A16_NVFP4": 75,
 }
 
+# What a layer's in-features must divide by, from the errors of the same file; ModelOpt exports other widths silently.
+DIVISOR_OF_INPUTS = {"NVFP4": 16, "W4A16_NVFP4": 16, "MXFP8": 32, "FP8_PB_WO": 128}
+
+# vLLM looks for a group size at the top of quantization_config only, where ModelOpt writes none, and then assumes 16.
+NVFP4_ALGORITHMS = ("NVFP4", "W4A16_NVFP4")
+DEFAULT_NVFP4_GROUP = 16
+
+# Linear layers that vLLM fuses into one at load, so that they must share one algorithm; source: packed_modules_mapping
+# and the stacked parameters of its models (llama, mixtral, deepseek_v2, qwen3_5).
+FUSED_GROUPS = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("gate_proj", "up_proj"),
+    ("w1", "w3"),
+    ("q_a_proj", "kv_a_proj_with_mqa"),
+    ("in_proj_qkv", "in_proj_z"),
+    ("in_proj_b", "in_proj_a"),
+)
+
 ALGORITHM_OF_PRESET = {
     "fp8": "FP8",
     "fp8_2d_blockwise_weight_only": "FP8_PB_WO",

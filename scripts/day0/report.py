@@ -15,6 +15,7 @@ import matplotlib
 
 matplotlib.use("svg")
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from day0.triage import DECISIONS
 
@@ -89,6 +90,7 @@ def page_content(
         "comparability": comparison.get("comparability"),
         "checkpoint_rows": _checkpoint_rows(validation, quantization),
         "precisions": _bars(validation.get("layer_precision_counts") or {}),
+        "layer_map": layer_map_chart(validation["layer_map"]) if validation.get("layer_map") else None,
         "checks": [
             {"name": check.get("name", NONE), "pass": check.get("pass") is True, "detail": check.get("detail", "")}
             for check in validation.get("checks") or []
@@ -142,12 +144,51 @@ def drop_chart(tasks: Mapping[str, Mapping[str, Any]]) -> str:
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
         axes.spines["bottom"].set_color("#dde2e8")
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        return _svg(figure, "Drop of the candidate per task with interval and limit")
+
+
+def _svg(figure: Figure, label: str) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = buffer.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    label = "Drop of the candidate per task with interval and limit"
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+def layer_map_chart(rows: Sequence[Mapping[str, Any]]) -> str:
+    """SVG of the precision of each kind of module (rows) in each layer (columns); the same bytes for the same data."""
+    held = sorted({run[2] for row in rows for run in row["runs"]})
+    colors = {name: _PLAIN if name in ("BF16", "F16", "F32") else None for name in held}
+    palette = iter([*_PALETTE, *["#9a6fb0"] * len(held)])
+    colors = {name: "#b3212f" if "broken" in name else color or next(palette) for name, color in colors.items()}
+    settings = {"svg.hashsalt": "day0", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 8}
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(8.4, 1.1 + 0.21 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        last = max((run[1] or 0 for row in rows for run in row["runs"]), default=0)
+        for place, row in enumerate(rows):
+            for first, end, name, _ in row["runs"]:
+                left, width = (-0.5, last + 1) if first is None else (first - 0.5, end - first + 1)
+                axes.barh(place, width, left=left, height=0.82, color=colors[name], linewidth=0)
+        axes.set_yticks(range(len(rows)), [_chart_label(_tail(row["module"])) for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xlim(-0.5, last + 0.5)
+        axes.set_xlabel("layer", color="#5b6675")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.tick_params(axis="y", length=0, labelcolor="#1c2430")
+        axes.tick_params(axis="x", colors="#5b6675")
+        for side in ("top", "right", "left", "bottom"):
+            axes.spines[side].set_visible(False)
+        handles = [Patch(color=colors[name], label=_chart_label(name)) for name in held]
+        figure.legend(handles=handles, loc="outside upper left", ncols=4, frameon=False)
+        return _svg(figure, "Precision of each kind of module by layer")
+
+
+_PLAIN, _PALETTE = "#cfd6de", ("#2f6ca8", "#e08a2c", "#2f8f6b", "#7a4f9e", "#b8a12a", "#4aa3b5")
+
+
+def _tail(module: str) -> str:
+    return module if len(module) <= 32 else f"…{module[-31:]}"
 
 
 def _drop(entry: Mapping[str, Any]) -> bool:

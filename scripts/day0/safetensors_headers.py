@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import struct
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from day0.artefacts import UnusableInput
 
@@ -41,6 +41,8 @@ BITS = {
     "F6_E2M3": 6,
     "F6_E3M2": 6,
 }
+_F32 = struct.Struct("<f")
+_SHARD = re.compile(r".+-\d+-of-\d+\.safetensors")
 _SCALAR_FORMATS = {"F32": "<f", "F64": "<d", "F16": "<e", "BF16": "<H", "F8_E4M3": "<B"}
 
 
@@ -48,8 +50,7 @@ class BrokenSafetensors(UnusableInput):
     """A safetensors file, or the index of a checkpoint, that is not what it should be; the message names the file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A tensor as its header declares it; its ``bytes`` begin at the offset ``start`` of ``file``."""
 
     dtype: str
@@ -86,33 +87,48 @@ def read_header(path: str | os.PathLike) -> dict[str, Tensor]:
     except OSError as error:
         raise BrokenSafetensors(f"{path}: cannot be read: {error}") from error
     try:
-        header = json.loads(text)
+        header = json.loads(text, parse_float=str)
     except (ValueError, RecursionError) as error:
         raise BrokenSafetensors(f"{path}: the header is no JSON: {error}") from error
     if not isinstance(header, dict):
         raise BrokenSafetensors(f"{path}: the header is {type(header).__name__}; expected an object")
     header.pop("__metadata__", None)
-    payload = size - 8 - length
-    tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in header.items()}
-    _check_spans(path, tensors, 8 + length, payload)
+    return _tensors(path, header, 8 + length, size, is_plain=b"true" not in text and b"false" not in text)
+
+
+def _tensors(path: Path, header: dict[str, Any], origin: int, size: int, is_plain: bool) -> dict[str, Tensor]:
+    """Entries of a header as tensors; forms seen before are looked up, as a large header repeats a few of them."""
+    tensors: dict[str, Tensor] = {}
+    forms: dict[tuple, tuple[tuple[int, ...], int]] = {}
+    file, make, end, is_ordered = str(path), Tensor._make, 0, True
+    for name, entry in header.items():
+        try:
+            shape, (first, last) = tuple(entry["shape"]), entry["data_offsets"]
+            known = forms.get((entry["dtype"], shape)) if is_plain else None
+            if known is None or type(first) is not int or first < 0 or last - first != known[1]:
+                known = forms[entry["dtype"], shape] = _form(path, name, entry)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BrokenSafetensors(f"{path}: tensor {name!r}: {entry!r:.200} is no valid entry: {error!r}") from error
+        is_ordered = is_ordered and first == end
+        end = last
+        tensors[name] = make((entry["dtype"], known[0], file, origin + first, known[1]))
+    if not is_ordered or origin + end != size:
+        _check_spans(path, tensors, origin, size - origin)
     return tensors
 
 
-def _tensor(path: Path, name: str, entry: Any, origin: int) -> Tensor:
-    try:
-        dtype, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        numbers = [first, last, *shape]
-        if any(type(number) is not int or number < 0 for number in numbers):
-            raise ValueError("shape and data_offsets must hold whole numbers from 0 on")
-        expected = math.prod(shape) * BITS[dtype]
-    except (KeyError, TypeError, ValueError) as error:
-        raise BrokenSafetensors(f"{path}: tensor {name!r}: {entry!r:.200} is no valid entry: {error!r}") from error
+def _form(path: Path, name: str, entry: Any) -> tuple[tuple[int, ...], int]:
+    """Shape and bytes of an entry, checked."""
+    dtype, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(shape, list) or any(type(n) is not int or n < 0 for n in (first, last, *shape)):
+        raise ValueError("shape and data_offsets must hold whole numbers from 0 on")
+    expected = math.prod(shape) * BITS[dtype]
     if (last - first) * 8 != expected:
         raise BrokenSafetensors(
             f"{path}: tensor {name!r}: {dtype} of shape {shape} takes {expected // 8} bytes; "
             f"its span has {last - first}"
         )
-    return Tensor(dtype, tuple(shape), str(path), origin + first, last - first)
+    return tuple(shape), last - first
 
 
 def _check_spans(path: Path, tensors: Mapping[str, Tensor], origin: int, payload: int) -> None:
@@ -128,35 +144,43 @@ def _check_spans(path: Path, tensors: Mapping[str, Tensor], origin: int, payload
         raise BrokenSafetensors(f"{path}: {what}")
 
 
-def read_tensors(folder: str | os.PathLike) -> dict[str, Tensor]:
+def read_tensors(folder: str | os.PathLike, alone: bool = False) -> dict[str, Tensor]:
     """Read the headers of a checkpoint: the shards that its index names, or every safetensors file where it has none.
+
+    With ``alone`` the folder must hold nothing but these: a shard that no index names is an error.
 
     Raises:
         BrokenSafetensors: no safetensors file, a broken one, or an index and shards that name different tensors.
     """
     folder = Path(folder)
     index = folder / INDEX_FILE
+    present = sorted(file.name for file in folder.glob("*.safetensors"))
     if not index.is_file():
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
+        if not present:
             raise BrokenSafetensors(f"{folder}: holds no *.safetensors; expected a Hugging Face checkpoint")
-        return _merged(files)
+        if alone and any(_SHARD.fullmatch(name) for name in present):
+            raise BrokenSafetensors(
+                f"{index}: is missing, yet the folder holds shards such as {present[0]}; export the checkpoint anew"
+            )
+        return _merged([folder / name for name in present])
     weight_map = _read_index(index)
-    files = [folder / name for name in sorted(set(weight_map.values()))]
-    tensors = _merged(files)
+    shards = sorted(set(weight_map.values()))
+    stray = [name for name in present if name not in set(shards) and alone and read_header(folder / name)]
+    if stray:
+        raise BrokenSafetensors(f"{index}: does not name {', '.join(stray)}; a file of another export? remove it")
+    tensors = _merged([folder / name for name in shards])
+    paths = {name: str(folder / name) for name in shards}
     misplaced = [
-        name for name, shard in weight_map.items() if name not in tensors or Path(tensors[name].file).name != shard
+        name for name, shard in weight_map.items() if (held := tensors.get(name)) is None or held.file != paths[shard]
     ]
     if misplaced:
-        name = misplaced[0]
+        first = {weight_map[name]: name for name in reversed(misplaced)}
+        shown = ", ".join(f"{name!r} in {shard}" for shard, name in list(first.items())[:10])
+        raise BrokenSafetensors(f"{index}: {len(misplaced)} tensors are not where it says, first {shown}")
+    if len(tensors) != len(weight_map):
+        name = min(tensors.keys() - weight_map.keys())
         raise BrokenSafetensors(
-            f"{index}: {len(misplaced)} tensors are not where it says, first {name!r} in {weight_map[name]}"
-        )
-    unlisted = tensors.keys() - weight_map.keys()
-    if unlisted:
-        name = min(unlisted)
-        raise BrokenSafetensors(
-            f"{index}: {len(unlisted)} tensors are not in it, first {name!r} of {tensors[name].file}"
+            f"{index}: {len(tensors) - len(weight_map)} tensors are not in it, first {name!r} of {tensors[name].file}"
         )
     return tensors
 
@@ -176,13 +200,23 @@ def _read_index(index: Path) -> dict[str, str]:
 
 def _merged(files: Iterable[Path]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
+    broken, twice = [], []
     for file in files:
-        header = read_header(file)
-        twice = tensors.keys() & header.keys()
-        if twice:
-            name = min(twice)
-            raise BrokenSafetensors(f"{file}: tensor {name!r} is also in {tensors[name].file}")
+        try:
+            header = read_header(file)
+        except BrokenSafetensors as error:
+            broken.append(str(error))
+            continue
+        expected = len(tensors) + len(header)
+        places = {name: tensors[name].file for name in header if name in tensors}
         tensors |= header
+        if len(tensors) != expected:
+            name = min(places)
+            twice.append(f"{file}: tensor {name!r} is also in {places[name]}")
+    if broken or twice:
+        shown = [*broken, *twice]
+        more = f"; and {len(shown) - 10} more files" if len(shown) > 10 else ""
+        raise BrokenSafetensors("; ".join(shown[:10]) + more)
     return tensors
 
 
@@ -197,22 +231,42 @@ def read_scalars(tensors: Mapping[str, Tensor]) -> dict[str, float]:
     Raises:
         BrokenSafetensors: a file went away or became shorter since its header was read.
     """
-    chosen: dict[str, list[tuple[int, str, Tensor]]] = {}
-    for name, tensor in tensors.items():
-        if tensor.elements == 1 and tensor.dtype in _SCALAR_FORMATS:
-            chosen.setdefault(tensor.file, []).append((tensor.start, name, tensor))
-    values = {}
+    chosen: dict[str, list[tuple[int, int, str, str]]] = {}
+    for name, (dtype, shape, file, start, size) in tensors.items():
+        if dtype in _SCALAR_FORMATS and math.prod(shape) == 1:
+            chosen.setdefault(file, []).append((start, size, name, dtype))
+    values: dict[str, float] = {}
     for file, entries in chosen.items():
+        entries.sort()
         try:
             handle = os.open(file, os.O_RDONLY)
             try:
-                for start, name, tensor in sorted(entries, key=lambda entry: entry[0]):
-                    values[name] = _scalar(tensor.dtype, os.pread(handle, tensor.bytes, start))
+                for run in _runs(entries):
+                    origin, last = run[0][0], run[-1]
+                    block = os.pread(handle, last[0] + last[1] - origin, origin)
+                    for start, size, name, dtype in run:
+                        if dtype == "F32":
+                            (values[name],) = _F32.unpack_from(block, start - origin)
+                        else:
+                            values[name] = _scalar(dtype, block[start - origin : start - origin + size])
             finally:
                 os.close(handle)
         except (OSError, struct.error) as error:
             raise BrokenSafetensors(f"{file}: cannot be read: {error}") from error
     return values
+
+
+def _runs(entries: list[tuple[int, int, str, str]]) -> Iterator[list[tuple[int, int, str, str]]]:
+    """Neighbours that one read takes together: no more than a page apart, no longer than 1 MiB."""
+    first = 0
+    for place in range(1, len(entries) + 1):
+        if (
+            place == len(entries)
+            or entries[place][0] - entries[place - 1][0] > 4096
+            or entries[place][0] - entries[first][0] > 1 << 20
+        ):
+            yield entries[first:place]
+            first = place
 
 
 def _scalar(dtype: str, raw: bytes) -> float:

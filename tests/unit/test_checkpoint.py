@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from day0.artefacts import UnusableInput, write_json
 from day0.checkpoint import (
+    assess_checkpoint,
     compare_configs,
     effective_chat_template,
     evaluate_checkpoint,
@@ -45,7 +46,7 @@ CONFIG = {
 }
 FP8_PATTERNS = [
     {"quantizer_name": "*", "enable": False},
-    {"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": [4, 3]}},
+    {"quantizer_name": "*weight_quantizer", "enable": True},
     {"quantizer_name": "*lm_head*", "enable": False},
 ]
 
@@ -105,7 +106,10 @@ def as_mxfp8(name):
 
 
 def as_blocks(name):
-    return {f"{name}.weight": ("F8_E4M3", (HIDDEN, HIDDEN), None), f"{name}.weight_scale": ("F32", (1, 1, 2, 1), None)}
+    return {
+        f"{name}.weight": ("F8_E4M3", (HIDDEN, HIDDEN), None),
+        f"{name}.weight_scale": ("F32", (1, 1, 1, 1), struct.pack("<f", 0.5)),
+    }
 
 
 FORMATS = {
@@ -177,7 +181,7 @@ def test_mixed_precision_is_held_against_each_layer(export):
     layers[LINEARS[0]]["quant_algo"] = "NVFP4"
     assessment = export.assess()
     assert assessment["offenders"] == [LINEARS[0]]
-    assert "declared NVFP4 yet hold FP8" in assessment["detail"]
+    assert "declared NVFP4 yet hold F8_E4M3" in assessment["detail"]
 
 
 def drop(*names):
@@ -237,11 +241,11 @@ def write_to(name, text):
 
 FIRST = LINEARS[0]
 BROKEN = {
-    "weight scale missing": (drop(f"{FIRST}.weight_scale"), "coverage", FIRST),
-    "input scale missing": (drop(f"{FIRST}.input_scale"), "coverage", FIRST),
-    "declared quantized yet plain": (plain(FIRST), "coverage", FIRST),
-    "declared excluded yet quantized": (exclude_a_layer, "coverage", LINEARS[-1]),
-    "plain yet scaled": (put(lm_head__weight_scale=scalar(1.0)), "coverage", "lm_head"),
+    "weight scale missing": (drop(f"{FIRST}.weight_scale"), "format", FIRST),
+    "input scale missing": (drop(f"{FIRST}.input_scale"), "format", FIRST),
+    "declared quantized yet plain": (plain(FIRST), "format", FIRST),
+    "declared excluded yet quantized": (exclude_a_layer, "format", LINEARS[-1]),
+    "plain yet scaled": (put(lm_head__weight_scale=scalar(1.0)), "format", "lm_head"),
     "zero scale": (put(**{f"{FIRST}.input_scale": scalar(0.0)}), "scales", f"{FIRST}.input_scale"),
     "negative scale": (put(**{f"{FIRST}.weight_scale": scalar(-1.0)}), "scales", f"{FIRST}.weight_scale"),
     "infinite scale": (put(**{f"{FIRST}.weight_scale": scalar(math.inf)}), "scales", f"{FIRST}.weight_scale"),
@@ -558,3 +562,25 @@ def test_the_command_line_exits_by_the_verdict(export, tmp_path):
     write_json(tmp_path / "summary.json", GIVEN)
     assert run_gate("--summary", tmp_path / "summary.json").returncode == 0
     assert run_gate("--checkpoint", tmp_path / "none", "--source", export.source).returncode == 2
+
+
+def test_the_layer_map_joins_layers_that_hold_the_same(export):
+    plain(LINEARS[0])(export)
+    rows = {row["module"]: row for row in export.assess()["layer_map"]}
+    assert rows["model.layers.*.mlp.up_proj"]["runs"] == [[0, LAYERS - 1, "FP8", LAYERS]]
+    assert [run[:2] for run in rows["model.layers.*.self_attn.q_proj"]["runs"]] == [[0, 0], [1, 1]]
+    assert rows["lm_head"]["runs"] == [[None, None, "BF16", 1]]
+
+
+@settings(deadline=None, max_examples=50)
+@given(JSON_VALUES, JSON_VALUES)
+def test_any_json_in_config_and_declaration_is_a_verdict_or_a_clear_error(tmp_path_factory, config, declared):
+    one = Export(tmp_path_factory.mktemp("any"))
+    save(one.output / "model.safetensors", source_tensors())
+    (one.output / "config.json").write_text(json.dumps(config))
+    (one.output / "hf_quant_config.json").write_text(json.dumps(declared))
+    (one.output / "model.safetensors.index.json").write_text(json.dumps(declared))
+    try:
+        assert assess_checkpoint(one.output, one.source, one.record)["pass"] is False
+    except UnusableInput as error:
+        assert str(error)

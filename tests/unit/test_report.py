@@ -16,7 +16,7 @@ import pytest
 import gate_compare
 import report
 from day0.artefacts import digest_of_file, read_json, run_cli, write_json, write_text, write_yaml
-from day0.report import benchmark_row, drop_chart, page_content
+from day0.report import benchmark_row, drop_chart, layer_map_chart, page_content
 from day0.triage import DECISIONS, decide
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -293,3 +293,12 @@ def test_chart_takes_any_task_name():
 def test_benchmark_row_takes_the_last():
     assert benchmark_row("s\tmax_rss\n1.5\t10\n2.5\t20\n") == {"s": "2.5", "max_rss": "20"}
     assert benchmark_row("s\tmax_rss\n") == {} == benchmark_row("")
+
+
+def test_the_layer_map_is_the_same_bytes_for_the_same_data():
+    rows = [
+        {"module": "model.layers.*.mlp.up_proj", "family": "MLP", "runs": [[0, 3, "NVFP4", 4], [4, 4, "BF16", 1]]},
+        {"module": "lm_head", "family": "lm_head", "runs": [[None, None, "FP8, broken", 1]]},
+    ]
+    assert layer_map_chart(rows) == layer_map_chart(rows)
+    assert layer_map_chart(rows).count("<svg") == 1

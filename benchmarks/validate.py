@@ -1,0 +1,260 @@
+"""Speed of the checkpoint gate on synthetic checkpoints: seconds, peak memory and bytes read, by sparse files.
+
+The models have the tensors of an 8 B and a 405 B dense Llama and of a 671 B mixture of experts (60 layers of 512
+experts, 160 shards), quantized to NVFP4; only headers and scalar scales are written, the weights are holes. Each is
+judged in a process of its own. ``--python`` names an interpreter that has safetensors and numpy: with it the 8 B one is
+compared with loading every tensor, as a ratio. ``--deep`` is compared with ``cat`` of a file of real bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+ITEM = {"BF16": 2, "U8": 1, "F8_E4M3": 1, "F32": 4}
+SIZES = {
+    "8b": {"layers": 32, "hidden": 4096, "inner": 14336, "kv": 1024, "vocabulary": 128256, "shards": 4},
+    "405b": {"layers": 126, "hidden": 16384, "inner": 53248, "kv": 1024, "vocabulary": 128256, "shards": 86},
+    "671b": {"layers": 61, "hidden": 7168, "inner": 18432, "kv": 1024, "vocabulary": 129280, "shards": 160}
+    | {"dense": 1, "experts": 512, "expert_inner": 1024},
+}
+Entry = tuple[str, str, list[int]]
+
+
+def linears(size: dict) -> Iterator[tuple[str, int, int]]:
+    """Name, out-features and in-features of every linear layer that the recipe quantizes."""
+    hidden = size["hidden"]
+    for layer in range(size["layers"]):
+        place = f"model.layers.{layer}"
+        for leaf, out in (("q", hidden), ("k", size["kv"]), ("v", size["kv"]), ("o", hidden)):
+            yield f"{place}.self_attn.{leaf}_proj", out, hidden
+        if layer < size.get("dense", size["layers"]):
+            blocks = [(f"{place}.mlp", size["inner"])]
+        else:
+            blocks = [(f"{place}.mlp.experts.{e}", size["expert_inner"]) for e in range(size["experts"])]
+            blocks.append((f"{place}.mlp.shared_experts", size["expert_inner"]))
+        for block, inner in blocks:
+            yield f"{block}.gate_proj", inner, hidden
+            yield f"{block}.up_proj", inner, hidden
+            yield f"{block}.down_proj", hidden, inner
+
+
+def plain(size: dict) -> Iterator[Entry]:
+    hidden = size["hidden"]
+    yield "model.embed_tokens.weight", "BF16", [size["vocabulary"], hidden]
+    yield "lm_head.weight", "BF16", [size["vocabulary"], hidden]
+    yield "model.norm.weight", "BF16", [hidden]
+    for layer in range(size["layers"]):
+        for leaf in ("input_layernorm", "post_attention_layernorm"):
+            yield f"model.layers.{layer}.{leaf}.weight", "BF16", [hidden]
+        if layer >= size.get("dense", size["layers"]):
+            yield f"model.layers.{layer}.mlp.gate.weight", "BF16", [size["experts"], hidden]
+
+
+def quantized(size: dict) -> Iterator[list[Entry]]:
+    for name, out, inputs in linears(size):
+        yield [
+            (f"{name}.weight", "U8", [out, inputs // 2]),
+            (f"{name}.weight_scale", "F8_E4M3", [out, inputs // 16]),
+            (f"{name}.weight_scale_2", "F32", []),
+            (f"{name}.input_scale", "F32", []),
+        ]
+
+
+def write_shards(folder: Path, groups: list[list[Entry]], count: int) -> None:
+    """Write shards of about equally many tensors, scalars of value 1 scattered between holes in the order of names."""
+    weight_map, per_shard = {}, -(-len(groups) // count)
+    for number in range(count):
+        file = f"model-{number + 1:05}-of-{count:05}.safetensors"
+        header, scalars, end = {}, [], 0
+        for name, dtype, shape in (entry for group in groups[number * per_shard :][:per_shard] for entry in group):
+            bytes_ = ITEM[dtype]
+            for extent in shape:
+                bytes_ *= extent
+            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + bytes_]}
+            if not shape:
+                scalars.append(end)
+            end += bytes_
+            weight_map[name] = file
+        text = json.dumps(header, separators=(",", ":")).encode()
+        with open(folder / file, "wb") as stream:
+            stream.write(len(text).to_bytes(8, "little") + text)
+            for place in scalars:
+                stream.seek(8 + len(text) + place)
+                stream.write(b"\x00\x00\x80\x3f")
+            stream.truncate(8 + len(text) + end)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+def make(folder: Path, size: dict) -> None:
+    config = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": size["layers"], "tie_word_embeddings": False}
+    routers = [f"model.layers.{n}.mlp.gate" for n in range(size.get("dense", size["layers"]), size["layers"])]
+    excluded = ["lm_head", "model.embed_tokens", *routers]
+    declared = {"quant_algo": "NVFP4", "group_size": 16, "exclude_modules": excluded, "kv_cache_quant_algo": None}
+    others = [[entry] for entry in plain(size)]
+    for side in ("source", "checkpoint"):
+        (folder / side).mkdir(parents=True)
+        is_source = side == "source"
+        groups = [[(f"{n}.weight", "BF16", [out, i])] for n, out, i in linears(size)] if is_source else quantized(size)
+        write_shards(folder / side, [*others, *groups], size["shards"])
+        inner = {} if is_source else {"quantization_config": {"quant_algo": "NVFP4", "ignore": excluded}}
+        (folder / side / "config.json").write_text(json.dumps(config | inner))
+    (folder / "checkpoint" / "hf_quant_config.json").write_text(json.dumps({"quantization": declared}))
+    cfg = {"num_bits": [2, 1], "block_sizes": {"-1": 16, "type": "dynamic", "scale_bits": [4, 3]}}
+    patterns = [
+        {"quantizer_name": "*", "enable": False},
+        {"quantizer_name": "*weight_quantizer", "cfg": cfg},
+        *({"quantizer_name": name, "enable": False} for name in ("*lm_head*", "*mlp.gate.*", "*router*", "*embed*")),
+    ]
+    record = {"status": "done", "recipe": {"name": "nvfp4", "quant_cfg": {"quantize": {"quant_cfg": patterns}}}}
+    (folder / "record.json").write_text(json.dumps(record))
+
+
+def judge(folder: Path, deep: bool) -> None:
+    """Run in a process of its own: judge, and print what it took."""
+    start = time.perf_counter()
+    from day0.checkpoint import assess_checkpoint
+
+    record = json.loads((folder / "record.json").read_text())
+    assessment = assess_checkpoint(folder / "checkpoint", folder / "source", record, deep=deep, engine="vllm")
+    seconds = time.perf_counter() - start
+    counters = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    figures = {
+        "seconds": round(seconds, 3),
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "bytes_read": int(counters["rchar"]),
+        "layers": assessment["layer_precision_counts"],
+        "pass": assessment["pass"],
+        "detail": assessment["detail"][:300],
+        "validation_bytes": len(json.dumps(assessment)),
+    }
+    print(json.dumps(figures))
+
+
+def run_judge(folder: Path, deep: bool = False) -> dict:
+    command = [sys.executable, __file__, "--judge", str(folder), *(["--deep"] if deep else [])]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+
+
+LOAD = """
+import sys, time, glob
+start = time.perf_counter()
+from safetensors import safe_open
+count = 0
+for file in sorted(glob.glob(sys.argv[1] + "/*.safetensors")):
+    with safe_open(file, framework="pt") as handle:
+        for name in handle.keys():
+            count += handle.get_tensor(name).clone().numel()
+print(time.perf_counter() - start)
+"""
+
+
+def make_deep(folder: Path, gigabytes: float) -> int:
+    """An FP8 checkpoint of real bytes, one tensor of 64 MiB after another."""
+    count, rows = int(gigabytes * 16), 8192
+    names = [f"model.layers.{n}.mlp.up_proj" for n in range(count)]
+    payload = bytes(range(1, 127)) * (rows * rows // 126) + b"\x01" * (rows * rows % 126)
+    config = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": count, "tie_word_embeddings": False}
+    for side in ("source", "checkpoint"):
+        (folder / side).mkdir(parents=True)
+        header, end = {}, 0
+        for name in names:
+            forms = [("weight", "BF16", [rows, rows])]
+            if side == "checkpoint":
+                forms = [("input_scale", "F32", []), ("weight_scale", "F32", []), ("weight", "F8_E4M3", [rows, rows])]
+            for leaf, dtype, shape in forms:
+                size = ITEM[dtype] * (rows * rows if shape else 1)
+                header[f"{name}.{leaf}"] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
+                end += size
+        text = json.dumps(header).encode()
+        with open(folder / side / "model.safetensors", "wb") as stream:
+            stream.write(len(text).to_bytes(8, "little") + text)
+            if side == "source":
+                stream.truncate(8 + len(text) + end)
+            else:
+                for _ in names:
+                    stream.write(b"\x00\x00\x80\x3f" * 2)
+                    stream.write(payload)
+        declared = {"quant_algo": "FP8", "exclude_modules": []}
+        inner = {"quantization_config": {"quant_algo": "FP8", "ignore": []}} if side == "checkpoint" else {}
+        (folder / side / "config.json").write_text(json.dumps(config | inner))
+    (folder / "checkpoint" / "hf_quant_config.json").write_text(json.dumps({"quantization": declared}))
+    (folder / "record.json").write_text(json.dumps({"status": "done", "recipe": {"name": "fp8"}}))
+    return (folder / "checkpoint" / "model.safetensors").stat().st_size
+
+
+def drop_from_cache(file: str) -> None:
+    """Have the next read come from the disk."""
+    handle = os.open(file, os.O_RDONLY)
+    os.fsync(handle)
+    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(handle)
+
+
+def compare_deep(folder: Path, gigabytes: float, rounds: int) -> None:
+    size = make_deep(folder, gigabytes)
+    file = str(folder / "checkpoint" / "model.safetensors")
+    ratios = []
+    for _ in range(rounds):
+        drop_from_cache(file)
+        start = time.perf_counter()
+        subprocess.run(f"cat {file!r} > /dev/null", shell=True, check=True)
+        plain_cat = time.perf_counter() - start
+        flat = run_judge(folder)
+        drop_from_cache(file)
+        deep = run_judge(folder, deep=True)
+        ratios.append(plain_cat / max(deep["seconds"] - flat["seconds"], 1e-9))
+        print(
+            f"deep: {size / 1e9:.2f} GB, cat from disk {plain_cat:.2f} s, --deep "
+            f"{deep['seconds']:.2f} s of which {deep['seconds'] - flat['seconds']:.2f} s reading: "
+            f"{ratios[-1]:.0%} of cat; peak {deep['peak_bytes'] / 2**20:.0f} MiB, pass {deep['pass']}"
+        )
+    print(f"deep: median {sorted(ratios)[len(ratios) // 2]:.0%} of cat's speed")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="*", choices=list(SIZES), default=list(SIZES))
+    parser.add_argument("--python", help="interpreter with safetensors and torch, for the comparison on the 8 B model")
+    parser.add_argument("--deep", action="store_true", help="compare --deep with cat, too")
+    parser.add_argument("--gigabytes", type=float, default=2, help="bytes of the comparison with cat")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where to make the checkpoints; must keep sparse files sparse")
+    parser.add_argument("--judge", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.judge:
+        judge(arguments.judge, arguments.deep)
+        return
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        for size in arguments.sizes:
+            folder = Path(name) / size
+            make(folder, SIZES[size])
+            best = min((run_judge(folder) for _ in range(arguments.rounds)), key=lambda figures: figures["seconds"])
+            print(
+                f"{size}: {best['seconds']:.2f} s, peak {best['peak_bytes'] / 2**20:.0f} MiB, "
+                f"{best['bytes_read'] / 1e6:.1f} MB read, layers {best['layers']}, pass {best['pass']}, "
+                f"validation.json {best['validation_bytes'] / 1e3:.0f} kB" + ("" if best["pass"] else best["detail"]),
+                flush=True,
+            )
+            if size == "8b" and arguments.python:
+                command = [arguments.python, "-c", LOAD, str(folder / "checkpoint")]
+                seconds = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+                print(f"8b: loading every tensor {seconds:.2f} s, {seconds / best['seconds']:.0f} times as long")
+            shutil.rmtree(folder)
+        if arguments.deep:
+            compare_deep(Path(name) / "deep", arguments.gigabytes, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

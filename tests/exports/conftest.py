@@ -1,0 +1,49 @@
+"""The exports, made once a session with the quantize environment."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Exports:
+    """The folder of the exports and what became of each combination."""
+
+    folder: Path
+    made: dict
+
+    def checkpoint(self, name):
+        return self.folder / name / "checkpoint"
+
+    def record(self, name):
+        return self.folder / name / "quantization.json"
+
+    def source(self, name):
+        return self.folder / "sources" / self.made[name]["source"]
+
+
+def _quiet(*command):
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        list(map(str, command)), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory):
+    """All exports; DAY0_EXPORTS names a folder of them that was made before, while one works on the gate."""
+    made_before = os.environ.get("DAY0_EXPORTS")
+    folder = Path(made_before) if made_before else tmp_path_factory.mktemp("exports") / "all"
+    if not made_before:
+        _quiet(Path(sys.executable).parent / "snakemake", "--quiet", "all", "--", ".envs/quantize.cpu.json")
+        _quiet(ROOT / ".envs" / "quantize.cpu" / "bin" / "python", Path(__file__).parent / "make_exports.py", folder)
+    made = json.loads((folder / "exports.json").read_text())
+    return Exports(folder, {entry["name"]: entry for entry in made})

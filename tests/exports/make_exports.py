@@ -25,10 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ["HF_HUB_OFFLINE"] = "1"
-
 ROOT = Path(__file__).parents[2]
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeio" for c in "bdfgklm"][:200]
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<|user|>", "<|assistant|>"]
@@ -491,6 +487,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="exports whose name holds this")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT / "scripts"))
+    # Here and not at the top: the tests import this module, and what they start would inherit it.
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
 
     import torch
     import transformers

@@ -35,7 +35,8 @@ def folder(tmp_path):
 
 def describe(model, output, **environment):
     command = [sys.executable, str(SCRIPT), "--model", json.dumps(model), "--output", str(output)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return subprocess.run(command, capture_output=True, text=True, env={**inherited, **environment})
 
 
 def test_a_folder_is_described_with_digests_and_precisions(folder):

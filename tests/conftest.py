@@ -1,0 +1,7 @@
+"""Settings of all tests."""
+
+from hypothesis import HealthCheck, settings
+
+# A test's time says how loaded the machine is; performance is measured in benchmarks/.
+settings.register_profile("day0", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("day0")

@@ -61,6 +61,12 @@ def test_nothing_runs_again_and_quickly_so(workspace):
     assert "ACCEPT" in output
 
 
+def test_the_catalogue_of_recipes_is_that_of_the_locked_modelopt(workspace):
+    command = [".envs/quantize.cpu/bin/python", "scripts/make_recipe_catalogue.py", "--check"]
+    done = subprocess.run(command, cwd=workspace.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_nvfp4_is_a_regression_on_addition(workspace):
     status, output, (verdict,) = decide(workspace, "regression", "nvfp4")
     assert status == 1 and (verdict["decision"], verdict["failure_class"]) == ("REGRESSION", None), output

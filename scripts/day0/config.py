@@ -212,8 +212,12 @@ class Plan:
         return next(r.recipe for r in self.releases if r.model == model and r.recipe.path_name == candidate)
 
     def serving(self, model: str, candidate: str) -> dict[str, Any]:
-        """Serving settings of a candidate or of the baseline: the recipe's above the model's above the defaults."""
-        settings = self.config.models[model].serving.model_dump(mode="json")
+        """Serving settings of a candidate or of the baseline: the recipe's above the model's above the defaults.
+
+        Whether the model's own code may run is the model's to say, for its candidates too.
+        """
+        source = self.config.models[model]
+        settings = source.serving.model_dump(mode="json") | {"trust_remote_code": source.trust_remote_code}
         if candidate != BASELINE:
             settings |= self.recipe(model, candidate).definition.get("serving") or {}
         return settings

@@ -141,6 +141,13 @@ def test_recipe_settings_stand_above_the_models_and_the_defaults():
     assert (calibration["samples"], calibration["sequence_length"]) == (7, 32)
 
 
+def test_code_that_a_model_is_trusted_with_is_trusted_in_its_candidates_too():
+    for trusted in (False, True):
+        made = plan(changed(models={"tiny-llama": {"path": "results/demo/model", "trust_remote_code": trusted}}))
+        served = [made.serving("tiny-llama", candidate)["trust_remote_code"] for candidate in ("baseline", "fp8")]
+        assert served == [trusted, trusted]
+
+
 def test_local_data_must_exist():
     (line,) = mistakes(changed(quantization={"calibration": {"dataset": "data/none.jsonl"}}))
     assert "found no calibration data data/none.jsonl" in line

@@ -6,14 +6,12 @@ The evidence is a JSON object of names and paths, in the graph's order; see day0
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from day0.artefacts import UnusableInput, digest_of_file, read_json, run_cli, write_json
+from day0.artefacts import digest_of_file, json_argument, read_json, run_cli, write_json
 from day0.verdict import Evidence, make_verdict
 
 
@@ -36,11 +34,8 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="verdict.json to write")
     arguments = parser.parse_args()
 
-    try:
-        release: dict[str, Any] = json.loads(arguments.release)
-        paths: dict[str, str] = json.loads(arguments.evidence)
-    except ValueError as error:
-        raise UnusableInput(f"--release and --evidence: expected JSON objects: {error}") from error
+    release = json_argument("--release", arguments.release)
+    paths = json_argument("--evidence", arguments.evidence)
     evidence = {name: Evidence(path, digest_of_file(path), read_json(path)) for name, path in paths.items()}
     verdict = make_verdict(release, evidence)
     verdict |= {

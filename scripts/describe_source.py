@@ -7,11 +7,9 @@ resumes an interrupted download, fetches nothing that is complete already, and h
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
-from day0.artefacts import UnusableInput, run_cli, write_json
+from day0.artefacts import UnusableInput, json_argument, run_cli, write_json
 from day0.config import check_model_folder
 from day0.source import describe_source
 
@@ -53,10 +51,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="source.json to write")
     arguments = parser.parse_args()
 
-    try:
-        model: dict[str, Any] = json.loads(arguments.model)
-    except ValueError as error:
-        raise UnusableInput(f"--model: expected a JSON object, found {arguments.model!r}: {error}") from error
+    model = json_argument("--model", arguments.model)
     trust_remote_code = bool(model.get("trust_remote_code"))
     if model.get("hub"):
         location = {"hub": model["hub"], "revision": model["revision"]}

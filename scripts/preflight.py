@@ -6,11 +6,9 @@ Writes an assessment; whether the graph goes on is for the gate that reads it.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
-from day0.artefacts import UnusableInput, run_cli, write_json
+from day0.artefacts import json_argument, run_cli, write_json
 from day0.preflight import assess_setup, check_environment, check_model, check_recipe, check_suite
 
 PACKAGES = {
@@ -29,10 +27,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="preflight.json to write")
     arguments = parser.parse_args()
 
-    try:
-        request: dict[str, Any] = json.loads(arguments.request)
-    except ValueError as error:
-        raise UnusableInput(f"--request: expected a JSON object, found {arguments.request!r}: {error}") from error
+    request = json_argument("--request", arguments.request)
     if "recipe" in request:
         checks = check_recipe(request)
     elif "suite" in request:

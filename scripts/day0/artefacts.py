@@ -83,6 +83,21 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
     return _read_mapping(path, lambda text: yaml.load(text, Loader=_yaml_loader()), "a YAML mapping")
 
 
+def json_argument(option: str, text: str) -> dict[str, Any]:
+    """Parse a JSON object given on the command line.
+
+    Raises:
+        UnusableInput: it is no JSON or no object.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnusableInput(f"{option}: expected a JSON object, found {text!r}: {error}") from error
+    if not isinstance(content, dict):
+        raise UnusableInput(f"{option}: expected a JSON object, found {text!r}")
+    return content
+
+
 def _yaml_loader() -> type:
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

@@ -262,7 +262,6 @@ class Server:
         self.log = log
         self.key = environment["VLLM_API_KEY"]
         self.port: int | None = None
-        self._children = children
         log.write_bytes(b"")
         with log.open("ab") as stream:
             self.process = children.start(
@@ -323,9 +322,6 @@ class Server:
         """Note in the log that all tasks are done: what the server says while it is stopped is no finding."""
         with self.log.open("a", encoding="utf-8") as stream:
             stream.write(f"\n{END_LINE}\n")
-
-    def stop(self) -> None:
-        self._children.stop(self.process)
 
     def _listening_port(self) -> int | None:
         # The API server binds before it starts the engine, and only it (not the engine) runs under this process id.

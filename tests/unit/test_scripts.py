@@ -38,10 +38,12 @@ def test_an_unknown_option_is_unusable_input(script):
         ("gate_run.py", ["--run", "none"]),
         ("gate_compare.py", ["--baseline", "none", "--candidate", "none"]),
         ("decide.py", ["--release", "{", "--evidence", "{}", "--output", "none.json"]),
+        ("decide.py", ["--release", "{}", "--evidence", "[]", "--output", "none.json"]),
         ("report.py", ["--verdict", "none.json", "--output", "none.html"]),
         ("summarize.py", ["none.json"]),
         ("describe_source.py", ["--model", "{", "--output", "none.json"]),
         ("preflight.py", ["--request", "{", "--output", "none.json"]),
+        ("preflight.py", ["--request", "1", "--output", "none.json"]),
         ("quantize.py", ["--source", "none", "--recipe", "fp8", "--output", "none", "--record", "none.json"]),
     ],
 )

@@ -60,7 +60,7 @@ rule report:
 rule environments:
     """Target: build the environments of all stages."""
     input:
-        [get_environment(stage) for stage in ("quantize", "serve", "lm-eval")],
+        [get_environment(stage) for stage in ("quantize", "serve", *(h.environment for h in HARNESSES.values()))],
 
 
 include: "rules/environments.smk"

@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
 from day0.artefacts import UnusableInput, digest_of, read_json, write_json
 from day0.config import BASELINE, Calibration, make_plan
+from day0.harness import HARNESSES, harnesses_of
 from day0.sources import get_sources
 from day0.verdict import make_crash_verdict
 from summarize import format_decisions
@@ -51,8 +52,8 @@ wildcard_constraints:
 
 
 def get_environment_name(stage):
-    """Environment of a stage; the harness's is one for both variants."""
-    return stage if stage == "lm-eval" else f"{stage}.{VARIANT}"
+    """Environment of a stage; a harness's is one for both variants."""
+    return stage if stage in {harness.environment for harness in HARNESSES.values()} else f"{stage}.{VARIANT}"
 
 
 def get_environment(stage):
@@ -68,6 +69,21 @@ def get_python(stage):
 def get_script(name, *others):
     """A script and the modules it imports, for a rule's input: a change redoes the stages that use it."""
     return sorted({source for script in (name, *others) for source in get_sources(Path("scripts") / script)})
+
+
+def get_harnesses(suite):
+    """Names of the harnesses that a suite's tasks need."""
+    return harnesses_of(task.model_dump() for task in PLAN.suites[suite].tasks.values())
+
+
+def get_harness_environments(suite):
+    """Markers of the environments of a suite's harnesses."""
+    return [get_environment(HARNESSES[name].environment) for name in get_harnesses(suite)]
+
+
+def get_evaluation_scripts(wildcards):
+    """The evaluate stage's scripts: its own and its suite's harnesses'."""
+    return get_script("evaluate.py", *(HARNESSES[name].script for name in get_harnesses(wildcards.suite)))
 
 
 def get_plugin_files():
@@ -146,10 +162,10 @@ def get_preflight_input(wildcards):
     if not rest:
         return {"files": get_model_files(model), "environments": []}
     if rest[0] == BASELINE:
-        stages, files = ("serve", "lm-eval"), PLAN.suites[rest[1]].data_files
-    else:
-        stages, files = ("quantize",), get_calibration_files(model, rest[0])
-    return {"files": files, "environments": [get_environment(stage) for stage in stages]}
+        files = PLAN.suites[rest[1]].data_files
+        return {"files": files, "environments": [get_environment("serve"), *get_harness_environments(rest[1])]}
+    files = get_calibration_files(model, rest[0])
+    return {"files": files, "environments": [get_environment("quantize")]}
 
 
 def get_recipe_file(wildcards):

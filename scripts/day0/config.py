@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from day0.artefacts import UnusableInput, digest_of, read_json, read_yaml
+from day0.harness import HARNESSES
 from day0.recipes import Calibration, Recipe, ResolvedRecipe, resolve_recipe
 
 BASELINE = "baseline"
@@ -37,6 +38,15 @@ def _safe_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_safe_name)]
+
+
+def _known_harness(name: str) -> str:
+    if name not in HARNESSES:
+        raise ValueError(f"unknown harness; there are {', '.join(HARNESSES)}{_nearest(name, HARNESSES)}")
+    return name
+
+
+HarnessName = Annotated[str, AfterValidator(_known_harness)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
 PositiveInteger = Annotated[int, Field(gt=0, strict=True)]
 
@@ -105,6 +115,7 @@ class Scale(Strict):
 class Task(Strict):
     """One task of a suite."""
 
+    harness: HarnessName = Field("lm-eval", description=f"one of {', '.join(HARNESSES)}")
     task: str = Field(description="the harness's name of the task")
     metric: str = Field(description="the canonical score: lm-eval's key, 'metric,filter'")
     scale: Scale = Scale()

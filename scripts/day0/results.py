@@ -139,7 +139,7 @@ def fingerprint_of(
         "limit": task.get("limit"),
         "num_fewshot": task.get("num_fewshot"),
         "context_length": suite.get("context_length"),
-        "harness": f"lm-eval {outcome.get('harness_version')}",
+        "harness": f"{task.get('harness', 'lm-eval')} {outcome.get('harness_version')}",
         "engine": engine,
     }
 

@@ -48,6 +48,7 @@ wildcard_constraints:
     recipe=f"(?!{BASELINE}/)[A-Za-z0-9][A-Za-z0-9._-]*",
     release=f"(?!{BASELINE}/)[A-Za-z0-9][A-Za-z0-9._-]*",
     suite="[A-Za-z0-9][A-Za-z0-9._-]*",
+    shard="[A-Za-z0-9][A-Za-z0-9._-]*",
     environment="[a-z-]+([.](cpu|cuda))?",
 
 
@@ -213,6 +214,34 @@ def get_evaluation_gates(wildcards):
         if not PLAN.config.parallel_evaluation:
             gates.append(f"results/{model}/{BASELINE}/{suite}/run.ok")
     return gates
+
+
+def get_baseline_results(wildcards):
+    """The baseline's results, which a candidate's canary is held against; none where both are evaluated side by side."""
+    if wildcards.candidate == BASELINE or PLAN.config.parallel_evaluation:
+        return []
+    return f"results/{wildcards.model}/{BASELINE}/{wildcards.suite}/results.yml"
+
+
+def get_evaluation_folder(wildcards):
+    """Folder of a run, or of one of its shards."""
+    folder = f"results/{wildcards.model}/{wildcards.candidate}/{wildcards.suite}"
+    return f"{folder}/shards/{wildcards.shard}" if "shard" in wildcards.keys() else folder
+
+
+def get_evaluation_options(wildcards, input):
+    """What a run is told beside its checkpoint and suite: the baseline's results, and its share of the documents."""
+    options = ["--baseline-results", str(input.baseline)] if input.baseline else []
+    return options + (["--shard", wildcards.shard] if "shard" in wildcards.keys() else [])
+
+
+def get_shards(wildcards):
+    """The parts of a run: one per task, or as many as configured, each with every n-th document."""
+    count = PLAN.config.shards
+    tasks = PLAN.suites[wildcards.suite].tasks
+    shards = list(tasks) if count == "per-task" else [f"{number}-of-{count}" for number in range(1, count + 1)]
+    folder = f"results/{wildcards.model}/{wildcards.candidate}/{wildcards.suite}/shards"
+    return [f"{folder}/{shard}/part.json" for shard in shards]
 
 
 def get_release(wildcards):

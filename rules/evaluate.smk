@@ -2,6 +2,7 @@ rule evaluate_run:
     """Serve a checkpoint with vLLM, ask it the suite's tasks with the harness, and record the results."""
     input:
         gates=get_evaluation_gates,
+        baseline=get_baseline_results,
         record=get_served_record,
         suite=get_suite_files,
         serve=get_environment("serve"),
@@ -26,13 +27,52 @@ rule evaluate_run:
             f"{name}={get_python(HARNESSES[name].environment)}" for name in get_harnesses(wildcards.suite)
         ],
         serving=lambda wildcards: get_text(PLAN.serving(wildcards.model, wildcards.candidate)),
+        folder=get_evaluation_folder,
+        options=get_evaluation_options,
     message:
         "Evaluating {wildcards.candidate} of {wildcards.model} on {wildcards.suite}"
     shell:
         "python scripts/evaluate.py --record {input.record} --suite config/suites/{wildcards.suite}.yaml"
         " --serving {params.serving:q} --serve-python {params.serve} --harness-python {params.harness}"
-        " --model {wildcards.model} --candidate {wildcards.candidate}"
-        " --output-dir results/{wildcards.model}/{wildcards.candidate}/{wildcards.suite} 2>&1 | tee {log}"
+        " --model {wildcards.model} --candidate {wildcards.candidate} --walltime-minutes {resources.runtime}"
+        " {params.options} --output-dir {params.folder} 2>&1 | tee {log}"
+
+
+if PLAN.config.shards != 1:
+
+    ruleorder: merge_shards > evaluate_run
+
+    use rule evaluate_run as evaluate_shard with:
+        output:
+            part="results/{model}/{candidate}/{suite}/shards/{shard}/part.json",
+        log:
+            "results/{model}/{candidate}/{suite}/shards/{shard}/evaluate.log",
+        benchmark:
+            "results/{model}/{candidate}/{suite}/shards/{shard}/evaluate.tsv"
+        message:
+            "Evaluating {wildcards.candidate} of {wildcards.model} on {wildcards.suite}, shard {wildcards.shard}"
+
+    rule merge_shards:
+        """Put the shards of a run together."""
+        input:
+            parts=get_shards,
+            suite="config/suites/{suite}.yaml",
+            script=get_script("merge_shards.py"),
+        output:
+            results="results/{model}/{candidate}/{suite}/results.yml",
+            samples=directory("results/{model}/{candidate}/{suite}/samples"),
+        log:
+            "results/{model}/{candidate}/{suite}/merge_shards.log",
+        benchmark:
+            "results/{model}/{candidate}/{suite}/merge_shards.tsv"
+        resources:
+            mem_mb=2000,
+            runtime=30,
+        message:
+            "Putting the shards of {wildcards.candidate} on {wildcards.suite} together"
+        shell:
+            "python scripts/merge_shards.py {input.parts} --suite {input.suite}"
+            " --output-dir $(dirname {output.results}) > {log} 2>&1"
 
 
 checkpoint assess_run:

@@ -16,29 +16,46 @@ import argparse
 import http.client
 import json
 import os
+import platform
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from day0.artefacts import EXIT_PASS, UnusableInput, digest_of, read_json, read_yaml, run_cli, write_text, write_yaml
-from day0.config import Suite
+from day0.artefacts import (
+    EXIT_PASS,
+    UnusableInput,
+    digest_of,
+    digest_of_file,
+    read_json,
+    read_yaml,
+    run_cli,
+    write_json,
+)
+from day0.canary import baseline_perplexity, judge_generation, judge_perplexity, passage_logprobs, perplexity_of
+from day0.checkpoint import effective_chat_template
+from day0.config import read_suite
+from day0.container import container_command
 from day0.harness import HARNESSES, harnesses_of
-from day0.results import accounting_of, fingerprint_of, results_document, sample_lines, task_failure
+from day0.harness_process import HarnessProcess
+from day0.results import effective
+from day0.run_folder import close_attempt, open_attempt, write_run
 from day0.server import (
+    PLUGIN_FOLDER,
     Children,
     DeploymentFailed,
     Server,
     Transient,
-    judge_canary,
+    effective_kv_cache_dtype,
+    find_impostor,
+    free_port,
     loaded_facts,
     new_key,
     server_command,
@@ -48,20 +65,19 @@ from day0.server import (
 EXIT_TRANSIENT = 75  # EX_TEMPFAIL
 SCRIPTS = Path(__file__).resolve().parent
 CANARY_MINIMUM_TOKENS = 16
+HASHED_BYTES = 64 << 20  # larger files are the gate's and the bundle's to hash; here their size must do
+PROGRESS_SECONDS = 5.0
+# Of the walltime, what is left for stopping and writing.
+WALLTIME_MARGIN, WALLTIME_MARGIN_SECONDS = 0.1, 180.0
+
+
+class WalltimeReached(Transient):
+    """The job's time is up; its answers are stored."""
 
 
 def say(text: str) -> None:
     """A line of progress on the terminal."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
-
-
-def read_suite(path: Path) -> dict[str, Any]:
-    """The suite with every default filled in."""
-    try:
-        return Suite.model_validate(read_yaml(path)).model_dump(mode="json")
-    except ValidationError as error:
-        places = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
-        raise UnusableInput(f"{path}: no usable suite: {places}") from error
 
 
 def read_record(path: Path, checkpoint: Path | None) -> tuple[dict[str, Any], Path]:
@@ -102,6 +118,22 @@ def read_harness_pythons(given: list[str], suite: dict[str, Any]) -> dict[str, s
     return {name: pythons[name] for name in harnesses_of(suite["tasks"].values())}
 
 
+def read_shard(text: str | None, suite: dict[str, Any]) -> tuple[list[int] | None, list[str]]:
+    """The documents ([number, count], None: all) and the tasks that this process asks.
+
+    Args:
+        text: None for the whole suite, "2-of-4" for every fourth document from the second on, or the name of a task.
+    """
+    if text is None:
+        return None, list(suite["tasks"])
+    if text in suite["tasks"]:
+        return None, [text]
+    number, _, count = text.partition("-of-")
+    if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+        return [int(number) - 1, int(count)], list(suite["tasks"])
+    raise UnusableInput(f"--shard: expected N-of-M or one of the tasks {', '.join(suite['tasks'])}; found {text!r}")
+
+
 def installed_versions(python: str) -> dict[str, str]:
     """Versions of the distributions that matter in a stage environment."""
     program = (
@@ -116,80 +148,44 @@ def installed_versions(python: str) -> dict[str, str]:
         raise UnusableInput(f"{python}: no working Python of a stage environment: {error}") from error
 
 
-class Client:
-    """One harness process and what it tells."""
+def find_changed_file(record: Mapping[str, Any], folder: Path) -> str | None:
+    """Why a folder is not the checkpoint of its record, or None; large files are told by their size."""
+    for name, entry in (record.get("files") or {}).items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != entry["bytes"]:
+            return f"{path}: {'missing' if size is None else f'{size:,} bytes'}, recorded with {entry['bytes']:,} bytes"
+        if size <= HASHED_BYTES and digest_of_file(path) != entry["sha256"]:
+            return f"{path}: its sha256 is not the recorded one"
+    return None
 
-    def __init__(
-        self, children: Children, command: list[str], name: str, job: dict[str, Any], key: str, log: Path
-    ) -> None:
-        self.name, self.output = name, Path(job["output"])
-        self.done = self.total = 0
-        self.loaded = threading.Event()
-        environment = dict(os.environ, OPENAI_API_KEY=key, TOKENIZERS_PARALLELISM="false")
-        if job["include_path"]:
-            # Local task files: a data-set cache of the run's own, which no other run's files can be mistaken for.
-            environment["HF_DATASETS_CACHE"] = str(self.output.parent / f"datasets-{name}")
-        with log.open("wb") as stream:
-            self.process = children.start(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stream,
-                env=environment,
-                text=True,
-                encoding="utf-8",
-            )
-        self._write(job)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
 
-    def go(self, base_url: str) -> None:
-        """Tell the client where the server is."""
-        self._write({"base_url": base_url})
-
-    def outcome(self) -> dict[str, Any] | None:
-        """What the client wrote, or None; raises Transient where it was killed."""
-        self._reader.join(timeout=10)
-        code = self.process.wait()
-        if code < 0:
-            raise Transient(f"the client of task {self.name} was killed by signal {-code}")
-        try:
-            return json.loads(self.output.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-
-    def _write(self, message: dict[str, Any]) -> None:
-        try:
-            assert self.process.stdin is not None
-            self.process.stdin.write(json.dumps(message) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if event["event"] == "loaded":
-                self.loaded.set()
-            elif event["event"] == "progress":
-                self.done, self.total = event["done"], event["total"]
+def name_device(on_cpu: bool) -> str | None:
+    """Name of the processor or of the GPUs that the server sees."""
+    if on_cpu:
+        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        return names[0] if names else platform.processor() or None
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return ", ".join(sorted({line.strip() for line in found})) or None
 
 
 class Evaluation:
-    """One run of the stage."""
+    """One run of the stage, or one shard of it."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.suite = read_suite(arguments.suite)
-        self.suite_name = arguments.suite.stem
+        self.shard, self.tasks = read_shard(arguments.shard, self.suite)
         self.serving = read_serving(arguments.serving)
         self.record, self.checkpoint = read_record(arguments.record, arguments.checkpoint)
         if self.record.get("trust_remote_code") or arguments.trust_remote_code:
             self.serving["trust_remote_code"] = True
+        self.baseline = read_yaml(arguments.baseline_results).get("metadata") if arguments.baseline_results else None
         self.serve_versions = installed_versions(arguments.serve_python)
         self.harness_pythons = read_harness_pythons(arguments.harness_python, self.suite)
         self.harness_versions = {name: installed_versions(python) for name, python in self.harness_pythons.items()}
@@ -209,10 +205,18 @@ class Evaluation:
             "tasks": {},
             "total_seconds": None,
         }
-        self.command = server_command(
-            arguments.serve_python, str(self.checkpoint), arguments.model, self.suite, self.serving, self.on_cpu
-        )
         self.server: Server | None = None
+        self.server_facts: dict[str, Any] = {}
+        self.canary: dict[str, Any] | None = None
+        template = effective_chat_template(self.checkpoint)
+        self.chat_template_digest = digest_of(template) if template is not None else None
+        # Everything that an answer depends on, beside the request itself.
+        self.identity = {
+            "checkpoint": self.record["checkpoint_digest"],
+            "chat_template": self.chat_template_digest,
+            "engine": [self.engine, self.serving, self.on_cpu],
+            "harness": self.harness_versions,
+        }
 
     def run(self) -> None:
         """Evaluate and write the results.
@@ -220,63 +224,89 @@ class Evaluation:
         Raises:
             Transient: the run was stopped by something that a retry may cure; nothing but logs and cache is written.
         """
-        (self.output / "logs").mkdir(parents=True, exist_ok=True)
+        changed = find_changed_file(self.record, self.checkpoint)
+        if changed:
+            raise UnusableInput(f"{changed}; {self.arguments.record} is of another checkpoint: rerun the stage before")
+        identity = digest_of([self.identity, self.suite, self.arguments.shard])
+        try:
+            (self.output / "logs").mkdir(parents=True, exist_ok=True)
+            attempts = open_attempt(self.output, identity, datetime.now(UTC).isoformat(timespec="seconds"))
+        except OSError as error:
+            raise Transient(f"{self.output}: {error.strerror or error}") from error
+
+        def close(status: str, detail: str | None) -> None:
+            seconds = round(time.monotonic() - self.started, 2)
+            close_attempt(self.output, identity, attempts, status=status, detail=detail, seconds=seconds)
+
+        try:
+            outcomes, failure = self.serve_and_ask()
+            self.timing["total_seconds"] = round(time.monotonic() - self.started, 2)
+            close("FAILED" if failure else "ANSWERED", failure and failure[1])
+            self.write(outcomes, failure, attempts)
+        except (Transient, OSError) as error:
+            try:
+                close("TIMEOUT" if isinstance(error, WalltimeReached) else "STOPPED", str(error))
+            except OSError as full:
+                print(f"{self.output}: {full.strerror or full}", file=sys.stderr)
+            if isinstance(error, Transient):
+                raise
+            raise Transient(f"{error.filename or self.output}: {error.strerror or error}") from error
+
+    def serve_and_ask(self) -> tuple[dict[str, Any], tuple[str, str] | None]:
+        """Outcomes by task, and the failure of the deployment where there is one."""
         children = Children()
-        outcomes: dict[str, Any] = {}
-        failure: tuple[str, str] | None = None
         try:
             with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
-                clients: dict[str, Client] = {}
                 try:
-                    self.server = Server(
-                        children,
-                        self.command,
-                        server_environment(os.environ, self.serving, self.on_cpu, self.key),
-                        self.output / "logs" / "server.log",
-                    )
-                    clients = {
-                        name: Client(
-                            children,
-                            self.harness_command(name),
-                            name,
-                            self.job(name, scratch),
-                            self.key,
-                            self.output / "logs" / f"{name}.log",
-                        )
-                        for name in self.suite["tasks"]
-                    }
-                    say(f"{self.arguments.model} ({self.arguments.candidate}): {self.engine} starts")
-                    self.start_server()
-                    outcomes = self.ask(clients)
-                    self.server.mark_end()
+                    self.start_server(children)
+                    return self.ask(children, scratch), None
                 except DeploymentFailed as error:
-                    failure = ("DEPLOYMENT_HEALTH_FAILED", str(error))
                     say(f"DEPLOYMENT_HEALTH_FAILED: {error}")
+                    return {}, ("DEPLOYMENT_HEALTH_FAILED", str(error))
                 finally:
                     stopping = time.monotonic()
                     children.stop_all()
                     self.timing["stop_seconds"] = round(time.monotonic() - stopping, 2)
         finally:
             children.stop_all()
-        self.write(outcomes, failure)
 
-    def harness_command(self, name: str) -> list[str]:
-        """The command line of a task's harness process."""
-        harness = self.suite["tasks"][name]["harness"]
-        return [self.harness_pythons[harness], str(SCRIPTS / HARNESSES[harness].script)]
+    def start_server(self, children: Children) -> None:
+        """Start the server's process; the harnesses load while it gets ready."""
+        environment = server_environment(os.environ, self.serving, self.on_cpu, self.key)
+        container = self.serving.get("container")
+        checkpoint = str(self.checkpoint.resolve()) if container else str(self.checkpoint)
+        python, prefix, port, removal = self.arguments.serve_python, [], 0, None
+        if container:
+            folders = [self.checkpoint, *({path.resolve().parent for path in self.checkpoint.iterdir()})]
+            name = f"day0-{self.key[:12].lower().replace('_', 'x').replace('-', 'y')}"
+            own = {*(self.serving.get("environment") or {}), "VLLM_API_KEY", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"}
+            if self.on_cpu:
+                folders.append(PLUGIN_FOLDER)
+                own |= environment.keys() - os.environ.keys() | {"PYTHONPATH", "OMP_NUM_THREADS"}
+            prefix, removal = container_command(container, name, folders, own, not self.on_cpu)
+            python, port = container["python"], free_port()
+        self.command = prefix + server_command(
+            python, checkpoint, self.arguments.model, self.suite, self.serving, self.on_cpu, port
+        )
+        self.server = Server(
+            children, self.command, environment, self.output / "logs" / "server.log", port or None, removal
+        )
+        self.server_facts = {
+            "engine": self.engine.split()[0],
+            "engine_version": self.engine.split()[1],
+            "served": checkpoint,
+            "device_name": name_device(self.on_cpu),
+            "chat_template_digest": self.chat_template_digest,
+            "command": shlex.join(self.command),
+        }
+        say(f"{self.arguments.model} ({self.arguments.candidate}): {self.engine} starts")
 
     def job(self, name: str, scratch: str) -> dict[str, Any]:
         """What a harness process needs to know about its task."""
         suite, task = self.suite, self.suite["tasks"][name]
+        settings = {key: effective(suite, task, key) for key in ("system_prompt", "apply_chat_template", "reasoning")}
         generation = {**(suite.get("generation") or {}), **(task.get("generation") or {})}
-        asked = {
-            "checkpoint": self.record["checkpoint_digest"],
-            "engine": [self.engine, self.serving, self.on_cpu],
-            "task": task,
-            "generation": generation,
-            "suite": {key: suite.get(key) for key in ("seed", "system_prompt", "apply_chat_template")},
-            "harness": self.harness_versions[task["harness"]],
-        }
+        asked = {**self.identity, "task": task, "generation": generation, "seed": suite["seed"], **settings}
         return {
             "task": task["task"],
             "metric": task["metric"],
@@ -284,154 +314,218 @@ class Evaluation:
             "limit": task["limit"],
             "repeats": task["repeats"],
             "generation": generation,
+            **settings,
             "include_path": suite["include_path"],
             "seed": suite["seed"],
-            "system_prompt": suite["system_prompt"],
-            "apply_chat_template": suite["apply_chat_template"],
             "context_length": self.serving.get("max_model_len") or suite["context_length"],
-            "concurrency": suite["concurrency"],
+            "concurrency": max(1, suite["concurrency"] // self.side_by_side),
             "served_name": self.arguments.model,
             "tokenizer": str(self.checkpoint),
             "trust_remote_code": bool(self.serving.get("trust_remote_code")),
-            "max_retries": 3,
-            "request_timeout_seconds": 1800,
+            "max_attempts": suite["max_attempts"],
+            "request_timeout_seconds": suite["request_timeout_seconds"],
+            "shard": self.shard,
             "output": str(Path(scratch) / f"{name}.json"),
             "cache": str(self.output / "cache" / f"{name}-{digest_of(asked)[:16]}.jsonl"),
         }
 
-    def start_server(self) -> None:
-        """Wait for the server, prove what it serves, and judge its first generation."""
-        assert self.server is not None
+    @property
+    def side_by_side(self) -> int:
+        """Tasks that are asked at the same time."""
+        return min(len(self.tasks), self.suite["tasks_side_by_side"], self.suite["concurrency"])
+
+    def start_harness(self, children: Children, name: str, scratch: str) -> HarnessProcess:
+        """Start the harness of a task."""
+        harness = self.suite["tasks"][name]["harness"]
+        command = [self.harness_pythons[harness], str(SCRIPTS / HARNESSES[harness].script)]
+        log = self.output / "logs" / f"{name}.log"
+        log.write_bytes(b"")
+        return HarnessProcess(children, command, name, self.job(name, scratch), {"OPENAI_API_KEY": self.key}, log)
+
+    def ask(self, children: Children, scratch: str) -> dict[str, Any]:
+        """Let the tasks run side by side once the server is proven, and gather their outcomes.
+
+        Raises:
+            DeploymentFailed, Transient: the server failed, or something ended it or a harness.
+        """
+        server = self.server
+        waiting = list(self.tasks)
+        running = {name: self.start_harness(children, name, scratch) for name in waiting[: self.side_by_side]}
+        del waiting[: len(running)]
+        self.prove_server()
+        for process in running.values():
+            process.tell({"base_url": server.base_url})
+        outcomes: dict[str, Any] = {}
+        finished: dict[str, HarnessProcess] = {}
+        began = next_report = time.monotonic()
+        while running:
+            server.watch("while the tasks ran")
+            self.check_walltime()
+            for name in [name for name, process in running.items() if not process.is_running]:
+                finished[name] = process = running.pop(name)
+                outcomes[name] = self.outcome_of(process)
+                if waiting:
+                    running[waiting[0]] = self.start_harness(children, waiting[0], scratch)
+                    running[waiting.pop(0)].tell({"base_url": server.base_url})
+                for process in running.values():
+                    process.tell({"concurrency": max(1, self.suite["concurrency"] // len(running))})
+            if time.monotonic() >= next_report + PROGRESS_SECONDS:
+                next_report = time.monotonic()
+                seconds = next_report - began
+                say("  ".join(self.progress(process, seconds) for process in [*finished.values(), *running.values()]))
+            time.sleep(0.1)
+        if any(outcome is None or outcome["status"] != "COMPLETED" for outcome in outcomes.values()):
+            time.sleep(1)
+            server.check("while the tasks ran")
+        facts = loaded_facts(server.read_log())
+        if facts["engine_starts"] > self.server_facts["engine_starts"]:
+            server.incidents.append({"time": time.strftime("%H:%M:%S"), "what": "the engine was started again"})
+        server.mark_end()
+        return outcomes
+
+    def outcome_of(self, process: HarnessProcess) -> dict[str, Any] | None:
+        """The outcome of a harness that ended.
+
+        Raises:
+            Transient: it was killed, or could not store its answers.
+        """
+        outcome = process.outcome()
+        self.timing["tasks"][process.name] = outcome and outcome.get("seconds")
+        if outcome and outcome.get("error_kind") == "disk":
+            raise Transient(f"task {process.name} cannot store its answers: {outcome['error']}; free some space")
+        if outcome is None and process.process.returncode and shutil.disk_usage(self.output).free < 1 << 20:
+            raise Transient(f"{self.output}: no space left on the device; free some")
+        return outcome
+
+    def check_walltime(self) -> None:
+        """Raise WalltimeReached shortly before the job's time is up."""
+        if not self.arguments.walltime_minutes:
+            return
+        whole = self.arguments.walltime_minutes * 60
+        if time.monotonic() - self.started > whole - min(WALLTIME_MARGIN * whole, WALLTIME_MARGIN_SECONDS):
+            raise WalltimeReached(f"TIMEOUT: the walltime of {self.arguments.walltime_minutes:g} minutes is nearly up")
+
+    def prove_server(self) -> None:
+        """Wait for the server, prove what it serves, and judge its first answers.
+
+        Raises:
+            DeploymentFailed: it serves something else, does not answer, or answers like a broken model.
+        """
+        server = self.server
         began = time.monotonic()
-        self.server.wait(float(self.serving.get("startup_timeout_seconds") or 1800))
+        server.wait(float(self.serving.get("startup_timeout_seconds") or 1800))
         self.timing["server_start_seconds"] = round(time.monotonic() - began, 2)
         say(f"server answers after {self.timing['server_start_seconds']} s")
         began = time.monotonic()
-        canary = self.suite["canary"]
-        question = {
-            "model": self.arguments.model,
-            "prompt": canary["prompt"],
-            "max_tokens": canary["max_tokens"],
-            "temperature": 0,
-            "logprobs": 1,
-        }
+        config = read_json(self.checkpoint / "config.json")
         try:
-            status, models = self.server.request("GET", "/v1/models")
-            served = [entry.get("id") for entry in models.get("data", [])] if isinstance(models, dict) else models
-            if status != 200 or served != [self.arguments.model]:
-                raise DeploymentFailed(f"/v1/models answers {status} with {served!r}, not {self.arguments.model!r}")
-            status, answer = self.server.request("POST", "/v1/completions", question)
+            _, models = server.request("GET", "/v1/models")
+            _, version = server.request("GET", "/version")
+            facts = loaded_facts(server.read_log())
+            self.server_facts |= {
+                "model_id": self.arguments.model,
+                **facts,
+                "kv_cache_dtype": effective_kv_cache_dtype(facts, config),
+                "reported_version": version.get("version") if isinstance(version, dict) else None,
+            }
+            fault = find_impostor(models, self.arguments.model, self.server_facts["served"], facts, config)
+            fault = fault or self.judge_canary()
         except (OSError, http.client.HTTPException) as error:
-            time.sleep(1)
-            self.server.check("at its first request")
-            raise DeploymentFailed(f"the server did not answer the canary: {error}") from error
-        if status != 200:
-            time.sleep(1)
-            self.server.check("at its first request")
-            raise DeploymentFailed(f"the canary got status {status}: {json.dumps(answer)[:300]}")
-        fault = judge_canary(answer)
+            fault = f"the server did not answer the canary: {error}"
         if fault:
-            raise DeploymentFailed(f"{fault} (prompt {canary['prompt']!r})")
+            time.sleep(1)
+            server.check("at its first requests")
+            raise DeploymentFailed(fault)
+        self.timing["canary_seconds"] = round(time.monotonic() - began, 2)
+
+    def judge_canary(self) -> str | None:
+        """Ask the canary's prompt and passages; returns what is wrong with the answers."""
+        settings = self.suite["canary"]
+        question = {"model": self.arguments.model, "temperature": 0, "logprobs": 1}
+        status, answer = self.complete({**question, "prompt": settings["prompt"], "max_tokens": settings["max_tokens"]})
+        if status != 200:
+            return f"the canary got status {status}: {json.dumps(answer)[:300]}"
+        fault = judge_generation(answer)
+        if fault:
+            return f"{fault} (prompt {settings['prompt']!r})"
         tokens = (answer.get("usage") or {}).get("prompt_tokens") or 0
         if tokens < CANARY_MINIMUM_TOKENS:
             say(f"note: the canary's prompt has {tokens} tokens; give it at least {CANARY_MINIMUM_TOKENS}")
-        self.timing["canary_seconds"] = round(time.monotonic() - began, 2)
-        say(f"canary: {answer['choices'][0]['text']!r}")
+        self.canary = {
+            "prompt": settings["prompt"],
+            "answer": answer["choices"][0]["text"],
+            "passages": settings["passages"],
+            "perplexity": None,
+            "baseline_perplexity": baseline_perplexity(self.baseline, settings),
+        }
+        logprobs: list[float] = []
+        for passage in settings["passages"]:
+            prompt = passage["context"] + passage["text"]
+            status, answer = self.complete({**question, "prompt": prompt, "max_tokens": 1, "echo": True})
+            if status != 200:
+                return f"a passage of the canary got status {status}: {json.dumps(answer)[:300]}"
+            try:
+                logprobs += passage_logprobs(answer, passage["text"])
+            except ValueError as error:
+                return str(error)
+        if logprobs:
+            self.canary["perplexity"] = perplexity_of(logprobs)
+        told = f", perplexity {self.canary['perplexity']:.4g}" if logprobs else ""
+        say(f"canary: {self.canary['answer']!r}{told}")
+        return logprobs and judge_perplexity(
+            self.canary["perplexity"], self.canary["baseline_perplexity"], settings["max_perplexity_ratio"]
+        )
 
-    def ask(self, clients: dict[str, Client]) -> dict[str, Any]:
-        """Let all tasks run and gather their outcomes.
-
-        Raises:
-            DeploymentFailed, Transient: the server ended meanwhile.
-        """
-        assert self.server is not None
-        for client in clients.values():
-            client.go(self.server.base_url)
-        began = next_report = time.monotonic()
-        while any(client.process.poll() is None for client in clients.values()):
-            self.server.check("while the tasks ran")
-            if time.monotonic() >= next_report + 5:
-                next_report = time.monotonic()
-                say("  ".join(self.progress(client, next_report - began) for client in clients.values()))
-            time.sleep(0.1)
-        outcomes = {name: client.outcome() for name, client in clients.items()}
-        if any(outcome is None or outcome["status"] != "COMPLETED" for outcome in outcomes.values()):
-            time.sleep(1)
-            self.server.check("while the tasks ran")
-        for name, outcome in outcomes.items():
-            self.timing["tasks"][name] = outcome and outcome.get("seconds")
-        return outcomes
+    def complete(self, request: Mapping[str, Any]) -> tuple[int, Any]:
+        """A completion from the server: status and content."""
+        return self.server.request("POST", "/v1/completions", request)
 
     @staticmethod
-    def progress(client: Client, seconds: float) -> str:
+    def progress(process: HarnessProcess, seconds: float) -> str:
         """One task's progress: answers, rate, time left."""
-        rate = client.done / seconds if seconds else 0
-        left = f", {(client.total - client.done) / rate:.0f} s left" if rate and client.total > client.done else ""
-        return f"{client.name} {client.done}/{client.total or '?'} ({rate:.0f}/s{left})"
+        if not process.is_running:
+            return f"{process.name} done"
+        rate = process.done / seconds if seconds else 0
+        left = f", {(process.total - process.done) / rate:.0f} s left" if rate and process.total > process.done else ""
+        return f"{process.name} {process.done}/{process.total or '?'} ({rate:.0f}/s{left})"
 
-    def write(self, outcomes: dict[str, Any], failure: tuple[str, str] | None) -> None:
-        """Write samples, then results.yml; forget the stored answers of a complete run."""
-        suite = self.suite
-        found = [failure] if failure else []
-        if failure is None:
-            found = [entry for name in suite["tasks"] if (entry := task_failure(name, outcomes.get(name)))]
-        status = "FAILED" if found else "COMPLETED"
-        samples = self.output / "samples"
-        shutil.rmtree(samples, ignore_errors=True)
-        samples.mkdir(parents=True)
-        for name in suite["tasks"]:
-            lines = sample_lines(outcomes.get(name) or {})
-            text = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
-            write_text(samples / f"{name}.jsonl", text)
-        log = self.server.read_log() if self.server else ""
-        self.timing["total_seconds"] = round(time.monotonic() - self.started, 2)
-        metadata = {
-            "schema_version": 1,
-            "status": status,
-            "failure_class": found[0][0] if found else None,
-            "detail": "; ".join(detail for _, detail in found)
-            or f"all {len(suite['tasks'])} tasks of suite {self.suite_name} completed",
+    def write(self, outcomes: dict[str, Any], failure: tuple[str, str] | None, attempts: list[dict[str, Any]]) -> None:
+        """Write the run, or the shard's part of it; forget the stored answers of a complete run."""
+        part = {
+            "shard": self.arguments.shard,
+            "tasks": list(self.tasks),
+            "failure": failure,
+            "outcomes": outcomes,
+            "server": self.server_facts,
+            "canary": self.canary,
+            "incidents": self.server.incidents if self.server else [],
+            "timing": self.timing,
+            "attempts": attempts,
+            "versions": {"serve": self.serve_versions, **self.harness_versions},
+            "endpoint_url": f"{self.server.base_url}/v1/completions" if self.server and self.server.port else "",
+        }
+        identity = {
             "model": self.arguments.model,
             "candidate": self.arguments.candidate,
-            "suite": self.suite_name,
+            "suite": self.arguments.suite.stem,
             "checkpoint_digest": self.record["checkpoint_digest"],
-            "suite_digest": digest_of(suite),
-            "accounting": {
-                name: accounting_of(task, outcomes.get(name) or {}) for name, task in suite["tasks"].items()
-            },
-            "requests": {name: (outcomes.get(name) or {}).get("requests") for name in suite["tasks"]},
-            "fingerprint": {
-                name: fingerprint_of(suite, task, outcomes.get(name) or {}, self.engine or "")
-                for name, task in suite["tasks"].items()
-            },
-            "timing": self.timing,
-            "server": {
-                "engine": (self.engine or " ").split()[0],
-                "engine_version": (self.engine or " ").split()[-1],
-                **loaded_facts(log),
-                "command": shlex.join(self.command),
-            },
-            "versions": {"serve": self.serve_versions, **self.harness_versions},
         }
-        document = results_document(
-            suite=suite,
-            model=self.arguments.model,
-            endpoint_url=f"{self.server.base_url}/v1/completions" if self.server and self.server.port else "",
-            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            output_dir=str(self.output),
-            outcomes={name: outcome or {} for name, outcome in outcomes.items()},
-            metadata=metadata,
+        if self.arguments.shard:
+            write_json(self.output / "part.json", {"identity": identity, **part})
+            say(f"{self.arguments.shard}: {failure[1] if failure else 'answered'}")
+            if not failure and all(outcome and outcome["status"] == "COMPLETED" for outcome in outcomes.values()):
+                shutil.rmtree(self.output / "cache", ignore_errors=True)
+            return
+        document = write_run(
+            self.output, self.suite, identity, [part], shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         )
-        write_yaml(self.output / "results.yml", document)
-        if status == "COMPLETED":
+        metadata = document["metadata"]
+        if metadata["status"] == "COMPLETED":
             shutil.rmtree(self.output / "cache", ignore_errors=True)
-        scores = {
-            name: next(iter(entry["metrics"].values()))["scores"]
-            for name, entry in document["results"]["tasks"].items()
-        }
-        for name, entry in scores.items():
-            say(f"{name}: {next(iter(entry.values()))['value']:.4f}")
-        say(f"{status} in {self.timing['total_seconds']} s: {metadata['detail']}")
+        for name, entry in document["results"]["tasks"].items():
+            scores = next(iter(entry["metrics"].values()))["scores"]
+            say(f"{name}: {next(iter(scores.values()))['value']:.4f}")
+        say(f"{metadata['status']} in {self.timing['total_seconds']} s: {metadata['detail']}")
 
 
 def main() -> int:
@@ -447,6 +541,9 @@ def main() -> int:
     parser.add_argument("--model", required=True, help="name of the model; the server serves it under this name")
     parser.add_argument("--candidate", required=True, help='"baseline" or the name of the recipe')
     parser.add_argument("--trust-remote-code", action="store_true", help="run Python files of the checkpoint")
+    parser.add_argument("--baseline-results", type=Path, help="the baseline's results.yml; a canary is held against it")
+    parser.add_argument("--walltime-minutes", type=float, help="stop in time, and keep the answers, before this")
+    parser.add_argument("--shard", help="ask this share only: N-of-M (of the documents) or the name of a task")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for results.yml, samples/ and logs/")
     arguments = parser.parse_args()
 

@@ -11,10 +11,8 @@ import argparse
 import json
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from day0.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, read_yaml, run_cli, write_json
-from day0.config import Suite
+from day0.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, run_cli, write_json
+from day0.config import read_suite
 from day0.run import evaluate_run, read_run
 
 
@@ -27,13 +25,7 @@ def main() -> int:
     parser.add_argument("--assess", action="store_true", help="exit 0 also for a failed check")
     arguments = parser.parse_args()
 
-    suite = None
-    if arguments.suite:
-        try:
-            suite = Suite.model_validate(read_yaml(arguments.suite)).model_dump(mode="json")
-        except ValidationError as error:
-            places = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
-            raise UnusableInput(f"{arguments.suite}: no usable suite: {places}") from error
+    suite = read_suite(arguments.suite) if arguments.suite else None
     summary, identity = read_run(arguments.run, suite)
     assessment = {**evaluate_run(summary), **identity}
     if arguments.definition_digest:

@@ -1,30 +1,36 @@
 """Ask one task of a suite through lm-eval and write what came back, sample by sample.
 
-One process per task, in the harness's environment: it imports and loads the task while the server still starts, then
-waits for the server's address. lm-eval itself renders the prompts, retries failing requests, extracts and scores the
-answers (``simple_evaluate`` over ``local-completions`` or ``local-chat-completions``); this client adds what lm-eval
-does not record: the finish reason of every answer, counts of requests, a seed per repeat, and a store of answers that
-makes a killed run go on where it stopped.
-
-Standard input: a JSON line with the job, later a JSON line ``{"base_url": ...}``. Standard output: a JSON line per
-event (loaded, progress, done). Standard error: lm-eval's own log. The key of the server comes as OPENAI_API_KEY.
+One process per task, in the harness's environment, by the protocol of day0/harness.py: it imports and loads the task
+while the server still starts, then waits for the server's address. lm-eval itself renders the prompts, extracts and
+scores the answers (``simple_evaluate`` over ``local-completions`` or ``local-chat-completions``); the requests go
+through harness_transport.py, which records what lm-eval does not: finish reasons, tokens, attempts by their result, a
+seed per repeat, a store of answers from which a killed run goes on, and prompts that were never answered, which have no
+score instead of a wrong one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
+import math
 import os
 import sys
+import threading
 import time
 import traceback
-from contextvars import ContextVar
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-# The finish reasons of the request that the current asyncio task is waiting for.
-_finish_reasons: ContextVar[list[str | None] | None] = ContextVar("finish_reasons", default=None)
+from harness_transport import Abandoned, AnswerStore, DiskFull, NotAnswered, Transport
+
+# Prompts of one request: many where answers are short, one where a long answer would hold up the rest.
+SHORT_ANSWER_TOKENS = 64
+PROMPTS_PER_REQUEST = 16
+NO_ANSWER = "\x00 no answer \x00"
 
 _events = os.fdopen(os.dup(1), "w", buffering=1)
 
@@ -40,101 +46,136 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class AnswerStore:
-    """Answers by request, appended to a JSONL file line by line; a last line cut by a kill is skipped."""
-
-    def __init__(self, path: str | None) -> None:
-        self.answers: dict[str, dict[str, Any]] = {}
-        self.stream = None
-        if path is None:
-            return
-        file = Path(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        whole = 0
-        if file.exists():
-            for line in file.read_bytes().splitlines(keepends=True):
-                try:
-                    entry = json.loads(line)
-                    self.answers[entry["key"]] = entry
-                except (ValueError, KeyError, TypeError):
-                    break
-                whole += len(line)
-            os.truncate(file, whole)
-        self.stream = file.open("a", encoding="utf-8", buffering=1)
-
-    def add(self, key: str, answers: list[Any], finish_reasons: list[str | None]) -> None:
-        """Keep the answers of one request."""
-        if self.stream is not None:
-            entry = {"key": key, "answers": answers, "finish_reasons": finish_reasons}
-            self.stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
+class UnusableTask(Exception):
+    """The task cannot be asked as the suite says."""
 
 
-class Recorder:
-    """Counts of requests, and the finish reason of each prompt's answer."""
+class Answers:
+    """What is known of each prompt's answer beside its text, by the arguments of lm-eval's request."""
 
-    def __init__(self, store: AnswerStore) -> None:
-        self.store = store
-        self.answered = self.stored = self.retried = 0
-        self.failed: dict[str, str] = {}
-        self.finish_reasons: dict[str, str | None] = {}
-        self.total = 0
-        self._next_report = 0.0
+    def __init__(self) -> None:
+        self.facts: dict[str, tuple[str | None, int | None]] = {}
+        self.failed: set[str] = set()
 
-    def progress(self, last: bool = False) -> None:
-        """Report the number of answered requests, at most once a second."""
-        now = time.monotonic()
-        if last or now >= self._next_report:
-            self._next_report = now + 1
-            emit("progress", done=self.answered, total=self.total)
+    @staticmethod
+    def key(arguments: Any) -> str:
+        """Of a generation its context, of a likelihood its context and continuation."""
+        first, second = arguments[0], arguments[1] if len(arguments) > 1 else None
+        return repr((str(first), second if isinstance(second, str) else None))
+
+
+def parse_generations(response: Any, prompts: int, chat: bool) -> dict[str, Any]:
+    """Texts, finish reasons and numbers of tokens of a response, in the order of its prompts.
+
+    Raises:
+        ValueError, KeyError, TypeError: the response does not hold one finished text per prompt.
+    """
+    choices = sorted(response["choices"], key=lambda choice: choice["index"])
+    if [choice["index"] for choice in choices] != list(range(prompts)):
+        raise ValueError(f"{len(choices)} choices for {prompts} prompts")
+    texts, reasons, tokens = [], [], []
+    for choice in choices:
+        reason = choice["finish_reason"]
+        text = choice["message"]["content"] if chat else choice["text"]
+        if chat and text is None and (reason == "length" or choice["message"].get("reasoning_content")):
+            text = ""  # a reasoning model whose server keeps the thoughts apart, and which came to no answer
+        if not isinstance(text, str) or not isinstance(reason, str):
+            raise ValueError(f"a choice with text {text!r:.40} and finish reason {reason!r}")
+        texts.append(text)
+        reasons.append(reason)
+        ids = choice.get("token_ids")
+        tokens.append(len(ids) if ids is not None else None)
+    if prompts == 1 and tokens == [None] and isinstance(response.get("usage"), dict):
+        tokens = [response["usage"].get("completion_tokens")]
+    return {"answers": texts, "finish_reasons": reasons, "tokens": tokens}
+
+
+def parse_likelihoods(response: Any, prompts: int, context_lengths: list[int]) -> dict[str, Any]:
+    """Sum of log probabilities of each continuation, and whether it is the greedy one, as lm-eval computes them.
+
+    Raises:
+        ValueError, KeyError, TypeError: the response does not hold finite log probabilities for every prompt.
+    """
+    choices = sorted(response["choices"], key=lambda choice: choice["index"])
+    if [choice["index"] for choice in choices] != list(range(prompts)):
+        raise ValueError(f"{len(choices)} choices for {prompts} prompts")
+    answers = []
+    for choice, context in zip(choices, context_lengths, strict=True):
+        # The last token is the one that the server had to generate.
+        values = choice["logprobs"]["token_logprobs"][context:-1]
+        likeliest = choice["logprobs"]["top_logprobs"][context:-1]
+        total = math.fsum(values)
+        if not math.isfinite(total):
+            raise ValueError("a log probability that is no finite number")
+        greedy = all(value == max(top.values()) for value, top in zip(values, likeliest, strict=True))
+        answers.append((sum(values), greedy))
+    return {"answers": answers}
 
 
 def recording(base: type) -> type:
-    """A subclass of one of lm-eval's API models that records what happens to its requests."""
+    """A subclass of one of lm-eval's API models that sends its requests through a transport."""
 
     class Recording(base):  # type: ignore[misc,valid-type]
-        recorder: Recorder
+        transport: Transport
+        answers: Answers
+        reasoning: Mapping[str, Any] | None
+        chat: bool
+        repeats_to_come: int
 
-        async def amodel_call(self, session, sem, messages, *, generate=True, cache_keys=None, **options):
-            recorder = self.recorder
-            key = sha256(repr((generate, messages, options.get("gen_kwargs"), options.get("ctxlens"), self._seed)))
-            known = recorder.store.answers.get(key)
-            if known is not None:
-                answers = known["answers"] if generate else [tuple(answer) for answer in known["answers"]]
-                reasons = known["finish_reasons"]
-                recorder.stored += len(answers)
-            else:
-                reasons = []
-                _finish_reasons.set(reasons)
-                try:
-                    answers = await super().amodel_call(
-                        session, sem, messages, generate=generate, cache_keys=cache_keys, **options
-                    )
-                except Exception as error:
-                    recorder.retried += len(messages)
-                    recorder.failed[key] = f"{type(error).__name__}: {error}"
-                    raise
-                recorder.failed.pop(key, None)
-                recorder.store.add(key, answers, reasons)
-            if generate:
-                for cache_key, reason in zip(cache_keys or [], reasons, strict=False):
-                    recorder.finish_reasons[str(cache_key[0])] = reason
-            recorder.answered += len(answers)
-            recorder.progress()
-            return answers
+        async def get_batched_requests(self, requests, cache_keys, *, generate=True, ctxlens=None, **options):
+            items = list(zip(requests, cache_keys, ctxlens or [None] * len(requests), strict=True))
+            settings = options.get("gen_kwargs") or {}
+            length = settings.get("max_gen_toks", settings.get("max_tokens", self._max_gen_toks))
+            size = 1 if generate and length > SHORT_ANSWER_TOKENS else self._batch_size
+            batches = [items[first : first + size] for first in range(0, len(items), size)]
+            self.transport.expected += len(items) * self.repeats_to_come
+            return await self.transport.gather(self._ask(batch, generate, settings) for batch in batches)
 
-        def parse_generations(self, outputs, **options):
-            reasons = _finish_reasons.get()
-            if reasons is not None:
-                for output in outputs if isinstance(outputs, list) else [outputs]:
-                    choices = sorted(output.get("choices") or [], key=lambda choice: choice["index"])
-                    reasons.extend(choice.get("finish_reason") for choice in choices)
-            return super().parse_generations(outputs=outputs, **options)
-
-        async def get_batched_requests(self, requests, cache_keys, **options):
-            self.recorder.total += len(requests)
-            return await super().get_batched_requests(requests, cache_keys, **options)
+        async def _ask(self, batch, generate, settings):
+            """Answers of a batch in lm-eval's form; where it fails as a whole, each of its prompts alone."""
+            # The payload takes the settings apart, so each request gets its own.
+            payload = self._create_payload(
+                self.create_message([request for request, _, _ in batch]),
+                generate=generate,
+                gen_kwargs=copy.deepcopy(settings),
+                seed=self._seed,
+            )
+            if generate and len(batch) > 1:
+                payload["return_token_ids"] = True
+            parse = (
+                partial(parse_generations, prompts=len(batch), chat=self.chat)
+                if generate
+                else partial(
+                    parse_likelihoods, prompts=len(batch), context_lengths=[context for _, _, context in batch]
+                )
+            )
+            try:
+                found = await self.transport.ask(self.base_url, payload, len(batch), parse)
+            except NotAnswered as error:
+                if len(batch) > 1 and error.kind in ("rejected", "failed"):
+                    return [answer for one in batch for answer in await self._ask([one], generate, settings)]
+                for _, key, _ in batch:
+                    self.answers.failed.add(self.answers.key(key))
+                self.transport.give_up(len(batch), error)
+                return [NO_ANSWER if generate else (-math.inf, False)] * len(batch)
+            if not generate:
+                return [tuple(answer) for answer in found["answers"]]
+            for (_, key, _), reason, tokens in zip(batch, found["finish_reasons"], found["tokens"], strict=True):
+                self.answers.facts[self.answers.key(key)] = (reason, tokens)
+            return [without_reasoning(text, self.reasoning) for text in found["answers"]]
 
     return Recording
+
+
+def without_reasoning(text: str, reasoning: Mapping[str, Any] | None) -> str:
+    """What follows the last end mark of a reasoning model's thoughts; all of the text where there is no mark.
+
+    >>> without_reasoning("2+2... </think>\\n4", {"strip": True, "end": "</think>"})
+    '4'
+    """
+    if reasoning is None or not reasoning["strip"] or reasoning["end"] not in text:
+        return text
+    return text.rpartition(reasoning["end"])[2].lstrip()
 
 
 def adds_bos(tokenizer: Any) -> bool:
@@ -161,7 +202,7 @@ def load_tasks(job: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return manager, loaded["tasks"]
 
 
-def make_model(job: dict[str, Any], base_url: str, chat: bool, recorder: Recorder) -> Any:
+def make_model(job: dict[str, Any], base_url: str, chat: bool, transport: Transport) -> Any:
     """lm-eval's API model for the server, with recording."""
     from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
 
@@ -169,50 +210,66 @@ def make_model(job: dict[str, Any], base_url: str, chat: bool, recorder: Recorde
         "model": job["served_name"],
         "max_length": job["context_length"],
         "max_gen_toks": max(1, min(256, job["context_length"] // 2)),
-        "max_retries": job["max_retries"],
-        "timeout": job["request_timeout_seconds"],
         "seed": job["seed"],
+        # One request in flight would take another path of lm-eval, which records nothing.
+        "num_concurrent": 2,
     }
     if chat:
-        model = recording(LocalChatCompletion)(
-            base_url=f"{base_url}/v1/chat/completions", num_concurrent=max(2, job["concurrency"]), **common
-        )
+        model = recording(LocalChatCompletion)(base_url=f"{base_url}/v1/chat/completions", **common)
     else:
-        batch = max(1, min(16, job["concurrency"] // 2))
         model = recording(LocalCompletionsAPI)(
             base_url=f"{base_url}/v1/completions",
             tokenizer_backend="huggingface",
             tokenizer=job["tokenizer"],
             tokenized_requests=True,
             trust_remote_code=job["trust_remote_code"],
-            batch_size=batch,
-            # One request in flight would take another path of lm-eval, which records nothing.
-            num_concurrent=max(2, job["concurrency"] // batch),
+            batch_size=PROMPTS_PER_REQUEST,
             **common,
         )
         model.add_bos_token = not job["apply_chat_template"] and adds_bos(model.tokenizer)
-    model.recorder = recorder
+    model.transport, model.chat, model.reasoning = transport, chat, job["reasoning"]
     return model
 
 
-def ask(job: dict[str, Any], manager: Any, tasks: dict[str, Any], base_url: str, recorder: Recorder) -> dict[str, Any]:
+def shard_of(tasks: dict[str, Any], limit: int | None, shard: list[int] | None) -> dict[str, list[int]] | None:
+    """Numbers of the documents that a shard asks, by task: every n-th one; None where it asks all."""
+    if shard is None:
+        return None
+    number, count = shard
+    documents = {name: len(task.eval_docs) for name, task in tasks.items()}
+    small = [f"{name} with {found}" for name, found in documents.items() if min(found, limit or found) < count]
+    if small:
+        raise UnusableTask(f"{count} shards need as many documents; found {', '.join(small)}; set fewer shards")
+    return {
+        name: list(range(found if limit is None else min(found, limit)))[number::count]
+        for name, found in documents.items()
+    }
+
+
+def ask(
+    job: dict[str, Any], manager: Any, tasks: dict[str, Any], base_url: str, transport: Transport
+) -> dict[str, Any]:
     """Ask the task once per repeat, each with its own seed, and gather scores and samples."""
     from lm_eval.evaluator import simple_evaluate
 
     types = {task.OUTPUT_TYPE for task in tasks.values()}
     chat = bool(job["apply_chat_template"]) and types == {"generate_until"}
-    model = make_model(job, base_url, chat, recorder)
+    model = make_model(job, base_url, chat, transport)
+    documents = shard_of(tasks, job["limit"], job["shard"])
     if types != {"loglikelihood_rolling"}:
         # lm-eval cuts too long prompts without a word; the server refuses them instead.
         model.max_length = sys.maxsize // 2
     runs = []
     for repeat in range(job["repeats"]):
-        model._seed = job["seed"] + repeat
+        model._seed, model.answers = job["seed"] + repeat, Answers()
+        # The first time tells how many prompts all of them will be.
+        model.repeats_to_come = job["repeats"] if repeat == 0 else 0
         results = simple_evaluate(
             model=model,
             tasks=[job["task"]],
             num_fewshot=job["num_fewshot"],
-            limit=job["limit"],
+            limit=job["limit"] if documents is None else None,
+            samples=documents,
             bootstrap_iters=0,
             log_samples=True,
             system_instruction=job["system_prompt"],
@@ -224,13 +281,12 @@ def ask(job: dict[str, Any], manager: Any, tasks: dict[str, Any], base_url: str,
             torch_random_seed=job["seed"],
             fewshot_random_seed=job["seed"],
         )
-        recorder.progress(last=True)
-        runs.append(collect(job, results, repeat, recorder))
+        runs.append(collect(job, results, repeat, model.answers))
     tokenizer = getattr(model, "tokenizer", None)
     template = tokenizer.chat_template if job["apply_chat_template"] and tokenizer is not None else None
     first = runs[0]
     return {
-        **{key: first[key] for key in ("version", "task_hash", "generation", "higher_is_better")},
+        **{key: first[key] for key in ("version", "generation", "higher_is_better")},
         "values": [run["value"] for run in runs],
         "samples": [sample for run in runs for sample in run["samples"]],
         "endpoint": "chat" if chat else "completions",
@@ -240,7 +296,7 @@ def ask(job: dict[str, Any], manager: Any, tasks: dict[str, Any], base_url: str,
     }
 
 
-def collect(job: dict[str, Any], results: dict[str, Any], repeat: int, recorder: Recorder) -> dict[str, Any]:
+def collect(job: dict[str, Any], results: dict[str, Any], repeat: int, answers: Answers) -> dict[str, Any]:
     """The score that the suite names and one entry per document, in the order of the documents."""
     metric, _, filter_name = job["metric"].partition(",")
     filter_name = filter_name or "none"
@@ -249,14 +305,13 @@ def collect(job: dict[str, Any], results: dict[str, Any], repeat: int, recorder:
     scores = {**results["results"].get(name, {}), **(results.get("groups") or {}).get(name, {})}
     if key not in scores:
         available = sorted(score for score in scores if "," in score and "_stderr" not in score)
-        raise LookupError(f"{name}: has no metric {key!r}; it has {', '.join(available) or 'none'}")
-    samples, generation, hashes = [], {}, []
+        raise UnusableTask(f"{name}: has no metric {key!r}; it has {', '.join(available) or 'none'}")
+    samples, generation = [], {}
     for subtask, entries in sorted(results["samples"].items()):
         for entry in sorted(entries, key=lambda entry: entry["doc_id"]):
             if entry.get("filter") != filter_name:
                 continue
-            samples.append(sample_of(job, entry, subtask, metric, repeat, recorder))
-            hashes.append(entry["doc_hash"] + entry["prompt_hash"] + entry["target_hash"])
+            samples.append(sample_of(job, entry, subtask, metric, repeat, answers))
             arguments = entry["arguments"][0]
             if not generation and len(arguments) > 1 and isinstance(arguments[1], dict):
                 generation = arguments[1]
@@ -265,7 +320,6 @@ def collect(job: dict[str, Any], results: dict[str, Any], repeat: int, recorder:
     return {
         "value": value if isinstance(value, (int, float)) else None,
         "version": results["versions"].get(name),
-        "task_hash": sha256("".join(hashes)),
         "generation": generation,
         "higher_is_better": higher.get(metric) if isinstance(higher, dict) else None,
         "samples": samples,
@@ -273,7 +327,7 @@ def collect(job: dict[str, Any], results: dict[str, Any], repeat: int, recorder:
 
 
 def sample_of(
-    job: dict[str, Any], entry: dict[str, Any], subtask: str, metric: str, repeat: int, recorder: Recorder
+    job: dict[str, Any], entry: dict[str, Any], subtask: str, metric: str, repeat: int, answers: Answers
 ) -> dict[str, Any]:
     """One line of the samples file, with the digests that a fingerprint is made of."""
     arguments = entry["arguments"]
@@ -289,26 +343,57 @@ def sample_of(
     score = entry.get(metric)
     if isinstance(score, bool):
         score = float(score)
+    failed = any(answers.key(one) in answers.failed for one in arguments)
+    reason, tokens = answers.facts.get(answers.key(arguments[0]), (None, None))
+    if failed:
+        answer, filtered, score = None, None, None
     return {
         "id": str(entry["doc_id"]) if subtask == job["task"] else f"{subtask}/{entry['doc_id']}",
         "repeat": repeat,
         "prompt_digest": entry["prompt_hash"],
         "target_digest": entry["target_hash"],
         "document_digest": entry["doc_hash"],
-        "answer": answer if isinstance(answer, str) else str(answer),
+        "answer": answer if answer is None or isinstance(answer, str) else str(answer),
         "unparsed": generated and filtered == "[invalid]",
-        "score": score if isinstance(score, (int, float)) else None,
-        "finish_reason": recorder.finish_reasons.get(str(arguments[0][0])) if generated else None,
+        "score": score if isinstance(score, (int, float)) and math.isfinite(score) else None,
+        "finish_reason": reason,
+        "tokens": tokens,
         "generated": generated,
+        "failed": failed,
     }
+
+
+def listen(transport: Transport) -> None:
+    """Take further lines of the standard input: the stage gives a share of the concurrency that a task gave back."""
+    for line in sys.stdin:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            transport.limiter.set_limit(int(json.loads(line)["concurrency"]))
+
+
+def kind_of(error: Exception, transport: Transport) -> str:
+    """What kind of failure ended the task; see day0/harness.py."""
+    if isinstance(error, DiskFull):
+        return "disk"
+    if isinstance(error, Abandoned):
+        return {"refused": "refused", "rate limit": "rate limit"}.get(error.kind, "requests")
+    if transport.failed:
+        return "requests"
+    return "configuration" if isinstance(error, UnusableTask) else "task"
 
 
 def main() -> int:
     """Run one job; the outcome, good or bad, is in the job's output file."""
     sys.stdout = sys.stderr  # lm-eval prints; standard output belongs to the events
     job = json.loads(sys.stdin.readline())
-    recorder = Recorder(AnswerStore(job["cache"]))
     outcome: dict[str, Any] = {"status": "FAILED", "error": None, "error_kind": None}
+    transport = Transport(
+        headers={"Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', '')}"},
+        concurrency=job["concurrency"],
+        max_attempts=job["max_attempts"],
+        timeout_seconds=job["request_timeout_seconds"],
+        store=AnswerStore(job["cache"]),
+        report=lambda answered, expected: emit("progress", done=answered, total=expected),
+    )
     started = time.monotonic()
     try:
         import logging
@@ -316,35 +401,36 @@ def main() -> int:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         logging.getLogger("httpx").setLevel(logging.WARNING)
         manager, tasks = load_tasks(job)
-        documents = sum(len(task.eval_docs) for task in tasks.values())
-        outcome["documents"] = documents
+        outcome["documents"] = sum(len(task.eval_docs) for task in tasks.values())
+        outcome["documents_asked"] = sum(map(len, shard_of(tasks, job["limit"], job["shard"] or [0, 1]).values()))
         import lm_eval.evaluator  # noqa: F401  the slow imports belong before the start signal
         from lm_eval.models import openai_completions  # noqa: F401
 
-        emit("loaded", documents=documents, seconds=round(time.monotonic() - started, 2))
+        emit("loaded", documents=outcome["documents"], seconds=round(time.monotonic() - started, 2))
         go = sys.stdin.readline()
         if not go:
             return 0
         started = time.monotonic()
-        outcome.update(ask(job, manager, tasks, json.loads(go)["base_url"], recorder), status="COMPLETED")
+        threading.Thread(target=listen, args=(transport,), daemon=True).start()
+        outcome.update(ask(job, manager, tasks, json.loads(go)["base_url"], transport), status="COMPLETED")
+        emit("progress", done=transport.answered, total=transport.expected)
+        if transport.failed:
+            outcome.update(
+                status="FAILED",
+                error=f"{transport.failed} prompts were given up, the first one: {transport.first_failure}",
+                error_kind={"refused": "refused", "rate limit": "rate limit"}.get(
+                    transport.kind_of_failures(), "requests"
+                ),
+            )
     except Exception as error:
         traceback.print_exc()
-        outcome.update(
-            error=f"{type(error).__name__}: {error}",
-            error_kind="requests" if recorder.failed else "configuration" if isinstance(error, LookupError) else "task",
-        )
+        outcome.update(error=f"{type(error).__name__}: {error}", error_kind=kind_of(error, transport))
     import importlib.metadata
 
     outcome.update(
         seconds=round(time.monotonic() - started, 3),
-        requests={
-            "asked": recorder.total,
-            "answered": recorder.answered,
-            "from_store": recorder.stored,
-            "retried": recorder.retried,
-            "failed": len(recorder.failed),
-        },
-        failed_request=next(iter(recorder.failed.values()), None),
+        requests=transport.counts(),
+        first_failure=transport.first_failure,
         harness_version=importlib.metadata.version("lm_eval"),
     )
     Path(job["output"]).write_text(json.dumps(outcome, ensure_ascii=False), encoding="utf-8")

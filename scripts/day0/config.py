@@ -48,6 +48,7 @@ def _known_harness(name: str) -> str:
 
 HarnessName = Annotated[str, AfterValidator(_known_harness)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
+UpToOne = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 PositiveInteger = Annotated[int, Field(gt=0, strict=True)]
 
 
@@ -57,16 +58,28 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
+class Container(Strict):
+    """A container image with vLLM, and how it is run."""
+
+    image: str = Field(min_length=1, description="as the runtime takes it: a reference, a .sif or a .sqsh file")
+    runtime: Literal["apptainer", "podman", "docker"] = "apptainer"
+    python: str = Field("python3", description="the image's interpreter that has vLLM")
+    arguments: list[str] = Field([], description="further arguments of the runtime, such as binds and devices")
+
+
 class Serving(Strict):
     """How vLLM serves a model; a recipe's values stand above its model's."""
 
     tensor_parallel_size: PositiveInteger = 1
     pipeline_parallel_size: PositiveInteger = 1
+    data_parallel_size: PositiveInteger = 1
+    gpus: PositiveInteger | None = Field(None, description="GPUs of the server; null: the product of the three sizes")
     max_model_len: PositiveInteger | None = Field(None, description="tokens; null: what the suite needs")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     kv_cache_dtype: str = Field("auto", description="vLLM's --kv-cache-dtype")
     extra_arguments: list[str] = Field([], description="further arguments of vLLM's server")
     environment: dict[str, str] = Field({}, description="environment variables of the server; no secrets")
+    container: Container | None = Field(None, description="run the server in a container instead of its environment")
     startup_timeout_seconds: PositiveInteger = 1800
 
 
@@ -112,6 +125,21 @@ class Scale(Strict):
         return self
 
 
+class Reasoning(Strict):
+    """What becomes of a reasoning model's thoughts before its answer is scored."""
+
+    strip: bool = Field(True, description="score only what follows the last end mark")
+    end: str = Field("</think>", min_length=1, description="text that ends the thoughts")
+
+
+class Limits(Strict):
+    """Fractions of a task's answers above which its score does not count."""
+
+    cut: UpToOne = Field(0.1, description="answers that ended at the largest length instead of by themselves")
+    unparsed: UpToOne = Field(0.1, description="answers in which the task's filter found nothing to score")
+    empty: UpToOne = Field(0.1, description="answers without text")
+
+
 class Task(Strict):
     """One task of a suite."""
 
@@ -123,15 +151,28 @@ class Task(Strict):
     samples: PositiveInteger | None = Field(None, description="documents that the task must have; null: what it has")
     num_fewshot: Annotated[int, Field(ge=0, strict=True)] = 0
     limit: PositiveInteger | None = Field(None, description="ask only the first documents")
-    repeats: PositiveInteger = 1
+    repeats: PositiveInteger = Field(1, description="times that each document is asked, each with a seed of its own")
     generation: dict[str, Any] = Field({}, description="generation settings of this task, above the suite's")
+    system_prompt: str | None = Field(None, description="instead of the suite's")
+    apply_chat_template: bool | None = Field(None, description="instead of the suite's")
+    reasoning: Reasoning | None = Field(None, description="instead of the suite's")
+    limits: Limits | None = Field(None, description="instead of the suite's")
+
+
+class Passage(Strict):
+    """A text that a sound model finds likely."""
+
+    context: str = Field("", description="what stands before it; its own likelihood does not count")
+    text: str = Field(min_length=1)
 
 
 class Canary(Strict):
-    """The first request to a server: what it answers decides whether the tasks are asked at all."""
+    """The first requests to a server: what it answers decides whether the tasks are asked at all."""
 
     prompt: str = Field(min_length=1)
     max_tokens: PositiveInteger = 16
+    passages: list[Passage] = Field([], description="texts whose perplexity is measured, of all their tokens together")
+    max_perplexity_ratio: float = Field(2.0, gt=1, description="candidate's perplexity over the baseline's")
 
 
 class Suite(Strict):
@@ -139,13 +180,18 @@ class Suite(Strict):
 
     description: str
     context_length: PositiveInteger = Field(description="tokens of the longest prompt and answer together")
-    concurrency: PositiveInteger = Field(32, description="requests in flight per task")
+    concurrency: PositiveInteger = Field(64, description="prompts in flight at the server, shared by its tasks")
+    tasks_side_by_side: PositiveInteger = Field(8, description="tasks that are asked at the same time, at most")
+    max_attempts: PositiveInteger = Field(4, description="attempts of a request before it counts as failed")
+    request_timeout_seconds: PositiveInteger = 1800
     seed: int = 1234
     include_path: str | None = Field(None, description="folder of the harness's task files")
     data_files: list[str] = Field([], description="local files that the tasks read")
     system_prompt: str | None = None
     apply_chat_template: bool = False
+    reasoning: Reasoning | None = Field(None, description="null: answers are scored as they are")
     generation: dict[str, Any] = {}
+    limits: Limits = Limits()
     canary: Canary
     tasks: dict[Name, Task] = Field(min_length=1)
 
@@ -184,6 +230,9 @@ class Config(Strict):
         "auto", description="variant of the stage environments; auto: cuda where an NVIDIA GPU is found"
     )
     parallel_evaluation: bool = Field(False, description="evaluate candidates before the baseline has passed its gate")
+    shards: PositiveInteger | Literal["per-task"] = Field(
+        1, description="jobs, each with a server of its own, that share a run: by documents, or one per task"
+    )
     quantization: Quantization = Quantization()
     models: dict[Name, Model] = Field(min_length=1)
     recipes: dict[Name, Recipe] = Field({}, description="recipes defined here instead of in config/recipes")
@@ -344,8 +393,17 @@ def load_suite(name: str, folder: Path = SUITES_FOLDER) -> Suite:
     if not SAFE_NAME.fullmatch(name) or not path.is_file():
         known = sorted(p.stem for p in folder.glob("*.yaml"))
         raise UnusableInput(f"unknown suite {name!r}; {folder} has {', '.join(known)}{_nearest(name, known)}")
+    return Suite.model_validate(read_suite(path))
+
+
+def read_suite(path: Path) -> dict[str, Any]:
+    """A suite file with every default filled in.
+
+    Raises:
+        UnusableInput: it holds mistakes; all of them are in the message.
+    """
     try:
-        return Suite.model_validate(read_yaml(path))
+        return Suite.model_validate(read_yaml(path)).model_dump(mode="json")
     except ValidationError as error:
         mistakes = _Mistakes()
         mistakes.add_validation("", error, Suite)

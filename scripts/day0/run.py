@@ -6,6 +6,7 @@ a results.yml (NeMo Evaluator's schema, ours under ``metadata``).
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -33,8 +34,17 @@ SEVERITY = (
 TRANSIENT_STATUSES = frozenset({"TIMEOUT", "RUNNING", "PENDING", "RESUMING", "NODE_FAIL", "PREEMPTED"})
 COMPLETED = "COMPLETED"
 REQUIRED_COUNTS = ("expected", "scored")
-COUNTS = ("expected", "asked", "answered", "scored", "empty", "cut", "unparsed", "failed")
+COUNTS = ("expected", "asked", "answered", "scored", "empty", "cut", "unparsed", "failed", "http_failures", "retried")
+# Where no suite says otherwise: fractions of the answers above which a score does not count.
+DEFAULT_LIMITS = {"cut": 0.1, "unparsed": 0.1, "empty": 0.1}
+LIMITED = {
+    "cut": "were cut at the largest length",
+    "unparsed": "hold nothing that the task's filter could score",
+    "empty": "are empty",
+}
 DEFAULT_SCALE = {"min": 0.0, "max": 1.0, "direction": "higher"}
+CONSTANT_SAMPLES = 20  # from as many samples on, one and the same answer or score is no coincidence
+CONSTANT_TASKS = 3
 
 # Words of a log line that make a run suspect, with their class; the first that fits a line decides.
 LOG_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
@@ -67,21 +77,24 @@ def evaluate_run(summary: Any) -> dict[str, Any]:
 
     Args:
         summary: {status, failure_class, detail, tasks: {name: {score, stderr, samples, metric, scale: {min, max,
-            direction}, tier, accounting: {expected, scored, ...}}}, log_findings: [{class, file, line, text}]}.
-            Anything else is judged too, and never passes.
+            direction}, tier, accounting: {expected, scored, ...}, limits: {cut, unparsed, empty}, spread: {samples,
+            scores, answers, targets} (numbers of different ones)}}, log_findings: [{class, file, line, text}],
+            incidents: [{time, what}]}. Anything else is judged too, and never passes.
 
     Returns:
         {pass, failure_class (the most severe, or None), detail, failure_classes (all), findings (sentences with
-        class), scores: {task: {metric, score, stderr, samples, scale, tier}} of the tasks with a usable score}.
+        class), notes (what was amiss and mended itself), scores: {task: {metric, score, stderr, samples, scale, tier}}
+        of the tasks with a usable score}.
     """
     findings: list[dict[str, str]] = []
+    notes: list[str] = []
 
     def found(failure_class: str, detail: str) -> None:
         findings.append({"class": failure_class, "detail": detail})
 
     if not isinstance(summary, Mapping):
         found("USER_CONFIG_ERROR", f"a run's summary must be a mapping; found {type(summary).__name__}")
-        return _verdict(findings, {})
+        return _verdict(findings, {}, notes)
     _judge_status(summary, found)
     causes = len(findings)
     scores: dict[str, Any] = {}
@@ -93,14 +106,16 @@ def evaluate_run(summary: Any) -> dict[str, Any]:
             if not isinstance(task, Mapping):
                 found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: expected a mapping; found {_short(task)}")
                 continue
-            accounts_hold = _judge_accounting(name, task.get("accounting"), found)
+            accounts_hold = _judge_accounting(name, task.get("accounting"), task.get("limits"), found, notes)
             entry = _judge_score(name, task, accounts_hold, found)
             if entry is not None:
                 scores[str(name)] = entry
-        if scores and len(scores) == len(tasks) and all(entry["score"] == 0 for entry in scores.values()):
-            found("UNKNOWN", f"every score of the run is exactly 0 ({', '.join(scores)}): no real model is that bad")
+                _judge_spread(name, task.get("spread"), entry, found)
+        if len(scores) == len(tasks):
+            _judge_constancy(scores, found)
     _judge_logs(summary.get("log_findings"), found)
-    return _verdict(findings, scores, causes)
+    _judge_incidents(summary.get("incidents"), found, notes)
+    return _verdict(findings, scores, notes, causes)
 
 
 def _judge_status(summary: Mapping[str, Any], found: Any) -> None:
@@ -115,7 +130,7 @@ def _judge_status(summary: Mapping[str, Any], found: Any) -> None:
         found(known, f"the evaluation recorded {_short(recorded)}: {sentence}")
 
 
-def _judge_accounting(name: Any, accounting: Any, found: Any) -> bool:
+def _judge_accounting(name: Any, accounting: Any, limits: Any, found: Any, notes: list[str]) -> bool:
     if not isinstance(accounting, Mapping):
         found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: no accounting; found {_short(accounting)}")
         return False
@@ -147,6 +162,22 @@ def _judge_accounting(name: Any, accounting: Any, found: Any) -> bool:
     if accounting.get("empty") == scored:
         found("DEPLOYMENT_HEALTH_FAILED", f"task {_short(name)}: all {scored} answers are empty")
         return False
+    allowed = {**DEFAULT_LIMITS, **(limits if isinstance(limits, Mapping) else {})}
+    over = [
+        f"{accounting[field]} of {scored} answers {what} (limit {allowed[field]:.0%})"
+        for field, what in LIMITED.items()
+        if accounting.get(field) and not (_is_finite(allowed[field]) and accounting[field] <= allowed[field] * scored)
+    ]
+    if over:
+        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: {'; '.join(over)}")
+        return False
+    amiss = [
+        f"{accounting[field]} {what}"
+        for field, what in (("http_failures", "attempts without an answer"), ("retried", "requests repeated"))
+        if accounting.get(field)
+    ]
+    if amiss:
+        notes.append(f"task {_short(name)}: {', '.join(amiss)}; every sample was answered in the end")
     return True
 
 
@@ -184,6 +215,45 @@ def _judge_score(name: Any, task: Mapping[str, Any], accounts_hold: bool, found:
     }
 
 
+def _judge_spread(name: Any, spread: Any, entry: Mapping[str, Any], found: Any) -> None:
+    """Many different questions with one and the same answer, or one and the same middling score, were not answered."""
+    if not isinstance(spread, Mapping) or not all(_is_count(spread.get(key)) for key in ("samples", "scores")):
+        return
+    if spread["samples"] < CONSTANT_SAMPLES:
+        return
+    answers, targets = spread.get("answers"), spread.get("targets")
+    if answers == 1 and _is_count(targets) and targets > 1:
+        found(
+            "UNKNOWN", f"task {_short(name)}: all {spread['samples']} answers are the same, of {targets} expected ones"
+        )
+    elif spread["scores"] == 1 and entry["scale"]["min"] < entry["score"] < entry["scale"]["max"]:
+        found("UNKNOWN", f"task {_short(name)}: all {spread['samples']} samples have the same score {entry['score']}")
+
+
+def _judge_constancy(scores: Mapping[str, Any], found: Any) -> None:
+    values = {entry["score"] for entry in scores.values()}
+    if values == {0}:
+        found("UNKNOWN", f"every score of the run is exactly 0 ({', '.join(scores)}): no real model is that bad")
+    elif len(values) == 1 and len(scores) >= CONSTANT_TASKS:
+        value = values.pop()
+        if any(entry["scale"]["min"] < value < entry["scale"]["max"] for entry in scores.values()):
+            found("UNKNOWN", f"every score of the run is exactly {value} ({', '.join(scores)}): tasks do differ")
+
+
+def _judge_incidents(incidents: Any, found: Any, notes: list[str]) -> None:
+    if incidents is None:
+        return
+    if not isinstance(incidents, list) or not all(isinstance(entry, Mapping) for entry in incidents):
+        found("UNKNOWN", f"incidents: expected a list of mappings; found {_short(incidents)}")
+        return
+    for entry in incidents:
+        sentence = f"the server at {entry.get('time')}: {_short(entry.get('what'))}"
+        if "started again" in str(entry.get("what")):
+            found("DEPLOYMENT_HEALTH_FAILED", sentence)
+        else:
+            notes.append(sentence)
+
+
 def _judge_logs(log_findings: Any, found: Any) -> None:
     if log_findings is None:
         return
@@ -199,7 +269,9 @@ def _judge_logs(log_findings: Any, found: Any) -> None:
         found(known, f"{entry.get('file')}, line {entry.get('line')}: {_short(entry.get('text'), 300)}")
 
 
-def _verdict(findings: list[dict[str, str]], scores: dict[str, Any], causes: int = 0) -> dict[str, Any]:
+def _verdict(
+    findings: list[dict[str, str]], scores: dict[str, Any], notes: list[str], causes: int = 0
+) -> dict[str, Any]:
     """Sum up: the most severe class leads; the message tells the first ``causes`` findings, where there are any."""
     classes = sorted({finding["class"] for finding in findings}, key=SEVERITY.index)
     ordered = sorted(findings, key=lambda finding: SEVERITY.index(finding["class"]))
@@ -222,6 +294,7 @@ def _verdict(findings: list[dict[str, str]], scores: dict[str, Any], causes: int
         "failure_classes": classes,
         "scores": scores,
         "findings": ordered,
+        "notes": notes,
     }
 
 
@@ -272,10 +345,13 @@ def read_run(path: Path, suite: Mapping[str, Any] | None = None) -> tuple[dict[s
         **{key: metadata.get(key) for key in ("checkpoint_digest", "model", "candidate", "suite")},
     }
     summary = summary_of_results(content)
-    folder = path.parent / "logs"
-    logs = sorted(folder.glob("*.log")) if folder.is_dir() else []
+    logs = sorted([*path.parent.glob("logs/*.log"), *path.parent.glob("shards/*/logs/*.log")])
     summary["log_findings"] = [
-        entry for log in logs for entry in scan_log(log.name, log.read_text(encoding="utf-8", errors="replace"))
+        entry
+        for log in logs
+        for entry in scan_log(
+            str(log.relative_to(path.parent)).removeprefix("logs/"), log.read_text(encoding="utf-8", errors="replace")
+        )
     ]
     summary = _with_suite(summary, suite)
     _check_sample_files(summary, path.parent / "samples")
@@ -295,7 +371,7 @@ def summary_of_results(content: Mapping[str, Any]) -> dict[str, Any]:
     for name in [*accounting, *(name for name in scored if name not in accounting)]:
         tasks[name] = {"accounting": accounting.get(name), **_score_entry(scored.get(name), None)}
     return {
-        **{key: metadata.get(key) for key in ("status", "failure_class", "detail")},
+        **{key: metadata.get(key) for key in ("status", "failure_class", "detail", "incidents")},
         "tasks": tasks,
         "_results": scored,
     }
@@ -332,7 +408,8 @@ def _with_suite(summary: Mapping[str, Any], suite: Mapping[str, Any] | None) -> 
         task = dict(task)
         if name in scored:
             task.update(_score_entry(scored[name], metric_name(declared["metric"])))
-        tasks[name] = {**task, "scale": declared["scale"], "tier": declared["tier"]}
+        limits = declared.get("limits") or suite.get("limits") or DEFAULT_LIMITS
+        tasks[name] = {**task, "scale": declared["scale"], "tier": declared["tier"], "limits": limits}
         wanted = declared.get("samples")
         accounting = task.get("accounting")
         if wanted and isinstance(accounting, Mapping):
@@ -344,7 +421,7 @@ def _with_suite(summary: Mapping[str, Any], suite: Mapping[str, Any] | None) -> 
 
 
 def _check_sample_files(summary: dict[str, Any], folder: Path) -> None:
-    """Count the lines of each samples file; where they differ from the accounts, the lines count."""
+    """Count the lines of each samples file and how they differ; where accounts say otherwise, the lines count."""
     if not folder.is_dir() or summary.get("status") != COMPLETED:
         return
     for name, task in summary["tasks"].items():
@@ -352,7 +429,9 @@ def _check_sample_files(summary: dict[str, Any], folder: Path) -> None:
         if not isinstance(accounting, Mapping):
             continue
         file = folder / f"{name}.jsonl"
-        lines = file.read_bytes().count(b"\n") if file.is_file() else 0
+        text = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+        lines = len(text)
+        task["spread"] = _spread_of(text)
         if accounting.get("scored") != lines and _is_count(accounting.get("scored")):
             task["accounting"] = {**accounting, "scored": min(lines, accounting["scored"])}
             summary["log_findings"] = [
@@ -364,6 +443,22 @@ def _check_sample_files(summary: dict[str, Any], folder: Path) -> None:
                     "text": f"holds {lines} samples, but the accounts say {accounting.get('scored')}",
                 },
             ]
+
+
+def _spread_of(lines: Iterable[str]) -> dict[str, int] | None:
+    """How many different scores, answers and targets a samples file holds; None where it holds something else."""
+    different: dict[str, set[Any]] = {"scores": set(), "answers": set(), "targets": set()}
+    count = 0
+    for line in lines:
+        try:
+            sample = json.loads(line)
+            entry = (sample["score"], sample.get("answer"), sample.get("target_digest"))
+            for values, value in zip(different.values(), entry, strict=True):
+                values.add(value)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+        count += 1
+    return {"samples": count, **{name: len(values) for name, values in different.items()}}
 
 
 def _listed(value: Any) -> Iterable[Any]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import http.client
 import json
-import math
 import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +23,7 @@ import psutil
 
 HOST = "127.0.0.1"
 END_LINE = "day0: all tasks are done; the server is stopped"
+WATCH_SECONDS, SILENCE_SECONDS = 5.0, 300.0
 # A process that one of these ended did not fail by itself: a retry may cure it.
 TRANSIENT_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGBUS})
 
@@ -46,19 +47,25 @@ class DeploymentFailed(Exception):
 
 
 def server_command(
-    python: str, checkpoint: str, served_name: str, suite: Mapping[str, Any], serving: Mapping[str, Any], on_cpu: bool
+    python: str,
+    checkpoint: str,
+    served_name: str,
+    suite: Mapping[str, Any],
+    serving: Mapping[str, Any],
+    on_cpu: bool,
+    port: int = 0,
 ) -> list[str]:
     """The command line of the server; it holds no secret (the key is in the environment).
 
     Port 0 lets the kernel choose a free port at the moment of binding, so that two servers never meet.
     """
     command = [python, "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", checkpoint, "--served-model-name", served_name, "--host", HOST, "--port", "0"]
+    command += ["--model", checkpoint, "--served-model-name", served_name, "--host", HOST, "--port", str(port)]
     command += ["--max-model-len", str(serving.get("max_model_len") or suite["context_length"])]
     command += ["--dtype", str(serving.get("dtype") or "auto")]
     command += ["--kv-cache-dtype", str(serving.get("kv_cache_dtype") or "auto")]
-    command += ["--tensor-parallel-size", str(serving.get("tensor_parallel_size") or 1)]
-    command += ["--pipeline-parallel-size", str(serving.get("pipeline_parallel_size") or 1)]
+    for kind in ("tensor", "pipeline", "data"):
+        command += [f"--{kind}-parallel-size", str(serving.get(f"{kind}_parallel_size") or 1)]
     # Sampling is the suite's: a checkpoint's own generation_config.json must not shift it.
     command += ["--seed", str(suite["seed"]), "--generation-config", "vllm"]
     command += ["--uvicorn-log-level", "warning", "--disable-log-stats"]
@@ -74,7 +81,7 @@ def server_environment(
 ) -> dict[str, str]:
     """The environment of the server process, with its key and, on a CPU, what makes it start quickly."""
     environment = dict(base)
-    environment.update(VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", PYTHONUNBUFFERED="1")
+    environment.update(VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", PYTHONUNBUFFERED="1", PYTHONFAULTHANDLER="1")
     if on_cpu:
         environment.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", TORCHDYNAMO_DISABLE="1", VLLM_CPU_KVCACHE_SPACE="1")
         # One core is left to the front end and the clients; pinned threads of two servers would share their cores.
@@ -85,30 +92,6 @@ def server_environment(
     environment.update({name: str(value) for name, value in (serving.get("environment") or {}).items()})
     environment["VLLM_API_KEY"] = key
     return environment
-
-
-def judge_canary(response: Any) -> str | None:
-    """Why a completion with logprobs shows a broken deployment, or None where it is sound.
-
-    Sound: some text, finite log probabilities, and not one and the same token four times or more.
-    """
-    try:
-        choice = response["choices"][0]
-        text = choice["text"]
-        tokens = choice["logprobs"]["tokens"]
-        logprobs = choice["logprobs"]["token_logprobs"]
-        if not isinstance(text, str) or not isinstance(tokens, list) or not isinstance(logprobs, list):
-            raise TypeError
-    except (KeyError, IndexError, TypeError):
-        return f"the answer to the canary has no text with log probabilities: {json.dumps(response)[:200]}"
-    if not text.strip() or not tokens:
-        return "the answer to the canary is empty"
-    for value in logprobs:
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-            return f"a log probability of the canary's answer is {value!r}"
-    if len(tokens) >= 4 and len(set(map(str, tokens))) == 1:
-        return f"the answer to the canary is one token repeated: {text!r}"
-    return None
 
 
 _PREFIX = re.compile(r"^(\(\w+( pid=\d+)?\)\s*)?((ERROR|CRITICAL|INFO|WARNING)\s+[\d-]+ [\d:]+ \[[^\]]*\]\s*)?")
@@ -141,15 +124,19 @@ def ended_by_transient(returncode: int | None, log: str) -> bool:
     if returncode is not None and returncode < 0:
         return -returncode in TRANSIENT_SIGNALS
     codes = re.findall(r"Failed core proc\(s\): \{[^}]*?: (-\d+)", log)
-    return any(-int(code) in TRANSIENT_SIGNALS for code in codes)
+    if codes:
+        return any(-int(code) in TRANSIENT_SIGNALS for code in codes)
+    # An engine that fails by itself says why, and Python's fault handler speaks for one that may not.
+    died_silently = not re.search(r"\(EngineCore[^)]*\) (ERROR|CRITICAL)|^Fatal Python error", log, re.MULTILINE)
+    return "engine core exited unexpectedly" in log and died_silently
 
 
 def loaded_facts(log: str) -> dict[str, Any]:
     """What the engine says of the model it loaded: types, kernels, emulation.
 
     Returns:
-        quantization, dtype, kv_cache_dtype, device (None where the log does not tell), kernels (sorted names),
-        emulated, emulation (a sentence or None).
+        quantization, dtype, kv_cache_dtype, device, attention_backend (None where the log does not tell), kernels
+        (sorted names), emulated, emulation (a sentence or None), engine_starts (how often an engine was initialized).
     """
 
     def said(pattern: str) -> str | None:
@@ -166,26 +153,76 @@ def loaded_facts(log: str) -> dict[str, Any]:
         "dtype": said(r"\bdtype=torch\.(\w+)"),
         "kv_cache_dtype": said(r"\bkv_cache_dtype=([\w.]+)"),
         "device": said(r"\bdevice_config=(\w+)"),
+        "attention_backend": said(r"Using (?:AttentionBackendEnum\.)?([A-Z][A-Z0-9_]+)(?: attention)? backend\b"),
         "kernels": sorted(kernels),
         "emulated": emulated,
         "emulation": EMULATION_SENTENCE if emulated else None,
+        "engine_starts": len(re.findall(r"Initializing a V1 LLM engine", log)),
     }
+
+
+def effective_kv_cache_dtype(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """Type in which the engine keeps keys and values.
+
+    "auto" is FP8 where the checkpoint declares a scheme for it, else the model's type: vLLM 0.32,
+    vllm/model_executor/layers/attention/attention.py.
+
+    Args:
+        facts: see :func:`loaded_facts`.
+        config: the checkpoint's config.json.
+    """
+    if facts["kv_cache_dtype"] != "auto":
+        return facts["kv_cache_dtype"]
+    declared = config.get("quantization_config")
+    scheme = declared.get("kv_cache_scheme") if isinstance(declared, Mapping) else None
+    return "fp8" if scheme is not None else facts["dtype"]
+
+
+def find_impostor(
+    models: Any, name: str, checkpoint: str, facts: Mapping[str, Any], config: Mapping[str, Any]
+) -> str | None:
+    """Why a server does not serve the checkpoint that it was started with, or None where it does.
+
+    Args:
+        models: what /v1/models answers.
+        name: the name under which the checkpoint is served.
+        checkpoint: its folder, as the server was told.
+        facts: see :func:`loaded_facts`.
+        config: the checkpoint's config.json.
+    """
+    entries = models.get("data") if isinstance(models, Mapping) else None
+    served = [entry.get("id") for entry in entries] if isinstance(entries, list) else models
+    if served != [name]:
+        return f"/v1/models names {served!r}, not {name!r}"
+    root = entries[0].get("root")
+    if root is not None and root != checkpoint:
+        return f"/v1/models says that {name} comes from {root!r}, not from {checkpoint!r}"
+    declared = config.get("quantization_config")
+    method = declared.get("quant_method") if isinstance(declared, Mapping) else None
+    if (method is None) != (facts["quantization"] is None):
+        return (
+            f"the checkpoint declares quantization {method or 'none'}, the engine loaded it with "
+            f"{facts['quantization'] or 'none'}"
+        )
+    return None
 
 
 # --- processes --------------------------------------------------------------------------------------------------
 
 _GUARD = """
-import os, signal, sys
+import json, os, signal, subprocess, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)
-groups = set()
+groups = {}
 for line in sys.stdin:
-    sign, group = line[0], int(line[1:])
-    groups.add(group) if sign == "+" else groups.discard(group)
-for group in groups:
+    sign, group, command = json.loads(line)
+    groups.pop(group, None) if sign == "-" else groups.update({group: command})
+for group, command in groups.items():
     try:
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
         pass
+    if command:
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 """
 
 
@@ -194,16 +231,23 @@ class Children:
 
     def __init__(self) -> None:
         self._groups: dict[int, subprocess.Popen] = {}
+        self._removals: dict[int, list[str]] = {}
         # The guard reads from a pipe: its end of file is the stage's death, also by SIGKILL.
         self._guard = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _GUARD], stdin=subprocess.PIPE, start_new_session=True, text=True
         )
 
-    def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen:
-        """Start a command as the leader of a session of its own."""
+    def start(self, command: Sequence[str], removal: list[str] | None = None, **options: Any) -> subprocess.Popen:
+        """Start a command as the leader of a session of its own.
+
+        Args:
+            removal: a command that removes what would outlive the session, such as a container; run at its end.
+        """
         process = subprocess.Popen(command, start_new_session=True, **options)
         self._groups[process.pid] = process
-        self._tell("+", process.pid)
+        if removal:
+            self._removals[process.pid] = removal
+        self._tell("+", process.pid, removal)
         return process
 
     def stop(self, process: subprocess.Popen, patience_seconds: float = 5.0) -> None:
@@ -214,6 +258,8 @@ class Children:
             time.sleep(0.05)
         self._signal(process.pid, signal.SIGKILL)
         process.wait()
+        if removal := self._removals.pop(process.pid, None):
+            subprocess.run(removal, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._groups.pop(process.pid, None)
         self._tell("-", process.pid)
 
@@ -227,9 +273,9 @@ class Children:
             self._guard.stdin.close()
         self._guard.wait()
 
-    def _tell(self, sign: str, group: int) -> None:
+    def _tell(self, sign: str, group: int, removal: list[str] | None = None) -> None:
         if self._guard.stdin and not self._guard.stdin.closed:
-            self._guard.stdin.write(f"{sign}{group}\n")
+            self._guard.stdin.write(json.dumps([sign, group, removal]) + "\n")
             self._guard.stdin.flush()
 
     @staticmethod
@@ -258,14 +304,30 @@ class Server:
         Transient: something else ended it.
     """
 
-    def __init__(self, children: Children, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        children: Children,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        port: int | None = None,
+        removal: list[str] | None = None,
+    ) -> None:
         self.log = log
         self.key = environment["VLLM_API_KEY"]
-        self.port: int | None = None
+        self.port = port
+        self.incidents: list[dict[str, Any]] = []
+        self._silent_since: float | None = None
+        self._next_look = 0.0
         log.write_bytes(b"")
         with log.open("ab") as stream:
             self.process = children.start(
-                command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT
+                command,
+                removal,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
             )
 
     @property
@@ -277,14 +339,14 @@ class Server:
 
     def wait(self, timeout_seconds: float) -> None:
         """Return once /health answers."""
-        deadline = time.monotonic() + timeout_seconds
+        began = time.monotonic()
         while True:
             self.check("while it started")
             if self.port is None:
                 self.port = self._listening_port()
             if self.port is not None and self._healthy():
                 return
-            if time.monotonic() > deadline:
+            if time.monotonic() > began + timeout_seconds:
                 raise DeploymentFailed(
                     f"the server did not answer /health within {timeout_seconds:g} s (startup_timeout_seconds); "
                     f"last line of its log: {(self.read_log().splitlines() or ['(empty)'])[-1][:300]}"
@@ -302,6 +364,30 @@ class Server:
         raise DeploymentFailed(
             f"the server ended {when} (exit status {code}): {error_line(log) or 'its log holds no error line'}"
         )
+
+    def watch(self, when: str) -> None:
+        """Look at the server, and every few seconds at its /health; what was amiss is kept in ``incidents``.
+
+        Raises:
+            DeploymentFailed, Transient: it has ended, or has not been healthy for long.
+        """
+        self.check(when)
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + WATCH_SECONDS
+        if self._healthy():
+            self._silent_since = None
+            return
+        self.check(when)
+        if self._silent_since is None:
+            self._silent_since = now
+            self.incidents.append({"time": time.strftime("%H:%M:%S"), "what": "/health did not answer with 200"})
+        elif now - self._silent_since > SILENCE_SECONDS:
+            raise DeploymentFailed(
+                f"the server did not answer /health for {SILENCE_SECONDS:g} s {when}: "
+                f"{error_line(self.read_log()) or 'its log holds no error line'}"
+            )
 
     def request(self, method: str, path: str, content: Any = None, timeout_seconds: float = 300) -> tuple[int, Any]:
         """Ask the server; returns the status and the parsed JSON (or the text)."""
@@ -351,6 +437,13 @@ def _answers_http(port: int) -> bool:
         return False
     finally:
         connection.close()
+
+
+def free_port() -> int:
+    """A port that is free now, for a server whose own choice cannot be seen from outside."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
 
 
 def new_key() -> str:

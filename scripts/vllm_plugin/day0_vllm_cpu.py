@@ -9,6 +9,10 @@ Active on the CPU platform only, and there only for what vLLM itself does not ha
   gate, up) to one weight scale; and the fused SiLU with FP8 output, which has no kernel here, is left to its two
   separate steps.
 
+And the engine's process is forked from the API server's, which has imported all it needs, instead of started anew:
+half of a start's time. vLLM does so itself on CUDA; on a CPU it insists on a new process, for the sake of OpenMP's
+threads, none of which runs before the fork.
+
 Put this folder on PYTHONPATH: the .dist-info beside this file makes the entry point known, with nothing to build.
 """
 
@@ -26,6 +30,7 @@ def register() -> None:
     _add_nvfp4()
     _add_static_fp8_quantization()
     _leave_out_fused_activation()
+    _fork_the_engine()
 
 
 def _add_nvfp4() -> None:
@@ -111,3 +116,11 @@ def _leave_out_fused_activation() -> None:
     # Without a producer in this table vLLM applies the activation, and the next layer quantizes its own input.
     if not hasattr(torch.ops._C, "silu_and_mul_quant"):
         fused_act_quant._FUSED_ACT_QUANT.pop((SiluAndMul, kFp8StaticTensorSym), None)
+
+
+def _fork_the_engine() -> None:
+    import multiprocessing
+
+    import vllm.v1.engine.utils as engine
+
+    engine.get_mp_context = lambda: multiprocessing.get_context("fork")

@@ -114,6 +114,52 @@ def test_all_zero_scores_fail_but_one_zero_does_not():
     assert verdict["pass"] is False and "exactly 0" in verdict["detail"]
 
 
+HUNDRED = dict.fromkeys(("expected", "scored"), 100)
+
+
+@pytest.mark.parametrize(
+    ("fields", "failure_class", "words"),
+    [
+        ({"accounting": HUNDRED | {"cut": 11}}, "SAMPLE_ACCOUNTING_FAILED", "11 of 100 answers were cut"),
+        ({"accounting": HUNDRED | {"cut": 10}}, None, ""),
+        ({"accounting": HUNDRED | {"unparsed": 11}}, "SAMPLE_ACCOUNTING_FAILED", "the task's filter"),
+        ({"accounting": HUNDRED | {"empty": 11}}, "SAMPLE_ACCOUNTING_FAILED", "are empty"),
+        ({"accounting": HUNDRED | {"cut": 30}, "limits": {"cut": 0.3}}, None, ""),
+        ({"accounting": HUNDRED | {"cut": 1}, "limits": {"cut": 0}}, "SAMPLE_ACCOUNTING_FAILED", "limit 0%"),
+        ({"spread": {"samples": 100, "scores": 2, "answers": 1, "targets": 50}}, "UNKNOWN", "answers are the same"),
+        ({"spread": {"samples": 100, "scores": 2, "answers": 1, "targets": 1}}, None, ""),
+        ({"spread": {"samples": 10, "scores": 2, "answers": 1, "targets": 9}}, None, ""),
+        ({"spread": {"samples": 100, "scores": 1, "answers": 90, "targets": 90}}, "UNKNOWN", "the same score 0.5"),
+    ],
+)
+def test_answers_that_do_not_count(fields, failure_class, words):
+    task = {"score": 0.5, "accounting": HUNDRED, **fields}
+    found = evaluate_run({"status": "COMPLETED", "tasks": {"addition": task}})
+    assert found["failure_class"] == failure_class and words in found["detail"], found
+
+
+def test_equal_scores_of_many_tasks_are_suspect():
+    def run(score, count):
+        tasks = {f"task-{number}": {"score": score, "accounting": HUNDRED} for number in range(count)}
+        return evaluate_run({"status": "COMPLETED", "tasks": tasks})["failure_class"]
+
+    assert run(0.25, 3) == "UNKNOWN" and run(0.25, 2) is None and run(1.0, 3) is None
+
+
+def test_what_mended_itself_is_a_note():
+    task = {"score": 0.5, "accounting": HUNDRED | {"http_failures": 3, "retried": 3}}
+    incidents = [{"time": "12:00:00", "what": "/health did not answer with 200"}]
+    found = evaluate_run({"status": "COMPLETED", "tasks": {"addition": task}, "incidents": incidents})
+    assert found["pass"] and "3 requests repeated" in found["notes"][0] and "/health" in found["notes"][1]
+
+
+def test_an_engine_that_was_started_again_is_a_finding():
+    incidents = [{"time": "12:00:00", "what": "the engine was started again"}]
+    task = {"score": 0.5, "accounting": HUNDRED}
+    found = evaluate_run({"status": "COMPLETED", "tasks": {"addition": task}, "incidents": incidents})
+    assert found["failure_class"] == "DEPLOYMENT_HEALTH_FAILED"
+
+
 def test_most_severe_class_leads_and_all_are_listed():
     summary = changed((*A, "accounting", "scored"), 9)
     summary["log_findings"] = [{"class": "EVAL_JUDGE_FAILED", "file": "a.log", "line": 3, "text": "judge failed"}]

@@ -1,6 +1,5 @@
 """The server's command, its canary, what its log says, and that no child outlives the stage."""
 
-import math
 import os
 import signal
 import subprocess
@@ -13,9 +12,10 @@ import pytest
 
 from day0.server import (
     Children,
+    effective_kv_cache_dtype,
     ended_by_transient,
     error_line,
-    judge_canary,
+    find_impostor,
     loaded_facts,
     server_command,
     server_environment,
@@ -23,10 +23,6 @@ from day0.server import (
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 SUITE = {"context_length": 64, "seed": 7}
-
-
-def completion(text="abc", tokens=("a", "b", "c"), logprobs=(-0.1, -0.2, -0.3)):
-    return {"choices": [{"text": text, "logprobs": {"tokens": list(tokens), "token_logprobs": list(logprobs)}}]}
 
 
 def test_command_binds_the_loopback_address_and_a_port_of_the_kernels_choice():
@@ -43,30 +39,6 @@ def test_key_is_in_the_environment_only():
     assert environment["PYTHONPATH"].endswith(f"vllm_plugin{os.pathsep}x")
     assert "PYTHONPATH" not in server_environment({}, {}, False, "secret")
     assert "secret" not in " ".join(server_command("python", "ckpt", "m", SUITE, {}, on_cpu=True))
-
-
-@pytest.mark.parametrize(
-    ("answer", "word"),
-    [
-        (completion(text="  "), "empty"),
-        (completion(tokens=(), logprobs=()), "empty"),
-        (completion(tokens=("!",) * 4, logprobs=(-1.0,) * 4), "repeated"),
-        (completion(logprobs=(-0.1, math.nan, -0.1)), "nan"),
-        (completion(logprobs=(-0.1, None, -0.1)), "None"),
-        (completion(logprobs=(-0.1, -math.inf, -0.1)), "inf"),
-        ({}, "no text"),
-        ({"choices": []}, "no text"),
-        ("text", "no text"),
-        (None, "no text"),
-    ],
-)
-def test_canary_of_a_broken_deployment(answer, word):
-    assert word in judge_canary(answer)
-
-
-def test_sound_canary():
-    assert judge_canary(completion()) is None
-    assert judge_canary(completion(text="1", tokens=("1",), logprobs=(-0.0,))) is None
 
 
 LOG = """\
@@ -93,7 +65,58 @@ def test_facts_of_the_loaded_model():
     assert facts["quantization"] == "modelopt_fp4" and facts["dtype"] == "bfloat16" and facts["device"] == "cpu"
     assert facts["emulated"] is True and "emulated" in facts["emulation"]
     assert facts["kernels"] == ["CpuEmulationNvFp4LinearKernel"]
+    assert facts["engine_starts"] == 1 and facts["attention_backend"] is None
     assert loaded_facts("")["emulated"] is False and loaded_facts("quantization=None")["quantization"] is None
+
+
+@pytest.mark.parametrize(
+    ("line", "backend"),
+    [
+        ("Using FLASH_ATTN attention backend out of potential backends: ['FLASH_ATTN', 'TRITON_ATTN'].", "FLASH_ATTN"),
+        ("Using AttentionBackendEnum.FLASHINFER backend.", "FLASHINFER"),
+        ("Using LBHNC KV cache layout.", None),
+    ],
+)
+def test_attention_backend(line, backend):
+    assert loaded_facts(line)["attention_backend"] == backend
+
+
+@pytest.mark.parametrize(
+    ("asked", "scheme", "effective"),
+    [("auto", None, "bfloat16"), ("auto", {"num_bits": 8, "type": "float"}, "fp8"), ("fp8_e5m2", None, "fp8_e5m2")],
+)
+def test_effective_type_of_the_kv_cache(asked, scheme, effective):
+    config = {"quantization_config": {"kv_cache_scheme": scheme}} if scheme else {}
+    assert effective_kv_cache_dtype({"kv_cache_dtype": asked, "dtype": "bfloat16"}, config) == effective
+
+
+SERVED = {"data": [{"id": "m", "root": "ckpt"}]}
+QUANTIZED = {"quantization_config": {"quant_method": "modelopt"}}
+
+
+@pytest.mark.parametrize(
+    ("models", "quantization", "config", "word"),
+    [
+        (SERVED, None, {}, None),
+        (SERVED, "modelopt_fp4", QUANTIZED, None),
+        ({"data": [{"id": "m"}]}, None, {}, None),
+        ({"data": [{"id": "other"}]}, None, {}, "other"),
+        ({"data": [{"id": "m", "root": "elsewhere"}]}, None, {}, "elsewhere"),
+        ({"data": []}, None, {}, "[]"),
+        ("text", None, {}, "text"),
+        (SERVED, None, QUANTIZED, "declares quantization modelopt"),
+        (SERVED, "fp8", {}, "declares quantization none"),
+    ],
+)
+def test_a_server_must_serve_what_it_was_started_with(models, quantization, config, word):
+    found = find_impostor(models, "m", "ckpt", {"quantization": quantization}, config)
+    assert found is None if word is None else word in found
+
+
+def test_parallel_sizes_reach_the_engine():
+    command = server_command("python", "ckpt", "m", SUITE, {"data_parallel_size": 4, "tensor_parallel_size": 2}, False)
+    for option, value in (("tensor", "2"), ("pipeline", "1"), ("data", "4")):
+        assert command[command.index(f"--{option}-parallel-size") + 1] == value
 
 
 def test_error_line_is_the_root_cause():
@@ -101,9 +124,17 @@ def test_error_line_is_the_root_cause():
     assert error_line("all well\n") is None
 
 
+UNEXPECTED = "(APIServer pid=1) WARNING 11-26 [core_client.py:817] MPClient: engine core exited unexpectedly; cleanup\n"
+SEGMENTATION = "Fatal Python error: Segmentation fault\n\nThread 0x00007f (most recent call first):\n"
+
+
 @pytest.mark.parametrize(
     ("code", "log", "transient"),
     [
+        (0, LOG + UNEXPECTED, True),
+        (0, LOG + SEGMENTATION + UNEXPECTED, False),
+        (0, CRASH + UNEXPECTED, False),
+        (0, LOG, False),
         (-signal.SIGKILL, "", True),
         (-signal.SIGTERM, "", True),
         (-signal.SIGSEGV, "", False),
@@ -140,11 +171,20 @@ def test_children_are_stopped_with_their_own_children():
     assert all_gone(tree)
 
 
-def test_no_child_survives_a_killed_stage():
+def test_what_outlives_a_session_is_removed_at_its_end(tmp_path):
+    children = Children()
+    for name in ("one", "other"):
+        children.start(["sleep", "60"], removal=["touch", str(tmp_path / name)])
+    children.stop_all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other"]
+
+
+def test_no_child_survives_a_killed_stage(tmp_path):
     program = (
         f"import sys, time; sys.path.insert(0, {str(SCRIPTS)!r})\n"
         "from day0.server import Children\n"
-        f"process = Children().start([sys.executable, '-c', {SLEEPER!r}])\n"
+        f"removal = ['touch', {str(tmp_path / 'removed')!r}]\n"
+        f"process = Children().start([sys.executable, '-c', {SLEEPER!r}], removal)\n"
         "time.sleep(60)"
     )
     stage = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
@@ -154,3 +194,7 @@ def test_no_child_survives_a_killed_stage():
     stage.kill()
     stage.wait()
     assert all_gone(tree)
+    deadline = time.monotonic() + 10
+    while not (tmp_path / "removed").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert (tmp_path / "removed").exists()

@@ -1,0 +1,35 @@
+"""A server inside a container: the command that runs an image with Apptainer, Podman or Docker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def container_command(
+    container: Mapping[str, Any], name: str, folders: Iterable[Path], environment: Iterable[str], has_gpu: bool
+) -> tuple[list[str], list[str] | None]:
+    """The words before the command that runs inside, and the command that removes the container (None: not needed).
+
+    The container shares the host's network, so that the server is reached on the loopback interface, and its processes
+    end with it. Variables are passed by name: their values are on no command line.
+
+    Args:
+        container: image, runtime, arguments; see ``Container`` in day0/config.py.
+        name: a name for the container that nothing else has.
+        folders: what the server reads, seen at the same place inside.
+        environment: names of the variables that it is given.
+    """
+    image, extra = container["image"], [str(argument) for argument in container.get("arguments") or []]
+    binds = sorted({str(folder.resolve()) for folder in folders})
+    if container["runtime"] == "apptainer":
+        mounts = [word for folder in binds for word in ("--bind", f"{folder}:{folder}:ro")]
+        return ["apptainer", "exec", *(["--nv"] if has_gpu else []), *mounts, *extra, image], None
+    runtime = container["runtime"]
+    mounts = [word for folder in binds for word in ("--volume", f"{folder}:{folder}:ro")]
+    variables = [word for variable in sorted(environment) for word in ("--env", variable)]
+    gpus = {"podman": ["--device", "nvidia.com/gpu=all"], "docker": ["--gpus", "all"]}[runtime] if has_gpu else []
+    command = [runtime, "run", "--rm", "--init", "--name", name, "--network", "host", "--ipc", "host"]
+    command += [*gpus, *mounts, *variables, *extra, "--entrypoint", "", image]
+    return command, [runtime, "rm", "--force", name]

@@ -1,0 +1,185 @@
+"""A run that is killed, stopped or out of space loses no answer, asks none twice, and leaves nothing behind."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from conftest import Stage
+
+pytestmark = pytest.mark.e2e
+
+DOCUMENTS = 160
+SLOW = {"pace": 0.4}  # seconds that each request takes at least, so that there is a middle to stop in
+FEW_IN_FLIGHT = {"concurrency": 32}
+TRANSIENT = 75
+
+
+@contextmanager
+def in_the_middle(stage, *arguments):
+    """A started run of which some requests, not all, have been answered."""
+    process = stage.start(*arguments)
+    deadline = time.monotonic() + 120
+    while not any(file.stat().st_size for file in stage.output.glob("cache/*")):
+        assert time.monotonic() < deadline and process.poll() is None, "no request was answered"
+        time.sleep(0.02)
+    family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+    yield process, [psutil.Process(pid) for pid in family if psutil.pid_exists(pid)]
+    process.wait(timeout=60)
+    stage.said = process.stdout.read()
+    stage.status = process.returncode
+
+
+def ports_of(processes):
+    found = set()
+    for process in processes:
+        try:
+            found |= {c.laddr.port for c in process.net_connections("tcp4") if c.status == psutil.CONN_LISTEN}
+        except psutil.Error:
+            continue
+    return found
+
+
+def assert_nothing_is_left(family, ports):
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert not alive, alive
+    listening = {c.laddr.port for c in psutil.net_connections("tcp4") if c.status == psutil.CONN_LISTEN}
+    assert not ports & listening
+
+
+def harness_of(family):
+    return next(p for p in family if "harness_lm_eval.py" in " ".join(p.cmdline()))
+
+
+def server_of(family):
+    return next(p for p in family if "proxy.py" in " ".join(p.cmdline()))
+
+
+def stop_client(process, family):
+    harness_of(family).kill()
+
+
+def stop_server(process, family):
+    server_of(family).kill()
+
+
+def stop_both(process, family):
+    for one in (harness_of(family), server_of(family)):
+        one.kill()
+
+
+def kill_stage(process, family):
+    process.kill()
+
+
+def terminate_stage(process, family):
+    process.terminate()
+
+
+def interrupt_stage(process, family):
+    # As a terminal does: to the whole group.
+    os.killpg(process.pid, signal.SIGINT)
+
+
+STOPS = {
+    "client killed": (stop_client, TRANSIENT, "STOPPED"),
+    "server killed": (stop_server, TRANSIENT, "STOPPED"),
+    "client and server killed": (stop_both, TRANSIENT, "STOPPED"),
+    "stage killed": (kill_stage, -signal.SIGKILL, "KILLED"),
+    "SIGTERM": (terminate_stage, TRANSIENT, "STOPPED"),
+    "SIGINT": (interrupt_stage, TRANSIENT, "STOPPED"),
+}
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_only_what_has_no_answer_is_asked_again(backend, tmp_path, name):
+    stop, status, recorded = STOPS[name]
+    stage = Stage(tmp_path, backend, SLOW, FEW_IN_FLIGHT, limit=DOCUMENTS)
+    with in_the_middle(stage) as (process, family):
+        ports = ports_of(family)
+        stop(process, family)
+    assert stage.status == status, stage.said
+    assert_nothing_is_left(family, ports)
+    assert not (stage.output / "results.yml").exists()
+    (cache,) = (stage.output / "cache").iterdir()
+    stored = sum(len(json.loads(line)["answers"]) for line in cache.read_text().splitlines())
+    before = stage.asked()
+    assert 0 < stored <= len(before) < DOCUMENTS
+
+    stage.strike()
+    stage.run()
+    assert stage.status == 0, stage.said
+    again = stage.asked()
+    assert len(again) == DOCUMENTS - stored
+    assert len(set(before) | set(again)) == DOCUMENTS
+    requests = stage.metadata["requests"]["addition"]
+    assert requests["from_store"] == stored and requests["answered"] == DOCUMENTS
+    assert [attempt["status"] for attempt in stage.metadata["attempts"]] == [recorded, "ANSWERED"]
+    assert stage.assessment()["pass"], stage.assessment()
+    assert not (stage.output / "cache").exists()
+
+
+def test_a_walltime_ends_as_a_timeout_that_goes_on(backend, tmp_path):
+    stage = Stage(tmp_path, backend, SLOW | {"pace": 3}, FEW_IN_FLIGHT, limit=DOCUMENTS)
+    stage.run("--walltime-minutes", "0.25")
+    assert stage.status == TRANSIENT and "TIMEOUT" in stage.said, stage.said
+    assert stage.attempts[-1]["status"] == "TIMEOUT" and not (stage.output / "results.yml").exists()
+    before = stage.asked()
+    stage.strike()
+    stage.run("--walltime-minutes", "60")
+    assert stage.status == 0 and stage.metadata["requests"]["addition"]["from_store"] > 0, stage.said
+    assert len(set(before) | set(stage.asked())) == DOCUMENTS
+
+
+def test_another_setting_never_gets_an_old_answer(backend, tmp_path):
+    stage = Stage(tmp_path, backend, SLOW, FEW_IN_FLIGHT, limit=DOCUMENTS)
+    with in_the_middle(stage) as (process, _):
+        process.terminate()
+    stage.asked()
+    changed = Stage(tmp_path, backend, suite={"generation": {"temperature": 0.0, "top_p": 0.9}}, limit=DOCUMENTS)
+    changed.run()
+    assert changed.status == 0 and len(changed.asked()) == DOCUMENTS
+    assert changed.metadata["requests"]["addition"]["from_store"] == 0
+    assert [attempt["status"] for attempt in changed.metadata["attempts"]] == ["ANSWERED"]
+
+
+def test_a_full_disk_loses_no_answer(backend, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        stage = Stage(tmp_path / "stage", backend, SLOW, FEW_IN_FLIGHT, limit=DOCUMENTS)
+        stage.output = disk / "run"
+        ballast = disk / "ballast"
+        with in_the_middle(stage), ballast.open("wb") as stream, pytest.raises(OSError):
+            while True:
+                os.write(stream.fileno(), bytes(1024))
+        assert stage.status == TRANSIENT and "No space left" in stage.said, stage.said
+        assert "Traceback" not in stage.said and not (stage.output / "results.yml").exists()
+        before = len(stage.asked())
+        ballast.unlink()
+        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+        stage.strike()
+        stage.run()
+        assert stage.status == 0, stage.said
+        stored = stage.metadata["requests"]["addition"]["from_store"]
+        assert 0 < stored <= before and len(stage.asked()) == DOCUMENTS - stored
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_two_runs_at_once_do_not_meet(backend, tmp_path):
+    stages = [Stage(tmp_path / name, backend, {"pace": 0.2}, limit=DOCUMENTS) for name in ("one", "other")]
+    processes = [stage.start() for stage in stages]
+    for stage, process in zip(stages, processes, strict=True):
+        stage.said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, stage.said
+        assert stage.assessment()["pass"] and len(stage.asked()) == DOCUMENTS
+        assert stage.metadata["requests"]["addition"]["attempts"] == {"200": DOCUMENTS // 16}

@@ -1,0 +1,112 @@
+"""Whole runs against a real server: shards, repeats, chat, secrets, and an engine that is killed for real."""
+
+import json
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import yaml
+
+from conftest import ROOT, Stage
+
+pytestmark = pytest.mark.e2e
+
+TASKS = ("addition", "sorting")
+
+
+def test_shards_put_together_are_the_run_that_was_never_split(backend, tmp_path):
+    whole = Stage(tmp_path / "whole", backend, tasks=TASKS, limit=40).run()
+    assert whole.status == 0, whole.said
+    for shards in (["1-of-3", "2-of-3", "3-of-3"], list(TASKS)):
+        folder = tmp_path / f"{len(shards)}-shards"
+        for shard in shards:
+            stage = Stage(folder / shard, backend, tasks=TASKS, limit=40).run("--shard", shard)
+            assert stage.status == 0, stage.said
+        command = [sys.executable, "scripts/merge_shards.py", "--suite", str(stage.suite), "--output-dir", folder]
+        command += [str(folder / shard / "run" / "part.json") for shard in shards]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0 and "COMPLETED" in done.stdout, done.stdout + done.stderr
+        merged, single = (yaml.safe_load((f / "results.yml").read_text()) for f in (folder, whole.output))
+        assert merged["results"] == single["results"]
+        for block in ("fingerprint", "accounting"):
+            assert merged["metadata"][block] == single["metadata"][block]
+        assert [part["shard"] for part in merged["metadata"]["shards"]] == shards
+        for task in TASKS:
+            samples = f"samples/{task}.jsonl"
+            assert (folder / samples).read_text() == (whole.output / samples).read_text()
+
+
+def test_more_shards_than_documents_are_refused(backend, tmp_path):
+    stage = Stage(tmp_path, backend, limit=2).run("--shard", "3-of-3")
+    part = json.loads((stage.output / "part.json").read_text())
+    assert part["outcomes"]["addition"]["error_kind"] == "configuration"
+    assert "3 shards" in part["outcomes"]["addition"]["error"]
+
+
+def test_a_shard_that_does_not_exist_is_refused(backend, tmp_path):
+    stage = Stage(tmp_path, backend).run("--shard", "4-of-3")
+    assert stage.status == 2 and "expected N-of-M or one of the tasks addition; found '4-of-3'" in stage.said
+
+
+def test_repeats_have_seeds_of_their_own(backend, tmp_path):
+    suite = {"generation": {"temperature": 1.5, "do_sample": True}, "tasks": {"addition": {"repeats": 3}}}
+    suite["limits"] = {"cut": 1, "unparsed": 1, "empty": 1}
+    stage = Stage(tmp_path, backend, suite=suite, limit=32).run()
+    assert stage.status == 0, stage.said
+    assert {json.loads(line)[1] for line in stage.asked()} == {1234, 1235, 1236}
+    assert stage.metadata["accounting"]["addition"]["scored"] == 96
+    lines = [json.loads(line) for line in (stage.output / "samples/addition.jsonl").read_text().splitlines()]
+    answers = [[line["answer"] for line in lines if line["repeat"] == repeat] for repeat in range(3)]
+    assert len(lines) == 96 and answers[0] != answers[1] != answers[2]
+    assert all(isinstance(line["tokens"], int) and line["finish_reason"] for line in lines)
+
+
+def test_a_chat_template_and_a_system_prompt_change_what_is_asked(backend, tmp_path):
+    own = {"apply_chat_template": True, "generation": {"max_gen_toks": 8}}
+    suite = {"limits": {"cut": 1, "unparsed": 1, "empty": 1}, "tasks": {"addition": own}}
+    stage = Stage(tmp_path, backend, suite=suite, limit=8).run()
+    assert stage.status == 0, stage.said
+    fingerprint = stage.metadata["fingerprint"]["addition"]
+    assert fingerprint["endpoint"] == "chat" and fingerprint["apply_chat_template"]
+    assert fingerprint["chat_template_digest"] == stage.metadata["server"]["chat_template_digest"] is not None
+    messages = json.loads(stage.asked()[0])[0]
+    assert messages[-1]["role"] == "user"
+    lines = [json.loads(line) for line in (stage.output / "samples/addition.jsonl").read_text().splitlines()]
+    assert all(isinstance(line["tokens"], int) and line["finish_reason"] for line in lines)
+
+
+def test_a_key_is_in_no_file_and_on_no_command_line(backend, tmp_path):
+    stage = Stage(tmp_path, backend, {"pace": 1})
+    process = stage.start()
+    while not stage.notes.exists():
+        time.sleep(0.05)
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    keys = {one.environ().get("VLLM_API_KEY") for one in family} - {None}
+    words = " ".join(word for one in family for word in one.cmdline())
+    said, _ = process.communicate(timeout=120)
+    (key,) = keys
+    assert process.returncode == 0 and len(key) > 20 and key not in words + said
+    for file in stage.output.rglob("*"):
+        assert not file.is_file() or key.encode() not in file.read_bytes(), file
+
+
+def test_an_engine_killed_for_real_is_transient_and_the_run_goes_on(project, tmp_path):
+    stage = Stage(tmp_path, None, suite={"concurrency": 16}, limit=600)
+    process = stage.start()
+    while not any(file.stat().st_size for file in stage.output.glob("cache/*")):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+    family = psutil.Process(process.pid).children(recursive=True)
+    server = next(one for one in family if "api_server" in " ".join(one.cmdline()))
+    server.children()[0].kill()
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 75 and "the server was killed" in said, said
+    assert not psutil.wait_procs(family, timeout=15)[1]
+    stage.run()
+    assert stage.status == 0, stage.said
+    assert 0 < stage.metadata["requests"]["addition"]["from_store"] < 600
+    server = stage.metadata["server"]
+    assert (server["quantization"], server["device"], server["model_id"]) == (None, "cpu", "tiny-llama")
+    assert stage.metadata["canary"]["perplexity"] < 1.5 and stage.assessment()["pass"]

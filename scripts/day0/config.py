@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from day0.artefacts import UnusableInput, digest_of, read_json, read_yaml
 from day0.harness import HARNESSES
@@ -25,6 +25,7 @@ RESERVED_MODEL_NAMES = ("demo",)
 RECIPES_FOLDER = Path("config/recipes")
 SUITES_FOLDER = Path("config/suites")
 CATALOGUE = Path("envs/modelopt_catalogue.json")
+SECRET_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS?)(_|$)", re.I)
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -81,6 +82,16 @@ class Serving(Strict):
     environment: dict[str, str] = Field({}, description="environment variables of the server; no secrets")
     container: Container | None = Field(None, description="run the server in a container instead of its environment")
     startup_timeout_seconds: PositiveInteger = 1800
+
+    @field_validator("environment")
+    @classmethod
+    def _no_secrets(cls, environment: dict[str, str]) -> dict[str, str]:
+        secret = [name for name, value in environment.items() if value and SECRET_NAME.search(name)]
+        if secret:
+            raise ValueError(
+                f"{', '.join(secret)}: a secret does not belong in a file; set it in the shell, the server inherits it"
+            )
+        return environment
 
 
 class Model(Strict):

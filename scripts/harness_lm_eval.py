@@ -215,6 +215,7 @@ def ask(job: dict[str, Any], manager: Any, tasks: dict[str, Any], base_url: str,
             limit=job["limit"],
             bootstrap_iters=0,
             log_samples=True,
+            confirm_run_unsafe_code=job["runs_generated_code"],
             system_instruction=job["system_prompt"],
             apply_chat_template=job["apply_chat_template"],
             gen_kwargs=job["generation"] or None,
@@ -311,6 +312,8 @@ def main() -> int:
     outcome: dict[str, Any] = {"status": "FAILED", "error": None, "error_kind": None}
     started = time.monotonic()
     try:
+        if job["runs_generated_code"]:
+            os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # read by the metric that runs the code
         import logging
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from day0.artefacts import UnusableInput, digest_of, read_json, read_yaml
 from day0.harness import HARNESSES
 from day0.recipes import Calibration, Recipe, ResolvedRecipe, resolve_recipe
+from day0.suite_needs import context_limit_of, context_problems, missing_endpoints, unallowed_code, unknown_scores
 
 BASELINE = "baseline"
 RESERVED_MODEL_NAMES = ("demo",)
@@ -46,7 +47,14 @@ def _known_harness(name: str) -> str:
     return name
 
 
+def _variable_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError(f"{name!r} is no name of an environment variable; give the name, never the value")
+    return name
+
+
 HarnessName = Annotated[str, AfterValidator(_known_harness)]
+VariableName = Annotated[str, AfterValidator(_variable_name)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
 PositiveInteger = Annotated[int, Field(gt=0, strict=True)]
 
@@ -70,6 +78,20 @@ class Serving(Strict):
     startup_timeout_seconds: PositiveInteger = 1800
 
 
+class ImportedRun(Strict):
+    """A run that was made elsewhere and stands in for one of the graph's."""
+
+    path: str = Field(description="a results.yml, a run's folder, or a folder of several runs' folders")
+    model_id: str | None = Field(
+        None, description="name under which the run served the model; null: the model's name, hub id or path"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
 class Model(Strict):
     """Where the source model is: a local folder, or a hub repository at a pinned commit."""
 
@@ -79,6 +101,7 @@ class Model(Strict):
     trust_remote_code: bool = Field(False, description="run Python files that the model's repository brings along")
     calibration: Calibration | None = None
     serving: Serving = Serving()
+    baseline: dict[str, ImportedRun] = Field({}, description="by suite: a run that stands in for the baseline's")
     resources: dict[str, int | str] = Field({}, description="Snakemake resources of the model's heavy jobs")
 
     @model_validator(mode="after")
@@ -112,19 +135,54 @@ class Scale(Strict):
         return self
 
 
+class Reasoning(Strict):
+    """What becomes of a reasoning model's thoughts before its answer is scored."""
+
+    strip: bool = Field(True, description="score only what follows the last end mark")
+    end: str = Field("</think>", min_length=1, description="text that ends the thoughts")
+
+
+class Judge(Strict):
+    """The endpoint of a model that judges answers or plays the user; its address and key are never in a file."""
+
+    model: str = Field(min_length=1, description="name of the model at the endpoint")
+    url_variable: VariableName = Field(description="environment variable that holds the endpoint's address")
+    key_variable: VariableName | None = Field(None, description="environment variable that holds the endpoint's key")
+
+
 class Task(Strict):
     """One task of a suite."""
 
     harness: HarnessName = Field("lm-eval", description=f"one of {', '.join(HARNESSES)}")
-    task: str = Field(description="the harness's name of the task")
-    metric: str = Field(description="the canonical score: lm-eval's key, 'metric,filter'")
+    task: str = Field(min_length=1, description="the harness's name of the task; nemo-evaluator: FRAMEWORK.TASK")
+    metric: str = Field(
+        min_length=1,
+        description="the canonical score: lm-eval's key, 'metric,filter'; nemo-evaluator: 'metric.score', or one name",
+    )
     scale: Scale = Scale()
     tier: Literal["critical", "supporting", "advisory"] = "critical"
     samples: PositiveInteger | None = Field(None, description="documents that the task must have; null: what it has")
     num_fewshot: Annotated[int, Field(ge=0, strict=True)] = 0
     limit: PositiveInteger | None = Field(None, description="ask only the first documents")
     repeats: PositiveInteger = 1
+    context_length: PositiveInteger | None = Field(
+        None, description="tokens that this task needs, at most the suite's; null: the suite's"
+    )
     generation: dict[str, Any] = Field({}, description="generation settings of this task, above the suite's")
+    system_prompt: str | None = Field(None, description="instead of the suite's")
+    apply_chat_template: bool | None = Field(None, description="instead of the suite's")
+    reasoning: Reasoning | None = Field(None, description="instead of the suite's")
+    judge: str | None = Field(None, description="of the suite's judges, the one that scores the answers")
+    simulator: str | None = Field(None, description="of the suite's judges, the one that plays the user")
+    parameters: dict[str, Any] = Field({}, description="nemo-evaluator: config.params.extra of the task's framework")
+    runs_generated_code: bool = Field(False, description="scoring runs what the model wrote, on this machine")
+
+    @model_validator(mode="after")
+    def _fits_its_harness(self) -> Task:
+        wrong = HARNESSES[self.harness].problems_of(self.model_dump(include=set(Task.model_fields)))
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
 
 
 class Canary(Strict):
@@ -145,9 +203,38 @@ class Suite(Strict):
     data_files: list[str] = Field([], description="local files that the tasks read")
     system_prompt: str | None = None
     apply_chat_template: bool = False
+    reasoning: Reasoning | None = Field(None, description="null: answers are scored as they are")
     generation: dict[str, Any] = {}
+    judges: dict[Name, Judge] = Field({}, description="endpoints that tasks name as their judge or simulator")
     canary: Canary
     tasks: dict[Name, Task] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_what_there_is(self) -> Suite:
+        wrong = []
+        for name, task in self.tasks.items():
+            for role in ("judge", "simulator"):
+                judge = getattr(task, role)
+                if judge is not None and judge not in self.judges:
+                    known = ", ".join(sorted(self.judges)) or "none"
+                    wrong.append(f"tasks.{name}.{role}: unknown judge {judge!r}; 'judges' has {known}")
+            if (task.context_length or 0) > self.context_length:
+                wrong.append(
+                    f"tasks.{name}.context_length: {task.context_length} is above the suite's {self.context_length}, "
+                    "with which the server starts"
+                )
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    def judges_in_use(self) -> dict[str, Judge]:
+        """The judges and simulators that some task names."""
+        named = {name for task in self.tasks.values() for name in (task.judge, task.simulator) if name}
+        return {name: self.judges[name] for name in sorted(named)}
+
+    def context_needs(self) -> dict[str, int]:
+        """Tokens that each task needs, by name."""
+        return {name: task.context_length or self.context_length for name, task in self.tasks.items()}
 
 
 class Policy(Strict):
@@ -156,6 +243,9 @@ class Policy(Strict):
     suite: str = Field("demo", description="file of config/suites, without .yaml")
     threshold: Fraction = Field(0.01, description="largest drop allowed on a blocking task, as a fraction of its scale")
     relative: bool = Field(False, description="the threshold is a fraction of the baseline's score instead")
+    require_fingerprints: bool = Field(
+        True, description="refuse to compare with an imported run that does not tell how it was made"
+    )
 
 
 class Release(Strict):
@@ -167,6 +257,8 @@ class Release(Strict):
     suite: str | None = None
     threshold: Fraction | None = None
     relative: bool | None = None
+    require_fingerprints: bool | None = None
+    candidate_run: ImportedRun | None = Field(None, description="a run that stands in for the candidate's")
 
 
 class Quantization(Strict):
@@ -184,6 +276,14 @@ class Config(Strict):
         "auto", description="variant of the stage environments; auto: cuda where an NVIDIA GPU is found"
     )
     parallel_evaluation: bool = Field(False, description="evaluate candidates before the baseline has passed its gate")
+    allow_generated_code: bool = Field(
+        False, description="let tasks that are marked runs_generated_code run what the model wrote, on this machine"
+    )
+    imported_counts: Literal["require", "trust"] = Field(
+        "require",
+        description="counts of samples that an imported run does not tell: require: it fails; trust: the framework's "
+        "own count, or the suite's, is taken, and the assessment says so",
+    )
     quantization: Quantization = Quantization()
     models: dict[Name, Model] = Field(min_length=1)
     recipes: dict[Name, Recipe] = Field({}, description="recipes defined here instead of in config/recipes")
@@ -200,6 +300,7 @@ class PlannedRelease:
     recipe: ResolvedRecipe
     suite: str
     policy: dict[str, Any]
+    candidate_run: ImportedRun | None = None
 
 
 @dataclass(frozen=True)
@@ -221,6 +322,30 @@ class Plan:
     def recipe(self, model: str, candidate: str) -> ResolvedRecipe:
         """The recipe behind a candidate's folder."""
         return next(r.recipe for r in self.releases if r.model == model and r.recipe.path_name == candidate)
+
+    def imported(self, model: str, candidate: str, suite: str) -> ImportedRun | None:
+        """The run that stands in for that of a candidate or baseline, or None."""
+        if candidate == BASELINE:
+            return self.config.models[model].baseline.get(suite)
+        named = (model, candidate, suite)
+        runs = (r.candidate_run for r in self.releases if (r.model, r.recipe.path_name, r.suite) == named)
+        return next(filter(None, runs), None)
+
+    def imported_runs(self) -> list[tuple[str, str, str]]:
+        """(model, candidate, suite) of every run that is imported."""
+        runs = {(r.model, side, r.suite) for r in self.releases for side in (BASELINE, r.recipe.path_name)}
+        return sorted(run for run in runs if self.imported(*run))
+
+    def import_request(self, model: str, candidate: str, suite: str) -> dict[str, Any]:
+        """What the import of a run needs to know of it."""
+        run, location = self.imported(model, candidate, suite), self.config.models[model]
+        assert run is not None
+        known = [run.model_id] if run.model_id else [model, location.hub, location.path]
+        return {
+            "path": run.path,
+            "counts": self.config.imported_counts,
+            "model_ids": [name for name in known if name],
+        }
 
     def serving(self, model: str, candidate: str) -> dict[str, Any]:
         """Serving settings of a candidate or of the baseline: the recipe's above the model's above the defaults.
@@ -264,6 +389,8 @@ class Plan:
                 "suite": self.suites[suite].model_dump(mode="json"),
                 "serving": self.serving(model, candidate),
             }
+            if self.imported(model, candidate, suite):
+                definition["imported"] = self.import_request(model, candidate, suite)
         return digest_of(definition)
 
 
@@ -272,7 +399,7 @@ class _Mistakes:
         self.sentences: list[str] = []
 
     def add(self, place: str, sentence: str) -> None:
-        if (whole := f"{place}: {sentence}") not in self.sentences:
+        if (whole := f"{place}: {sentence}" if place else sentence) not in self.sentences:
             self.sentences.append(whole)
 
     def add_validation(self, place: str, error: ValidationError, types: type[BaseModel]) -> None:
@@ -426,16 +553,18 @@ def make_plan(
                 f"model {release.model!r} has a release {name!r} already, at {earlier}; give one a 'name'",
             )
         policy = {
-            "threshold": config.defaults.threshold if release.threshold is None else release.threshold,
-            "relative": config.defaults.relative if release.relative is None else release.relative,
+            key: getattr(config.defaults if getattr(release, key) is None else release, key)
+            for key in ("threshold", "relative", "require_fingerprints")
         }
-        planned.append(PlannedRelease(name, release.model, recipe, suite, policy))
+        planned.append(PlannedRelease(name, release.model, recipe, suite, policy, release.candidate_run))
     plan = Plan(config, tuple(planned), suites)
     for suite, settings in suites.items():
         for path in filter(None, [settings.include_path, *settings.data_files]):
             if not is_produced(path) and not (root / path).exists():
                 file = SUITES_FOLDER / f"{suite}.yaml"
                 mistakes.add(f"suite {suite}", f"found no {path}; mend include_path or data_files of {file}")
+    _check_suites(plan, mistakes, is_produced, root)
+    _check_imports(plan, mistakes, root)
     for release in planned:
         if release.model in config.models:
             calibration = Calibration(**plan.calibration(release.model, release.recipe.path_name))
@@ -452,6 +581,67 @@ def make_plan(
     if mistakes.sentences:
         raise _unusable(mistakes)
     return plan
+
+
+def _check_suites(plan: Plan, mistakes: _Mistakes, is_produced: Callable[[str], bool], root: Path) -> None:
+    """What a suite needs that the configuration, the environment or a model does not give."""
+    runs: dict[str, set[str]] = {}
+    for release in plan.releases:
+        if release.model in plan.config.models and release.suite in plan.suites:
+            sides = (BASELINE, release.recipe.path_name)
+            asked = [side for side in sides if not plan.imported(release.model, side, release.suite)]
+            if asked:
+                runs.setdefault(release.suite, set()).update(f"{release.model}/{side}" for side in asked)
+    for name in sorted(runs):
+        suite = plan.suites[name]
+        settings = suite.model_dump(mode="json")
+        for problem in (
+            *missing_endpoints(settings),
+            *unallowed_code(settings, plan.config.allow_generated_code),
+            *unknown_scores(settings, root),
+        ):
+            mistakes.add(f"suite {name}", problem)
+        for run in sorted(runs[name]):
+            model, _, candidate = run.partition("/")
+            location = plan.config.models[model].path
+            if location is None or (is_produced(location) and not (root / location / "config.json").is_file()):
+                limit = None
+            else:
+                limit = context_limit_of(root / location)
+            served = plan.serving(model, candidate)["max_model_len"]
+            for problem in context_problems(suite.context_needs(), limit, served):
+                mistakes.add(f"suite {name}", f"{problem} (model {model})")
+
+
+def _check_imports(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
+    """Imported runs that are not there, that nothing uses, or that contradict each other."""
+    for model, settings in plan.config.models.items():
+        used = {release.suite for release in plan.releases if release.model == model}
+        for suite in settings.baseline:
+            if suite not in used:
+                known = ", ".join(sorted(used)) or "none"
+                mistakes.add(
+                    f"models.{model}.baseline",
+                    f"no release of this model uses suite {suite!r}; its releases use {known}{_nearest(suite, used)}",
+                )
+    named: dict[tuple[str, str, str], ImportedRun] = {}
+    for release in plan.releases:
+        if release.candidate_run is not None:
+            key = (release.model, release.recipe.path_name, release.suite)
+            if named.setdefault(key, release.candidate_run) != release.candidate_run:
+                mistakes.add(
+                    f"release {release.name!r}",
+                    f"candidate_run: another release of recipe {release.recipe.path_name} on suite {release.suite} "
+                    f"imports {named[key].path}; give both the same run",
+                )
+    for run in plan.imported_runs():
+        imported = plan.imported(*run)
+        assert imported is not None
+        if not (root / imported.path).exists():
+            mistakes.add(
+                f"imported run of {'/'.join(run)}",
+                f"found no {imported.path}; expected a results.yml, or a folder with one in it",
+            )
 
 
 def _without_mistakes(raw: Mapping[str, Any], error: ValidationError) -> tuple[dict[str, Any], list[int]]:

@@ -19,23 +19,92 @@ One more harness is one more script and one more line here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
+
+import yaml
+
+from day0.artefacts import UnusableInput
+
+
+def _lm_eval_problems(task: Mapping[str, Any]) -> list[str]:
+    problems = []
+    if not re.fullmatch(r"[^,]+,[^,]+", task["metric"]):
+        problems.append(
+            f"metric: found {task['metric']!r}; lm-eval's scores are named 'metric,filter', such as 'exact_match,none'"
+        )
+    problems += [f"{role}: lm-eval asks none; remove it" for role in ("judge", "simulator") if task[role] is not None]
+    if task["parameters"]:
+        problems.append("parameters: only nemo-evaluator's frameworks take them; remove them")
+    return problems
+
+
+def _nemo_evaluator_problems(task: Mapping[str, Any]) -> list[str]:
+    problems = []
+    if not re.fullmatch(r"([^.]+\.)?[^.]+", task["task"]):
+        problems.append(f"task: found {task['task']!r}; expected TASK or FRAMEWORK.TASK")
+    if re.search(r"^\.|\.$|^,|,$", task["metric"]):
+        problems.append(f"metric: found {task['metric']!r}; expected 'metric.score', such as 'pass@1.judge_correct'")
+    return problems
 
 
 class Harness(NamedTuple):
-    """A harness: its script in scripts/, its environment in envs/ and the distribution whose version counts."""
+    """A harness: its script in scripts/, its environment in envs/, the distribution whose version counts, and what
+    it cannot do of what a task asks for, as sentences."""
 
     script: str
     environment: str
     distribution: str
+    problems_of: Callable[[Mapping[str, Any]], list[str]]
 
 
 HARNESSES = {
-    "lm-eval": Harness("harness_lm_eval.py", "lm-eval", "lm-eval"),
+    "lm-eval": Harness("harness_lm_eval.py", "lm-eval", "lm-eval", _lm_eval_problems),
+    "nemo-evaluator": Harness(
+        "harness_nemo_evaluator.py", "nemo-evaluator", "nemo-evaluator", _nemo_evaluator_problems
+    ),
 }
 
 
 def harnesses_of(tasks: Iterable[Mapping[str, Any]]) -> list[str]:
     """Names of the harnesses that tasks need, sorted, each once."""
     return sorted({task["harness"] for task in tasks})
+
+
+class _TaskLoader(yaml.SafeLoader):
+    """Reads lm-eval's task files; a function they name becomes its name."""
+
+
+_TaskLoader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+
+
+def read_task_file(path: Path) -> dict[str, Any]:
+    """The content of one of lm-eval's task files.
+
+    Raises:
+        UnusableInput: it is no YAML mapping.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_TaskLoader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UnusableInput(f"{path}: expected one of lm-eval's task files: {error}") from error
+    if not isinstance(content, dict):
+        raise UnusableInput(f"{path}: expected one of lm-eval's task files, found {type(content).__name__}")
+    return content
+
+
+def lm_eval_scores(task: Mapping[str, Any]) -> set[str]:
+    """Scores that a task file gives, 'metric,filter'; empty where it does not tell (it takes them from elsewhere)."""
+    metrics, filters = task.get("metric_list"), task.get("filter_list") or [{"name": "none"}]
+    if not isinstance(metrics, list) or not isinstance(filters, list) or "include" in task:
+        return set()
+    names = [entry.get("metric") for entry in metrics if isinstance(entry, Mapping)]
+    return {
+        f"{metric},{entry.get('name')}"
+        for metric in names
+        if isinstance(metric, str)
+        for entry in filters
+        if isinstance(entry, Mapping)
+    }

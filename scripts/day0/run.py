@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from day0.artefacts import UnusableInput, digest_of_file, read_json, read_yaml
-from day0.results import metric_name
+from day0.nemo_evaluator import find_score
 from day0.server import END_LINE
 
 # The most severe class leads; an earlier one in this list is the more severe.
@@ -33,6 +33,8 @@ SEVERITY = (
 TRANSIENT_STATUSES = frozenset({"TIMEOUT", "RUNNING", "PENDING", "RESUMING", "NODE_FAIL", "PREEMPTED"})
 COMPLETED = "COMPLETED"
 REQUIRED_COUNTS = ("expected", "scored")
+# What a harness may be unable to tell (null) without leaving the score in doubt.
+INFORMATIVE_COUNTS = ("empty", "cut", "unparsed")
 COUNTS = ("expected", "asked", "answered", "scored", "empty", "cut", "unparsed", "failed")
 DEFAULT_SCALE = {"min": 0.0, "max": 1.0, "direction": "higher"}
 
@@ -84,6 +86,8 @@ def evaluate_run(summary: Any) -> dict[str, Any]:
         return _verdict(findings, {})
     _judge_status(summary, found)
     causes = len(findings)
+    imported = summary.get("imported")
+    trusted = isinstance(imported, Mapping) and imported.get("counts") == "trust"
     scores: dict[str, Any] = {}
     tasks = summary.get("tasks")
     if not isinstance(tasks, Mapping) or not tasks:
@@ -93,14 +97,21 @@ def evaluate_run(summary: Any) -> dict[str, Any]:
             if not isinstance(task, Mapping):
                 found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: expected a mapping; found {_short(task)}")
                 continue
-            accounts_hold = _judge_accounting(name, task.get("accounting"), found)
+            accounts_hold = _judge_accounting(name, task.get("accounting"), trusted, found)
             entry = _judge_score(name, task, accounts_hold, found)
             if entry is not None:
                 scores[str(name)] = entry
         if scores and len(scores) == len(tasks) and all(entry["score"] == 0 for entry in scores.values()):
             found("UNKNOWN", f"every score of the run is exactly 0 ({', '.join(scores)}): no real model is that bad")
     _judge_logs(summary.get("log_findings"), found)
-    return _verdict(findings, scores, causes)
+    verdict = _verdict(findings, scores, causes)
+    if verdict["pass"] and trusted and (counts := _sentences(imported.get("trusted_counts"))):
+        verdict["detail"] += f"; counts not told by the imported run, and trusted: {counts}"
+    return verdict
+
+
+def _sentences(value: Any) -> str:
+    return "; ".join(f"{task}: {text}" for task, text in value.items()) if isinstance(value, Mapping) else ""
 
 
 def _judge_status(summary: Mapping[str, Any], found: Any) -> None:
@@ -115,14 +126,16 @@ def _judge_status(summary: Mapping[str, Any], found: Any) -> None:
         found(known, f"the evaluation recorded {_short(recorded)}: {sentence}")
 
 
-def _judge_accounting(name: Any, accounting: Any, found: Any) -> bool:
+def _judge_accounting(name: Any, accounting: Any, trusted: bool, found: Any) -> bool:
     if not isinstance(accounting, Mapping):
         found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: no accounting; found {_short(accounting)}")
         return False
+    may_be_unknown = [field for field in COUNTS if field not in REQUIRED_COUNTS] if trusted else INFORMATIVE_COUNTS
     wrong = [
         f"{field} is {_short(accounting.get(field))}"
         for field in COUNTS
-        if (field in REQUIRED_COUNTS or field in accounting) and not _is_count(accounting.get(field))
+        if (field in REQUIRED_COUNTS or field in accounting)
+        and not (_is_count(accounting.get(field)) or (accounting.get(field) is None and field in may_be_unknown))
     ]
     if wrong:
         found(
@@ -136,7 +149,7 @@ def _judge_accounting(name: Any, accounting: Any, found: Any) -> bool:
     short = [
         f"{accounting[field]} {field}"
         for field in ("asked", "answered", "scored")
-        if field in accounting and accounting[field] != expected
+        if accounting.get(field) is not None and accounting[field] != expected
     ]
     if short:
         found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: {expected} samples expected, but {', '.join(short)}")
@@ -270,6 +283,7 @@ def read_run(path: Path, suite: Mapping[str, Any] | None = None) -> tuple[dict[s
     identity = {
         "results_digest": digest_of_file(path),
         **{key: metadata.get(key) for key in ("checkpoint_digest", "model", "candidate", "suite")},
+        **({"imported": metadata["imported"]} if metadata.get("imported") is not None else {}),
     }
     summary = summary_of_results(content)
     folder = path.parent / "logs"
@@ -296,6 +310,7 @@ def summary_of_results(content: Mapping[str, Any]) -> dict[str, Any]:
         tasks[name] = {"accounting": accounting.get(name), **_score_entry(scored.get(name), None)}
     return {
         **{key: metadata.get(key) for key in ("status", "failure_class", "detail")},
+        **({"imported": metadata["imported"]} if metadata.get("imported") is not None else {}),
         "tasks": tasks,
         "_results": scored,
     }
@@ -306,13 +321,13 @@ def _score_entry(task: Any, metric: str | None) -> dict[str, Any]:
     metrics = task.get("metrics") if isinstance(task, Mapping) else None
     if not isinstance(metrics, Mapping) or not metrics:
         return {"metric": metric, "score": None, "stderr": None}
-    if metric is None:
-        metric = next(iter(metrics)) if len(metrics) == 1 else None
-    entry = metrics.get(metric)
-    scores = entry.get("scores") if isinstance(entry, Mapping) else None
-    value = scores.get(metric, next(iter(scores.values()), None)) if isinstance(scores, Mapping) and scores else None
-    if not isinstance(value, Mapping):
+    if metric is None and len(metrics) == 1:
+        metric = next(iter(metrics))
+    try:
+        metric, score, value = find_score(metrics, str(metric))
+    except LookupError:
         return {"metric": metric, "score": None, "stderr": None}
+    metric = metric if metric == score else f"{metric}.{score}"
     statistics = value.get("stats")
     stderr = statistics.get("stderr") if isinstance(statistics, Mapping) else None
     return {"metric": metric, "score": value.get("value"), "stderr": stderr}
@@ -331,7 +346,7 @@ def _with_suite(summary: Mapping[str, Any], suite: Mapping[str, Any] | None) -> 
             continue
         task = dict(task)
         if name in scored:
-            task.update(_score_entry(scored[name], metric_name(declared["metric"])))
+            task.update(_score_entry(scored[name], declared["metric"]))
         tasks[name] = {**task, "scale": declared["scale"], "tier": declared["tier"]}
         wanted = declared.get("samples")
         accounting = task.get("accounting")
@@ -352,6 +367,8 @@ def _check_sample_files(summary: dict[str, Any], folder: Path) -> None:
         if not isinstance(accounting, Mapping):
             continue
         file = folder / f"{name}.jsonl"
+        if _told_by_framework(summary, accounting) and not (file.is_file() and file.stat().st_size):
+            continue
         lines = file.read_bytes().count(b"\n") if file.is_file() else 0
         if accounting.get("scored") != lines and _is_count(accounting.get("scored")):
             task["accounting"] = {**accounting, "scored": min(lines, accounting["scored"])}
@@ -364,6 +381,11 @@ def _check_sample_files(summary: dict[str, Any], folder: Path) -> None:
                     "text": f"holds {lines} samples, but the accounts say {accounting.get('scored')}",
                 },
             ]
+
+
+def _told_by_framework(summary: Mapping[str, Any], accounting: Mapping[str, Any]) -> bool:
+    """Whether a task has no samples file because its framework leaves none, which its accounts say by a null."""
+    return "imported" in summary or any(accounting.get(field, 0) is None for field in INFORMATIVE_COUNTS)
 
 
 def _listed(value: Any) -> Iterable[Any]:

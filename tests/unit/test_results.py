@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from day0.results import (
     accounting_of,
     fingerprint_of,
-    metric_name,
+
     results_document,
     sample_lines,
     score_of,

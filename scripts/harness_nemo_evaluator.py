@@ -54,6 +54,8 @@ REPEAT_PARAMETERS = ("n_samples", "num_repeats")
 # Names that suites give the largest number of tokens of an answer.
 TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens")
 NOT_SENT = ("do_sample",)
+# Words of lm-eval's last traceback that say that a request was given up after its attempts.
+LOST_REQUEST = ("aiohttp.", "API request failed", "RetryError")
 
 
 class Misconfigured(Exception):
@@ -334,9 +336,9 @@ def ask(job: dict[str, Any], known: dict[str, Any], base_url: str, scratch: Path
             try:
                 results = run_once(configuration)
             except Exception as error:
-                statistics = read_response_statistics(output) or {}
-                if statistics.get("failed") != 0 and known["framework"] == LM_EVALUATION_HARNESS and statistics:
-                    raise RequestsLost(f"{last_line(error)} (statuses {statistics['statuses']})") from error
+                if known["framework"] == LM_EVALUATION_HARNESS and any(word in str(error) for word in LOST_REQUEST):
+                    statuses = (read_response_statistics(output) or {}).get("statuses")
+                    raise RequestsLost(f"{last_line(error)} (statuses of the responses: {statuses})") from error
                 raise
             runs.append(collect(job, known, results, output, store, repeat or 0))
     return merge(job, known, runs)
@@ -414,7 +416,7 @@ def merge(job: dict[str, Any], known: dict[str, Any], runs: list[dict[str, Any]]
         "score_name": first["score_name"],
         "score_statistics": first["statistics"] if len(runs) == 1 else {},
         "counted": sum(count[0] for count in counts) if all(counts) else None,
-        "documents": first["documents"],
+        "documents": first["documents"] or found_documents(job, known, runs),
         "version": first["version"],
         "task_hash": hashlib.sha256(hashes.encode()).hexdigest() if hashes else None,
         "generation": first["generation"] or dict(job["generation"]),
@@ -426,6 +428,15 @@ def merge(job: dict[str, Any], known: dict[str, Any], runs: list[dict[str, Any]]
         "statuses": add_up([part.get("statuses") or {} for part in requests]),
         "finish_reasons": add_up([part.get("finish_reasons") or {} for part in requests]),
     }
+
+
+def found_documents(job: dict[str, Any], known: dict[str, Any], runs: list[dict[str, Any]]) -> int | None:
+    """Documents that the samples are of, or that the framework counted; with a limit the task may have more."""
+    first = runs[0]
+    if first["samples"]:
+        return len({sample["id"] for sample in first["samples"]})
+    repeats = job["repeats"] if known["repeats_parameter"] else 1
+    return first["count"][0] // repeats if first["count"] else None
 
 
 def add_up(counts: list[dict[str, int]]) -> dict[str, int]:

@@ -326,7 +326,8 @@ class Plan:
     def imported(self, model: str, candidate: str, suite: str) -> ImportedRun | None:
         """The run that stands in for that of a candidate or baseline, or None."""
         if candidate == BASELINE:
-            return self.config.models[model].baseline.get(suite)
+            settings = self.config.models.get(model)
+            return settings.baseline.get(suite) if settings else None
         named = (model, candidate, suite)
         runs = (r.candidate_run for r in self.releases if (r.model, r.recipe.path_name, r.suite) == named)
         return next(filter(None, runs), None)

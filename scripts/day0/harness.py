@@ -74,10 +74,10 @@ def harnesses_of(tasks: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 class _TaskLoader(yaml.SafeLoader):
-    """Reads lm-eval's task files; a function they name becomes its name."""
+    """Reads lm-eval's task files; a function that they name becomes null."""
 
 
-_TaskLoader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+_TaskLoader.add_constructor("!function", lambda loader, node: None)
 
 
 def read_task_file(path: Path) -> dict[str, Any]:
@@ -101,10 +101,6 @@ def lm_eval_scores(task: Mapping[str, Any]) -> set[str]:
     if not isinstance(metrics, list) or not isinstance(filters, list) or "include" in task:
         return set()
     names = [entry.get("metric") for entry in metrics if isinstance(entry, Mapping)]
-    return {
-        f"{metric},{entry.get('name')}"
-        for metric in names
-        if isinstance(metric, str)
-        for entry in filters
-        if isinstance(entry, Mapping)
-    }
+    if not all(isinstance(name, str) for name in names):
+        return set()  # a function names its scores itself
+    return {f"{name},{entry.get('name')}" for name in names for entry in filters if isinstance(entry, Mapping)}

@@ -17,6 +17,13 @@ def recipe(preset, accelerator="cuda", dataset=None):
     }
 
 
+def suite(folder, **changes):
+    """A request to check a suite of one task, of a model without a config.json."""
+    task = {"judge": None, "simulator": None, "context_length": None}
+    settings = {"data_files": [], "context_length": 4096, "judges": {}, "tasks": {"task": task}, **changes}
+    return {"settings": settings, "location": {"path": str(folder)}}
+
+
 @pytest.fixture
 def model(tmp_path):
     folder = tmp_path / "model"
@@ -81,8 +88,8 @@ def test_a_recipe_that_the_engine_cannot_serve_is_warned_of():
 def test_local_data_must_be_there(tmp_path):
     missing = str(tmp_path / "none.jsonl")
     assert ("calibration", "USER_CONFIG_ERROR") in failures(check_recipe(recipe("fp8", dataset=missing)))
-    assert failures(check_suite({"data_files": [missing]})) == [("data", "USER_CONFIG_ERROR")]
-    assert failures(check_suite({"data_files": []})) == []
+    assert failures(check_suite(suite(tmp_path, data_files=[missing]))) == [("data", "USER_CONFIG_ERROR")]
+    assert failures(check_suite(suite(tmp_path))) == []
 
 
 def test_an_environment_without_its_package_is_systemic(tmp_path):

@@ -155,6 +155,7 @@ def get_preflight_request(subject):
             "location": settings.model_dump(mode="json", include={"path", "hub", "revision"}),
             "suite": rest[1],
             "settings": PLAN.suites[rest[1]].model_dump(mode="json"),
+            "asked": PLAN.is_asked(model, rest[1]),
             "accelerator": VARIANT,
         }
     return {
@@ -172,6 +173,8 @@ def get_preflight_input(wildcards):
     if not rest:
         return {"files": get_model_files(model), "environments": []}
     if rest[0] == BASELINE:
+        if not PLAN.is_asked(model, rest[1]):
+            return {"files": [], "environments": []}
         files = [*PLAN.suites[rest[1]].data_files, *get_model_files(model)]
         return {"files": files, "environments": [get_environment("serve"), *get_harness_environments(rest[1])]}
     files = get_calibration_files(model, rest[0])
@@ -277,8 +280,6 @@ def get_verdict_evidence(wildcards):
         "baseline_run": (checkpoints.assess_run, {"model": model, "candidate": BASELINE, "suite": suite}),
         "candidate_run": (checkpoints.assess_run, {"model": model, "candidate": recipe, "suite": suite}),
     }
-    if all(PLAN.imported(model, side, suite) for side in (BASELINE, recipe)):
-        del assessments["preflight_suite"]  # nothing is asked
     evidence = {}
     for name, (checkpoint, values) in assessments.items():
         evidence[name] = str(checkpoint.rule.expand_output(values)[0][0])

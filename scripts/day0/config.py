@@ -337,6 +337,11 @@ class Plan:
         runs = {(r.model, side, r.suite) for r in self.releases for side in (BASELINE, r.recipe.path_name)}
         return sorted(run for run in runs if self.imported(*run))
 
+    def is_asked(self, model: str, suite: str) -> bool:
+        """Whether some run of a model on a suite is made here; False where all are imported."""
+        runs = {(r.model, side, r.suite) for r in self.releases for side in (BASELINE, r.recipe.path_name)}
+        return any(run[::2] == (model, suite) and not self.imported(*run) for run in runs)
+
     def import_request(self, model: str, candidate: str, suite: str) -> dict[str, Any]:
         """What the import of a run needs to know of it."""
         run, location = self.imported(model, candidate, suite), self.config.models[model]

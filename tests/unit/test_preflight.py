@@ -21,7 +21,7 @@ def suite(folder, **changes):
     """A request to check a suite of one task, of a model without a config.json."""
     task = {"judge": None, "simulator": None, "context_length": None}
     settings = {"data_files": [], "context_length": 4096, "judges": {}, "tasks": {"task": task}, **changes}
-    return {"settings": settings, "location": {"path": str(folder)}}
+    return {"settings": settings, "asked": True, "location": {"path": str(folder)}}
 
 
 @pytest.fixture

@@ -78,8 +78,16 @@ class Serving(Strict):
     startup_timeout_seconds: PositiveInteger = 1800
 
 
+def _or_bare_path(schema: dict[str, Any]) -> None:
+    whole = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": "string", "description": whole["properties"]["path"]["description"]}, whole]
+
+
 class ImportedRun(Strict):
-    """A run that was made elsewhere and stands in for one of the graph's."""
+    """A run that was made elsewhere and stands in for one of the graph's; a bare text is its path."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), json_schema_extra=_or_bare_path)
 
     path: str = Field(description="a results.yml, a run's folder, or a folder of several runs' folders")
     model_id: str | None = Field(

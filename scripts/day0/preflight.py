@@ -214,29 +214,30 @@ def check_frameworks(python: Path, tasks: list[str], script: Path = SCRIPTS / "h
         python: interpreter of the environment.
         tasks: names of tasks, TASK or FRAMEWORK.TASK.
     """
-    command = [str(python), str(script), "--describe", *tasks]
-    answer = subprocess.run(command, capture_output=True, text=True)
+    answer = subprocess.run([str(python), str(script), "--describe", *tasks], capture_output=True, text=True)
     try:
         known = json.loads(answer.stdout.strip().splitlines()[-1])
-        problems = {task: entry for task, entry in known.items() if "problem" in entry}
-    except (ValueError, IndexError, AttributeError):
+    except (ValueError, IndexError):
         reason = (answer.stderr.strip().splitlines() or ["it does not start"])[-1]
         return Check("frameworks", f"{python} cannot list its tasks: {reason}", SYSTEMIC)
+    return judge_frameworks(known)
+
+
+def judge_frameworks(known: Mapping[str, Mapping[str, Any]]) -> Check:
+    """Judge what NeMo Evaluator's environment knows of tasks: {framework, ...} or {problem, missing} by task."""
+    problems = [entry for entry in known.values() if "problem" in entry]
     if not problems:
         frameworks = sorted({entry["framework"] for entry in known.values()})
-        return Check("frameworks", f"{', '.join(frameworks)} installed for {', '.join(tasks)}")
+        return Check("frameworks", f"{', '.join(frameworks)} installed for {', '.join(known)}")
     sentences = []
-    for entry in problems.values():
-        package = FRAMEWORK_PACKAGES.get(entry.get("missing") or "")
-        if package:
-            remedy = f"add {package} to envs/nemo-evaluator.in and run make locks"
-        elif entry.get("missing"):
-            remedy = (
-                "add the package that brings it to envs/nemo-evaluator.in and run make locks, or run the framework's "
-                "image of NeMo Evaluator elsewhere and import its run"
+    for entry in problems:
+        missing = entry.get("missing")
+        remedy = "mend the suite"
+        if missing:
+            package = FRAMEWORK_PACKAGES.get(missing)
+            remedy = f"add {package or 'the package that brings it'} to envs/nemo-evaluator.in and run make locks" + (
+                "" if package else ", or run NeMo Evaluator's image of it elsewhere and import the run"
             )
-        else:
-            remedy = "mend the suite"
         sentences.append(f"{entry['problem'][:300]}; {remedy}")
     return Check("frameworks", "; ".join(dict.fromkeys(sentences)), USER_CONFIG_ERROR)
 

@@ -24,6 +24,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -64,6 +65,10 @@ class Misconfigured(Exception):
 
 class RequestsLost(Exception):
     """Requests that were never answered."""
+
+
+class JudgeFailed(Exception):
+    """The framework ended with an error of its judge."""
 
 
 class Events:
@@ -339,6 +344,8 @@ def ask(job: dict[str, Any], known: dict[str, Any], base_url: str, scratch: Path
                 if known["framework"] == LM_EVALUATION_HARNESS and any(word in str(error) for word in LOST_REQUEST):
                     statuses = (read_response_statistics(output) or {}).get("statuses")
                     raise RequestsLost(f"{last_line(error)} (statuses of the responses: {statuses})") from error
+                if job.get("judge") and re.search(r"(?i)\bjudge", last_line(error)):
+                    raise JudgeFailed(last_line(error)) from error
                 raise
             runs.append(collect(job, known, results, output, store, repeat or 0))
     return merge(job, known, runs)
@@ -478,6 +485,8 @@ def speak(events: Events) -> int:
         outcome.update(error=str(error), error_kind="configuration")
     except RequestsLost as error:
         outcome.update(error=str(error), error_kind="requests", failed_request=str(error))
+    except JudgeFailed as error:
+        outcome.update(error=str(error), error_kind="judge")
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         outcome.update(error=f"{type(error).__name__}: {last_line(error)}", error_kind="task")

@@ -12,6 +12,8 @@ A harness is one script in an environment of its own, run as one process per tas
   prompt_digest, target_digest, document_digest, answer, score, finish_reason, tokens, unparsed, generated; what a
   harness cannot tell is null), ``requests`` (counts), and for the fingerprint ``version``, ``task_hash``,
   ``generation``, ``endpoint``, ``chat_template_digest``, ``adds_bos`` and ``harness_version``.
+- A harness that has no samples says ``has_samples: false``, and in their place ``counted`` (how many the framework says
+  it scored, or null), ``finish_reasons`` (counts of its requests) and ``score_statistics`` (of the score).
 - The job's ``cache`` file or folder belongs to just this job; what is left there by a killed process is taken up again.
 
 One more harness is one more script and one more line here.

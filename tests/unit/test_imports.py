@@ -214,6 +214,48 @@ def test_an_import_is_compared_in_what_it_tells_and_the_rest_is_listed(tmp_path)
     assert differing["failure_class"] == "NOT_COMPARABLE" and "sampling" in differing["detail"]
 
 
+def own_run(folder, suite, changes=None):
+    """A run of this project's, made of the real one, that tells everything."""
+    found = imported(RUNS / "demo_addition", suite)
+    metadata = {key: value for key, value in found.document["metadata"].items() if key != "imported"}
+    found.document["metadata"] = metadata | {"checkpoint_digest": DIGEST, "suite_digest": "s"} | (changes or {})
+    judged(folder, found, suite)
+    return folder
+
+
+def test_a_run_of_this_project_is_taken_as_it_is(tmp_path):
+    suite = suite_of("addition")
+    found = imported(own_run(tmp_path / "own", suite), suite)
+    assert found.document["metadata"]["imported"]["producer"] == "day0"
+    assert found.document["metadata"]["imported"]["unknown"] == []
+    verdict = judged(tmp_path / "run", found, suite)
+    assert verdict["pass"] is True and verdict["checkpoint_digest"] == DIGEST
+    assert found.samples["addition"] == imported(RUNS / "demo_addition", suite).samples["addition"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "other"}, "model is 'other', expected 'tiny-llama'"),
+        ({"suite": "standard"}, "suite is 'standard', expected 'demo'"),
+        ({"candidate": "fp8"}, "candidate is 'fp8', expected 'baseline'"),
+        ({"checkpoint_digest": "b" * 64}, "its checkpoint has digest bbbbbbbbbbbb, expected aaaaaaaaaaaa"),
+    ],
+)
+def test_another_run_of_this_project_is_refused(tmp_path, changes, words):
+    suite = suite_of("addition")
+    verdict = judged(tmp_path / "run", imported(own_run(tmp_path / "own", suite, changes), suite), suite)
+    assert (verdict["pass"], verdict["failure_class"]) == (False, "USER_CONFIG_ERROR")
+    assert words in verdict["detail"]
+
+
+def test_a_failed_run_of_this_project_stays_failed(tmp_path):
+    suite = suite_of("addition")
+    changes = {"status": "FAILED", "failure_class": "EVAL_JUDGE_FAILED", "detail": "the judge was away"}
+    verdict = judged(tmp_path / "run", imported(own_run(tmp_path / "own", suite, changes), suite), suite)
+    assert (verdict["pass"], verdict["failure_class"]) == (False, "EVAL_JUDGE_FAILED")
+
+
 trees = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from day0.config import load_suite
+from day0.preflight import check_frameworks
 from day0.server import Children, Server, new_key, server_command, server_environment
 
 pytestmark = pytest.mark.e2e
@@ -131,3 +132,47 @@ def test_what_was_answered_is_not_asked_again_and_a_dead_server_is_no_result(wor
     dead = ask(base_url, limit=26)
     assert (dead["status"], dead["error_kind"]) == ("FAILED", "requests"), dead
     assert "values" not in dead
+
+
+# Run by the interpreter of lm-eval's environment: what it knows of tasks, with everything that they include.
+KNOWN_TASKS = """
+import json, sys
+from lm_eval.tasks import TaskManager
+index = TaskManager().task_index
+print(json.dumps({name: index[name].cfg if name in index else None for name in sys.argv[1:]}, default=str))
+"""
+
+
+def test_the_tasks_of_every_suite_have_their_scores_in_the_installed_harness(workspace):
+    tasks = {}
+    for file in sorted((ROOT / "config" / "suites").glob("*.yaml")):
+        suite = load_suite(file.stem, file.parent)
+        if suite.include_path is None:
+            tasks |= {(file.stem, name): task for name, task in suite.tasks.items() if task.harness == "lm-eval"}
+    assert len(tasks) >= 15
+    python = str(workspace.folder / ".envs" / "lm-eval" / "bin" / "python")
+    names = sorted({task.task for task in tasks.values()})
+    done = subprocess.run([python, "-c", KNOWN_TASKS, *names], capture_output=True, text=True, check=True)
+    known = json.loads(done.stdout.splitlines()[-1])
+    for place, task in tasks.items():
+        settings = known[task.task]
+        assert settings is not None, f"{place}: lm-eval has no task {task.task}"
+        metric, _, filter_name = task.metric.partition(",")
+        if "group" in settings:
+            scores = {(entry["metric"], entry["filter_list"]) for entry in settings["aggregate_metric_list"]}
+            assert (metric, filter_name) in scores, (place, scores)
+            continue
+        assert filter_name in {entry["name"] for entry in settings.get("filter_list") or [{"name": "none"}]}, place
+        metrics = {entry["metric"] for entry in settings["metric_list"]}
+        # A function's own name ends its path; this one names its scores by their k.
+        functions = {entry.rpartition(".")[2].replace("pass_at_k", "pass@1") for entry in metrics}
+        assert metric in metrics | functions, (place, metrics)
+        assert bool(settings.get("unsafe_code")) is task.runs_generated_code, place
+
+
+def test_a_framework_that_is_not_installed_is_found_before_anything_is_served(workspace):
+    tasks = ["lm-evaluation-harness.demo_addition", "simple_evals.AIME_2025_aa_v2", "nemo_skills.ns_gpqa"]
+    check = check_frameworks(Path(nemo_python(workspace)), tasks)
+    assert check.failure_class == "USER_CONFIG_ERROR"
+    assert "add nvidia-simple-evals to envs/nemo-evaluator.in" in check.detail and "'nemo_skills'" in check.detail
+    assert check_frameworks(Path(nemo_python(workspace)), tasks[:1]).failure_class is None

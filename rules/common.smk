@@ -2,6 +2,7 @@
 import atexit
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 from day0.artefacts import UnusableInput, digest_of, read_json, write_json
 from day0.config import BASELINE, Calibration, make_plan
 from day0.harness import HARNESSES, harnesses_of
+from day0.imports import imported_files
 from day0.sources import get_sources
 from day0.verdict import make_crash_verdict
 from summarize import format_decisions
@@ -33,6 +35,8 @@ def get_variant():
 
 
 VARIANT = get_variant()
+# MODEL/CANDIDATE/SUITE of the runs that are imported, as a regular expression; matches nothing where there are none.
+IMPORTED_RUNS = "|".join(re.escape("/".join(run)) for run in PLAN.imported_runs()) or "(?!)"
 
 # `python` in every rule is the driver's, whether or not .venv is activated; uncompiled imports would cost seconds a job,
 # and threads that spin while they wait would stall the jobs beside them.
@@ -147,7 +151,14 @@ def get_preflight_request(subject):
             **settings.model_dump(mode="json", include={"path", "hub", "revision", "trust_remote_code"}),
         }
     if rest[0] == BASELINE:
-        return {"model": model, "suite": rest[1], "data_files": PLAN.suites[rest[1]].data_files, "accelerator": VARIANT}
+        return {
+            "model": model,
+            "location": settings.model_dump(mode="json", include={"path", "hub", "revision"}),
+            "suite": rest[1],
+            "settings": PLAN.suites[rest[1]].model_dump(mode="json"),
+            "asked": PLAN.is_asked(model, rest[1]),
+            "accelerator": VARIANT,
+        }
     return {
         "model": model,
         "recipe": rest[0],
@@ -163,7 +174,9 @@ def get_preflight_input(wildcards):
     if not rest:
         return {"files": get_model_files(model), "environments": []}
     if rest[0] == BASELINE:
-        files = PLAN.suites[rest[1]].data_files
+        if not PLAN.is_asked(model, rest[1]):
+            return {"files": [], "environments": []}
+        files = [*PLAN.suites[rest[1]].data_files, *get_model_files(model)]
         return {"files": files, "environments": [get_environment("serve"), *get_harness_environments(rest[1])]}
     files = get_calibration_files(model, rest[0])
     return {"files": files, "environments": [get_environment("quantize")]}
@@ -271,6 +284,17 @@ def get_release_request(wildcards):
         "suite": release.suite,
         "policy": release.policy,
     }
+
+
+def get_import_input(wildcards):
+    """The files of an imported run, the checkpoint that it is of, and for a candidate that this is valid."""
+    model, candidate, suite = wildcards.model, wildcards.candidate, wildcards.suite
+    try:
+        run = imported_files(Path(PLAN.imported(model, candidate, suite).path))
+    except UnusableInput:
+        run = []  # the import itself records what is wrong with it
+    gates = [] if candidate == BASELINE else [f"results/{model}/{candidate}/validation.ok"]
+    return {"run": list(map(str, run)), "record": get_served_record(wildcards), "gates": gates}
 
 
 def get_verdict_evidence(wildcards):

@@ -16,6 +16,8 @@ rule evaluate_run:
         "results/{model}/{candidate}/{suite}/evaluate.log",
     benchmark:
         "results/{model}/{candidate}/{suite}/evaluate.tsv"
+    wildcard_constraints:
+        model=f"(?!(?:{IMPORTED_RUNS})/)[A-Za-z0-9][A-Za-z0-9._-]*",
     threads: 1
     resources:
         mem_mb=get_resource("mem_mb", 8000),
@@ -29,11 +31,12 @@ rule evaluate_run:
         serving=lambda wildcards: get_text(PLAN.serving(wildcards.model, wildcards.candidate)),
         folder=get_evaluation_folder,
         options=get_evaluation_options,
+        code="--allow-generated-code" if PLAN.config.allow_generated_code else "",
     message:
         "Evaluating {wildcards.candidate} of {wildcards.model} on {wildcards.suite}"
     shell:
         "python scripts/evaluate.py --record {input.record} --suite config/suites/{wildcards.suite}.yaml"
-        " --serving {params.serving:q} --serve-python {params.serve} --harness-python {params.harness}"
+        " --serving {params.serving:q} --serve-python {params.serve} --harness-python {params.harness} {params.code}"
         " --model {wildcards.model} --candidate {wildcards.candidate} --walltime-minutes {resources.runtime}"
         " {params.options} --output-dir {params.folder} 2>&1 | tee {log}"
 
@@ -65,6 +68,8 @@ if PLAN.config.shards != 1:
             "results/{model}/{candidate}/{suite}/merge_shards.log",
         benchmark:
             "results/{model}/{candidate}/{suite}/merge_shards.tsv"
+        wildcard_constraints:
+            model=f"(?!(?:{IMPORTED_RUNS})/)[A-Za-z0-9][A-Za-z0-9._-]*",
         resources:
             mem_mb=2000,
             runtime=30,
@@ -73,6 +78,34 @@ if PLAN.config.shards != 1:
         shell:
             "python scripts/merge_shards.py {input.parts} --suite {input.suite}"
             " --output-dir $(dirname {output.results}) > {log} 2>&1"
+
+
+rule import_run:
+    """Take a run that was made elsewhere in place of the one that would be made here."""
+    input:
+        unpack(get_import_input),
+        suite="config/suites/{suite}.yaml",
+        script=get_script("import_run.py"),
+    output:
+        results="results/{model}/{candidate}/{suite}/results.yml",
+        samples=directory("results/{model}/{candidate}/{suite}/samples"),
+    log:
+        "results/{model}/{candidate}/{suite}/import.log",
+    benchmark:
+        "results/{model}/{candidate}/{suite}/import.tsv"
+    wildcard_constraints:
+        model=f"(?=(?:{IMPORTED_RUNS})/)[A-Za-z0-9][A-Za-z0-9._-]*",
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        request=lambda wildcards: get_text(PLAN.import_request(wildcards.model, wildcards.candidate, wildcards.suite)),
+    message:
+        "Importing the run of {wildcards.candidate} of {wildcards.model} on {wildcards.suite}"
+    shell:
+        "python scripts/import_run.py --request {params.request:q} --record {input.record} --suite {input.suite}"
+        " --model {wildcards.model} --candidate {wildcards.candidate}"
+        " --output-dir results/{wildcards.model}/{wildcards.candidate}/{wildcards.suite} 2>&1 | tee {log}"
 
 
 checkpoint assess_run:

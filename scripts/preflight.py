@@ -10,7 +10,7 @@ from pathlib import Path
 
 from day0.artefacts import json_argument, run_cli, write_json
 from day0.harness import HARNESSES
-from day0.preflight import assess_setup, check_environment, check_model, check_recipe, check_suite
+from day0.preflight import assess_setup, check_environment, check_frameworks, check_model, check_recipe, check_suite
 
 PACKAGES = {
     "quantize": {"quantization": "nvidia-modelopt", "tensors": "torch", "models": "transformers"},
@@ -38,6 +38,10 @@ def main() -> int:
     for marker in arguments.environment:
         name = marker.stem
         checks.append(check_environment(marker, PACKAGES.get(name) or PACKAGES[name.split(".")[0]]))
+        if name == HARNESSES["nemo-evaluator"].environment and checks[-1].failure_class is None:
+            python = marker.with_suffix("") / "bin" / "python"
+            asked = [t["task"] for t in request["settings"]["tasks"].values() if t["harness"] == "nemo-evaluator"]
+            checks.append(check_frameworks(python, asked))
     assessment = assess_setup(checks)
     write_json(arguments.output, {**assessment, "definition_digest": arguments.definition_digest, "request": request})
     for check in assessment["checks"]:

@@ -40,6 +40,7 @@ CHANGED_BY_QUANTIZATION = frozenset(
         "quantization",
     }
 )
+NOT_TOLD = "not told by an imported run"
 FLIPS_SHOWN = 20
 TEXT_SHOWN = 200
 
@@ -116,7 +117,10 @@ def compare_runs(baseline: Run, candidate: Run, policy: Mapping[str, Any] | None
         problems += _run_problems(name, run)
     before, after = _scores_of(baseline), _scores_of(candidate)
     comparability = _comparability(baseline, candidate, settings.get("require_fingerprints", True) is not False)
-    problems += [("NOT_COMPARABLE", _difference_sentence(entry)) for entry in comparability["differences"]]
+    problems += [
+        ("NOT_COMPARABLE", _difference_sentence(entry, comparability["unknown"]))
+        for entry in comparability["differences"]
+    ]
 
     declared_scales = {task: entry["scale"] for task, entry in {**before, **after}.items() if entry.get("scale")}
     declared_tiers = _stricter_tiers(before, after)
@@ -424,13 +428,21 @@ def _comparability(baseline: Run, candidate: Run, required: bool) -> dict[str, A
     """Compare how the two runs were made: suite, engine, and every field of every task's fingerprint."""
     before, after = _scores_of(baseline), _scores_of(candidate)
     differences: list[dict[str, Any]] = []
+    unknown: list[dict[str, Any]] = []
     fields: set[str] = set()
+    imported = [isinstance(run.metadata.get("imported"), Mapping) for run in (baseline, candidate)]
+
+    def not_told(task: str | None, name: str) -> None:
+        """An imported run does not tell a field that the other one has."""
+        unknown.append({"task": task, "field": name})
 
     def compare(task: str | None, one: Any, other: Any) -> None:
         old, new = dict(_leaves(one)), dict(_leaves(other))
         for name in sorted(set(old) | set(new)):
             fields.add(name)
-            if old.get(name, "absent") != new.get(name, "absent"):
+            if (imported[0] and name not in old) or (imported[1] and name not in new):
+                not_told(task, name)
+            elif old.get(name, "absent") != new.get(name, "absent"):
                 pair = {
                     side: _plain(found.get(name, "absent")) for side, found in (("baseline", old), ("candidate", new))
                 }
@@ -463,12 +475,26 @@ def _comparability(baseline: Run, candidate: Run, required: bool) -> dict[str, A
             continue
         sides = (("baseline", old_prints.get(task)), ("candidate", new_prints.get(task)))
         lacking = [name for name, entry in sides if not isinstance(entry, Mapping) or not entry]
-        if lacking:
+        if lacking and all(imported[("baseline", "candidate").index(name)] for name in lacking):
+            not_told(task, "fingerprint")
+        elif lacking:
             pair = {name: "absent" if name in lacking else "present" for name, _ in sides}
             differences.append({"task": task, "field": "fingerprint", **pair})
         else:
             compare(task, old_prints[task], new_prints[task])
-    return {"pass": not differences, "checked": checked, "fields": sorted(fields), "differences": differences}
+    for name, run, made_elsewhere in zip(("baseline", "candidate"), (baseline, candidate), imported, strict=True):
+        if made_elsewhere and run.assessment.get("checkpoint_digest") is None:
+            not_told(None, f"checkpoint_digest of the {name}")
+    if required and unknown:
+        pair = dict.fromkeys(("baseline", "candidate"), "see unknown")
+        differences.append({"task": None, "field": NOT_TOLD, **pair})
+    return {
+        "pass": not differences,
+        "checked": checked,
+        "fields": sorted(fields),
+        "differences": differences,
+        "unknown": unknown,
+    }
 
 
 def _leaves(value: Any, path: str = "") -> Iterable[tuple[str, Any]]:
@@ -481,7 +507,16 @@ def _leaves(value: Any, path: str = "") -> Iterable[tuple[str, Any]]:
         yield path, value
 
 
-def _difference_sentence(entry: Mapping[str, Any]) -> str:
+def _difference_sentence(entry: Mapping[str, Any], unknown: Sequence[Mapping[str, Any]] = ()) -> str:
+    if entry["field"] == NOT_TOLD:
+        by_task: dict[str, list[str]] = {}
+        for told in unknown:
+            by_task.setdefault(f"{told['task']}: " if told["task"] is not None else "", []).append(told["field"])
+        fields = "; ".join(f"{task}{', '.join(names)}" for task, names in by_task.items())
+        return (
+            f"the imported run does not tell, so that it could not be compared: {fields}; evaluate it here, or set "
+            "require_fingerprints: false to decide without"
+        )
     place = f"{entry['task']}: " if entry["task"] is not None else ""
     if entry["field"] == "fingerprint":
         lacking = " and the ".join(name for name in ("baseline", "candidate") if entry[name] == "absent")

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from day0.artefacts import UnusableInput, digest_of, read_json, read_yaml
 from day0.harness import HARNESSES
 from day0.recipes import Calibration, Recipe, ResolvedRecipe, resolve_recipe
+from day0.suite_needs import context_limit_of, context_problems, missing_endpoints, unallowed_code, unknown_scores
 
 BASELINE = "baseline"
 RESERVED_MODEL_NAMES = ("demo",)
@@ -47,7 +48,14 @@ def _known_harness(name: str) -> str:
     return name
 
 
+def _variable_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError(f"{name!r} is no name of an environment variable; give the name, never the value")
+    return name
+
+
 HarnessName = Annotated[str, AfterValidator(_known_harness)]
+VariableName = Annotated[str, AfterValidator(_variable_name)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
 UpToOne = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 PositiveInteger = Annotated[int, Field(gt=0, strict=True)]
@@ -94,6 +102,28 @@ class Serving(Strict):
         return environment
 
 
+def _or_bare_path(schema: dict[str, Any]) -> None:
+    whole = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": "string", "description": whole["properties"]["path"]["description"]}, whole]
+
+
+class ImportedRun(Strict):
+    """A run that was made elsewhere and stands in for one of the graph's; a bare text is its path."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), json_schema_extra=_or_bare_path)
+
+    path: str = Field(description="a results.yml, a run's folder, or a folder of several runs' folders")
+    model_id: str | None = Field(
+        None, description="name under which the run served the model; null: the model's name, hub id or path"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
 class Model(Strict):
     """Where the source model is: a local folder, or a hub repository at a pinned commit."""
 
@@ -103,6 +133,7 @@ class Model(Strict):
     trust_remote_code: bool = Field(False, description="run Python files that the model's repository brings along")
     calibration: Calibration | None = None
     serving: Serving = Serving()
+    baseline: dict[str, ImportedRun] = Field({}, description="by suite: a run that stands in for the baseline's")
     resources: dict[str, int | str] = Field({}, description="Snakemake resources of the model's heavy jobs")
 
     @model_validator(mode="after")
@@ -151,23 +182,48 @@ class Limits(Strict):
     empty: UpToOne = Field(0.1, description="answers without text")
 
 
+class Judge(Strict):
+    """The endpoint of a model that judges answers or plays the user; its address and key are never in a file."""
+
+    model: str = Field(min_length=1, description="name of the model at the endpoint")
+    url_variable: VariableName = Field(description="environment variable that holds the endpoint's address")
+    key_variable: VariableName | None = Field(None, description="environment variable that holds the endpoint's key")
+
+
 class Task(Strict):
     """One task of a suite."""
 
     harness: HarnessName = Field("lm-eval", description=f"one of {', '.join(HARNESSES)}")
-    task: str = Field(description="the harness's name of the task")
-    metric: str = Field(description="the canonical score: lm-eval's key, 'metric,filter'")
+    task: str = Field(min_length=1, description="the harness's name of the task; nemo-evaluator: FRAMEWORK.TASK")
+    metric: str = Field(
+        min_length=1,
+        description="the canonical score: lm-eval's key, 'metric,filter'; nemo-evaluator: 'metric.score', or one name",
+    )
     scale: Scale = Scale()
     tier: Literal["critical", "supporting", "advisory"] = "critical"
     samples: PositiveInteger | None = Field(None, description="documents that the task must have; null: what it has")
     num_fewshot: Annotated[int, Field(ge=0, strict=True)] = 0
     limit: PositiveInteger | None = Field(None, description="ask only the first documents")
     repeats: PositiveInteger = Field(1, description="times that each document is asked, each with a seed of its own")
+    context_length: PositiveInteger | None = Field(
+        None, description="tokens that this task needs, at most the suite's; null: the suite's"
+    )
     generation: dict[str, Any] = Field({}, description="generation settings of this task, above the suite's")
     system_prompt: str | None = Field(None, description="instead of the suite's")
     apply_chat_template: bool | None = Field(None, description="instead of the suite's")
     reasoning: Reasoning | None = Field(None, description="instead of the suite's")
     limits: Limits | None = Field(None, description="instead of the suite's")
+    judge: str | None = Field(None, description="of the suite's judges, the one that scores the answers")
+    simulator: str | None = Field(None, description="of the suite's judges, the one that plays the user")
+    parameters: dict[str, Any] = Field({}, description="nemo-evaluator: config.params.extra of the task's framework")
+    runs_generated_code: bool = Field(False, description="scoring runs what the model wrote, on this machine")
+
+    @model_validator(mode="after")
+    def _fits_its_harness(self) -> Task:
+        wrong = HARNESSES[self.harness].problems_of(self.model_dump(include=set(Task.model_fields)))
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
 
 
 class Passage(Strict):
@@ -203,8 +259,36 @@ class Suite(Strict):
     reasoning: Reasoning | None = Field(None, description="null: answers are scored as they are")
     generation: dict[str, Any] = {}
     limits: Limits = Limits()
+    judges: dict[Name, Judge] = Field({}, description="endpoints that tasks name as their judge or simulator")
     canary: Canary
     tasks: dict[Name, Task] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_what_there_is(self) -> Suite:
+        wrong = []
+        for name, task in self.tasks.items():
+            for role in ("judge", "simulator"):
+                judge = getattr(task, role)
+                if judge is not None and judge not in self.judges:
+                    known = ", ".join(sorted(self.judges)) or "none"
+                    wrong.append(f"tasks.{name}.{role}: unknown judge {judge!r}; 'judges' has {known}")
+            if (task.context_length or 0) > self.context_length:
+                wrong.append(
+                    f"tasks.{name}.context_length: {task.context_length} is above the suite's {self.context_length}, "
+                    "with which the server starts"
+                )
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    def judges_in_use(self) -> dict[str, Judge]:
+        """The judges and simulators that some task names."""
+        named = {name for task in self.tasks.values() for name in (task.judge, task.simulator) if name}
+        return {name: self.judges[name] for name in sorted(named)}
+
+    def context_needs(self) -> dict[str, int]:
+        """Tokens that each task needs, by name."""
+        return {name: task.context_length or self.context_length for name, task in self.tasks.items()}
 
 
 class Policy(Strict):
@@ -213,6 +297,9 @@ class Policy(Strict):
     suite: str = Field("demo", description="file of config/suites, without .yaml")
     threshold: Fraction = Field(0.01, description="largest drop allowed on a blocking task, as a fraction of its scale")
     relative: bool = Field(False, description="the threshold is a fraction of the baseline's score instead")
+    require_fingerprints: bool = Field(
+        True, description="refuse to compare with an imported run that does not tell how it was made"
+    )
 
 
 class Release(Strict):
@@ -224,6 +311,8 @@ class Release(Strict):
     suite: str | None = None
     threshold: Fraction | None = None
     relative: bool | None = None
+    require_fingerprints: bool | None = None
+    candidate_run: ImportedRun | None = Field(None, description="a run that stands in for the candidate's")
 
 
 class Quantization(Strict):
@@ -244,6 +333,14 @@ class Config(Strict):
     shards: PositiveInteger | Literal["per-task"] = Field(
         1, description="jobs, each with a server of its own, that share a run: by documents, or one per task"
     )
+    allow_generated_code: bool = Field(
+        False, description="let tasks that are marked runs_generated_code run what the model wrote, on this machine"
+    )
+    imported_counts: Literal["require", "trust"] = Field(
+        "require",
+        description="counts of samples that an imported run does not tell: require: it fails; trust: the framework's "
+        "own count, or the suite's, is taken, and the assessment says so",
+    )
     quantization: Quantization = Quantization()
     models: dict[Name, Model] = Field(min_length=1)
     recipes: dict[Name, Recipe] = Field({}, description="recipes defined here instead of in config/recipes")
@@ -260,6 +357,7 @@ class PlannedRelease:
     recipe: ResolvedRecipe
     suite: str
     policy: dict[str, Any]
+    candidate_run: ImportedRun | None = None
 
 
 @dataclass(frozen=True)
@@ -281,6 +379,36 @@ class Plan:
     def recipe(self, model: str, candidate: str) -> ResolvedRecipe:
         """The recipe behind a candidate's folder."""
         return next(r.recipe for r in self.releases if r.model == model and r.recipe.path_name == candidate)
+
+    def imported(self, model: str, candidate: str, suite: str) -> ImportedRun | None:
+        """The run that stands in for that of a candidate or baseline, or None."""
+        if candidate == BASELINE:
+            settings = self.config.models.get(model)
+            return settings.baseline.get(suite) if settings else None
+        named = (model, candidate, suite)
+        runs = (r.candidate_run for r in self.releases if (r.model, r.recipe.path_name, r.suite) == named)
+        return next(filter(None, runs), None)
+
+    def imported_runs(self) -> list[tuple[str, str, str]]:
+        """(model, candidate, suite) of every run that is imported."""
+        runs = {(r.model, side, r.suite) for r in self.releases for side in (BASELINE, r.recipe.path_name)}
+        return sorted(run for run in runs if self.imported(*run))
+
+    def is_asked(self, model: str, suite: str) -> bool:
+        """Whether some run of a model on a suite is made here; False where all are imported."""
+        runs = {(r.model, side, r.suite) for r in self.releases for side in (BASELINE, r.recipe.path_name)}
+        return any(run[::2] == (model, suite) and not self.imported(*run) for run in runs)
+
+    def import_request(self, model: str, candidate: str, suite: str) -> dict[str, Any]:
+        """What the import of a run needs to know of it."""
+        run, location = self.imported(model, candidate, suite), self.config.models[model]
+        assert run is not None
+        known = [run.model_id] if run.model_id else [model, location.hub, location.path]
+        return {
+            "path": run.path,
+            "counts": self.config.imported_counts,
+            "model_ids": [name for name in known if name],
+        }
 
     def serving(self, model: str, candidate: str) -> dict[str, Any]:
         """Serving settings of a candidate or of the baseline: the recipe's above the model's above the defaults.
@@ -324,6 +452,8 @@ class Plan:
                 "suite": self.suites[suite].model_dump(mode="json"),
                 "serving": self.serving(model, candidate),
             }
+            if self.imported(model, candidate, suite):
+                definition["imported"] = self.import_request(model, candidate, suite)
         return digest_of(definition)
 
 
@@ -332,7 +462,7 @@ class _Mistakes:
         self.sentences: list[str] = []
 
     def add(self, place: str, sentence: str) -> None:
-        if (whole := f"{place}: {sentence}") not in self.sentences:
+        if (whole := f"{place}: {sentence}" if place else sentence) not in self.sentences:
             self.sentences.append(whole)
 
     def add_validation(self, place: str, error: ValidationError, types: type[BaseModel]) -> None:
@@ -495,16 +625,18 @@ def make_plan(
                 f"model {release.model!r} has a release {name!r} already, at {earlier}; give one a 'name'",
             )
         policy = {
-            "threshold": config.defaults.threshold if release.threshold is None else release.threshold,
-            "relative": config.defaults.relative if release.relative is None else release.relative,
+            key: getattr(config.defaults if getattr(release, key) is None else release, key)
+            for key in ("threshold", "relative", "require_fingerprints")
         }
-        planned.append(PlannedRelease(name, release.model, recipe, suite, policy))
+        planned.append(PlannedRelease(name, release.model, recipe, suite, policy, release.candidate_run))
     plan = Plan(config, tuple(planned), suites)
     for suite, settings in suites.items():
         for path in filter(None, [settings.include_path, *settings.data_files]):
             if not is_produced(path) and not (root / path).exists():
                 file = SUITES_FOLDER / f"{suite}.yaml"
                 mistakes.add(f"suite {suite}", f"found no {path}; mend include_path or data_files of {file}")
+    _check_suites(plan, mistakes, is_produced, root)
+    _check_imports(plan, mistakes, root)
     for release in planned:
         if release.model in config.models:
             calibration = Calibration(**plan.calibration(release.model, release.recipe.path_name))
@@ -521,6 +653,67 @@ def make_plan(
     if mistakes.sentences:
         raise _unusable(mistakes)
     return plan
+
+
+def _check_suites(plan: Plan, mistakes: _Mistakes, is_produced: Callable[[str], bool], root: Path) -> None:
+    """What a suite needs that the configuration, the environment or a model does not give."""
+    runs: dict[str, set[str]] = {}
+    for release in plan.releases:
+        if release.model in plan.config.models and release.suite in plan.suites:
+            sides = (BASELINE, release.recipe.path_name)
+            asked = [side for side in sides if not plan.imported(release.model, side, release.suite)]
+            if asked:
+                runs.setdefault(release.suite, set()).update(f"{release.model}/{side}" for side in asked)
+    for name in sorted(runs):
+        suite = plan.suites[name]
+        settings = suite.model_dump(mode="json")
+        for problem in (
+            *missing_endpoints(settings),
+            *unallowed_code(settings, plan.config.allow_generated_code),
+            *unknown_scores(settings, root),
+        ):
+            mistakes.add(f"suite {name}", problem)
+        for run in sorted(runs[name]):
+            model, _, candidate = run.partition("/")
+            location = plan.config.models[model].path
+            if location is None or (is_produced(location) and not (root / location / "config.json").is_file()):
+                limit = None
+            else:
+                limit = context_limit_of(root / location)
+            served = plan.serving(model, candidate)["max_model_len"]
+            for problem in context_problems(suite.context_needs(), limit, served):
+                mistakes.add(f"suite {name}", f"{problem} (model {model})")
+
+
+def _check_imports(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
+    """Imported runs that are not there, that nothing uses, or that contradict each other."""
+    for model, settings in plan.config.models.items():
+        used = {release.suite for release in plan.releases if release.model == model}
+        for suite in settings.baseline:
+            if suite not in used:
+                known = ", ".join(sorted(used)) or "none"
+                mistakes.add(
+                    f"models.{model}.baseline",
+                    f"no release of this model uses suite {suite!r}; its releases use {known}{_nearest(suite, used)}",
+                )
+    named: dict[tuple[str, str, str], ImportedRun] = {}
+    for release in plan.releases:
+        if release.candidate_run is not None:
+            key = (release.model, release.recipe.path_name, release.suite)
+            if named.setdefault(key, release.candidate_run) != release.candidate_run:
+                mistakes.add(
+                    f"release {release.name!r}",
+                    f"candidate_run: another release of recipe {release.recipe.path_name} on suite {release.suite} "
+                    f"imports {named[key].path}; give both the same run",
+                )
+    for run in plan.imported_runs():
+        imported = plan.imported(*run)
+        assert imported is not None
+        if not (root / imported.path).exists():
+            mistakes.add(
+                f"imported run of {'/'.join(run)}",
+                f"found no {imported.path}; expected a results.yml, or a folder with one in it",
+            )
 
 
 def _without_mistakes(raw: Mapping[str, Any], error: ValidationError) -> tuple[dict[str, Any], list[int]]:

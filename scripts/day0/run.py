@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from day0.artefacts import UnusableInput, digest_of_file, read_json, read_yaml
-from day0.results import metric_name
+from day0.nemo_evaluator import find_score
 from day0.server import END_LINE
 
 # The most severe class leads; an earlier one in this list is the more severe.
@@ -34,6 +34,8 @@ SEVERITY = (
 TRANSIENT_STATUSES = frozenset({"TIMEOUT", "RUNNING", "PENDING", "RESUMING", "NODE_FAIL", "PREEMPTED"})
 COMPLETED = "COMPLETED"
 REQUIRED_COUNTS = ("expected", "scored")
+# What a harness may be unable to tell (null) without leaving the score in doubt.
+INFORMATIVE_COUNTS = ("empty", "cut", "unparsed", "http_failures", "retried")
 COUNTS = ("expected", "asked", "answered", "scored", "empty", "cut", "unparsed", "failed", "http_failures", "retried")
 # Where no suite says otherwise: fractions of the answers above which a score does not count.
 DEFAULT_LIMITS = {"cut": 0.1, "unparsed": 0.1, "empty": 0.1}
@@ -97,6 +99,8 @@ def evaluate_run(summary: Any) -> dict[str, Any]:
         return _verdict(findings, {}, notes)
     _judge_status(summary, found)
     causes = len(findings)
+    imported = summary.get("imported")
+    trusted = isinstance(imported, Mapping) and imported.get("counts") == "trust"
     scores: dict[str, Any] = {}
     tasks = summary.get("tasks")
     if not isinstance(tasks, Mapping) or not tasks:
@@ -106,7 +110,7 @@ def evaluate_run(summary: Any) -> dict[str, Any]:
             if not isinstance(task, Mapping):
                 found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: expected a mapping; found {_short(task)}")
                 continue
-            accounts_hold = _judge_accounting(name, task.get("accounting"), task.get("limits"), found, notes)
+            accounts_hold = _judge_accounting(name, task.get("accounting"), task.get("limits"), trusted, found, notes)
             entry = _judge_score(name, task, accounts_hold, found)
             if entry is not None:
                 scores[str(name)] = entry
@@ -115,7 +119,14 @@ def evaluate_run(summary: Any) -> dict[str, Any]:
             _judge_constancy(scores, found)
     _judge_logs(summary.get("log_findings"), found)
     _judge_incidents(summary.get("incidents"), found, notes)
-    return _verdict(findings, scores, notes, causes)
+    verdict = _verdict(findings, scores, notes, causes)
+    if verdict["pass"] and trusted and (counts := _sentences(imported.get("trusted_counts"))):
+        verdict["detail"] += f"; counts not told by the imported run, and trusted: {counts}"
+    return verdict
+
+
+def _sentences(value: Any) -> str:
+    return "; ".join(f"{task}: {text}" for task, text in value.items()) if isinstance(value, Mapping) else ""
 
 
 def _judge_status(summary: Mapping[str, Any], found: Any) -> None:
@@ -130,14 +141,16 @@ def _judge_status(summary: Mapping[str, Any], found: Any) -> None:
         found(known, f"the evaluation recorded {_short(recorded)}: {sentence}")
 
 
-def _judge_accounting(name: Any, accounting: Any, limits: Any, found: Any, notes: list[str]) -> bool:
+def _judge_accounting(name: Any, accounting: Any, limits: Any, trusted: bool, found: Any, notes: list[str]) -> bool:
     if not isinstance(accounting, Mapping):
         found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: no accounting; found {_short(accounting)}")
         return False
+    may_be_unknown = [field for field in COUNTS if field not in REQUIRED_COUNTS] if trusted else INFORMATIVE_COUNTS
     wrong = [
         f"{field} is {_short(accounting.get(field))}"
         for field in COUNTS
-        if (field in REQUIRED_COUNTS or field in accounting) and not _is_count(accounting.get(field))
+        if (field in REQUIRED_COUNTS or field in accounting)
+        and not (_is_count(accounting.get(field)) or (accounting.get(field) is None and field in may_be_unknown))
     ]
     if wrong:
         found(
@@ -151,7 +164,7 @@ def _judge_accounting(name: Any, accounting: Any, limits: Any, found: Any, notes
     short = [
         f"{accounting[field]} {field}"
         for field in ("asked", "answered", "scored")
-        if field in accounting and accounting[field] != expected
+        if accounting.get(field) is not None and accounting[field] != expected
     ]
     if short:
         found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: {expected} samples expected, but {', '.join(short)}")
@@ -343,6 +356,7 @@ def read_run(path: Path, suite: Mapping[str, Any] | None = None) -> tuple[dict[s
     identity = {
         "results_digest": digest_of_file(path),
         **{key: metadata.get(key) for key in ("checkpoint_digest", "model", "candidate", "suite")},
+        **({"imported": metadata["imported"]} if metadata.get("imported") is not None else {}),
     }
     summary = summary_of_results(content)
     logs = sorted([*path.parent.glob("logs/*.log"), *path.parent.glob("shards/*/logs/*.log")])
@@ -372,6 +386,7 @@ def summary_of_results(content: Mapping[str, Any]) -> dict[str, Any]:
         tasks[name] = {"accounting": accounting.get(name), **_score_entry(scored.get(name), None)}
     return {
         **{key: metadata.get(key) for key in ("status", "failure_class", "detail", "incidents")},
+        **({"imported": metadata["imported"]} if metadata.get("imported") is not None else {}),
         "tasks": tasks,
         "_results": scored,
     }
@@ -382,13 +397,13 @@ def _score_entry(task: Any, metric: str | None) -> dict[str, Any]:
     metrics = task.get("metrics") if isinstance(task, Mapping) else None
     if not isinstance(metrics, Mapping) or not metrics:
         return {"metric": metric, "score": None, "stderr": None}
-    if metric is None:
-        metric = next(iter(metrics)) if len(metrics) == 1 else None
-    entry = metrics.get(metric)
-    scores = entry.get("scores") if isinstance(entry, Mapping) else None
-    value = scores.get(metric, next(iter(scores.values()), None)) if isinstance(scores, Mapping) and scores else None
-    if not isinstance(value, Mapping):
+    if metric is None and len(metrics) == 1:
+        metric = next(iter(metrics))
+    try:
+        metric, score, value = find_score(metrics, str(metric))
+    except LookupError:
         return {"metric": metric, "score": None, "stderr": None}
+    metric = metric if metric == score else f"{metric}.{score}"
     statistics = value.get("stats")
     stderr = statistics.get("stderr") if isinstance(statistics, Mapping) else None
     return {"metric": metric, "score": value.get("value"), "stderr": stderr}
@@ -407,7 +422,7 @@ def _with_suite(summary: Mapping[str, Any], suite: Mapping[str, Any] | None) -> 
             continue
         task = dict(task)
         if name in scored:
-            task.update(_score_entry(scored[name], metric_name(declared["metric"])))
+            task.update(_score_entry(scored[name], declared["metric"]))
         limits = declared.get("limits") or suite.get("limits") or DEFAULT_LIMITS
         tasks[name] = {**task, "scale": declared["scale"], "tier": declared["tier"], "limits": limits}
         wanted = declared.get("samples")
@@ -429,6 +444,8 @@ def _check_sample_files(summary: dict[str, Any], folder: Path) -> None:
         if not isinstance(accounting, Mapping):
             continue
         file = folder / f"{name}.jsonl"
+        if _told_by_framework(summary, accounting) and not (file.is_file() and file.stat().st_size):
+            continue
         text = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
         lines = len(text)
         task["spread"] = _spread_of(text)
@@ -459,6 +476,11 @@ def _spread_of(lines: Iterable[str]) -> dict[str, int] | None:
             return None
         count += 1
     return {"samples": count, **{name: len(values) for name, values in different.items()}}
+
+
+def _told_by_framework(summary: Mapping[str, Any], accounting: Mapping[str, Any]) -> bool:
+    """Whether a task has no samples file because its framework leaves none, which its accounts say by a null."""
+    return "imported" in summary or any(accounting.get(field, 0) is None for field in INFORMATIVE_COUNTS)
 
 
 def _listed(value: Any) -> Iterable[Any]:

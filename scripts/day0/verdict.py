@@ -95,11 +95,17 @@ def _broken_links(evidence: Mapping[str, Evidence]) -> list[str]:
     def value(stage: str, key: str) -> Any:
         return evidence[stage].content.get(key)
 
+    def evaluated(stage: str) -> Any:
+        """Digest that a run tells; an imported one that tells none is of the checkpoint that it was imported for."""
+        imported = value(stage, "imported")
+        attributed = imported.get("attributed_digest") if isinstance(imported, Mapping) else None
+        return value(stage, "checkpoint_digest") or attributed
+
     links = [
         ("the checkpoint that was validated", value("validation", "checkpoint_digest"),
-         "the one that was evaluated", value("candidate_run", "checkpoint_digest")),
+         "the one that was evaluated", evaluated("candidate_run")),
         ("the source that the checkpoint was validated against", value("validation", "source_digest"),
-         "the baseline's model", value("baseline_run", "checkpoint_digest")),
+         "the baseline's model", evaluated("baseline_run")),
         ("the baseline's run", evidence["baseline_run"].sha256,
          "the one that was compared", value(COMPARISON_STAGE, "baseline_sha256")),
         ("the candidate's run", evidence["candidate_run"].sha256,

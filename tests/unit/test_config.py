@@ -35,7 +35,7 @@ def mistakes(raw, produced=True):
 def test_default_configuration_plans_one_accepting_release():
     (release,) = plan(DEFAULT).releases
     assert (release.model, release.name, release.suite) == ("tiny-llama", "fp8", "demo")
-    assert release.policy == {"threshold": 0.01, "relative": False}
+    assert release.policy == {"threshold": 0.01, "relative": False, "require_fingerprints": True}
 
 
 def test_every_mistake_is_reported_at_once_with_its_place():

@@ -6,7 +6,16 @@ import shutil
 import pytest
 
 from day0 import preflight
-from day0.preflight import Check, assess_setup, check_environment, check_model, check_recipe, check_suite
+from day0.preflight import (
+    Check,
+    assess_setup,
+    check_environment,
+    check_frameworks,
+    check_model,
+    check_recipe,
+    check_suite,
+    judge_frameworks,
+)
 
 
 def recipe(preset, accelerator="cuda", dataset=None):
@@ -15,6 +24,13 @@ def recipe(preset, accelerator="cuda", dataset=None):
         "accelerator": accelerator,
         "calibration": {"dataset": dataset},
     }
+
+
+def suite(folder, **changes):
+    """A request to check a suite of one task, of a model without a config.json."""
+    task = {"judge": None, "simulator": None, "context_length": None}
+    settings = {"data_files": [], "context_length": 4096, "judges": {}, "tasks": {"task": task}, **changes}
+    return {"settings": settings, "asked": True, "location": {"path": str(folder)}}
 
 
 @pytest.fixture
@@ -81,8 +97,37 @@ def test_a_recipe_that_the_engine_cannot_serve_is_warned_of():
 def test_local_data_must_be_there(tmp_path):
     missing = str(tmp_path / "none.jsonl")
     assert ("calibration", "USER_CONFIG_ERROR") in failures(check_recipe(recipe("fp8", dataset=missing)))
-    assert failures(check_suite({"data_files": [missing]})) == [("data", "USER_CONFIG_ERROR")]
-    assert failures(check_suite({"data_files": []})) == []
+    assert failures(check_suite(suite(tmp_path, data_files=[missing]))) == [("data", "USER_CONFIG_ERROR")]
+    assert failures(check_suite(suite(tmp_path))) == []
+
+
+def test_a_model_that_is_too_short_for_a_suite_is_found_once_its_config_can_be_read(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 2048}))
+    assert failures(check_suite(suite(tmp_path))) == [("context", "USER_CONFIG_ERROR")]
+    assert failures(check_suite(suite(tmp_path, context_length=2048))) == []
+    assert failures(check_suite({**suite(tmp_path), "asked": False})) == []
+
+
+def test_a_judge_without_an_address_is_found(tmp_path, monkeypatch):
+    judges = {"expert": {"url_variable": "URL_OF_TEST", "key_variable": None}}
+    tasks = {"task": {"judge": "expert", "simulator": None, "context_length": None}}
+    request = suite(tmp_path, judges=judges, tasks=tasks)
+    assert failures(check_suite(request)) == [("judges", "USER_CONFIG_ERROR")]
+    monkeypatch.setenv("URL_OF_TEST", "http://127.0.0.1:1")
+    assert failures(check_suite(request)) == []
+
+
+def test_a_framework_that_is_not_installed_is_named_with_its_package():
+    known = {"gsm8k": {"framework": "lm-evaluation-harness"}}
+    assert judge_frameworks(known).failure_class is None
+    for framework, words in (("simple_evals", "nvidia-simple-evals"), ("nemo_skills", "image of it")):
+        missing = {"problem": f"no framework {framework!r} is installed", "missing": framework}
+        check = judge_frameworks({**known, "other": missing})
+        assert check.failure_class == "USER_CONFIG_ERROR" and framework in check.detail and words in check.detail
+
+
+def test_an_environment_that_cannot_list_its_tasks_is_systemic(tmp_path):
+    assert check_frameworks(shutil.which("false"), ["gsm8k"]).failure_class == "SYSTEMIC"
 
 
 def test_an_environment_without_its_package_is_systemic(tmp_path):

@@ -11,7 +11,6 @@ from day0.results import (
     accounting_of,
     fingerprint_of,
     merge_outcomes,
-    metric_name,
     results_document,
     sample_lines,
     score_of,
@@ -49,18 +48,6 @@ def outcome(**fields):
     samples = [sample(document, score) for document, score in enumerate([1.0, 1.0, 0.0, 1.0])]
     requests = {"asked": 4, "answered": 4, "failed": 0}
     return {"status": "COMPLETED", "documents": 4, "values": [0.75], "samples": samples, "requests": requests, **fields}
-
-
-@pytest.mark.parametrize(
-    ("key", "name"),
-    [
-        ("exact_match,none", "exact_match"),
-        ("exact_match,first-number", "exact_match__first-number"),
-        ("acc", "acc"),
-    ],
-)
-def test_metric_name(key, name):
-    assert metric_name(key) == name
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=30))

@@ -12,19 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from day0.artefacts import UnusableInput, write_json
-from day0.checkpoint import (
-    assess_checkpoint,
-    compare_configs,
-    effective_chat_template,
-    evaluate_checkpoint,
-    intended_by,
-    merged_config,
-    parse_summary,
-    read_declarations,
-    read_summary,
-    side_files,
-    summary_as_dict,
-)
+from day0.checkpoint import assess_checkpoint, evaluate_checkpoint, read_summary
+from day0.checkpoint_declaration import read_declarations
+from day0.checkpoint_metadata import compare_configs, effective_chat_template, merged_config, side_files
+from day0.checkpoint_summary import parse_summary, summary_as_dict
+from day0.quantizer_patterns import intended_by
 from day0.safetensors_headers import BITS
 
 ROOT = Path(__file__).resolve().parents[2]

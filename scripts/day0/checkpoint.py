@@ -13,23 +13,25 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from day0.artefacts import UnusableInput, files_below, read_json
 from day0.checkpoint_checks import CHECKS, Check, check_stage
 from day0.checkpoint_coverage import coverage_by_family, layer_map
 from day0.checkpoint_declaration import (
+    Declaration,
     groundless_entries,
     group_that_the_engine_reads,
     read_declarations,
     unknown_algorithms,
 )
 from day0.checkpoint_inventory import compare_inventory
-from day0.checkpoint_layers import kv_problems_of, read_layers
+from day0.checkpoint_layers import SortedTensors, kv_problems_of, read_layers, sort_tensors
 from day0.checkpoint_metadata import compare_metadata
-from day0.checkpoint_names import PART_NAMES, is_part, is_scale, own_parts
-from day0.checkpoint_summary import CheckpointSummary, Layer, parse_summary
-from day0.quantizer_patterns import patterns_of
+from day0.checkpoint_names import first_of, is_part, is_scale, own_parts
+from day0.checkpoint_size import expected_sizes, ratio_bounds
+from day0.checkpoint_summary import CheckpointSummary, Layer, distinct, parse_summary
+from day0.quantizer_patterns import Patterns, differences, kv_format_of
 from day0.recipes import KV_CACHE_NONE
 from day0.safetensors_headers import Tensor, payload_bytes, read_scalars, read_tensors
 
@@ -43,6 +45,7 @@ def assess_checkpoint(
     recipe: str | None = None,
     deep: bool = False,
     engine: str | None = None,
+    configuration: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Read and judge a checkpoint; see :func:`read_summary` and :func:`evaluate_checkpoint`.
 
@@ -53,8 +56,8 @@ def assess_checkpoint(
     gc.disable()  # hundreds of thousands of small objects, none in a cycle: collections only cost time
     try:
         asked = (record or {}).get("recipe")
-        name = recipe or (asked.get("name") if isinstance(asked, dict) else None)
-        return evaluate_checkpoint(read_summary(checkpoint, source, str(name or "unknown"), record, deep, engine))
+        name = str(recipe or (asked.get("name") if isinstance(asked, dict) else None) or "unknown")
+        return evaluate_checkpoint(read_summary(checkpoint, source, name, record, deep, engine, configuration))
     finally:
         if was_enabled:
             gc.enable()
@@ -67,6 +70,7 @@ def read_summary(
     record: Mapping[str, Any] | None = None,
     deep: bool = False,
     engine: str | None = None,
+    configuration: Mapping[str, Any] | None = None,
 ) -> CheckpointSummary:
     """Read a checkpoint and its source: headers, scalar scales and JSON files.
 
@@ -74,24 +78,27 @@ def read_summary(
         checkpoint: folder of the checkpoint.
         source: folder of the source model.
         recipe: name of the recipe.
-        record: the quantize stage's record; with its resolved patterns the intended coverage is checked too.
+        record: the quantize stage's record; its resolved patterns say what was intended.
         deep: read all block scales and FP8 weights.
-        engine: serving engine that must take it.
+        engine: serving engine that must take it, ``vllm`` or ``vllm==VERSION``.
+        configuration: the recipe's own, see :func:`day0.recipe_patterns.resolve_configuration`; it says what was
+            intended where the record does not.
 
     Raises:
         UnusableInput: the source or a JSON file cannot be read. A broken checkpoint is no error but a finding.
     """
     before = read_tensors(source)
-    source_bytes = payload_bytes(before)
-    parameters = sum(t.elements for name, t in before.items() if not is_part(name))
+    parameters = sum(math.prod(tensor[1]) for name, tensor in before.items() if not is_part(name))
     facts: dict[str, Any] = {
-        "source_bytes": source_bytes,
+        "source_bytes": payload_bytes(before),
         "output_bytes": 0,
         "recipe": recipe,
         "layer_precision_counts": {},
         "metadata_diffs": [],
         "parameters": parameters or None,
     }
+    if not facts["source_bytes"]:
+        raise UnusableInput(f"{source}: found no bytes of weights; expected the source model")
     if record is not None and record.get("status") != "done":
         failure_class = record.get("failure_class") if isinstance(record.get("failure_class"), str) else "UNKNOWN"
         return CheckpointSummary(
@@ -102,6 +109,78 @@ def read_summary(
         config = read_json(checkpoint / "config.json")
     except UnusableInput as error:
         return CheckpointSummary(**facts, broken=str(error))
+    names = sort_tensors(after)
+    resolved, told = _configuration(record, configuration)
+    patterns = Patterns.of_configuration(resolved)
+    found = _read_declared(checkpoint, config, after, names, patterns)
+    declaration, layers, conflicts = found.declaration, found.layers, found.conflicts
+    conflicts += _kv_conflicts(record, resolved, declaration) if not found.kv_problems else []
+    is_tied = config.get("tie_word_embeddings", True) is not False
+    missing, unknown, misshapen = compare_inventory(before, after, is_tied, layers)
+    lost_modules = {name.removesuffix(".weight") for name in missing}
+    orphans = set(found.orphans) - lost_modules
+    strays = [f"{module}.{part}" for module in orphans for part in own_parts(after, module)]
+    families, others = expected_sizes(before, after, names, layers, missing)
+    return CheckpointSummary(
+        **facts
+        | {
+            "output_bytes": payload_bytes(after),
+            "layer_precision_counts": dict(_counts_by_precision(layers)),
+            "metadata_diffs": compare_metadata(source, checkpoint),
+        },
+        layers=layers,
+        declaration=declaration.algorithm if declaration is not None else None,
+        conflicts=conflicts,
+        missing=missing,
+        unknown=sorted({*unknown, *strays}),
+        misshapen=misshapen,
+        scales=read_scalars({name: tensor for name, tensor in after.items() if is_scale(name)}),
+        kv_problems=found.kv_problems,
+        has_patterns=patterns is not None,
+        told_of_patterns=told,
+        expected_output_bytes=sum(families.values()) + others,
+        expected_family_bytes=families,
+        pickles=[name for name in files_below(checkpoint) if name.endswith(_PICKLES)],
+        engine=engine,
+        is_tied=is_tied,
+        is_mixed=declaration is not None and declaration.layers is not None,
+        engine_group=group_that_the_engine_reads(config, declaration),
+        **(_read_blocks(after) if deep else {}),
+    )
+
+
+def _configuration(
+    record: Mapping[str, Any] | None, configuration: Mapping[str, Any] | None
+) -> tuple[Mapping[str, Any] | None, str | None]:
+    """The resolved recipe: the record's, else the one given; and what is worth a word of it."""
+    recipe = record.get("recipe") if record is not None else None
+    recorded = recipe.get("quant_cfg") if isinstance(recipe, Mapping) else None
+    if not isinstance(recorded, Mapping):
+        return configuration, "worked out from the recipe" if configuration is not None else None
+    first, second = Patterns.of_configuration(recorded), Patterns.of_configuration(configuration)
+    found = differences(first, second) if first is not None and second is not None else []
+    if not found:
+        return recorded, None
+    return recorded, f"the record's patterns, which are not those of the recipe by the catalogue: {first_of(found, 3)}"
+
+
+class _Declared(NamedTuple):
+    """What a checkpoint declares, and its layers held against that."""
+
+    declaration: Declaration | None
+    conflicts: list[str]
+    layers: dict[str, Layer]
+    orphans: list[str]
+    kv_problems: dict[str, list[str]]
+
+
+def _read_declared(
+    checkpoint: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    names: SortedTensors,
+    patterns: Patterns | None,
+) -> _Declared:
     unreadable, hf_quant_config = None, None
     if (checkpoint / "hf_quant_config.json").is_file():
         try:
@@ -112,61 +191,57 @@ def read_summary(
     conflicts = [unreadable] if unreadable else conflicts
     if declaration is not None and (strange := unknown_algorithms(declaration)):
         conflicts.append(f"{', '.join(strange)} is no algorithm that ModelOpt exports")
-    kv_problems = kv_problems_of(after, declaration)
-    groundless = groundless_entries(declaration, after)
+    kv_problems = kv_problems_of(tensors, declaration)
+    groundless = groundless_entries(declaration, tensors)
     if groundless and not conflicts:
         kv_problems["are declared in quantized_layers and do not exist"] = groundless
-    wanted = (record or {}).get("kv_cache")
-    if wanted not in (None, KV_CACHE_NONE) and (declaration is None or not declaration.kv_cache) and not kv_problems:
-        conflicts.append(f"the recipe quantizes the KV cache to {wanted}; the checkpoint declares no KV-cache format")
-    patterns = patterns_of(record)
     text_config = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
     layer_count = text_config.get("num_hidden_layers")
     layer_count = layer_count if type(layer_count) is int else None
-    layers, orphans = read_layers(after, declaration, patterns, layer_count)
+    layers, orphans = read_layers(tensors, names, declaration, patterns, layer_count)
     if conflicts and hf_quant_config is not None:
         # Where the two places contradict each other, that is the finding: layers need to fit only one of them.
         other, _ = read_declarations(config, None)
         if other is not None:
-            again, _ = read_layers(after, other, patterns, layer_count)
+            again, _ = read_layers(tensors, names, other, patterns, layer_count)
             layers = min(layers, again, key=lambda found: sum(layer.problem is not None for layer in found.values()))
-            kv_problems = kv_problems and kv_problems_of(after, other)
-    is_tied = config.get("tie_word_embeddings", True) is not False
-    missing, unknown, misshapen = compare_inventory(before, after, is_tied, layers)
-    lost_modules = {name.removesuffix(".weight") for name in missing}
-    strays = [
-        f"{module}.{part}" for module in orphans if module not in lost_modules for part in own_parts(after, module)
-    ]
-    return CheckpointSummary(
-        **facts
-        | {
-            "output_bytes": payload_bytes(after),
-            "layer_precision_counts": dict(Counter(layer.precision for layer in layers.values())),
-            "metadata_diffs": compare_metadata(source, checkpoint),
-        },
-        layers=layers,
-        declaration=declaration.algorithm if declaration is not None else None,
-        conflicts=conflicts,
-        missing=missing,
-        unknown=sorted({*unknown, *strays}),
-        misshapen=misshapen,
-        scales=read_scalars({name: tensor for name, tensor in after.items() if is_scale(name)}),
-        kv_problems=kv_problems,
-        has_patterns=patterns is not None,
-        expected_output_bytes=_expected_output(before, after, layers),
-        pickles=[name for name in files_below(checkpoint) if name.endswith(_PICKLES)],
-        engine=engine,
-        engine_group=group_that_the_engine_reads(config, declaration),
-        **(_read_blocks(after) if deep else {}),
-    )
+            kv_problems = kv_problems and kv_problems_of(tensors, other)
+    return _Declared(declaration, conflicts, layers, orphans, kv_problems)
 
 
-def evaluate_checkpoint(summary: Mapping[str, Any] | CheckpointSummary) -> dict[str, Any]:
+def _kv_conflicts(
+    record: Mapping[str, Any] | None, configuration: Mapping[str, Any] | None, declaration: Declaration | None
+) -> list[str]:
+    """Whether the KV cache is declared as the recipe has it."""
+    wanted, declared = kv_format_of(configuration), declaration.kv_cache if declaration is not None else None
+    name = (record or {}).get("kv_cache")
+    asked = name if name not in (None, KV_CACHE_NONE) else wanted
+    if not declared:
+        told = f"the recipe quantizes the KV cache to {asked}; the checkpoint declares no KV-cache format"
+        return [told] if asked else []
+    if wanted is False and not asked:
+        return [f"the recipe leaves the KV cache alone; the checkpoint declares {declared}"]
+    if isinstance(wanted, str) and not declared.startswith(wanted):
+        return [f"the recipe quantizes the KV cache to {wanted}; the checkpoint declares {declared}"]
+    return []
+
+
+def _counts_by_precision(layers: Mapping[str, Layer]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for layer, count in distinct(layers):
+        counts[layer.precision] += count
+    return counts
+
+
+def evaluate_checkpoint(
+    summary: Mapping[str, Any] | CheckpointSummary, configuration: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Decide whether a checkpoint is what its recipe promises.
 
     Args:
         summary: what :func:`read_summary` found, or a mapping with ``source_bytes``, ``output_bytes``, ``recipe``,
             ``layer_precision_counts`` and ``metadata_diffs``.
+        configuration: of the recipe that such a mapping names, where it is known; it bounds the size.
 
     Returns:
         ``pass``, ``failure_class`` (that of the first failed check), ``detail`` (a sentence for each failed check),
@@ -177,6 +252,8 @@ def evaluate_checkpoint(summary: Mapping[str, Any] | CheckpointSummary) -> dict[
     """
     if not isinstance(summary, CheckpointSummary):
         summary = parse_summary(summary)
+        bits = {"source_bits": summary.source_bytes * 8 / summary.parameters} if summary.parameters else {}
+        summary = replace(summary, ratio_bounds=ratio_bounds(Patterns.of_configuration(configuration), **bits))
     applicable = (check_stage,) if summary.failed_before is not None else CHECKS
     checks = [check(summary) for check in applicable]
     done = _without_consequences([check for check in checks if check is not None])
@@ -194,7 +271,7 @@ def evaluate_checkpoint(summary: Mapping[str, Any] | CheckpointSummary) -> dict[
         "size_ratio": ratio,
         "bits_per_weight": bits,
         "layer_precision_counts": dict(sorted(summary.layer_precision_counts.items())),
-        **({"families": coverage_by_family(summary.layers)} if summary.layers else {}),
+        **({"families": coverage_by_family(summary.layers, summary.expected_family_bytes)} if summary.layers else {}),
         **({"layer_map": layer_map(summary.layers)} if summary.layers else {}),
         "metadata_diffs": summary.metadata_diffs,
         "offenders": sorted({name for check in failed for name in check.offenders}),
@@ -231,20 +308,3 @@ def _read_blocks(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
     problems, count = read_blocks(tensors)
     return {"blocks": problems, "bytes_read": count}
-
-
-def _expected_output(
-    source: Mapping[str, Tensor], output: Mapping[str, Tensor], layers: Mapping[str, Layer]
-) -> float | None:
-    """Bytes of a checkpoint whose quantized layers take what their formats take, and all else what it took before."""
-    expected = 0.0
-    for name, tensor in output.items():
-        module, _, leaf = name.rpartition(".")
-        if leaf in PART_NAMES:
-            continue
-        layer = layers.get(module) if leaf == "weight" else layers.get(name)
-        if layer is not None and layer.expected is not None:
-            expected += layer.expected
-        elif leaf[-6:] not in ("_scale", "cale_2"):
-            expected += source[name].bytes if name in source else tensor.bytes
-    return expected

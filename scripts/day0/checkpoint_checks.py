@@ -9,14 +9,24 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from day0.checkpoint_coverage import coverage_by_family
-from day0.checkpoint_formats import FORMATS, FULL_PRECISION
+from day0.checkpoint_formats import FORMATS, FULL_PRECISION, MIXED
 from day0.checkpoint_names import NUMBER, family_of, first_of
-from day0.checkpoint_summary import CheckpointSummary, Layer
-from day0.engine import ALGORITHM_OF_PRESET, DIVISOR_OF_INPUTS, FUSED_GROUPS, MINIMUM_CAPABILITY, NVFP4_ALGORITHMS
+from day0.checkpoint_summary import CheckpointSummary, Layer, distinct
+from day0.engine import (
+    ALGORITHM_OF_PRESET,
+    DIVISOR_OF_INPUTS,
+    ENGINE_VERSION,
+    FUSED_GROUPS,
+    MINIMUM_CAPABILITY,
+    NVFP4_ALGORITHMS,
+    RULES,
+    UNQUANTIZED_PREFIXES,
+)
+from day0.quantizer_patterns import Intention
 
 SIZE_TOLERANCE = 0.02
 
@@ -96,10 +106,7 @@ def check_format(summary: CheckpointSummary) -> Check | None:
     """Each layer's tensors are those of the algorithm that the checkpoint declares for it."""
     if not summary.quantized or summary.layers is None:
         return None
-    found: dict[str, list[str]] = {}
-    for name, layer in summary.layers.items():
-        if layer.problem is not None and not layer.is_unwanted:
-            found.setdefault(layer.problem, []).append(name)
+    found = _by_reason(summary.layers, lambda layer: None if layer.is_unwanted else layer.problem)
     found |= summary.kv_problems or {}
     if not found:
         return Check("format", True, f"{summary.quantized} layers hold what their declared algorithms leave behind")
@@ -112,18 +119,25 @@ def check_coverage(summary: CheckpointSummary) -> Check | None:
         return None
     if summary.layers is None:
         return _check_coverage_by_counts(summary)
-    found: dict[str, list[str]] = {}
-    for name, layer in summary.layers.items():
-        reason = _coverage_mismatch(layer)
-        if reason is not None:
-            found.setdefault(reason, []).append(name)
+    found = _by_reason(summary.layers, _coverage_mismatch)
     families = coverage_by_family(summary.layers)
     if found:
         return _grouped("coverage", found, families)
-    intended = sum(bool(layer.intended) and layer.is_linear for layer in summary.layers.values())
+    intended = sum(entry["intended"] for entry in families.values())
     told = f"all {intended} layers that the recipe's patterns name are quantized" if intended else "no patterns told"
     covered = ", ".join(f"{name} {entry['quantized']} of {entry['layers']}" for name, entry in families.items())
+    told = f"{told} ({summary.told_of_patterns})" if summary.told_of_patterns else told
     return Check("coverage", True, f"{told}; {covered}", numbers={"families": families})
+
+
+def _by_reason(layers: Mapping[str, Layer], reason_of: Callable[[Layer], str | None]) -> dict[str, list[str]]:
+    """Names of the layers that a reason is given for, by reason; layers that are alike are asked once."""
+    reasons = {id(layer): reason for layer, _ in distinct(layers) if (reason := reason_of(layer)) is not None}
+    found: dict[str, list[str]] = {}
+    for name, layer in layers.items() if reasons else ():
+        if id(layer) in reasons:
+            found.setdefault(reasons[id(layer)], []).append(name)
+    return found
 
 
 def _coverage_mismatch(layer: Layer) -> str | None:
@@ -134,9 +148,22 @@ def _coverage_mismatch(layer: Layer) -> str | None:
     if not layer.is_quantized:
         return f"are quantized by the recipe's patterns yet hold {layer.precision}" if layer.is_linear else None
     form = FORMATS.get(layer.precision)
-    if isinstance(layer.intended, str) and form is not None and form.kind != layer.intended:
-        return f"are quantized to {layer.intended} by the recipe's patterns yet hold {layer.precision}"
-    return None
+    if not isinstance(layer.intended, Intention) or form is None:
+        return None
+    kind, group, algorithm = layer.intended
+    wanted = algorithm if algorithm is not None and _plain(algorithm) != _plain(layer.precision) else None
+    if kind is not None and form.kind != kind:
+        wanted = algorithm or kind
+    if wanted is None and group is not None and form.layout == "group" and layer.group != group:
+        wanted, held = f"groups of {group}", f"groups of {layer.group}"
+    else:
+        held = layer.precision
+    return f"are quantized to {wanted} by the recipe's patterns yet hold {held}" if wanted is not None else None
+
+
+def _plain(algorithm: str) -> str:
+    """An algorithm without what calibration may or may not add to it: a layer that needs no smoothing has none."""
+    return algorithm.removesuffix("_AWQ").removesuffix("_SVD") if algorithm.startswith("NVFP4") else algorithm
 
 
 def _grouped(name: str, found: Mapping[str, list[str]], families: Mapping[str, Any] | None = None) -> Check:
@@ -223,7 +250,7 @@ def check_scales(summary: CheckpointSummary) -> Check | None:
 
 
 def check_size(summary: CheckpointSummary) -> Check | None:
-    """The checkpoint's payload is smaller than the source's."""
+    """The checkpoint's payload is smaller than the source's, and as large as its recipe makes it."""
     if summary.broken is not None:
         return None
     ratio = summary.output_bytes / summary.source_bytes
@@ -232,51 +259,113 @@ def check_size(summary: CheckpointSummary) -> Check | None:
     if ratio >= 1:
         return Check("size", False, f"{sentence}; expected below 1", numbers=numbers)
     expected = summary.expected_output_bytes
+    if expected is None and summary.ratio_bounds is not None and summary.quantized:
+        least, largest = summary.ratio_bounds
+        numbers |= {"least_ratio": least, "largest_ratio": largest, "tolerance": SIZE_TOLERANCE}
+        sentence += f"; recipe {summary.recipe} gives a model of 16 bits a weight {least:.3f} to {largest:.3f}"
+        if summary.parameters:
+            sentence = sentence.replace("16 bits", f"{summary.source_bytes * 8 / summary.parameters:.1f} bits")
+        sentence += f" (tolerance {SIZE_TOLERANCE:.0%})"
+        is_within = least * (1 - SIZE_TOLERANCE) <= ratio <= largest * (1 + SIZE_TOLERANCE)
+        return Check("size", is_within, sentence, numbers=numbers)
     if not expected or not summary.quantized:
         return Check("size", True, sentence, numbers=numbers)
-    numbers |= {"expected_bytes": round(expected), "tolerance": SIZE_TOLERANCE}
     off = summary.output_bytes / expected - 1
-    sentence += f"; {off:+.2%} against the {expected:,.0f} that these formats take (tolerance {SIZE_TOLERANCE:.0%})"
-    return Check("size", abs(off) <= SIZE_TOLERANCE, sentence, numbers=numbers)
+    numbers |= {"expected_bytes": expected, "expected_ratio": expected / summary.source_bytes}
+    numbers["tolerance"] = SIZE_TOLERANCE
+    basis = "the recipe and the source's shapes give" if summary.has_patterns else "these formats take"
+    if summary.parameters:
+        bits, wanted = (size * 8 / summary.parameters for size in (summary.output_bytes, expected))
+        numbers |= {"bits_per_weight": bits, "expected_bits_per_weight": wanted}
+        sentence += f", {bits:.3f} bits per weight"
+    sentence += f"; {off:+.2%} against the {expected:,} bytes that {basis} (tolerance {SIZE_TOLERANCE:.0%})"
+    wrong = _families_off(summary)
+    if wrong and abs(off) <= SIZE_TOLERANCE:
+        sentence += f"; {', '.join(wrong)}"
+    return Check("size", abs(off) <= SIZE_TOLERANCE and not wrong, sentence, numbers=numbers)
+
+
+def _families_off(summary: CheckpointSummary) -> list[str]:
+    """Families whose bits per weight are not those expected, as sentences; of those that are quantized at all."""
+    found = []
+    for name, entry in coverage_by_family(summary.layers or {}, summary.expected_family_bytes or {}).items():
+        bits, wanted = entry["bits_per_weight"], entry["expected_bits_per_weight"]
+        if entry["quantized"] and bits and wanted and abs(bits / wanted - 1) > SIZE_TOLERANCE:
+            found.append(f"{name} takes {bits:.3f} bits per weight where {wanted:.3f} are expected")
+    return found
 
 
 def check_vision(summary: CheckpointSummary) -> Check | None:
     """Nothing under the vision tower or projector is quantized; where patterns tell, coverage holds it against them."""
     if summary.layers is None or summary.has_patterns:
         return None
+    if not any(layer.family == "vision" for layer, _ in distinct(summary.layers)):
+        return None
     vision = {name: layer for name, layer in summary.layers.items() if layer.family == "vision"}
     found = [name for name, layer in vision.items() if layer.is_quantized]
     if found:
         return _grouped("vision", {"of the vision part are quantized, and no recipe says so": found})
-    return Check("vision", True, f"none of {len(vision)} layers of a vision part is quantized") if vision else None
+    return Check("vision", True, f"none of {len(vision)} layers of a vision part is quantized")
 
 
 def check_engine(summary: CheckpointSummary) -> Check | None:
-    """The engine takes these algorithms, in-features, group sizes and fused groups, by the table of day0/engine.py."""
+    """The engine takes these algorithms, in-features, group sizes and fused groups, by the table of day0/engine.py.
+
+    Of a version that the table was not made from, what it says is told and fails nothing.
+    """
     if summary.engine is None or summary.layers is None or not summary.quantized:
         return None
-    found: dict[str, list[str]] = {}
-    for name, layer in summary.layers.items():
-        if not layer.is_quantized or layer.problem is not None:
-            continue
-        divisor = DIVISOR_OF_INPUTS.get(layer.precision)
-        if layer.precision not in MINIMUM_CAPABILITY:
-            found.setdefault(f"are {layer.precision}, which {summary.engine} does not load", []).append(name)
-        elif divisor and layer.inputs % divisor:
-            reason = f"have {layer.inputs} in-features, which {layer.precision} needs to divide by {divisor}"
-            found.setdefault(reason, []).append(name)
-        elif layer.precision in NVFP4_ALGORITHMS and layer.group != summary.engine_group:
-            reason = f"have groups of {layer.group}, which {summary.engine} reads as groups of {summary.engine_group}"
-            found.setdefault(reason, []).append(name)
-    for reason, names in _uneven_groups(summary.layers).items():
+    name, _, version = summary.engine.partition("==")
+    found = _by_reason(summary.layers, lambda layer: _refusal(layer, name, summary.engine_group))
+    for reason, names in [*_uneven_groups(summary.layers).items(), *_refused_by_name(summary).items()]:
         found.setdefault(reason, []).extend(names)
-    if found:
-        return _grouped("engine", found)
-    return Check("engine", True, f"{summary.engine} takes these algorithms, widths and fused groups")
+    numbers = {"engine": name, "version": version or ENGINE_VERSION, "version_of_table": ENGINE_VERSION}
+    of_table = f"{name} {ENGINE_VERSION}"
+    if not found:
+        told = f"{of_table} takes these algorithms, widths and fused groups"
+        return Check("engine", True, told, "DEPLOYMENT_HEALTH_FAILED", numbers=numbers)
+    check = replace(_grouped("engine", found), failure_class="DEPLOYMENT_HEALTH_FAILED")
+    check = replace(check, numbers={**check.numbers, **numbers})
+    if version and version != ENGINE_VERSION:
+        told = f"{name} {version} is configured; {of_table} would refuse this: {check.detail}"
+        return replace(check, passed=True, detail=told)
+    return replace(check, detail=f"{of_table} does not take this checkpoint: {check.detail}")
+
+
+def _refusal(layer: Layer, engine: str, group: int) -> str | None:
+    """Why the engine does not load a layer, with its own rule."""
+    if not layer.is_quantized or layer.problem is not None:
+        return None
+    divisor = DIVISOR_OF_INPUTS.get(layer.precision)
+    if layer.precision not in MINIMUM_CAPABILITY:
+        rule = RULES["algorithm"].format(algorithms=[*MINIMUM_CAPABILITY, MIXED])
+        return f"are {layer.precision}, which {engine} does not load: {rule}"
+    if divisor and layer.inputs % divisor:
+        rule = RULES[layer.precision]
+        return f"have {layer.inputs} in-features, which {layer.precision} needs to divide by {divisor}: {rule}"
+    if layer.precision in NVFP4_ALGORITHMS and layer.group != group:
+        return f"have groups of {layer.group}, which {engine} reads as groups of {group}: {RULES['group']}"
+    return None
+
+
+def _refused_by_name(summary: CheckpointSummary) -> dict[str, list[str]]:
+    """Quantized layers that the engine holds in full precision whatever the checkpoint declares."""
+    vision = f"are quantized, yet the engine loads them as plain weights: {RULES['vision']}"
+    tied = f"are quantized, yet the engine serves the embeddings in their place: {RULES['tied']}"
+    found: dict[str, list[str]] = {}
+    for name, layer in (summary.layers or {}).items():
+        if layer.family == "vision" and layer.is_quantized and not summary.is_mixed:
+            if any(prefix in name for prefix in UNQUANTIZED_PREFIXES):
+                found.setdefault(vision, []).append(name)
+        elif layer.family == "lm_head" and layer.is_quantized and summary.is_tied:
+            found.setdefault(tied, []).append(name)
+    return found
 
 
 def _uneven_groups(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
+    if len({layer.precision for layer, _ in distinct(layers) if layer.is_linear and layer.family != "lm_head"}) == 1:
+        return found
     leaders = {group[0]: group for group in FUSED_GROUPS}
     for name, layer in layers.items():
         parent, dot, leaf = name.rpartition(".")
@@ -291,7 +380,7 @@ def _uneven_groups(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
             if any(member.problem for member in members.values()):
                 continue
             held = ", ".join(f"{member} {one.precision}" for member, one in members.items())
-            found.setdefault(f"are fused by the engine yet differ: {held}", []).extend(
+            found.setdefault(f"are fused by the engine yet differ: {held}: {RULES['fused']}", []).extend(
                 f"{parent}{dot}{m}" for m in members
             )
     return found

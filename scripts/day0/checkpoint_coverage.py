@@ -7,13 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from day0.checkpoint_names import FAMILIES, NUMBER
-from day0.checkpoint_summary import Layer
+from day0.checkpoint_summary import Layer, distinct
 
 
-def coverage_by_family(layers: Mapping[str, Layer]) -> dict[str, dict[str, Any]]:
-    """For each family: its matrices, those quantized and intended, its bits per weight and how far it is covered."""
+def coverage_by_family(
+    layers: Mapping[str, Layer], expected: Mapping[str, int] | None = None
+) -> dict[str, dict[str, Any]]:
+    """For each family: its matrices, those quantized and intended, its bits per weight and how far it is covered.
+
+    With the bytes that are ``expected`` of each, the bits per weight of these, too.
+    """
     found: dict[str, dict[str, Any]] = {}
-    for kind, count in Counter(layers.values()).items():
+    for kind, count in distinct(layers):
         entry = found.setdefault(
             kind.family, {"layers": 0, "quantized": 0, "intended": 0, "coverage": None, "elements": 0, "bytes": 0}
         )
@@ -22,9 +27,11 @@ def coverage_by_family(layers: Mapping[str, Layer]) -> dict[str, dict[str, Any]]
         entry["intended"] += count * (bool(kind.intended) and kind.is_linear)
         entry["elements"] += count * kind.elements
         entry["bytes"] += count * kind.bytes
-    for entry in found.values():
+    for name, entry in found.items():
         elements, size = entry.pop("elements"), entry.pop("bytes")
         entry["bits_per_weight"] = size * 8 / elements if elements else None
+        if expected is not None:
+            entry["expected_bits_per_weight"] = expected.get(name, 0) * 8 / elements if elements else None
         wanted = entry["intended"] or entry["layers"]
         entry["coverage"] = "none" if not entry["quantized"] else "whole" if entry["quantized"] >= wanted else "partial"
     order = [name for name, _ in FAMILIES] + ["other"]
@@ -39,16 +46,19 @@ def layer_map(layers: Mapping[str, Layer]) -> list[dict[str, Any]]:
         of a module outside the stack is null.
     """
     cells: dict[tuple[str, str], dict[int, Counter]] = {}
+    counts: Counter[tuple[str, str, int]] = Counter()
     for name, layer in layers.items():
-        if ".experts." in name:
-            head, _, tail = name.partition(".experts.")
-            number, _, leaf = tail.partition(".")
-            name = f"{head}.experts.*.{leaf}" if number.isdigit() else name
+        head, experts, tail = name.partition(".experts.")
+        number, _, leaf = tail.partition(".") if experts else ("", "", "")
+        counts[(head, leaf, id(layer)) if number.isdigit() else (name, "", id(layer))] += 1
+    by_id = {id(layer): layer for layer, _ in distinct(layers)}
+    for (head, leaf, key), count in counts.items():
+        layer, name = by_id[key], f"{head}.experts.*.{leaf}" if leaf else head
         found = NUMBER.search(name)
         kind = f"{name[: found.start()]}*{name[found.end() :]}" if found else name
         place = int(found[0]) if found else -1
         held = layer.precision if layer.problem is None else f"{layer.precision}, broken"
-        cells.setdefault((kind, layer.family), {}).setdefault(place, Counter())[held] += 1
+        cells.setdefault((kind, layer.family), {}).setdefault(place, Counter())[held] += count
     rows = []
     for (kind, family), places in cells.items():
         runs: list[list[Any]] = []

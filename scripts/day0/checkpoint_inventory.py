@@ -36,14 +36,21 @@ def compare_inventory(
     missing = [n for n in lost if not (is_part(n) or is_tied_head(n) or is_converted(n))]
     unknown = [n for n in new if not (is_part(n) or is_tied_head(n) or is_converted(n))]
     misshapen = []
+    sound: set[tuple] = set()  # forms seen before: a large model repeats a few of them
     for name, before in source.items():
         after = output.get(name)
-        if after is None or after.shape == before.shape:
+        if after is None or after[1] == before[1]:
             continue
         layer = layers.get(name.removesuffix(".weight")) or layers.get(name)
-        if layer is not None and layer.problem is not None:
+        if layer is None:
+            misshapen.append(name)
             continue
-        if layer is None or before.shape not in logical_shapes(layer.precision, after.shape):
+        form = id(layer), before[1], after[1]
+        if form in sound or layer.problem is not None:
+            continue
+        if before.shape in logical_shapes(layer.precision, after.shape):
+            sound.add(form)
+        else:
             misshapen.append(name)
     return sorted(missing), sorted(unknown), sorted(misshapen)
 

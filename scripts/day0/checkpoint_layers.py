@@ -5,14 +5,14 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from day0.checkpoint_declaration import Declaration
-from day0.checkpoint_formats import FORMATS, FULL_PRECISION, Form, expected_bytes, logical_shapes, problem_of
-from day0.checkpoint_names import EXPERT_NUMBER, KV_PART, NOT_LINEAR, NUMBER, PART, PART_NAMES, family_of
+from day0.checkpoint_formats import FORMATS, FULL_PRECISION, Form, bytes_of, logical_shapes, problem_of
+from day0.checkpoint_names import KV_PART, NOT_LINEAR, NUMBER, PART, PART_NAMES, family_of
 from day0.checkpoint_summary import Layer
-from day0.quantizer_patterns import intention_of
+from day0.quantizer_patterns import Intention, Patterns
 from day0.safetensors_headers import BITS, Tensor
 
 
@@ -31,39 +31,47 @@ def algorithm_of(weight: Form, parts: tuple[tuple[str, Form], ...]) -> str:
     )
 
 
-def split_tensors(
-    tensors: Mapping[str, Tensor],
-) -> tuple[dict[str, str], dict[str, list[tuple[str, Form]]], dict[str, str]]:
-    """Sort names into weight matrices {module: tensor}, their parts {module: [(part, form)]}, and KV-cache scales."""
+class SortedTensors(NamedTuple):
+    """Names of tensors: weight matrices {module: tensor}, their parts {module: [(part, form)]}, and all else."""
+
+    weights: dict[str, str]
+    parts: dict[str, list[tuple[str, Form]]]
+    others: list[str]
+
+
+def sort_tensors(tensors: Mapping[str, Tensor]) -> SortedTensors:
+    """Tell weight matrices, their scales and everything else apart."""
     weights: dict[str, str] = {}
     parts: dict[str, list[tuple[str, Form]]] = {}
-    kv: dict[str, str] = {}
+    others: list[str] = []
     for name, tensor in tensors.items():
         module, _, leaf = name.rpartition(".")
         if leaf == "weight":
             if len(tensor.shape) in (2, 3):
                 weights[module] = name
+            else:
+                others.append(name)
         elif leaf in PART_NAMES:
-            parts.setdefault(module, []).append((leaf, (tensor.dtype, tensor.shape)))
-        elif leaf[:2] in ("k_", "v_") and KV_PART.fullmatch(name):
-            kv[name] = module
+            parts.setdefault(module, []).append((leaf, tensor[:2]))
         elif ".experts." in name or "_scale" in leaf:
-            if match := PART.fullmatch(name):
-                parts.setdefault(match["module"], []).append((match["part"], (tensor.dtype, tensor.shape)))
-            elif len(tensor.shape) == 3:
+            if not KV_PART.fullmatch(name) and (match := PART.fullmatch(name)):
+                parts.setdefault(match["module"], []).append((match["part"], tensor[:2]))
+            elif len(tensor.shape) == 3 and ".experts." in name:
                 weights[name] = name
-    return weights, parts, kv
+            else:
+                others.append(name)
+        else:
+            others.append(name)
+    return SortedTensors(weights, parts, others)
 
 
 class _Reader:
     """Makes the layers of a checkpoint; what depends on a name's pattern or on dtypes and shapes is worked out once."""
 
-    def __init__(
-        self, declaration: Declaration | None, patterns: Sequence[Any] | None, layer_count: int | None
-    ) -> None:
+    def __init__(self, declaration: Declaration | None, patterns: Patterns | None, layer_count: int | None) -> None:
         self.declaration, self.patterns, self.layer_count = declaration, patterns, layer_count
         self.tells_experts = declaration is not None and declaration.names_experts
-        self.intends_experts = any(EXPERT_NUMBER.search(str(entry)) for entry in patterns or ())
+        self.intends_experts = patterns is not None and patterns.names_experts
         self.excluded = None
         if declaration is not None and declaration.layers is None:
             exact = {pattern for pattern in declaration.excluded if not re.search(r"[*?[]", pattern)}
@@ -92,7 +100,7 @@ class _Reader:
     def _about(self, name: str) -> tuple:
         """Whether it is linear, what is intended, its family."""
         is_linear = NOT_LINEAR.search(name) is None
-        intended = intention_of(self.patterns, name) if self.patterns is not None else None
+        intended = self.patterns.intention(name) if self.patterns is not None else None
         number = NUMBER.search(name)
         family = family_of(name)
         if self.layer_count and family not in ("vision", "lm_head") and number and int(number[0]) >= self.layer_count:
@@ -142,8 +150,11 @@ class _Reader:
         shape = logical_shapes(precision, weight[1])[0]
         size = _form_bytes(weight) + sum(_form_bytes(part) for _, part in parts)
         expected = None
-        if form is not None and not is_plain:
-            expected = expected_bytes(precision, group, weight[1])
+        if is_linear and isinstance(intended, Intention) and intended.algorithm is not None:
+            expected = bytes_of(intended.algorithm, intended.group, shape)
+        elif form is not None and not is_plain and intended is not False:
+            expected = bytes_of(precision, group, shape)
+        if expected is not None and form is not None:
             expected += sum(_form_bytes(part) for name, part in parts if name in form.optional)
         inputs = shape[-1] if len(shape) == 2 else shape[1] if len(shape) == 3 else 0
         elements = math.prod(shape)
@@ -158,18 +169,19 @@ def _form_bytes(form: Form) -> int:
 
 def read_layers(
     tensors: Mapping[str, Tensor],
+    names: SortedTensors,
     declaration: Declaration | None,
-    quant_cfg: Sequence[Any] | None,
+    patterns: Patterns | None,
     layer_count: int | None = None,
 ) -> tuple[dict[str, Layer], list[str]]:
     """Every weight matrix as a :class:`Layer`, and the modules whose scales belong to no weight."""
-    weights, parts, _ = split_tensors(tensors)
-    reader = _Reader(declaration, quant_cfg, layer_count)
+    reader = _Reader(declaration, patterns, layer_count)
     layers = {
-        module: reader.layer(module, tensors[name], tuple(parts.pop(module, ()))) for module, name in weights.items()
+        module: reader.layer(module, tensors[name], tuple(names.parts.get(module, ())))
+        for module, name in names.weights.items()
     }
     _check_smoothing(layers, tensors)
-    return layers, list(parts)
+    return layers, [module for module in names.parts.keys() - names.weights.keys()]
 
 
 def _check_smoothing(layers: dict[str, Layer], tensors: Mapping[str, Tensor]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, NamedTuple
 
@@ -11,6 +13,7 @@ from day0.artefacts import UnusableInput
 from day0.checkpoint_formats import FULL_PRECISION
 from day0.checkpoint_metadata import is_expected
 from day0.engine import DEFAULT_NVFP4_GROUP
+from day0.quantizer_patterns import Intention
 
 _LARGEST = 2**63
 COUNT = Annotated[int, Field(ge=0, lt=_LARGEST, strict=True)]
@@ -34,23 +37,23 @@ class Layer(NamedTuple):
     """A weight matrix of the checkpoint; matrices that are alike share one object.
 
     ``precision`` is what its tensors say, ``declared`` the algorithm that the checkpoint declares for it (None: full
-    precision or undeclared), ``intended`` what the recipe's patterns make of it: a kind of :data:`FORMATS`, True
-    (quantized, they do not say how), False, or None where they cannot tell. ``problem`` is what is wrong with its
-    tensors taken alone. ``elements`` are those of the weight before, ``bytes`` what it takes with its scales,
-    ``expected`` what it should take; ``inputs`` its in-features (0: cannot be told); ``group`` the values per scale
-    (0: not in groups).
+    precision or undeclared), ``intended`` what the recipe's patterns make of it (False: nothing, None: they cannot
+    tell). ``problem`` is what is wrong with its tensors taken alone. ``elements`` are those of the weight before,
+    ``bytes`` what it takes with its scales, ``expected`` what it should take: by the recipe where that tells, else by
+    the format it holds, None for one that stays as the source has it. ``inputs`` are its in-features (0: cannot be
+    told); ``group`` the values per scale (0: not in groups).
     """
 
     precision: str
     declared: str | None = None
     is_excluded: bool = False
     is_linear: bool = True
-    intended: bool | str | None = None
+    intended: bool | Intention | None = None
     problem: str | None = None
     family: str = "other"
     elements: int = 0
     bytes: int = 0
-    expected: float | None = None
+    expected: int | None = None
     inputs: int = 0
     group: int = 0
 
@@ -64,9 +67,20 @@ class Layer(NamedTuple):
         return self.intended is False and self.is_quantized
 
 
+def distinct(layers: Mapping[str, Layer]) -> list[tuple[Layer, int]]:
+    """Each layer once with its count; matrices that are alike share one object, of which a large model has few."""
+    counts = Counter(map(id, layers.values()))
+    return [(layer, counts[key]) for key, layer in {id(layer): layer for layer in layers.values()}.items()]
+
+
 @dataclass(frozen=True)
 class CheckpointSummary:
-    """Everything the checks look at. A summary given by hand has the first five fields only; the rest stays None."""
+    """Everything the checks look at. A summary given by hand has the first five fields only; the rest stays None.
+
+    ``told_of_patterns`` says where the patterns come from, or what else is worth a word of them; ``engine`` is a name,
+    with ``==`` and a version where it is known. ``ratio_bounds``: smallest and largest size ratio that the recipe of a
+    summary given by hand can give.
+    """
 
     source_bytes: int
     output_bytes: int
@@ -85,9 +99,14 @@ class CheckpointSummary:
     scales: dict[str, float] | None = None
     kv_problems: dict[str, list[str]] | None = None
     has_patterns: bool = False
-    expected_output_bytes: float | None = None
+    told_of_patterns: str | None = None
+    expected_output_bytes: int | None = None
+    expected_family_bytes: dict[str, int] | None = None
+    ratio_bounds: tuple[float, float] | None = None
     pickles: list[str] | None = None
     engine: str | None = None
+    is_tied: bool = False
+    is_mixed: bool = False
     engine_group: int = DEFAULT_NVFP4_GROUP
     blocks: dict[str, str] | None = None
     bytes_read: int | None = None

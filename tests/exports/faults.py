@@ -20,6 +20,7 @@ INDEX = "model.safetensors.index.json"
 ITEM_BYTES = {"F8_E4M3": 1, "F8_E5M2": 1, "U8": 1, "I8": 1, "BF16": 2, "F16": 2, "F32": 4}
 NAN, INFINITY = float("nan"), float("inf")
 FP8_NAN = 0x7F
+UNSERVABLE = "DEPLOYMENT_HEALTH_FAILED"
 
 Entry = tuple[str, list[int], bytes]
 
@@ -970,17 +971,17 @@ def lost_rope_scaling(copy: Copy) -> None:
 # ---- engine
 
 
-@fault("llama-int4_awq", "engine", "W4A16_AWQ", engine="vllm")
+@fault("llama-int4_awq", "engine", "W4A16_AWQ", failure_class=UNSERVABLE, engine="vllm")
 def algorithm_that_the_engine_does_not_take(copy: Copy) -> None:
     """A sound export: only the engine refuses."""
 
 
-@fault("llama-odd-fp8_2d_blockwise_weight_only", "engine", "model.layers.0.mlp.down_proj", engine="vllm")
+@fault("llama-odd-fp8_2d_blockwise_weight_only", "engine", "model.layers.0.mlp.down_proj", failure_class=UNSERVABLE, engine="vllm")
 def in_features_that_blocks_do_not_divide(copy: Copy) -> None:
     """A real one: the exporter writes blocks of 128 over 360 in-features without a word."""
 
 
-@fault("llama-uneven-qkv", "engine", f"{LAYER}.self_attn", engine="vllm")
+@fault("llama-uneven-qkv", "engine", f"{LAYER}.self_attn", failure_class=UNSERVABLE, engine="vllm")
 def fused_group_of_different_algorithms(copy: Copy) -> None:
     """A real one: the recipe's patterns give q and v FP8, k NVFP4."""
 

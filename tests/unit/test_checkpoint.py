@@ -16,7 +16,7 @@ from day0.checkpoint import assess_checkpoint, evaluate_checkpoint, read_summary
 from day0.checkpoint_declaration import read_declarations
 from day0.checkpoint_metadata import compare_configs, effective_chat_template, merged_config, side_files
 from day0.checkpoint_summary import parse_summary, summary_as_dict
-from day0.quantizer_patterns import intended_by
+from day0.quantizer_patterns import Intention, Patterns
 from day0.safetensors_headers import BITS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -380,12 +380,12 @@ def test_patterns_apply_in_order_and_the_last_wins(module, intended):
         {"quantizer_name": "*", "enable": False, "parent_class": "nn.Embedding"},
         {"quantizer_name": "*lm_head*", "enable": False},
     ]
-    assert intended_by(patterns, module) is intended
+    assert bool(Patterns(tuple(patterns)).intention(module)) is intended
 
 
 def test_patterns_that_name_an_expert_by_number_cannot_tell():
     patterns = [{"quantizer_name": "*", "enable": False}, {"quantizer_name": "*experts.3.*", "enable": True}]
-    assert intended_by(patterns, "model.layers.0.mlp.experts.3.gate_proj") is None
+    assert Patterns(tuple(patterns)).intention("model.layers.0.mlp.experts.3.gate_proj") is None
 
 
 def test_the_config_is_the_sources_with_the_declaration():

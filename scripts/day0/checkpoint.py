@@ -120,6 +120,7 @@ def read_summary(
     lost_modules = {name.removesuffix(".weight") for name in missing}
     orphans = set(found.orphans) - lost_modules
     strays = [f"{module}.{part}" for module in orphans for part in own_parts(after, module)]
+    scales = read_scalars({name: tensor for name, tensor in after.items() if is_scale(name)})
     families, others = expected_sizes(before, after, names, layers, missing)
     return CheckpointSummary(
         **facts
@@ -134,7 +135,7 @@ def read_summary(
         missing=missing,
         unknown=sorted({*unknown, *strays}),
         misshapen=misshapen,
-        scales=read_scalars({name: tensor for name, tensor in after.items() if is_scale(name)}),
+        scales=scales,
         kv_problems=found.kv_problems,
         has_patterns=patterns is not None,
         told_of_patterns=told,
@@ -145,7 +146,7 @@ def read_summary(
         is_tied=is_tied,
         is_mixed=declaration is not None and declaration.layers is not None,
         engine_group=group_that_the_engine_reads(config, declaration),
-        **(_read_blocks(after) if deep else {}),
+        **(_read_blocks(after, before, scales) if deep else {}),
     )
 
 
@@ -303,8 +304,10 @@ def _writable(value: Any) -> Any:
     return value
 
 
-def _read_blocks(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _read_blocks(
+    tensors: Mapping[str, Tensor], source: Mapping[str, Tensor], scalars: Mapping[str, float]
+) -> dict[str, Any]:
     from day0.checkpoint_payload import read_blocks
 
-    problems, count = read_blocks(tensors)
+    problems, count = read_blocks(tensors, source, scalars)
     return {"blocks": problems, "bytes_read": count}

@@ -387,7 +387,7 @@ def _uneven_groups(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
 
 
 def check_blocks(summary: CheckpointSummary) -> Check | None:
-    """No block scale and no FP8 weight is NaN or negative where it must not be, no tensor is all zero."""
+    """No block scale and no FP8 weight is NaN or negative where it must not be, none is zero but as in the source."""
     if summary.blocks is None:
         return None
     numbers = {"bytes_read": summary.bytes_read}
@@ -400,7 +400,12 @@ def check_blocks(summary: CheckpointSummary) -> Check | None:
             offenders=sorted(summary.blocks),
             numbers=numbers,
         )
-    return Check("blocks", True, f"{summary.bytes_read:,} bytes of scales and weights hold no NaN", numbers=numbers)
+    return Check(
+        "blocks",
+        True,
+        f"{summary.bytes_read:,} bytes of scales and weights hold no NaN and no lost blocks",
+        numbers=numbers,
+    )
 
 
 def check_metadata(summary: CheckpointSummary) -> Check | None:

@@ -976,7 +976,13 @@ def algorithm_that_the_engine_does_not_take(copy: Copy) -> None:
     """A sound export: only the engine refuses."""
 
 
-@fault("llama-odd-fp8_2d_blockwise_weight_only", "engine", "model.layers.0.mlp.down_proj", failure_class=UNSERVABLE, engine="vllm")
+@fault(
+    "llama-odd-fp8_2d_blockwise_weight_only",
+    "engine",
+    "model.layers.0.mlp.down_proj",
+    failure_class=UNSERVABLE,
+    engine="vllm",
+)
 def in_features_that_blocks_do_not_divide(copy: Copy) -> None:
     """A real one: the exporter writes blocks of 128 over 360 in-features without a word."""
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from day0.artefacts import UnusableInput, files_below, read_json
+from day0.artefacts import UnusableInput, files_below, links_out_of, read_json
 from day0.checkpoint_checks import CHECKS, Check, check_stage
 from day0.checkpoint_coverage import coverage_by_family, layer_map
 from day0.checkpoint_declaration import (
@@ -114,7 +114,7 @@ def read_summary(
     patterns = Patterns.of_configuration(resolved)
     found = _read_declared(checkpoint, config, after, names, patterns)
     declaration, layers, conflicts = found.declaration, found.layers, found.conflicts
-    conflicts += _kv_conflicts(record, resolved, declaration) if not found.kv_problems else []
+    conflicts += [] if found.kv_problems else _kv_conflicts(record, resolved, declaration, after)
     is_tied = config.get("tie_word_embeddings", True) is not False
     missing, unknown, misshapen = compare_inventory(before, after, is_tied, layers)
     lost_modules = {name.removesuffix(".weight") for name in missing}
@@ -142,6 +142,7 @@ def read_summary(
         expected_output_bytes=sum(families.values()) + others,
         expected_family_bytes=families,
         pickles=[name for name in files_below(checkpoint) if name.endswith(_PICKLES)],
+        links=links_out_of(checkpoint),
         engine=engine,
         is_tied=is_tied,
         is_mixed=declaration is not None and declaration.layers is not None,
@@ -211,10 +212,13 @@ def _read_declared(
 
 
 def _kv_conflicts(
-    record: Mapping[str, Any] | None, configuration: Mapping[str, Any] | None, declaration: Declaration | None
+    record: Mapping[str, Any] | None,
+    configuration: Mapping[str, Any] | None,
+    declaration: Declaration | None,
+    tensors: Mapping[str, Tensor],
 ) -> list[str]:
-    """Whether the KV cache is declared as the recipe has it."""
-    wanted, declared = kv_format_of(configuration), declaration.kv_cache if declaration is not None else None
+    """Whether the KV cache is declared as the recipe has it, and its scales are there where they were measured."""
+    (wanted, is_measured), declared = kv_format_of(configuration), declaration.kv_cache if declaration else None
     name = (record or {}).get("kv_cache")
     asked = name if name not in (None, KV_CACHE_NONE) else wanted
     if not declared:
@@ -224,6 +228,8 @@ def _kv_conflicts(
         return [f"the recipe leaves the KV cache alone; the checkpoint declares {declared}"]
     if isinstance(wanted, str) and not declared.startswith(wanted):
         return [f"the recipe quantizes the KV cache to {wanted}; the checkpoint declares {declared}"]
+    if is_measured and not any(name.endswith((".k_scale", ".v_scale")) for name in tensors):
+        return [f"the recipe measures the scales of the KV cache ({wanted}); the checkpoint holds none"]
     return []
 
 

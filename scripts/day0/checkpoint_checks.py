@@ -69,6 +69,9 @@ def check_integrity(summary: CheckpointSummary) -> Check | None:
     if summary.pickles:
         detail = f"{first_of(summary.pickles)}: a pickle runs code when it is loaded; remove it"
         return Check("integrity", False, detail, offenders=summary.pickles)
+    if summary.links:
+        detail = f"{first_of(summary.links)}: a link out of the folder is no part of it; put the file in its place"
+        return Check("integrity", False, detail, offenders=summary.links)
     return Check("integrity", True, "every shard's header is sound")
 
 

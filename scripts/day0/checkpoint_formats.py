@@ -1,7 +1,8 @@
 """The formats of quantized linear layers as a table, and whether a layer's tensors are what its algorithm leaves.
 
 Source: nvidia-modelopt 0.47.0 (modelopt/torch/export/quant_utils.py, unified_export_hf.py), checked against the headers
-of real exports. A weight is [out, in]; of fused experts [experts, in, out].
+of real exports; but for NVFP4_AWQ and NVFP4_SVD, which ModelOpt quantizes on CUDA devices only: these two are as the
+exporter's source writes them. A weight is [out, in]; of fused experts [experts, in, out].
 """
 
 from __future__ import annotations
@@ -136,7 +137,20 @@ def problem_of(algorithm: str, group: int | None, weight: Form, parts: tuple[tup
         inputs = logical_shapes(algorithm, shape)[0][1]
         if given["pre_quant_scale"][1] != (inputs,):
             return f"hold {algorithm} with a pre_quant_scale of {list(given['pre_quant_scale'][1])}, not [{inputs}]"
+    if algorithm == "NVFP4_SVD" and len(shape) == 2:
+        return _problem_of_factors(given, logical_shapes(algorithm, shape)[0])
     return None
+
+
+def _problem_of_factors(given: Mapping[str, Form], shape: tuple[int, ...]) -> str | None:
+    """What is wrong with the low-rank factors [rank, in] and [out, rank] that SVDQuant leaves beside a weight."""
+    missing = [name for name in ("svdquant_lora_a", "svdquant_lora_b") if name not in given]
+    if missing:
+        return f"hold NVFP4_SVD without {', '.join(missing)}"
+    first, second = given["svdquant_lora_a"][1], given["svdquant_lora_b"][1]
+    if len(first) == len(second) == 2 and first[0] == second[1] and (second[0], first[1]) == shape:
+        return None
+    return f"hold NVFP4_SVD of shape {list(shape)} with factors of {list(second)} and {list(first)}"
 
 
 def bytes_of(algorithm: str, group: int | None, shape: tuple[int, ...]) -> int:

@@ -216,6 +216,10 @@ def kv_problems_of(tensors: Mapping[str, Tensor], declaration: Declaration | Non
             scale = f"{module}.{module.rpartition('.')[2][0]}_scale"
             if NUMBER.sub("*", scale) in kinds and scale not in held:
                 missing.append(scale)
+    for end, other in (("k_proj.k_scale", "v_proj.v_scale"), ("v_proj.v_scale", "k_proj.k_scale")):
+        partners = [name.removesuffix(end) + other for name in found if name.endswith(end)]
+        missing += [name for name in partners if name not in held and f"{name[:-8]}.weight" in tensors]
+    missing = sorted(set(missing))
     biases = {name for name in tensors if name.endswith((".k_bias", ".v_bias"))}
     if biases:
         wanted = (f"{name.removesuffix('_scale')}_bias" for name in found)

@@ -161,10 +161,18 @@ def compare_generation_configs(source: Mapping[str, Any], output: Mapping[str, A
 
 
 def effective_chat_template(folder: Path) -> Any:
-    """The chat template that transformers would use: chat_template.jinja, chat_template.json, tokenizer_config.json."""
+    """The chat template that transformers would use: chat_template.jinja, chat_template.json, tokenizer_config.json.
+
+    Several are a mapping by name: files of additional_chat_templates stand beside chat_template.jinja, the default.
+    """
     jinja = folder / "chat_template.jinja"
+    more = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    named = {file.stem: file.read_text(encoding="utf-8", errors="replace") for file in more}
     if jinja.is_file():
-        return jinja.read_text(encoding="utf-8", errors="replace")
+        default = jinja.read_text(encoding="utf-8", errors="replace")
+        return {"default": default, **named} if named else default
+    if named:
+        return named
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (folder / name).is_file() and (template := read_json(folder / name).get("chat_template")) is not None:
             if isinstance(template, list):

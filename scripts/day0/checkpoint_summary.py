@@ -104,6 +104,7 @@ class CheckpointSummary:
     expected_family_bytes: dict[str, int] | None = None
     ratio_bounds: tuple[float, float] | None = None
     pickles: list[str] | None = None
+    links: list[str] | None = None
     engine: str | None = None
     is_tied: bool = False
     is_mixed: bool = False

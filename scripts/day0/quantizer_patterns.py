@@ -97,19 +97,25 @@ class Patterns:
         return found
 
 
-def kv_format_of(configuration: Any) -> str | bool | None:
-    """Number format that a configuration gives the KV cache; False: it leaves the cache alone, None: it cannot tell."""
+def kv_format_of(configuration: Any) -> tuple[str | bool | None, bool]:
+    """Number format that a configuration gives the KV cache, and whether its scales are measured and so are written.
+
+    The format is False where the cache is left alone, None where the configuration cannot tell.
+    """
     if not isinstance(configuration, Mapping):
-        return None
+        return None, False
     search = configuration.get("auto_quantize")
     parts = [configuration.get("quantize"), search.get("kv_cache") if isinstance(search, Mapping) else None]
     lists = [part.get("quant_cfg") for part in [*parts, configuration.get("kv_cache")] if isinstance(part, Mapping)]
     entries = [entry for one in lists if isinstance(one, list) for entry in one if isinstance(entry, Mapping)]
     if not entries:
-        return None
+        return None, False
     named = [entry for entry in entries if "bmm_quantizer" in str(entry.get("quantizer_name"))]
     found = Patterns(tuple(named))._setting("model.layers.0.self_attn.k_bmm_quantizer")
-    return (found.kind or None) if found.pattern and found.is_enabled else False
+    if not found.pattern or not found.is_enabled:
+        return False, False
+    settings = [entry["cfg"] for entry in named if isinstance(entry.get("cfg"), Mapping)]
+    return found.kind, found.kind is not None and not any(one.get("use_constant_amax") for one in settings)
 
 
 class _Setting(NamedTuple):

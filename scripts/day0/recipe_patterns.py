@@ -63,7 +63,8 @@ def resolve_configuration(
         kv_cache: KV-cache preset that stands above the recipe's.
 
     Returns:
-        ``{"quantize": {"quant_cfg": [...], "algorithm": ...}, "auto_quantize": {...}, "kv_cache": {...}}``, or None each.
+        ``{"quantize": {"quant_cfg": [...], "algorithm": ...}, "auto_quantize": {...}, "kv_cache": {...}}``; what the
+        recipe does not have is None.
 
     Raises:
         UnusableInput: a block that does not exist, imports in a circle, or an override that cannot be told.

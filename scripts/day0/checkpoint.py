@@ -116,7 +116,7 @@ def read_summary(
     declaration, layers, conflicts = found.declaration, found.layers, found.conflicts
     conflicts += [] if found.kv_problems else _kv_conflicts(record, resolved, declaration, after)
     is_tied = config.get("tie_word_embeddings", True) is not False
-    missing, unknown, misshapen = compare_inventory(before, after, is_tied, layers)
+    missing, unknown, misshapen = compare_inventory(before, after, names, is_tied, layers)
     lost_modules = {name.removesuffix(".weight") for name in missing}
     orphans = set(found.orphans) - lost_modules
     strays = [f"{module}.{part}" for module in orphans for part in own_parts(after, module)]

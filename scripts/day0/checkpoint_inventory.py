@@ -6,19 +6,23 @@ import re
 from collections.abc import Iterable, Mapping
 
 from day0.checkpoint_formats import logical_shapes
-from day0.checkpoint_names import BUFFERS, KV_PART, PART, PART_NAMES
+from day0.checkpoint_layers import SortedTensors
+from day0.checkpoint_names import BUFFERS, KV_PART, PART
 from day0.checkpoint_summary import Layer
 from day0.safetensors_headers import Tensor
 
 
 def compare_inventory(
-    source: Mapping[str, Tensor], output: Mapping[str, Tensor], is_tied: bool, layers: Mapping[str, Layer] | None = None
+    source: Mapping[str, Tensor],
+    output: Mapping[str, Tensor],
+    names: SortedTensors,
+    is_tied: bool,
+    layers: Mapping[str, Layer],
 ) -> tuple[list[str], list[str], list[str]]:
     """Names of the source's tensors that are missing, of new tensors that are no scales, and of misshapen ones.
 
     The shape of a layer with a problem of its own is not judged.
     """
-    layers = layers or {}
 
     def is_part(name: str) -> bool:
         return bool(PART.fullmatch(name) or KV_PART.fullmatch(name) or BUFFERS.search(name))
@@ -27,7 +31,7 @@ def compare_inventory(
         return is_tied and name.endswith("lm_head.weight")
 
     lost = [name for name in source if name not in output]
-    new = [name for name in output if name not in source and name.rpartition(".")[2] not in PART_NAMES]
+    new = [name for name in (*names.weights.values(), *names.others) if name not in source]
     converted = _converted(source, output, [*lost, *new])
 
     def is_converted(name: str) -> bool:

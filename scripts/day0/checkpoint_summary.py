@@ -69,8 +69,9 @@ class Layer(NamedTuple):
 
 def distinct(layers: Mapping[str, Layer]) -> list[tuple[Layer, int]]:
     """Each layer once with its count; matrices that are alike share one object, of which a large model has few."""
-    counts = Counter(map(id, layers.values()))
-    return [(layer, counts[key]) for key, layer in {id(layer): layer for layer in layers.values()}.items()]
+    keys = list(map(id, layers.values()))
+    counts = Counter(keys)
+    return [(layer, counts[key]) for key, layer in dict(zip(keys, layers.values(), strict=True)).items()]
 
 
 @dataclass(frozen=True)

@@ -139,20 +139,6 @@ def files_below(folder: str | os.PathLike) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in paths)
 
 
-def links_out_of(folder: str | os.PathLike) -> list[str]:
-    """Files below a folder that are links to a place outside of it, sorted.
-
-    The hub's cache keeps a snapshot's files as links to its own folder of blobs, which count as inside.
-    """
-    root = Path(folder).resolve()
-    inside = [root, *([root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [])]
-    return [
-        name
-        for name in files_below(root)
-        if not any((root / name).resolve().is_relative_to(allowed) for allowed in inside)
-    ]
-
-
 def inventory(folder: str | os.PathLike, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
     """Map each file's relative name to ``{"bytes": int, "sha256": str}``; files are hashed side by side."""
     root = Path(folder)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from day0.artefacts import UnusableInput, files_below, links_out_of, read_json
+from day0.artefacts import UnusableInput, files_below, read_json
 from day0.checkpoint_checks import CHECKS, Check, check_stage
 from day0.checkpoint_coverage import coverage_by_family, layer_map
 from day0.checkpoint_declaration import (
@@ -142,13 +142,24 @@ def read_summary(
         expected_output_bytes=sum(families.values()) + others,
         expected_family_bytes=families,
         pickles=[name for name in files_below(checkpoint) if name.endswith(_PICKLES)],
-        links=links_out_of(checkpoint),
+        links=_links_out_of(checkpoint),
         engine=engine,
         is_tied=is_tied,
         is_mixed=declaration is not None and declaration.layers is not None,
         engine_group=group_that_the_engine_reads(config, declaration),
         **(_read_blocks(after, before, scales) if deep else {}),
     )
+
+
+def _links_out_of(folder: Path) -> list[str]:
+    """Files below a folder that are links to a place outside of it, sorted.
+
+    The hub's cache keeps a snapshot's files as links to its own folder of blobs, which count as inside.
+    """
+    root = folder.resolve()
+    inside = [root, *([root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [])]
+    names = files_below(root)
+    return [name for name in names if not any((root / name).resolve().is_relative_to(allowed) for allowed in inside)]
 
 
 def _configuration(

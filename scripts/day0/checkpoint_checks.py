@@ -15,6 +15,7 @@ from typing import Any
 from day0.checkpoint_coverage import coverage_by_family
 from day0.checkpoint_formats import FORMATS, FULL_PRECISION, MIXED
 from day0.checkpoint_names import NUMBER, family_of, first_of
+from day0.checkpoint_size import SOURCE_BITS
 from day0.checkpoint_summary import CheckpointSummary, Layer, distinct
 from day0.engine import (
     ALGORITHM_OF_PRESET,
@@ -265,9 +266,8 @@ def check_size(summary: CheckpointSummary) -> Check | None:
     if expected is None and summary.ratio_bounds is not None and summary.quantized:
         least, largest = summary.ratio_bounds
         numbers |= {"least_ratio": least, "largest_ratio": largest, "tolerance": SIZE_TOLERANCE}
-        sentence += f"; recipe {summary.recipe} gives a model of 16 bits a weight {least:.3f} to {largest:.3f}"
-        if summary.parameters:
-            sentence = sentence.replace("16 bits", f"{summary.source_bytes * 8 / summary.parameters:.1f} bits")
+        bits = summary.source_bytes * 8 / summary.parameters if summary.parameters else SOURCE_BITS
+        sentence += f"; recipe {summary.recipe} gives a model of {bits:g} bits per weight {least:.3f} to {largest:.3f}"
         sentence += f" (tolerance {SIZE_TOLERANCE:.0%})"
         is_within = least * (1 - SIZE_TOLERANCE) <= ratio <= largest * (1 + SIZE_TOLERANCE)
         return Check("size", is_within, sentence, numbers=numbers)

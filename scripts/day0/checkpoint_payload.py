@@ -23,7 +23,7 @@ BUFFER_BYTES, SPAN_BYTES = 1 << 18, 1 << 25
 LOOKED_UP = 64
 RUN_BYTES = 64  # zeros in a row, of a weight of 8 bits, that are worth a look
 _SCALES = ("weight_scale", "weight_scale_inv")
-_WEIGHTS = ("F8_E4M3", "U8", "I8")
+_WEIGHTS, _WIDE = ("F8_E4M3", "U8", "I8"), ("BF16", "F16", "F32", "F64")
 _ONES, _LOW = numpy.uint64(0x0101010101010101), numpy.uint64(0x7F7F7F7F7F7F7F7F)
 _HIGH, _CODES = numpy.uint64(0x8080808080808080), numpy.uint64(0x7777777777777777)
 
@@ -162,8 +162,11 @@ def _lost_blocks(
     module = name.rpartition(".")[0]
     weight_name = f"{module}.weight" if is_scale else name
     weight, before = tensors.get(weight_name), source.get(weight_name)
-    if weight is None or before is None or BITS.get(before.dtype, 0) < 16:
-        return _all_zero(name, places, tensors)
+    parts = (
+        [] if weight is None or before is None else _source_parts(places[0], tensors[name], weight, before, is_scale)
+    )
+    if not parts or before.dtype not in _WIDE:
+        return _all_zero(name, places, tensors, before)
     least = _least_weight(module, tensors, scalars)
     lost = 0
     where = ""
@@ -184,19 +187,24 @@ def _lost_blocks(
     return f"has {told} where the source has weights, first at {where} of the weight" if lost else None
 
 
-def _all_zero(name: str, places: Sequence[int], tensors: Mapping[str, Tensor]) -> str | None:
-    """The same where the source cannot be asked: only a tensor that is zero from end to end is a fault."""
+def _all_zero(name: str, places: Sequence[int], tensors: Mapping[str, Tensor], before: Tensor | None) -> str | None:
+    """The same where blocks cannot be asked for: a tensor that is zero from end to end, and not so in the source."""
     tensor = tensors[name]
-    if len(places) < min(LOOKED_UP, tensor.bytes // RUN_BYTES, tensor.elements):
+    if len(places) < min(LOOKED_UP, tensor.bytes // RUN_BYTES, tensor.elements) or not _is_zero(tensor):
         return None
+    return None if before is not None and _is_zero(before) else "is all zero"
+
+
+def _is_zero(tensor: Tensor) -> bool:
+    """Whether all bytes of a tensor are zero."""
     handle = os.open(tensor.file, os.O_RDONLY)
     try:
-        for first in range(0, tensor.bytes, BUFFER_BYTES):
-            if any(os.pread(handle, min(BUFFER_BYTES, tensor.bytes - first), tensor.start + first)):
-                return None
+        return not any(
+            any(os.pread(handle, min(BUFFER_BYTES, tensor.bytes - first), tensor.start + first))
+            for first in range(0, tensor.bytes, BUFFER_BYTES)
+        )
     finally:
         os.close(handle)
-    return "is all zero"
 
 
 def _least_weight(module: str, tensors: Mapping[str, Tensor], scalars: Mapping[str, float]) -> float:
@@ -244,10 +252,8 @@ def _largest(handle: int, tensor: Tensor, first: int, count: int) -> float:
     raw = os.pread(handle, max(count, 0) * size, tensor.start + first * size)
     if tensor.dtype == "BF16":
         values = (numpy.frombuffer(raw, "<u2").astype(numpy.uint32) << 16).view(numpy.float32)
-    elif tensor.dtype in ("F16", "F32", "F64"):
-        values = numpy.frombuffer(raw, {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[tensor.dtype])
     else:
-        return 0.0
+        values = numpy.frombuffer(raw, {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[tensor.dtype])
     return float(numpy.nan_to_num(numpy.abs(values), nan=0.0).max(initial=0.0))
 
 

@@ -938,6 +938,16 @@ def fp8_block_scale_zero(copy: Copy) -> None:
     copy.set_bytes(f"{DOWN}.weight_scale", 8, bytes(4))
 
 
+@fault("llama-int4_awq", "blocks", f"{DOWN}.weight", is_deep=True)
+def int4_weight_all_zero(copy: Copy) -> None:
+    copy.set(f"{DOWN}.weight", data=bytes(len(copy.get(f"{DOWN}.weight")[2])))
+
+
+@fault("llama4-nvfp4", "blocks", f"{FUSED}.gate_up_proj", is_deep=True)
+def fused_experts_all_zero(copy: Copy) -> None:
+    copy.set(f"{FUSED}.gate_up_proj", data=bytes(len(copy.get(f"{FUSED}.gate_up_proj")[2])))
+
+
 @fault("llama-int8_weight_only", "blocks", f"{DOWN}.weight_scale", is_deep=True)
 def channel_scale_zero(copy: Copy) -> None:
     copy.set_bytes(f"{DOWN}.weight_scale", 40, bytes(4))

@@ -2,8 +2,9 @@
 
 The models have the tensors of an 8 B and a 405 B dense Llama and of a 671 B mixture of experts (60 layers of 512
 experts, 160 shards), quantized to NVFP4; only headers and scalar scales are written, the weights are holes. Each is
-judged in a process of its own. ``--python`` names an interpreter that has safetensors and numpy: with it the 8 B one is
-compared with loading every tensor, as a ratio. ``--deep`` is compared with ``cat`` of a file of real bytes.
+judged by ``scripts/gate_ptq.py`` as from the shell, the start of Python included. ``--python`` names an interpreter
+that has safetensors and torch: with it the 8 B one is compared with loading every tensor, as a ratio. ``--deep`` is
+compared with ``cat`` of a file of real bytes, from the disk and from the page cache.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -115,36 +115,38 @@ def make(folder: Path, size: dict) -> None:
     patterns = [
         {"quantizer_name": "*", "enable": False},
         {"quantizer_name": "*weight_quantizer", "cfg": cfg},
+        {"quantizer_name": "*input_quantizer", "cfg": cfg},
         *({"quantizer_name": name, "enable": False} for name in ("*lm_head*", "*mlp.gate.*", "*router*", "*embed*")),
     ]
     record = {"status": "done", "recipe": {"name": "nvfp4", "quant_cfg": {"quantize": {"quant_cfg": patterns}}}}
     (folder / "record.json").write_text(json.dumps(record))
 
 
-def judge(folder: Path, deep: bool) -> None:
-    """Run in a process of its own: judge, and print what it took."""
+def run_gate(folder: Path, deep: bool = False, engine: bool = True) -> dict:
+    """Run scripts/gate_ptq.py as from the shell; what the whole process took, its start included."""
+    command = [sys.executable, str(ROOT / "scripts" / "gate_ptq.py")]
+    for name in ("checkpoint", "source"):
+        command += [f"--{name}", str(folder / name)]
+    command += ["--record", str(folder / "record.json"), "--output", str(folder / "validation.json")]
+    command += [*(["--deep"] if deep else []), *(["--engine", "vllm"] if engine else [])]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     start = time.perf_counter()
-    from day0.checkpoint import assess_checkpoint
-
-    record = json.loads((folder / "record.json").read_text())
-    assessment = assess_checkpoint(folder / "checkpoint", folder / "source", record, deep=deep, engine="vllm")
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     seconds = time.perf_counter() - start
-    counters = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
-    figures = {
-        "seconds": round(seconds, 3),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    counters = dict(line.split(": ") for line in Path(f"/proc/{process.pid}/io").read_text().splitlines())
+    _, _, usage = os.wait4(process.pid, 0)
+    validation = json.loads((folder / "validation.json").read_text())
+    return {
+        "seconds": seconds,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_bytes": usage.ru_maxrss * 1024,
         "bytes_read": int(counters["rchar"]),
-        "layers": assessment["layer_precision_counts"],
-        "pass": assessment["pass"],
-        "detail": assessment["detail"][:300],
-        "validation_bytes": len(json.dumps(assessment)),
+        "layers": validation["layer_precision_counts"],
+        "pass": validation["pass"],
+        "detail": validation["detail"][:300],
+        "validation_bytes": (folder / "validation.json").stat().st_size,
     }
-    print(json.dumps(figures))
-
-
-def run_judge(folder: Path, deep: bool = False) -> dict:
-    command = [sys.executable, __file__, "--judge", str(folder), *(["--deep"] if deep else [])]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
 LOAD = """
@@ -203,24 +205,29 @@ def drop_from_cache(file: str) -> None:
 
 
 def compare_deep(folder: Path, gigabytes: float, rounds: int) -> None:
+    """Speed of --deep, less what the same gate takes without it, against cat of the same file."""
     size = make_deep(folder, gigabytes)
     file = str(folder / "checkpoint" / "model.safetensors")
-    ratios = []
-    for _ in range(rounds):
-        drop_from_cache(file)
-        start = time.perf_counter()
-        subprocess.run(f"cat {file!r} > /dev/null", shell=True, check=True)
-        plain_cat = time.perf_counter() - start
-        flat = run_judge(folder)
-        drop_from_cache(file)
-        deep = run_judge(folder, deep=True)
-        ratios.append(plain_cat / max(deep["seconds"] - flat["seconds"], 1e-9))
-        print(
-            f"deep: {size / 1e9:.2f} GB, cat from disk {plain_cat:.2f} s, --deep "
-            f"{deep['seconds']:.2f} s of which {deep['seconds'] - flat['seconds']:.2f} s reading: "
-            f"{ratios[-1]:.0%} of cat; peak {deep['peak_bytes'] / 2**20:.0f} MiB, pass {deep['pass']}"
-        )
-    print(f"deep: median {sorted(ratios)[len(ratios) // 2]:.0%} of cat's speed")
+    for cache in ("cold", "warm"):
+        ratios = []
+        for _ in range(rounds):
+            prepare = drop_from_cache if cache == "cold" else lambda _: None
+            prepare(file)
+            start = time.perf_counter()
+            subprocess.run(["cat", file], stdout=subprocess.DEVNULL, check=True)
+            plain_cat = time.perf_counter() - start
+            flat = run_gate(folder, engine=False)
+            prepare(file)
+            deep = run_gate(folder, deep=True, engine=False)
+            reading = max(deep["seconds"] - flat["seconds"], 1e-9)
+            ratios.append(plain_cat / reading)
+            print(
+                f"deep, {cache} cache: {size / 1e9:.2f} GB, cat {plain_cat:.2f} s, --deep {deep['seconds']:.2f} s of "
+                f"which {reading:.2f} s reading: {ratios[-1]:.0%} of cat; peak {deep['peak_bytes'] / 2**20:.0f} MiB "
+                f"(without --deep {flat['peak_bytes'] / 2**20:.0f}), pass {deep['pass']}",
+                flush=True,
+            )
+        print(f"deep, {cache} cache: median {sorted(ratios)[len(ratios) // 2]:.0%} of cat's speed")
 
 
 def main() -> None:
@@ -231,19 +238,16 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=2, help="bytes of the comparison with cat")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to make the checkpoints; must keep sparse files sparse")
-    parser.add_argument("--judge", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.judge:
-        judge(arguments.judge, arguments.deep)
-        return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         for size in arguments.sizes:
             folder = Path(name) / size
             make(folder, SIZES[size])
-            best = min((run_judge(folder) for _ in range(arguments.rounds)), key=lambda figures: figures["seconds"])
+            best = min((run_gate(folder) for _ in range(arguments.rounds)), key=lambda figures: figures["seconds"])
             print(
-                f"{size}: {best['seconds']:.2f} s, peak {best['peak_bytes'] / 2**20:.0f} MiB, "
-                f"{best['bytes_read'] / 1e6:.1f} MB read, layers {best['layers']}, pass {best['pass']}, "
+                f"{size}: {best['seconds']:.2f} s ({best['cpu_seconds']:.2f} s of CPU), "
+                f"peak {best['peak_bytes'] / 2**20:.0f} MiB, {best['bytes_read'] / 1e6:.1f} MB read, "
+                f"layers {best['layers']}, pass {best['pass']}, "
                 f"validation.json {best['validation_bytes'] / 1e3:.0f} kB" + ("" if best["pass"] else best["detail"]),
                 flush=True,
             )

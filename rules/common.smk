@@ -13,6 +13,7 @@ sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
 from day0.artefacts import UnusableInput, digest_of, read_json, write_json
 from day0.config import BASELINE, Calibration, make_plan
+from day0.engine import ENGINE, locked_version
 from day0.harness import HARNESSES, harnesses_of
 from day0.imports import imported_files
 from day0.sources import get_sources
@@ -89,6 +90,12 @@ def get_harness_environments(suite):
 def get_evaluation_scripts(wildcards):
     """The evaluate stage's scripts: its own and its suite's harnesses'."""
     return get_script("evaluate.py", *(HARNESSES[name].script for name in get_harnesses(wildcards.suite)))
+
+
+def get_engine():
+    """The serving engine with the version that its environment is locked to, as gate_ptq.py takes it."""
+    version = locked_version(Path(f"envs/serve.{VARIANT}.lock"))
+    return f"{ENGINE}=={version}" if version else ENGINE
 
 
 def get_plugin_files():

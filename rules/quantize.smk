@@ -33,11 +33,12 @@ rule quantize_candidate:
 
 
 checkpoint assess_checkpoint:
-    """Assess the checkpoint: size, coverage, scales, metadata; reads headers and scalars only."""
+    """Assess the checkpoint: coverage, formats, scales, size, metadata, engine; reads headers and scalars only."""
     input:
         record="results/{model}/{recipe}/quantization.json",
         checkpoint="results/{model}/{recipe}/checkpoint",
         source="results/{model}/source.json",
+        catalogue="envs/modelopt_catalogue.json",
         script=get_script("gate_ptq.py"),
     output:
         assessment="results/{model}/{recipe}/validation.json",
@@ -50,11 +51,12 @@ checkpoint assess_checkpoint:
         runtime=30,
     params:
         definition=lambda wildcards: get_definition(wildcards.model, recipe=wildcards.recipe),
+        engine=get_engine(),
     message:
         "Assessing the checkpoint of {wildcards.recipe}"
     shell:
         "python scripts/gate_ptq.py --checkpoint {input.checkpoint} --record {input.record} --source-record {input.source}"
-        " --definition-digest {params.definition} --assess --output {output.assessment} > {log} 2>&1"
+        " --definition-digest {params.definition} --engine {params.engine} --assess --output {output.assessment} > {log} 2>&1"
 
 
 use rule gate_preflight as gate_ptq with:

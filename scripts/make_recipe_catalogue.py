@@ -1,43 +1,61 @@
 """Make envs/modelopt_catalogue.json: the presets and recipes that the installed ModelOpt wheel brings along.
 
 Reads the YAML files of the wheel's package ``modelopt_recipes`` where they lie, without importing ModelOpt or torch.
-Only recipes of the types ptq and auto_quantize are listed; the quantize stage can run no others. Run it in the quantize
+Only recipes of the types ptq and auto_quantize are listed; the quantize stage can run no others. ``blocks`` are the
+files themselves, from which day0/recipe_patterns.py works out the configuration of each. Run it in the quantize
 environment after a change of ModelOpt's version.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from day0.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, read_json, run_cli, write_json
+from day0.artefacts import EXIT_PASS, SCHEMA_VERSION, UnusableInput, read_json, run_cli
+from day0.recipe_patterns import KV_PRESETS, PRESETS, read_block
 
 TYPES = ("ptq", "auto_quantize")
-PRESETS, KV_PRESETS = "configs/ptq/presets/model", "configs/ptq/presets/kv"
 
 
 def make_catalogue(root: Path) -> dict[str, Any]:
-    """List a ``modelopt_recipes`` folder: presets, KV-cache presets, and recipes by path with type and description."""
-    recipes = {}
+    """List a ``modelopt_recipes`` folder: presets, KV-cache presets, recipes by path with type and description, blocks.
+
+    A block is a preset, a recipe or what these import, and every other building block that a recipe file may import.
+    """
+    recipes, blocks = {}, {}
     for file in sorted(root.rglob("*.yaml")):
         name = file.relative_to(root).with_suffix("").as_posix()
-        if name.startswith("configs/"):
-            continue
-        content = next(yaml.safe_load_all(file.read_text(encoding="utf-8")), None)
-        metadata = content.get("metadata") if isinstance(content, dict) else None
-        if isinstance(metadata, dict) and metadata.get("recipe_type") in TYPES:
+        block = read_block(file.read_text(encoding="utf-8"))
+        metadata = block["body"].get("metadata") if isinstance(block["body"], dict) else None
+        kind = metadata.get("recipe_type") if isinstance(metadata, dict) else None
+        if kind in TYPES:
             description = " ".join(str(metadata.get("description", "")).split())
-            recipes[name] = {"type": metadata["recipe_type"], "description": description}
+            recipes[name] = {"type": kind, "description": description}
+            block["body"] = {key: value for key, value in block["body"].items() if key != "metadata"}
+        if kind in (None, *TYPES):
+            blocks[name] = {key: value for key, value in block.items() if value}
     return {
         "presets": sorted(file.stem for file in (root / PRESETS).glob("*.yaml")),
         "kv_presets": sorted(file.stem for file in (root / KV_PRESETS).glob("*.yaml")),
         "recipes": recipes,
+        "blocks": blocks,
     }
+
+
+def as_text(catalogue: dict[str, Any]) -> str:
+    """The catalogue as JSON with a line for each recipe and block."""
+    lines = []
+    for key, value in {"schema_version": SCHEMA_VERSION, **catalogue}.items():
+        if isinstance(value, dict):
+            entries = [f"    {json.dumps(name)}: {json.dumps(entry)}" for name, entry in value.items()]
+            lines.append(f"  {json.dumps(key)}: {{\n" + ",\n".join(entries) + "\n  }")
+        else:
+            lines.append(f"  {json.dumps(key)}: {json.dumps(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def main() -> int:
@@ -57,11 +75,8 @@ def main() -> int:
         recorded = read_json(arguments.output)
         recorded.pop("schema_version", None)
         if recorded != catalogue:
-            print(f"{arguments.output} is not what ModelOpt {catalogue['version']} brings along; make it anew")
-            return EXIT_FAILED_CHECK
-        return EXIT_PASS
-    write_json(arguments.output, catalogue)
-    print(f"{arguments.output}: {len(catalogue['presets'])} presets, {len(catalogue['recipes'])} recipes")
+            counts = ", ".join(f"{len(catalogue[key])} {key}" for key in ("presets", "kv_presets", "recipes", "blocks"))
+    print(f"{arguments.output}: {counts}")
     return EXIT_PASS
 
 

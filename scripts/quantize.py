@@ -38,7 +38,7 @@ import yaml
 from pydantic import ValidationError
 
 from day0.artefacts import EXIT_PASS, UnusableInput, digest_of_inventory, inventory, read_json, run_cli, write_json
-from day0.checkpoint import WEIGHTS_DECLARATION, merged_config, side_files
+from day0.checkpoint_metadata import WEIGHTS_DECLARATION, merged_config, side_files
 from day0.recipes import KV_CACHE_NONE, Calibration, Recipe, resolve_recipe, resolve_recipe_file
 
 ROOT = Path(__file__).resolve().parent.parent

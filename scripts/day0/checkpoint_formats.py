@@ -1,7 +1,8 @@
 """The formats of quantized linear layers as a table, and whether a layer's tensors are what its algorithm leaves.
 
 Source: nvidia-modelopt 0.47.0 (modelopt/torch/export/quant_utils.py, unified_export_hf.py), checked against the headers
-of real exports. A weight is [out, in]; of fused experts [experts, in, out].
+of real exports; but for NVFP4_AWQ and NVFP4_SVD, which ModelOpt quantizes on CUDA devices only: these two are as the
+exporter's source writes them. A weight is [out, in]; of fused experts [experts, in, out].
 """
 
 from __future__ import annotations
@@ -136,41 +137,96 @@ def problem_of(algorithm: str, group: int | None, weight: Form, parts: tuple[tup
         inputs = logical_shapes(algorithm, shape)[0][1]
         if given["pre_quant_scale"][1] != (inputs,):
             return f"hold {algorithm} with a pre_quant_scale of {list(given['pre_quant_scale'][1])}, not [{inputs}]"
+    if algorithm == "NVFP4_SVD" and len(shape) == 2:
+        return _problem_of_factors(given, logical_shapes(algorithm, shape)[0])
     return None
 
 
-def expected_bytes(algorithm: str, group: int | None, stored: tuple[int, ...]) -> float:
-    """Bytes that a weight takes with its scales, smoothing vectors and low-rank parts not counted."""
+def _problem_of_factors(given: Mapping[str, Form], shape: tuple[int, ...]) -> str | None:
+    """What is wrong with the low-rank factors [rank, in] and [out, rank] that SVDQuant leaves beside a weight."""
+    missing = [name for name in ("svdquant_lora_a", "svdquant_lora_b") if name not in given]
+    if missing:
+        return f"hold NVFP4_SVD without {', '.join(missing)}"
+    first, second = given["svdquant_lora_a"][1], given["svdquant_lora_b"][1]
+    if len(first) == len(second) == 2 and first[0] == second[1] and (second[0], first[1]) == shape:
+        return None
+    return f"hold NVFP4_SVD of shape {list(shape)} with factors of {list(second)} and {list(first)}"
+
+
+def bytes_of(algorithm: str, group: int | None, shape: tuple[int, ...]) -> int:
+    """Bytes that a weight takes with its scales, smoothing vectors and low-rank parts not counted.
+
+    Args:
+        group: values per scale; None takes the format's own.
+        shape: of the weight before it was quantized, [out, in] or [experts, in, out].
+    """
     form = FORMATS[algorithm]
-    elements = math.prod(stored) * (2 if form.packed is not None else 1)
-    scale_bytes = SCALE_BITS[form.scale] / 8
+    outer, inputs = (shape[0], shape[1]) if len(shape) == 2 else (shape[0] * shape[2], shape[1])
     if form.layout == "group":
-        whole, group = logical_shapes(algorithm, stored)[0], group or form.group
-        scales = whole[0] * -(-whole[1] // group) if len(whole) == 2 else elements / group
+        scales = outer * -(-inputs // (group or form.group))
     elif form.layout == "row":
-        scales = math.prod(stored[:-1]) if len(stored) == 2 else stored[0]
+        scales = outer
     elif form.layout == "block":
-        scales = elements / 128**2
+        scales = math.prod(shape[:-2]) * -(-shape[-2] // 128) * -(-shape[-1] // 128)
     else:
         scales = 1
-    return elements * form.bits / 8 + scales * scale_bytes + 4 * len(form.scalars)
+    bits = math.prod(shape) * form.bits + scales * SCALE_BITS[form.scale] + 32 * len(form.scalars)
+    return -(-bits // 8)
 
 
-def kind_of_quantizer(cfg: object) -> str | None:
-    """Number format that a recipe's weight quantizer sets, as :attr:`Format.kind`; None where it cannot be told."""
+def number_format(cfg: object) -> tuple[str | None, int | None]:
+    """Number format that a quantizer's attributes set, as :attr:`Format.kind`, and its group size; None: untold.
+
+    As ModelOpt tells them apart in ``get_quantization_format``; of a sequence of quantizers the first holds the weight.
+    """
     if isinstance(cfg, list) and cfg:
         cfg = cfg[0]
     if not isinstance(cfg, Mapping):
-        return None
+        return None, None
     bits, blocks = cfg.get("num_bits"), cfg.get("block_sizes")
     blocks = blocks if isinstance(blocks, Mapping) else {}
+    bits = tuple(bits) if isinstance(bits, list) and all(type(bit) is int for bit in bits) else bits
+    group = blocks.get("-1")
+    group = group if type(group) is int and group > 0 else None
     is_power_of_two = blocks.get("scale_bits") in ([8, 0], (8, 0))
-    if bits in ([4, 3], (4, 3)):
+    if bits == (4, 3):
         if is_power_of_two:
-            return "MXFP8"
+            return "MXFP8", group
         if "-2" in blocks:
-            return "FP8 blocks"
-        return "FP8" if cfg.get("axis") is None else "FP8 per channel"
-    if bits in ([2, 1], (2, 1)):
-        return "MXFP4" if is_power_of_two else "NVFP4"
-    return {4: "INT4", 8: "INT8"}.get(bits) if isinstance(bits, int) else None
+            return "FP8 blocks", None
+        return ("FP8", None) if cfg.get("axis") is None else ("FP8 per channel", None)
+    if bits == (2, 1):
+        return "MXFP4" if is_power_of_two else "NVFP4", group
+    return {4: "INT4", 8: "INT8"}.get(bits) if type(bits) is int else None, group
+
+
+_ALGORITHM_OF_QUANTIZERS = {
+    ("FP8", "FP8"): "FP8",
+    ("FP8 blocks", "none"): "FP8_PB_WO",
+    ("MXFP8", "MXFP8"): "MXFP8",
+    ("NVFP4", "NVFP4"): "NVFP4",
+    ("NVFP4", "none"): "W4A16_NVFP4",
+    ("NVFP4", "FP8"): "W4A8_NVFP4_FP8",
+    ("MXFP4", "MXFP4"): "MXFP4",
+    ("MXFP4", "none"): "MXFP4",
+    ("MXFP4", "FP8"): "W4A8_MXFP4_FP8",
+    ("INT4", "none"): "W4A16_AWQ",
+    ("INT4", "FP8"): "W4A8_AWQ",
+    ("INT8", "none"): "W8A16",
+    ("INT8", "INT8"): "W8A8_SQ_PER_CHANNEL",
+}
+
+
+def algorithm_of_quantizers(weight: str | None, inputs: str | None, method: str = "max") -> str | None:
+    """The algorithm that ModelOpt declares for a layer of these number formats; None where it cannot be told.
+
+    Args:
+        weight, inputs: as :attr:`Format.kind`; "none" for inputs that are not quantized.
+        method: the calibration algorithm, which for NVFP4 decides whether a smoothing vector is left.
+    """
+    if weight == "FP8 per channel":
+        return "FP8_PER_CHANNEL_PER_TOKEN"
+    algorithm = _ALGORITHM_OF_QUANTIZERS.get((weight or "", inputs or ""))
+    if algorithm == "NVFP4" and method.startswith("awq"):
+        return "NVFP4_AWQ"
+    return "NVFP4_SVD" if algorithm == "NVFP4" and method == "svdquant" else algorithm

@@ -1,10 +1,30 @@
-"""What the serving engine takes, as a table: ModelOpt's presets against vLLM 0.32's loader.
+"""What the serving engine takes, as a table: ModelOpt's presets and layers against vLLM's loader.
 
 Source: vLLM 0.32.0, vllm/model_executor/layers/quantization/modelopt.py (LINEAR_ALGOS and each configuration's
-get_min_capability); the algorithm of a preset is the quant_algo that nvidia-modelopt 0.47.0 exports for it.
+get_min_capability), its lines as :data:`RULES` names them; the algorithm of a preset is the quant_algo that
+nvidia-modelopt 0.47.0 exports for it.
 """
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ENGINE, ENGINE_VERSION = "vllm", "0.32.0"
+
+# What the engine says of what it refuses, and where in its source.
+RULES = {
+    "algorithm": "ModelOpt currently only supports: {algorithms} quantizations in vLLM (modelopt.py:392)",
+    "NVFP4": "Unsupported model when in features size is not multiple of 16 (modelopt.py:1995)",
+    "W4A16_NVFP4": "Unsupported model when in features size is not multiple of 16 (modelopt.py:1995)",
+    "MXFP8": "MXFP8 requires input size divisible by 32 (modelopt.py:2297)",
+    "FP8_PB_WO": "FP8_PB_WO requires in divisible by 128 (modelopt.py:2231)",
+    "group": "group_size is None: group_size = 16 (modelopt.py:809)",
+    "fused": "All shards must use the same quantization (modelopt.py:1749)",
+    "vision": "'vision_tower', 'vision_model' or 'vit_large_projector' in prefix: unquantized (modelopt.py:242)",
+    "tied": "config.tie_word_embeddings: lm_head is skipped at load (models/llama.py)",
+}
+UNQUANTIZED_PREFIXES = ("vision_tower", "vision_model", "vit_large_projector")
 
 # CUDA compute capability, times ten, from which on vLLM loads an algorithm.
 MINIMUM_CAPABILITY = {
@@ -60,3 +80,9 @@ ALGORITHM_OF_PRESET = {
     "w4a8_mxfp4_fp8": "W4A8_MXFP4_FP8",
     "w4a8_nvfp4_fp8": "W4A8_NVFP4_FP8",
 }
+
+
+def locked_version(lock: Path) -> str | None:
+    """Version of the engine in a lock file of the serve environment; None where it names none."""
+    found = re.search(r"^vllm(?:-cpu)?==([^ \\]+)", lock.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else None

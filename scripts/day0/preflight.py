@@ -134,7 +134,7 @@ def check_recipe(recipe: Mapping[str, Any]) -> list[Check]:
         )
     elif algorithm not in MINIMUM_CAPABILITY:
         checks.append(
-            Check("engine", f"warning: vLLM 0.32 loads no {algorithm}; expect its server to refuse the checkpoint")
+            Check("engine", f"warning: vLLM 0.32 loads no {algorithm}; the validation will refuse the checkpoint")
         )
     elif recipe["accelerator"] == "cuda" and capability and capability < MINIMUM_CAPABILITY[algorithm]:
         checks.append(

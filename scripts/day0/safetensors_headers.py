@@ -6,12 +6,14 @@ span of its bytes) and the payload, without a gap. Every mistake is an error tha
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import math
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +43,6 @@ BITS = {
     "F6_E2M3": 6,
     "F6_E3M2": 6,
 }
-_F32 = struct.Struct("<f")
 _SHARD = re.compile(r".+-\d+-of-\d+\.safetensors")
 _SCALAR_FORMATS = {"F32": "<f", "F64": "<d", "F16": "<e", "BF16": "<H", "F8_E4M3": "<B"}
 
@@ -86,6 +87,53 @@ def read_header(path: str | os.PathLike) -> dict[str, Tensor]:
             text = stream.read(length)
     except OSError as error:
         raise BrokenSafetensors(f"{path}: cannot be read: {error}") from error
+    tensors = _decoded(str(path), text, 8 + length, size)
+    return _tensors(path, text, 8 + length, size) if tensors is None else tensors
+
+
+@functools.cache
+def _decoder() -> Any:
+    """Decoder of a sound header; imported late, as a part of those who import this module never read one."""
+    import msgspec
+
+    fields = [("dtype", str, ""), ("shape", tuple[int, ...], ()), ("data_offsets", tuple[int, int], (0, 0))]
+    return msgspec.json.Decoder(dict[str, msgspec.defstruct("Entry", fields, gc=False)])
+
+
+def _decoded(file: str, text: bytes, origin: int, size: int) -> dict[str, Tensor] | None:
+    """Tensors of a header that is sound and in the order of its payload; None for every other, to be looked at closely.
+
+    A large header repeats a few forms, so that each is checked once.
+    """
+    try:
+        header = _decoder().decode(text)
+    except (ValueError, RecursionError):
+        return None
+    header.pop("__metadata__", None)
+    tensors: dict[str, Tensor] = {}
+    sizes: dict[tuple, int | None] = {}
+    end, new = 0, tuple.__new__
+    for name, entry in header.items():
+        dtype, shape, (first, last) = entry.dtype, entry.shape, entry.data_offsets
+        form = dtype, shape
+        bytes_ = sizes.get(form, -1)
+        if bytes_ == -1:
+            bytes_ = sizes[form] = _bytes_of(dtype, shape)
+        if first != end or last - first != bytes_:
+            return None
+        end = last
+        tensors[name] = new(Tensor, (dtype, shape, file, origin + first, bytes_))
+    return tensors if origin + end == size else None
+
+
+def _bytes_of(dtype: str, shape: tuple[int, ...]) -> int | None:
+    """Bytes of a form; None where it is none."""
+    bits = math.prod(shape) * BITS.get(dtype, 0)
+    return bits // 8 if dtype in BITS and bits % 8 == 0 and all(extent >= 0 for extent in shape) else None
+
+
+def _tensors(path: Path, text: bytes, origin: int, size: int) -> dict[str, Tensor]:
+    """Tensors of a header of any kind, or what is wrong with it."""
     try:
         header = json.loads(text, parse_float=str)
     except (ValueError, RecursionError) as error:
@@ -93,32 +141,19 @@ def read_header(path: str | os.PathLike) -> dict[str, Tensor]:
     if not isinstance(header, dict):
         raise BrokenSafetensors(f"{path}: the header is {type(header).__name__}; expected an object")
     header.pop("__metadata__", None)
-    return _tensors(path, header, 8 + length, size, is_plain=b"true" not in text and b"false" not in text)
-
-
-def _tensors(path: Path, header: dict[str, Any], origin: int, size: int, is_plain: bool) -> dict[str, Tensor]:
-    """Entries of a header as tensors; forms seen before are looked up, as a large header repeats a few of them."""
     tensors: dict[str, Tensor] = {}
-    forms: dict[tuple, tuple[tuple[int, ...], int]] = {}
-    file, make, end, is_ordered = str(path), Tensor._make, 0, True
     for name, entry in header.items():
         try:
-            shape, (first, last) = tuple(entry["shape"]), entry["data_offsets"]
-            known = forms.get((entry["dtype"], shape)) if is_plain else None
-            if known is None or type(first) is not int or first < 0 or last - first != known[1]:
-                known = forms[entry["dtype"], shape] = _form(path, name, entry)
+            shape, first, bytes_ = _form(path, name, entry)
         except (KeyError, TypeError, ValueError) as error:
             raise BrokenSafetensors(f"{path}: tensor {name!r}: {entry!r:.200} is no valid entry: {error!r}") from error
-        is_ordered = is_ordered and first == end
-        end = last
-        tensors[name] = make((entry["dtype"], known[0], file, origin + first, known[1]))
-    if not is_ordered or origin + end != size:
-        _check_spans(path, tensors, origin, size - origin)
+        tensors[name] = Tensor(entry["dtype"], shape, str(path), origin + first, bytes_)
+    _check_spans(path, tensors, origin, size - origin)
     return tensors
 
 
-def _form(path: Path, name: str, entry: Any) -> tuple[tuple[int, ...], int]:
-    """Shape and bytes of an entry, checked."""
+def _form(path: Path, name: str, entry: Any) -> tuple[tuple[int, ...], int, int]:
+    """Shape, place and bytes of an entry, checked."""
     dtype, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(shape, list) or any(type(n) is not int or n < 0 for n in (first, last, *shape)):
         raise ValueError("shape and data_offsets must hold whole numbers from 0 on")
@@ -128,7 +163,7 @@ def _form(path: Path, name: str, entry: Any) -> tuple[tuple[int, ...], int]:
             f"{path}: tensor {name!r}: {dtype} of shape {shape} takes {expected // 8} bytes; "
             f"its span has {last - first}"
         )
-    return tuple(shape), last - first
+    return tuple(shape), first, last - first
 
 
 def _check_spans(path: Path, tensors: Mapping[str, Tensor], origin: int, payload: int) -> None:
@@ -169,29 +204,35 @@ def read_tensors(folder: str | os.PathLike, alone: bool = False) -> dict[str, Te
     if stray:
         raise BrokenSafetensors(f"{index}: does not name {', '.join(stray)}; a file of another export? remove it")
     tensors = _merged([folder / name for name in shards])
-    paths = {name: str(folder / name) for name in shards}
-    misplaced = [
-        name for name, shard in weight_map.items() if (held := tensors.get(name)) is None or held.file != paths[shard]
-    ]
+    paths = {str(folder / name): name for name in shards}
+    held = {name: paths[tensor[2]] for name, tensor in tensors.items()}
+    if held == weight_map:
+        return tensors
+    misplaced = [name for name, shard in weight_map.items() if held.get(name) != shard]
     if misplaced:
         first = {weight_map[name]: name for name in reversed(misplaced)}
         shown = ", ".join(f"{name!r} in {shard}" for shard, name in list(first.items())[:10])
         raise BrokenSafetensors(f"{index}: {len(misplaced)} tensors are not where it says, first {shown}")
-    if len(tensors) != len(weight_map):
-        name = min(tensors.keys() - weight_map.keys())
-        raise BrokenSafetensors(
-            f"{index}: {len(tensors) - len(weight_map)} tensors are not in it, first {name!r} of {tensors[name].file}"
-        )
-    return tensors
+    name = min(tensors.keys() - weight_map.keys())
+    raise BrokenSafetensors(
+        f"{index}: {len(tensors) - len(weight_map)} tensors are not in it, first {name!r} of {tensors[name].file}"
+    )
 
 
 def _read_index(index: Path) -> dict[str, str]:
+    import msgspec
+
     try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BrokenSafetensors(f"{index}: expected a JSON object with a 'weight_map': {error!r}") from error
-    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise BrokenSafetensors(f"{index}: 'weight_map' must map names of tensors to file names")
+        content = index.read_bytes()
+    except OSError as error:
+        raise BrokenSafetensors(f"{index}: cannot be read: {error}") from error
+    form = msgspec.defstruct("Index", [("weight_map", dict[str, str])])
+    try:
+        weight_map = msgspec.json.decode(content, type=form).weight_map
+    except (ValueError, RecursionError) as error:
+        raise BrokenSafetensors(
+            f"{index}: expected a JSON object; its 'weight_map' must map names of tensors to file names: {error}"
+        ) from error
     for shard in set(weight_map.values()):
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise BrokenSafetensors(f"{index}: names {shard!r}; expected a *.safetensors file of its own folder")
@@ -231,42 +272,46 @@ def read_scalars(tensors: Mapping[str, Tensor]) -> dict[str, float]:
     Raises:
         BrokenSafetensors: a file went away or became shorter since its header was read.
     """
-    chosen: dict[str, list[tuple[int, int, str, str]]] = {}
-    for name, (dtype, shape, file, start, size) in tensors.items():
-        if dtype in _SCALAR_FORMATS and math.prod(shape) == 1:
-            chosen.setdefault(file, []).append((start, size, name, dtype))
+    chosen: dict[str, dict[str, tuple[list[str], list[int]]]] = {}
+    for name, (dtype, shape, file, start, _) in tensors.items():
+        if (not shape or math.prod(shape) == 1) and dtype in _SCALAR_FORMATS:
+            names, starts = chosen.setdefault(file, {}).setdefault(dtype, ([], []))
+            names.append(name)
+            starts.append(start)
     values: dict[str, float] = {}
-    for file, entries in chosen.items():
-        entries.sort()
+    for file, kinds in chosen.items():
         try:
             handle = os.open(file, os.O_RDONLY)
             try:
-                for run in _runs(entries):
-                    origin, last = run[0][0], run[-1]
-                    block = os.pread(handle, last[0] + last[1] - origin, origin)
-                    for start, size, name, dtype in run:
-                        if dtype == "F32":
-                            (values[name],) = _F32.unpack_from(block, start - origin)
-                        else:
-                            values[name] = _scalar(dtype, block[start - origin : start - origin + size])
+                for dtype, (names, starts) in kinds.items():
+                    values.update(zip(names, _scalars(dtype, handle, starts), strict=True))
             finally:
                 os.close(handle)
-        except (OSError, struct.error) as error:
+        except (OSError, ValueError) as error:
             raise BrokenSafetensors(f"{file}: cannot be read: {error}") from error
     return values
 
 
-def _runs(entries: list[tuple[int, int, str, str]]) -> Iterator[list[tuple[int, int, str, str]]]:
-    """Neighbours that one read takes together: no more than a page apart, no longer than 1 MiB."""
-    first = 0
-    for place in range(1, len(entries) + 1):
-        if (
-            place == len(entries)
-            or entries[place][0] - entries[place - 1][0] > 4096
-            or entries[place][0] - entries[first][0] > 1 << 20
-        ):
-            yield entries[first:place]
-            first = place
+def _scalars(dtype: str, handle: int, starts: list[int]) -> list[float]:
+    """Values of one type at their places in a file; neighbours no more than a page apart are read together."""
+    import numpy
+
+    size, places = BITS[dtype] // 8, numpy.array(starts)
+    order = numpy.argsort(places)
+    ordered = places[order]
+    first = numpy.flatnonzero(numpy.diff(ordered, prepend=-(1 << 20)) > 4096)
+    origins = ordered[first]
+    lengths = ordered[numpy.append(first[1:], len(ordered)) - 1] + size - origins
+    blocks = list(map(os.pread, itertools.repeat(handle), lengths.tolist(), origins.tolist()))
+    if sum(map(len, blocks)) != lengths.sum():
+        raise ValueError("the file became shorter")
+    run = numpy.repeat(numpy.arange(len(first)), numpy.diff(numpy.append(first, len(ordered))))
+    within = numpy.empty_like(places)
+    within[order] = ordered - origins[run] + (numpy.cumsum(lengths) - lengths)[run]
+    raw = numpy.frombuffer(b"".join(blocks), numpy.uint8)[within[:, None] + numpy.arange(size)].tobytes()
+    if dtype == "F32":
+        return numpy.frombuffer(raw, "<f4").tolist()
+    return [_scalar(dtype, raw[place : place + size]) for place in range(0, len(raw), size)]
 
 
 def _scalar(dtype: str, raw: bytes) -> float:

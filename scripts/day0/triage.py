@@ -10,7 +10,7 @@ from typing import NamedTuple
 ACCEPT, REGRESSION, ANOMALOUS, INFEASIBLE = "ACCEPT", "REGRESSION", "ANOMALOUS", "INFEASIBLE"
 DECISIONS = (ACCEPT, REGRESSION, ANOMALOUS, INFEASIBLE)
 
-COMPARISON_STAGE = "comparison"
+COMPARISON_STAGE, VALIDATION_STAGE = "comparison", "validation"
 BASELINE_STAGE = "baseline"  # a stage of this name, or one that starts with it, assessed the baseline
 
 
@@ -70,6 +70,14 @@ BASELINE_ACTIONS: dict[str, str] = {
     ),
 }
 
+# What the validation says of the engine it says before anything was served.
+VALIDATION_ACTIONS: dict[str, str] = {
+    "DEPLOYMENT_HEALTH_FAILED": (
+        "Choose a format, or patterns, that the engine's rule in the validation allows, or another version of the "
+        "engine, then rerun; nothing was served."
+    ),
+}
+
 PUBLISH = Triage(ACCEPT, "Publish the release bundle.")
 REGRESSED = Triage(
     REGRESSION,
@@ -97,4 +105,6 @@ def decide(failure_class: str | None, stage: str, within_limits: bool = False) -
     found = TABLE.get(failure_class, TABLE["UNKNOWN"]) if isinstance(failure_class, str) else TABLE["UNKNOWN"]
     if str(stage).startswith(BASELINE_STAGE) and found.decision == INFEASIBLE:
         return Triage(ANOMALOUS, BASELINE_ACTIONS.get(failure_class, found.next_action))
+    if stage == VALIDATION_STAGE and found.decision == INFEASIBLE:
+        return found._replace(next_action=VALIDATION_ACTIONS.get(failure_class, found.next_action))
     return found

@@ -1,12 +1,14 @@
 """The four decisions for real: ModelOpt quantizes, vLLM serves, lm-eval asks, and the verdict says what happened."""
 
 import subprocess
+import sys
 import time
 
 import pytest
 import yaml
 
 pytestmark = pytest.mark.e2e
+ENGINE_RULE = "ModelOpt currently only supports: ['FP8'"
 
 
 def decide(workspace, example, *releases):
@@ -84,7 +86,23 @@ def test_what_cannot_be_published_is_infeasible(workspace):
     assert (unmatched["decision"], unmatched["failure_class"]) == ("INFEASIBLE", "MODEL_UNSUPPORTED"), output
     assert not workspace.path("tiny-llama/matches-nothing/demo").exists()
     assert (unserved["decision"], unserved["failure_class"]) == ("INFEASIBLE", "DEPLOYMENT_HEALTH_FAILED"), output
-    assert "ModelOpt currently only supports: ['FP8'" in unserved["detail"]
+    assert unserved["stage"] == "validation" and ENGINE_RULE in unserved["detail"]
+    assert "nothing was served" in unserved["next_action"]
+    assert not workspace.path("tiny-llama/int4_awq/demo").exists()
+
+
+def test_the_engine_itself_refuses_what_the_validation_says_it_does(workspace):
+    record = "results/tiny-llama/int4_awq/quantization.json"
+    if not (workspace.folder / record).exists():
+        workspace.snakemake("--", record)
+    command = [sys.executable, "scripts/evaluate.py", "--record", record, "--suite", "config/suites/demo.yaml"]
+    command += ["--serve-python", ".envs/serve.cpu/bin/python", "--harness-python", "lm-eval=.envs/lm-eval/bin/python"]
+    command += ["--model", "tiny-llama", "--candidate", "int4_awq", "--output-dir", "refused"]
+    done = subprocess.run(command, cwd=workspace.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    metadata = yaml.safe_load((workspace.folder / "refused" / "results.yml").read_text())["metadata"]
+    assert metadata["status"] != "COMPLETED" and "DEPLOYMENT_HEALTH_FAILED" in str(metadata)
+    assert ENGINE_RULE in str(metadata), metadata
 
 
 def test_dropped_samples_are_anomalous_and_spare_the_candidate(workspace):

@@ -20,6 +20,7 @@ INDEX = "model.safetensors.index.json"
 ITEM_BYTES = {"F8_E4M3": 1, "F8_E5M2": 1, "U8": 1, "I8": 1, "BF16": 2, "F16": 2, "F32": 4}
 NAN, INFINITY = float("nan"), float("inf")
 FP8_NAN = 0x7F
+UNSERVABLE = "DEPLOYMENT_HEALTH_FAILED"
 
 Entry = tuple[str, list[int], bytes]
 
@@ -349,6 +350,33 @@ def header_is_no_json(copy: Copy) -> None:
     replace(file, bytes(content))
 
 
+@fault("llama-tied-fp8", "integrity", "model.safetensors")
+def gap_between_tensors(copy: Copy) -> None:
+    """The payload is as long as it should be, but one tensor's span begins where the next one's does."""
+    file = copy.checkpoint / "model.safetensors"
+    tensors = read_shard(file)
+
+    def change(header: dict[str, Any]) -> None:
+        last = list(tensors)[-1]
+        first, end = header[last]["data_offsets"]
+        header[last]["data_offsets"] = [first + 64, end + 64]
+
+    replace(file, shard_bytes(tensors, change) + bytes(64))
+
+
+@fault("llama-tied-fp8", "integrity", "model.safetensors")
+def header_of_a_huge_length(copy: Copy) -> None:
+    file = copy.checkpoint / "model.safetensors"
+    replace(file, (1 << 60).to_bytes(8, "little") + file.read_bytes()[8:])
+
+
+@fault("llama-fp8", "integrity", SECOND)
+def shard_is_a_link_out_of_the_folder(copy: Copy) -> None:
+    outside = copy.checkpoint.parent / "outside.safetensors"
+    (copy.checkpoint / SECOND).rename(outside)
+    (copy.checkpoint / SECOND).symlink_to(outside)
+
+
 @fault("llama-tied-fp8", "integrity", "pytorch_model.bin")
 def pickle_file(copy: Copy) -> None:
     replace(copy.checkpoint / "pytorch_model.bin", b"\x80\x02}q\x00.")
@@ -599,6 +627,78 @@ def lost_kv_scale(copy: Copy) -> None:
     copy.remove(f"{K}.k_scale")
 
 
+@fault("qwen3-fp8-kv_fp8", "format", f"{V}.v_scale", must_not_name=(".k_scale",))
+def k_scales_without_v_scales(copy: Copy) -> None:
+    copy.remove(*copy.names(".v_scale"))
+
+
+@fault("qwen3-fp8-kv_fp8", "declaration", "holds none")
+def kv_cache_declared_and_no_scale_left(copy: Copy) -> None:
+    copy.remove(*copy.names(".k_scale"), *copy.names(".v_scale"))
+
+
+@fault("llama-nvfp4-kv_fp8", "declaration", "NVFP4")
+def another_kv_format_than_the_recipe_has(copy: Copy) -> None:
+    copy.edit_json("hf_quant_config.json", lambda c: c["quantization"].update(kv_cache_quant_algo="NVFP4"))
+    copy.edit_json("config.json", lambda c: c["quantization_config"].update(kv_cache_scheme="NVFP4"))
+
+
+def smooth(copy: Copy, algorithm: str, rank: int = 0) -> None:
+    """Make an NVFP4 export one of NVFP4_AWQ or NVFP4_SVD, as ModelOpt's exporter writes it.
+
+    ModelOpt quantizes these on CUDA devices only; source: modelopt/torch/export/quant_utils.py (the layer's
+    configuration) and unified_export_hf.py (pre_quant_scale of the layers that follow no norm, svdquant_lora_a
+    [rank, in] and svdquant_lora_b [out, rank] beside the weight).
+    """
+
+    def declare(quantization: dict[str, Any], _: str) -> None:
+        quantization.update(quant_algo=algorithm, has_zero_point=False, pre_quant_scale=True)
+
+    copy.edit_both_declarations(declare)
+    method = {"method": "svdquant", "lowrank": rank} if rank else {"method": "awq_lite"}
+    record = json.loads(copy.record.read_text())
+    record["recipe"]["quant_cfg"]["quantize"]["algorithm"] = method
+    record["recipe"]["definition"] = {"preset": "nvfp4_svdquant" if rank else "nvfp4_awq_lite"}
+    replace(copy.record, json.dumps(record).encode())
+    for name in copy.names(".weight_scale_2"):
+        module = name.removesuffix(".weight_scale_2")
+        out, inputs = copy.get(f"{module}.weight", copy.source)[1]
+        if module.endswith(("o_proj", "down_proj")) or rank:
+            copy.add(f"{module}.pre_quant_scale", "BF16", [inputs], b"\x80\x3f" * inputs)
+        if rank:
+            copy.add(f"{module}.svdquant_lora_a", "BF16", [rank, inputs], b"\x00\x3c" * (rank * inputs))
+            copy.add(f"{module}.svdquant_lora_b", "BF16", [out, rank], b"\x00\x3c" * (out * rank))
+
+
+@fault("llama-nvfp4", "format", O)
+def awq_without_its_smoothing_scale(copy: Copy) -> None:
+    smooth(copy, "NVFP4_AWQ")
+    copy.remove(f"{O}.pre_quant_scale")
+
+
+@fault("llama-nvfp4", "format", O)
+def awq_smoothing_scale_of_another_length(copy: Copy) -> None:
+    smooth(copy, "NVFP4_AWQ")
+    copy.set(f"{O}.pre_quant_scale", shape=[64])
+
+
+@fault("llama-nvfp4", "format", DOWN)
+def svd_without_its_second_factor(copy: Copy) -> None:
+    smooth(copy, "NVFP4_SVD", rank=8)
+    copy.remove(f"{DOWN}.svdquant_lora_b")
+
+
+@fault("llama-nvfp4", "format", DOWN)
+def svd_factors_of_different_ranks(copy: Copy) -> None:
+    smooth(copy, "NVFP4_SVD", rank=8)
+    copy.set(f"{DOWN}.svdquant_lora_a", shape=[4, 384])
+
+
+@fault("llama-nvfp4", "engine", "NVFP4_AWQ", failure_class=UNSERVABLE, engine="vllm==0.32.0")
+def smoothing_that_the_engine_does_not_take(copy: Copy) -> None:
+    smooth(copy, "NVFP4_AWQ")
+
+
 @fault("qwen3-fp8-kv_fp8", "format", f"{LAYER}.self_attn")
 def kv_scales_of_a_cache_that_is_not_declared(copy: Copy) -> None:
     """Judged by the recipe without a KV format, so that nothing but the tensors tells."""
@@ -776,6 +876,7 @@ def _scale_fault(name: str, base: str, tensor: str, value: float) -> None:
 
 
 _scale_fault("expert_input_scale_zero", "qwen3-moe-nvfp4", f"{EXPERT}.down_proj.input_scale", 0.0)
+_scale_fault("expert_input_scale_negative", "qwen3-moe-nvfp4", f"{EXPERT}.down_proj.input_scale", -0.5)
 _scale_fault("expert_input_scale_inf", "qwen3-moe-nvfp4", f"{EXPERT}.down_proj.input_scale", INFINITY)
 _scale_fault("expert_input_scale_nan", "qwen3-moe-nvfp4", f"{EXPERT}.down_proj.input_scale", NAN)
 _scale_fault("fused_experts_input_scale_nan", "llama4-nvfp4", f"{FUSED}.down_proj_input_scale", NAN)
@@ -814,6 +915,47 @@ def fp8_weight_all_zero(copy: Copy) -> None:
 def packed_weight_all_zero(copy: Copy) -> None:
     """A shard whose end was never written: the header is sound, the payload is not."""
     copy.set(f"{DOWN}.weight", data=bytes(len(copy.get(f"{DOWN}.weight")[2])))
+
+
+@fault("llama-nvfp4", "blocks", "row 3, column 32", is_deep=True)
+def one_block_scale_zero(copy: Copy) -> None:
+    copy.set_bytes(f"{DOWN}.weight_scale", 3 * 24 + 2, b"\x00")
+
+
+@fault("llama-nvfp4", "blocks", "row 5, column 48", is_deep=True)
+def one_block_of_a_packed_weight_zero(copy: Copy) -> None:
+    copy.set_bytes(f"{DOWN}.weight", 5 * 192 + 24, bytes(8))
+
+
+@fault("llama-fp8", "blocks", f"{DOWN}.weight", is_deep=True)
+def hole_in_an_fp8_weight(copy: Copy) -> None:
+    """A page that was never written."""
+    copy.set_bytes(f"{DOWN}.weight", 4096, bytes(4096))
+
+
+@fault("llama-fp8_2d_blockwise_weight_only", "blocks", f"{DOWN}.weight_scale", is_deep=True)
+def fp8_block_scale_zero(copy: Copy) -> None:
+    copy.set_bytes(f"{DOWN}.weight_scale", 8, bytes(4))
+
+
+@fault("llama-int4_awq", "blocks", f"{DOWN}.weight", is_deep=True)
+def int4_weight_all_zero(copy: Copy) -> None:
+    copy.set(f"{DOWN}.weight", data=bytes(len(copy.get(f"{DOWN}.weight")[2])))
+
+
+@fault("llama4-nvfp4", "blocks", f"{FUSED}.gate_up_proj", is_deep=True)
+def fused_experts_all_zero(copy: Copy) -> None:
+    copy.set(f"{FUSED}.gate_up_proj", data=bytes(len(copy.get(f"{FUSED}.gate_up_proj")[2])))
+
+
+@fault("llama-int8_weight_only", "blocks", f"{DOWN}.weight_scale", is_deep=True)
+def channel_scale_zero(copy: Copy) -> None:
+    copy.set_bytes(f"{DOWN}.weight_scale", 40, bytes(4))
+
+
+@fault("llama-mxfp8", "blocks", f"{DOWN}.weight_scale", is_deep=True)
+def mxfp8_block_scale_zero(copy: Copy) -> None:
+    copy.set_bytes(f"{DOWN}.weight_scale", 100, bytes(1))
 
 
 @fault("llama4-nvfp4", "blocks", f"{FUSED}.gate_up_proj_weight_scale", is_deep=True)
@@ -864,6 +1006,20 @@ def lost_chat_template(copy: Copy) -> None:
 def changed_chat_template(copy: Copy) -> None:
     file = copy.checkpoint / "chat_template.jinja"
     replace(file, file.read_bytes().replace(b"</s>", b""))
+
+
+@fault("llama-fp8", "metadata", "chat template")
+def changed_template_for_tools_only(copy: Copy) -> None:
+    """The default template is the same; the one that an agent asks for is not."""
+    for side, text in ((copy.source, b"{{ tools }}"), (copy.checkpoint, b"{{ messages }}")):
+        (side / "additional_chat_templates").mkdir()
+        replace(side / "additional_chat_templates" / "tool_use.jinja", text)
+
+
+@fault("llama-fp8", "metadata", "special_tokens_map.json")
+def changed_special_tokens_map(copy: Copy) -> None:
+    replace(copy.source / "special_tokens_map.json", b'{"eos_token": "</s>"}')
+    replace(copy.checkpoint / "special_tokens_map.json", b'{"eos_token": "<pad>"}')
 
 
 @fault("llama-fp8", "metadata", "tokenizer.json")
@@ -970,17 +1126,23 @@ def lost_rope_scaling(copy: Copy) -> None:
 # ---- engine
 
 
-@fault("llama-int4_awq", "engine", "W4A16_AWQ", engine="vllm")
+@fault("llama-int4_awq", "engine", "W4A16_AWQ", failure_class=UNSERVABLE, engine="vllm")
 def algorithm_that_the_engine_does_not_take(copy: Copy) -> None:
     """A sound export: only the engine refuses."""
 
 
-@fault("llama-odd-fp8_2d_blockwise_weight_only", "engine", "model.layers.0.mlp.down_proj", engine="vllm")
+@fault(
+    "llama-odd-fp8_2d_blockwise_weight_only",
+    "engine",
+    "model.layers.0.mlp.down_proj",
+    failure_class=UNSERVABLE,
+    engine="vllm",
+)
 def in_features_that_blocks_do_not_divide(copy: Copy) -> None:
     """A real one: the exporter writes blocks of 128 over 360 in-features without a word."""
 
 
-@fault("llama-uneven-qkv", "engine", f"{LAYER}.self_attn", engine="vllm")
+@fault("llama-uneven-qkv", "engine", f"{LAYER}.self_attn", failure_class=UNSERVABLE, engine="vllm")
 def fused_group_of_different_algorithms(copy: Copy) -> None:
     """A real one: the recipe's patterns give q and v FP8, k NVFP4."""
 
@@ -1076,6 +1238,42 @@ def zeros_that_the_source_has_too(copy: Copy) -> None:
     tensors[name] = (dtype, shape, bytes(2 * shape[1]) + data[2 * shape[1] :])
     replace(file, shard_bytes(tensors))
     copy.set_bytes(name, 0, bytes(shape[1] // 2))
+
+
+@harmless("llama-nvfp4")
+def smoothed_as_nvfp4_awq(copy: Copy) -> None:
+    smooth(copy, "NVFP4_AWQ")
+
+
+@harmless("llama-nvfp4")
+def low_rank_parts_as_nvfp4_svd(copy: Copy) -> None:
+    smooth(copy, "NVFP4_SVD", rank=8)
+
+
+@harmless("qwen3-moe-fp8")
+def expert_that_is_dead_in_the_source_too(copy: Copy) -> None:
+    name = f"{EXPERT}.down_proj.weight"
+    file = copy.shard_of(name, copy.source)
+    tensors = read_shard(file)
+    dtype, shape, data = tensors[name]
+    tensors[name] = (dtype, shape, bytes(len(data)))
+    replace(file, shard_bytes(tensors))
+    copy.set(name, data=bytes(len(copy.get(name)[2])))
+
+
+@harmless("llama-fp8")
+def snapshot_of_the_hubs_cache(copy: Copy) -> None:
+    """The hub's cache keeps files as links to its own blobs."""
+    home = copy.checkpoint.parent / "models--a--b"
+    (home / "blobs").mkdir(parents=True)
+    (home / "snapshots").mkdir()
+    for number, file in enumerate(sorted(copy.checkpoint.iterdir())):
+        blob = home / "blobs" / f"{number:08x}"
+        file.rename(blob)
+        file.symlink_to(blob)
+    snapshot = home / "snapshots" / "0123abcd"
+    copy.checkpoint.rename(snapshot)
+    copy.checkpoint = snapshot
 
 
 @harmless("qwen3-moe-nvfp4")

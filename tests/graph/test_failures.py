@@ -37,6 +37,11 @@ def test_a_regression_fails_the_release_with_the_decision_as_its_last_words(proj
     [
         ({"quantize": {"fp8": {"failure_class": "MODEL_UNSUPPORTED"}}}, ("INFEASIBLE", "MODEL_UNSUPPORTED"), []),
         (
+            {"validate": {"fp8": {"failure_class": "DEPLOYMENT_HEALTH_FAILED"}}},
+            ("INFEASIBLE", "DEPLOYMENT_HEALTH_FAILED"),
+            [],
+        ),
+        (
             {"evaluate": {"fp8": {"failure_class": "DEPLOYMENT_HEALTH_FAILED"}}},
             ("INFEASIBLE", "DEPLOYMENT_HEALTH_FAILED"),
             ["evaluate baseline", "evaluate fp8"],

@@ -11,23 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from day0.artefacts import UnusableInput, write_json
-from day0.checkpoint import (
-    assess_checkpoint,
-    compare_configs,
-    effective_chat_template,
-    evaluate_checkpoint,
-    intended_by,
-    merged_config,
-    parse_summary,
-    read_declarations,
-    read_summary,
-    side_files,
-    summary_as_dict,
-)
+from day0.artefacts import UnusableInput, read_json, write_json
+from day0.checkpoint import assess_checkpoint, evaluate_checkpoint, read_summary
+from day0.checkpoint_declaration import read_declarations
+from day0.checkpoint_metadata import compare_configs, effective_chat_template, merged_config, side_files
+from day0.checkpoint_summary import parse_summary, summary_as_dict
+from day0.engine import ENGINE_VERSION, locked_version
+from day0.quantizer_patterns import Patterns
+from day0.recipe_patterns import resolve_configuration
 from day0.safetensors_headers import BITS
 
 ROOT = Path(__file__).resolve().parents[2]
+CATALOGUE = read_json(ROOT / "envs" / "modelopt_catalogue.json")
 HIDDEN, LAYERS = 32, 2
 LINEARS = [
     f"model.layers.{i}.{m}" for i in range(LAYERS) for m in ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj")
@@ -388,12 +383,12 @@ def test_patterns_apply_in_order_and_the_last_wins(module, intended):
         {"quantizer_name": "*", "enable": False, "parent_class": "nn.Embedding"},
         {"quantizer_name": "*lm_head*", "enable": False},
     ]
-    assert intended_by(patterns, module) is intended
+    assert bool(Patterns(tuple(patterns)).intention(module)) is intended
 
 
 def test_patterns_that_name_an_expert_by_number_cannot_tell():
     patterns = [{"quantizer_name": "*", "enable": False}, {"quantizer_name": "*experts.3.*", "enable": True}]
-    assert intended_by(patterns, "model.layers.0.mlp.experts.3.gate_proj") is None
+    assert Patterns(tuple(patterns)).intention("model.layers.0.mlp.experts.3.gate_proj") is None
 
 
 def test_the_config_is_the_sources_with_the_declaration():
@@ -584,3 +579,106 @@ def test_any_json_in_config_and_declaration_is_a_verdict_or_a_clear_error(tmp_pa
         assert assess_checkpoint(one.output, one.source, one.record)["pass"] is False
     except UnusableInput as error:
         assert str(error)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    JSON_VALUES,
+    st.fixed_dictionaries({}, optional={"quant_cfg": JSON_VALUES, "name": JSON_VALUES, "definition": JSON_VALUES}),
+    st.sampled_from(["tokenizer_config.json", "tokenizer.json", "generation_config.json"]),
+)
+def test_any_json_in_record_and_side_files_is_a_verdict_or_a_clear_error(tmp_path_factory, anything, recipe, name):
+    one = Export(tmp_path_factory.mktemp("any"))
+    (one.output / name).write_text(json.dumps(anything))
+    for record in ({"status": anything}, {"status": "done", "recipe": anything}, {"status": "done", "recipe": recipe}):
+        one.record = record
+        assessment = one.assess()
+        assert isinstance(assessment["pass"], bool)
+        assert not assessment["pass"] or record["status"] == "done"
+        json.dumps(assessment, ensure_ascii=False, allow_nan=False).encode()
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.dictionaries(
+        st.sampled_from([f"{name}.weight" for name in LINEARS] + ["lm_head.weight"]), st.binary(max_size=40)
+    ),
+    st.binary(max_size=200),
+)
+def test_any_bytes_in_a_shard_never_pass(tmp_path_factory, changed, tail):
+    """The header stays sound JSON, with spans of arbitrary texts; or the file is any bytes."""
+    one = Export(tmp_path_factory.mktemp("any"))
+    path = one.output / "model.safetensors"
+    save(path, one.tensors)
+    whole = path.read_bytes()
+    for content in (whole + tail + b"x", tail, whole[: len(tail)], whole[: -len(tail) - 1]):
+        path.write_bytes(content)
+        assessment = one.assess()
+        assert assessment["pass"] is False and "model.safetensors" in assessment["detail"]
+    for name, raw in changed.items():
+        tensors = {**one.tensors, name: ("F8_E4M3", (len(raw),), raw)}
+        save(path, tensors)
+        assert one.assess()["pass"] is False
+
+
+def test_the_engines_table_is_of_the_locked_version():
+    for variant in ("cpu", "cuda"):
+        assert locked_version(ROOT / "envs" / f"serve.{variant}.lock") == ENGINE_VERSION
+
+
+@pytest.mark.parametrize(
+    ("engine", "passes"), [("vllm", False), (f"vllm=={ENGINE_VERSION}", False), ("vllm==9.9", True)]
+)
+def test_the_table_of_another_version_only_warns(tmp_path, engine, passes):
+    one = Export(tmp_path, "W4A16_AWQ")
+    one.assess()
+    assessment = assess_checkpoint(one.output, one.source, one.record, engine=engine)
+    (check,) = [check for check in assessment["checks"] if check["name"] == "engine"]
+    assert assessment["pass"] is passes and check["pass"] is passes
+    assert "ModelOpt currently only supports" in check["detail"]
+    assert assessment["failure_class"] == (None if passes else "DEPLOYMENT_HEALTH_FAILED")
+
+
+def test_without_a_record_the_recipe_says_what_was_intended(export):
+    plain(FIRST)(export)
+    for patterns in (export.declared["exclude_modules"], export.config["quantization_config"]["ignore"]):
+        patterns.append(FIRST)
+    export.assess()
+    sides = ["--checkpoint", export.output, "--source", export.source]
+    broken = run_gate(*sides, "--recipe", "fp8")
+    assert broken.returncode == 1 and json.loads(broken.stdout)["offenders"] == [FIRST]
+    told = run_gate(*sides, "--recipe", "fp9")
+    assert told.returncode == 2 and "did you mean" in told.stderr and "fp8" in told.stderr
+
+
+def test_patterns_that_are_not_those_of_the_named_recipe_are_worth_a_word(export):
+    configuration = {"quantize": {"quant_cfg": [*FP8_PATTERNS, {"quantizer_name": "*o_proj*", "enable": False}]}}
+    export.assess()
+    assessment = assess_checkpoint(export.output, export.source, export.record, configuration=configuration)
+    (check,) = [check for check in assessment["checks"] if check["name"] == "coverage"]
+    assert check["pass"] and "*o_proj*: off" in check["detail"]
+
+
+def test_size_is_held_against_the_recipe_and_the_sources_shapes(export):
+    export.record["recipe"]["quant_cfg"]["quantize"]["quant_cfg"] = [
+        *FP8_PATTERNS[:1],
+        {"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": [4, 3]}},
+        {"quantizer_name": "*input_quantizer", "cfg": {"num_bits": [4, 3]}},
+        *FP8_PATTERNS[2:],
+    ]
+    assessment = export.assess()
+    (check,) = [check for check in assessment["checks"] if check["name"] == "size"]
+    linear = len(LINEARS) * (HIDDEN * HIDDEN + 8)
+    assert check["expected_bytes"] == assessment["output_bytes"] == linear + 2 * (2 * 8 * HIDDEN) + 2 * HIDDEN
+    assert assessment["families"]["MLP"]["expected_bits_per_weight"] == 8 + 64 / HIDDEN**2
+
+
+@pytest.mark.parametrize(
+    ("output_bytes", "parameters", "passes"),
+    [(4_500, None, True), (4_200, None, False), (14_000, None, False), (2_300, 4_000, True), (2_100, 4_000, False)],
+)
+def test_a_summarys_size_is_held_against_its_recipe(output_bytes, parameters, passes):
+    configuration = resolve_configuration({"preset": "nvfp4"}, CATALOGUE, "nvfp4")
+    extra = {"parameters": parameters} if parameters else {}
+    assessment = evaluate_checkpoint({**GIVEN, "output_bytes": output_bytes, **extra}, configuration)
+    assert assessment["pass"] is passes, assessment["detail"]

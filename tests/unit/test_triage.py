@@ -14,6 +14,7 @@ ANY = st.one_of(st.none(), st.text(), st.integers(), st.sampled_from(sorted(TABL
     [
         ("MODEL_UNSUPPORTED", "validation", "INFEASIBLE"),
         ("QUANT_COVERAGE_FAILURE", "validation", "INFEASIBLE"),
+        ("DEPLOYMENT_HEALTH_FAILED", "validation", "INFEASIBLE"),
         ("DEPLOYMENT_HEALTH_FAILED", "candidate_run", "INFEASIBLE"),
         ("DEPLOYMENT_HEALTH_FAILED", "baseline_run", "ANOMALOUS"),
         ("MODEL_UNSUPPORTED", "baseline_run", "ANOMALOUS"),
@@ -43,6 +44,11 @@ def test_a_comparison_without_a_failure():
 
 def test_the_baselines_next_action_names_the_unquantized_model():
     assert "unquantized" in decide("DEPLOYMENT_HEALTH_FAILED", "baseline_run").next_action
+
+
+def test_an_engine_that_refuses_on_paper_was_never_started():
+    assert "nothing was served" in decide("DEPLOYMENT_HEALTH_FAILED", "validation").next_action
+    assert "server command" in decide("DEPLOYMENT_HEALTH_FAILED", "candidate_run").next_action
 
 
 @given(ANY, st.text() | st.just("comparison"), st.booleans() | st.none() | st.integers() | st.text())

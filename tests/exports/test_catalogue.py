@@ -1,0 +1,35 @@
+"""What the catalogue gives a recipe is what ModelOpt makes of it, for every preset, recipe and KV-cache preset."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from day0.artefacts import read_json
+from day0.quantizer_patterns import Patterns, differences, kv_format_of
+from day0.recipe_patterns import resolve_configuration
+
+pytestmark = pytest.mark.e2e
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_recipe_resolves_as_by_modelopt_itself(exports):
+    python = ROOT / ".envs" / "quantize.cpu" / "bin" / "python"
+    done = subprocess.run([python, Path(__file__).parent / "resolve_all.py"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    catalogue = read_json(ROOT / "envs" / "modelopt_catalogue.json")
+    resolved = json.loads(done.stdout.splitlines()[-1])
+    assert len(resolved) == len(catalogue["presets"]) + len(catalogue["recipes"]) + len(catalogue["kv_presets"]) + 1
+    for entry in resolved:
+        ours = resolve_configuration(entry["definition"], catalogue, "recipe", entry["kv_cache"])
+        theirs = entry["configuration"]
+        assert (ours["auto_quantize"] is None) is (theirs["auto_quantize"] is None), entry["definition"]
+        assert kv_format_of(ours) == kv_format_of(theirs), entry["definition"]
+        first, second = (
+            Patterns.of_configuration({**one, "auto_quantize": None}) if one["quantize"] else None
+            for one in (ours, theirs)
+        )
+        assert (first is None) is (second is None), entry["definition"]
+        if first is not None:
+            assert differences(first, second) == [] and first.method == second.method, entry["definition"]

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import gate_compare
 from day0.artefacts import digest_of_file, read_json, run_cli, write_json, write_text, write_yaml
-from day0.comparison import Run, compare_runs, evaluate_comparison
+from day0.comparability import Run
+from day0.comparison import compare_runs, evaluate_comparison
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "gate_compare.py"
 RANK = {"ACCEPT": 2, "REGRESSION": 1, "ANOMALOUS": 0}

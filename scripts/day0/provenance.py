@@ -86,10 +86,11 @@ def _durations(paths: Mapping[str, Path]) -> dict[str, float]:
             continue
         folder = paths[name].parent
         for file in sorted([*folder.glob("*.tsv"), *folder.glob("benchmarks/*.tsv")]):
-            own = "release" if file.stem == "compare_runs" else place
-            seconds = benchmark_seconds(file)
-            if seconds is not None and file.stem not in AFTER_THE_DECISION:
-                found.setdefault(f"{own}/{file.stem}", seconds)
+            # Where a release is named like its candidate, both have one folder.
+            belongs = (file.stem == "compare_runs") == (place == "release") and file.stem not in AFTER_THE_DECISION
+            seconds = benchmark_seconds(file) if belongs else None
+            if seconds is not None:
+                found[f"{place}/{file.stem}"] = seconds
     return found
 
 

@@ -5,13 +5,16 @@ All numbers are drops: positive means that the candidate is worse, in the native
 The interval is Bonett and Price's adjusted Wald interval for matched proportions (J. Educ. Behav. Stat. 37, 2012, 479),
 written as the mean of clusters with a cluster-robust variance (Liang and Zeger, Biometrika 73, 1986, 13): before it is
 taken, ``PRIOR`` wins and ``PRIOR`` losses of a whole cluster of full width are added. So it stays honest where nothing
-or little differs (no interval of width zero), holds for real-valued scores, and counts what belongs together - the
-repeats of one question, the questions on one passage - as one. Where clusters differ in size, an added cluster is as
-large as the one that a sample stands in on average (sum of squares / sum of sizes), and Student's t has the degrees of
-freedom of the effective number of clusters, (sum of sizes)^2 / sum of squares (Kish, Survey Sampling, 1965). Bonett and Price add one win and one loss; with these
-the exact coverage of a nominal 95 % falls to 93.5 % where nearly all disagreements are losses. With 1.5 it stays above
-94.4 %, and where nothing differs the upper end is 3.4 / clusters, just outside of the rule of three
-(benchmarks/decision.py).
+or little differs (no interval of width zero), holds for real-valued scores, and counts what belongs together as one:
+the repeats of one question, the questions on one passage.
+
+Where clusters differ in size, an added cluster is as large as the one that a sample stands in on average (sum of squares
+/ sum of sizes), and Student's t has the degrees of freedom of the effective number of clusters, (sum of sizes)^2 / sum
+of squares (Kish, Survey Sampling, 1965).
+
+Bonett and Price add one win and one loss; with these the coverage of a nominal 95 % falls to 93.5 % where nearly all
+disagreements are losses. With 1.5 it stays above 94 % (benchmarks/decision.py), and where nothing differs the upper end
+is 3.4 / clusters, just outside of the rule of three.
 
 The formulas take arrays, so that one call serves a release and ten thousand simulated ones.
 """

@@ -110,7 +110,7 @@ def _deciding(evidence: Mapping[str, Evidence]) -> tuple[str, str | None, str]:
     broken = _broken_links(evidence)
     if broken:
         return "evidence", "UNKNOWN", f"The chain of evidence is broken: {'; '.join(broken)}."
-    return COMPARISON_STAGE, failure_class, detail
+    return COMPARISON_STAGE, failure_class if isinstance(failure_class, str | None) else "UNKNOWN", detail
 
 
 def _broken_links(evidence: Mapping[str, Evidence]) -> list[str]:

@@ -94,6 +94,32 @@ def test_a_killed_job_is_retried_once(project):
     assert project.calls().count("quantize fp8") == 2
 
 
+def test_a_transient_failure_of_an_evaluation_is_tried_once_more_and_then_systemic(project):
+    """Exit status 75 is the evaluate stage's word for what a retry may cure."""
+    project.behave({"evaluate": {"fp8": {"transient": 1}}})
+    run = project.snakemake("release")
+    assert run.status == 0 and decisions(project) == ("ACCEPT", None), run.output
+    assert project.calls().count("evaluate fp8") == 2
+    project.behave({"evaluate": {"baseline": {"transient": 9}}})
+    (project.folder / "results" / "tiny-llama" / "baseline" / "demo" / "results.yml").unlink()
+    run = project.snakemake("release")
+    assert run.status == 1 and decisions(project) == ("ANOMALOUS", "SYSTEMIC"), run.output
+    assert project.calls().count("evaluate baseline") == 2
+
+
+def test_a_run_that_recorded_a_transient_failure_is_systemic_until_it_is_made_again(project):
+    project.behave({"evaluate": {"fp8": {"failure_class": "INFRA_TRANSIENT"}}})
+    run = project.snakemake("release")
+    verdict = project.read("tiny-llama/fp8/verdict.json")
+    assert run.status == 1 and decisions(project) == ("ANOMALOUS", "SYSTEMIC"), run.output
+    assert verdict["failure_classes"] == ["SYSTEMIC", "INFRA_TRANSIENT"]
+    assert "delete its results.yml" in verdict["next_action"]
+    project.behave({})
+    (project.folder / "results" / "tiny-llama" / "fp8" / "demo" / "results.yml").unlink()
+    run = project.snakemake("release")
+    assert run.status == 0 and decisions(project) == ("ACCEPT", None), run.output
+
+
 def test_a_job_that_keeps_crashing_is_anomalous_and_the_next_run_redoes_it(project):
     project.configure(releases=TWO_RELEASES)
     project.behave({"quantize": {"fp8": {"crashes": 2}}})

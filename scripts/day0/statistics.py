@@ -8,9 +8,9 @@ taken, ``PRIOR`` wins and ``PRIOR`` losses of a whole cluster of full width are 
 or little differs (no interval of width zero), holds for real-valued scores, and counts what belongs together as one:
 the repeats of one question, the questions on one passage.
 
-Where clusters differ in size, an added cluster is as large as the one that a sample stands in on average (sum of squares
-/ sum of sizes), and Student's t has the degrees of freedom of the effective number of clusters, (sum of sizes)^2 / sum
-of squares (Kish, Survey Sampling, 1965).
+Where clusters differ in size, an added cluster is as large as the one that a sample stands in on average (sum of
+squares / sum of sizes), and Student's t has the degrees of freedom of the effective number of clusters, (sum of
+sizes)^2 / sum of squares (Kish, Survey Sampling, 1965).
 
 Bonett and Price add one win and one loss; with these the coverage of a nominal 95 % falls to 93.5 % where nearly all
 disagreements are losses. With 1.5 it stays above 94 % (benchmarks/decision.py), and where nothing differs the upper end

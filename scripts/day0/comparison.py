@@ -13,6 +13,8 @@ Criterion "point": ACCEPT where every blocking task is within its limit, else RE
 where the whole interval of the paired drop is within the limit on every blocking task, REGRESSION where on one of them
 it is wholly beyond (with Holm's correction for the number of tasks), else the samples do not decide and the result is
 ANOMALOUS with INSUFFICIENT_EVIDENCE. A lossless candidate is so called REGRESSION in at most 2.5 % of releases.
+That all intervals must be within needs no correction: it is an intersection-union test (Berger, Technometrics 24, 1982,
+295).
 
 A gain of more than 5 % of the scale is ANOMALOUS, for quantization teaches a model nothing; except where the paired
 samples cannot tell it from none, that is where the interval of the drop holds 0 and, where the exact test applies, its
@@ -39,7 +41,7 @@ from day0.comparability import (
 from day0.external import FAILED, check_external
 from day0.policy import BLOCKING_TIERS, CONFIDENT, DEFAULT_THRESHOLD, TIERS, Policy, Problem, Scale, number, read_policy
 from day0.policy import short as _short
-from day0.statistics import CONCLUSIVE, INCONCLUSIVE, holm, is_proven_regression, paired_evidence
+from day0.statistics import CONCLUSIVE, INCONCLUSIVE, NOTHING, holm, is_proven_regression, paired_evidence
 from day0.triage import ACCEPT, ANOMALOUS, BASELINE_STAGE, COMPARISON_STAGE, REGRESSION, decide
 
 ANOMALOUS_GAIN = 0.05  # of the scale
@@ -422,7 +424,7 @@ def _paired_of_task(entry: Mapping[str, Any], pairs: Pairs | None, problem: str 
     """Paired evidence of one task in its native units, or why there is none."""
 
     def nothing(sentence: str) -> dict[str, Any]:
-        return {"evidence": INCONCLUSIVE, "sentence": sentence}
+        return {**NOTHING, "evidence": INCONCLUSIVE, "sentence": sentence, "flips": None}
 
     if entry["drop"] is None:
         return nothing("There is no drop to support.")

@@ -61,23 +61,23 @@ class Flips(Record):
 class Paired(Record):
     """What the samples of both checkpoints say about the drop; numbers are absent where nothing is paired."""
 
-    samples: Count | None = None
-    clusters: Count | None = Field(None, description="samples, or questions that are repeated, or groups of them")
-    wins: Count | None = None
-    losses: Count | None = None
-    ties: Count | None = None
-    disagreement_rate: Share | None = None
-    mcnemar_p: Share | None = Field(None, description="exact, two-sided; null where samples are repeated or grouped")
-    mcnemar_p_holm: Share | None = Field(None, description="the same, corrected for the number of tasks")
-    drop: Number | None = Field(None, description="mean of the paired differences, native units, positive is worse")
-    interval: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
-    confidence: Share | None = None
-    regression_p: Share | None = Field(None, description="one-sided, of a drop beyond the limit")
-    detectable_drop: Number | None = Field(None, description="smallest drop found with a power of 80 %, native units")
-    samples_needed: Count | None = Field(None, description="samples at which the limit is the detectable drop")
+    samples: Count | None
+    clusters: Count | None = Field(description="samples, or questions that are repeated, or groups of them")
+    wins: Count | None
+    losses: Count | None
+    ties: Count | None
+    disagreement_rate: Share | None
+    mcnemar_p: Share | None = Field(description="exact, two-sided; null where samples are repeated or grouped")
+    mcnemar_p_holm: Share | None = Field(description="the same, corrected for the number of tasks")
+    drop: Number | None = Field(description="mean of the paired differences, native units, positive is worse")
+    interval: Annotated[list[Number], Field(min_length=2, max_length=2)] | None
+    confidence: Share | None
+    regression_p: Share | None = Field(description="one-sided, of a drop beyond the limit")
+    detectable_drop: Number | None = Field(description="smallest drop found with a power of 80 %, native units")
+    samples_needed: Count | None = Field(description="samples at which the limit is the detectable drop")
     evidence: Evidence
     sentence: str
-    flips: Flips | None = None
+    flips: Flips | None
 
 
 class Task(Record):

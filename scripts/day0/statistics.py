@@ -22,7 +22,8 @@ The formulas take arrays, so that one call serves a release and ten thousand sim
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,28 @@ from day0.resolution import CONFIDENCE, POWER, detectable_drop, samples_needed
 PRIOR = 1.5
 TOLERANCE = 1e-9
 CONCLUSIVE, INCONCLUSIVE = "conclusive", "inconclusive"
+
+# The numbers of a task's evidence, each None until there are samples to give it.
+NOTHING: Mapping[str, None] = MappingProxyType(
+    dict.fromkeys(
+        (
+            "samples",
+            "clusters",
+            "wins",
+            "losses",
+            "ties",
+            "disagreement_rate",
+            "mcnemar_p",
+            "mcnemar_p_holm",
+            "drop",
+            "interval",
+            "confidence",
+            "regression_p",
+            "detectable_drop",
+            "samples_needed",
+        )
+    )
+)
 
 
 class Moments(NamedTuple):
@@ -134,10 +157,9 @@ def paired_evidence(
         power: probability with which the detectable drop is detected.
 
     Returns:
-        samples, clusters, wins, losses, ties, disagreement_rate, mcnemar_p (None unless scores are two-valued and
-        every sample stands for itself), drop, interval ([low, high] or None without samples), confidence,
-        regression_p (one-sided, of a drop beyond the limit), detectable_drop, samples_needed, evidence ("conclusive" |
-        "inconclusive") and sentence.
+        The keys of ``NOTHING``, evidence ("conclusive" | "inconclusive") and sentence. mcnemar_p is None unless scores
+        are two-valued and every sample stands for itself, mcnemar_p_holm always, for other tasks are not seen here;
+        interval is [low, high]; regression_p is one-sided, of a drop beyond the limit.
 
     Raises:
         ValueError: lengths differ, a score is not finite, or width, limit or confidence is out of range.
@@ -154,20 +176,15 @@ def paired_evidence(
     labels = np.arange(samples) if groups is None else _cluster_labels(groups, samples)
     clusters = int(labels.max()) + 1 if samples else 0
     losses, wins = int((drops > TOLERANCE * width).sum()), int((drops < -TOLERANCE * width).sum())
-    evidence = {
+    evidence: dict[str, Any] = NOTHING | {
         "samples": samples,
         "clusters": clusters,
         "wins": wins,
         "losses": losses,
         "ties": samples - wins - losses,
         "disagreement_rate": (wins + losses) / samples if samples else None,
-        "mcnemar_p": None,
         "drop": float(drops.mean()) if samples else None,
-        "interval": None,
         "confidence": confidence,
-        "regression_p": None,
-        "detectable_drop": None,
-        "samples_needed": None,
     }
     if not samples:
         sentence = "There are no paired samples, so nothing can be said about the drop beyond the two scores."

@@ -56,8 +56,8 @@ TABLE: dict[str, Triage] = {
     ),
     "INFRA_TRANSIENT": Triage(
         ANOMALOUS,
-        "Rerun when the cluster is well. A run that is recorded as ended is not made again by itself: delete its "
-        "results.yml, or evaluate an imported run again, first.",
+        "Rerun when the cluster is well. A run that recorded its own end is not made again by itself: give `snakemake "
+        "--force RUN/results.yml` first, RUN being its folder in the evidence, or evaluate an imported run again.",
     ),
     "SYSTEMIC": Triage(
         ANOMALOUS,

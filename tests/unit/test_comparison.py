@@ -17,6 +17,7 @@ import gate_compare
 from day0.artefacts import digest_of_file, read_json, run_cli, write_json, write_text, write_yaml
 from day0.comparability import Run
 from day0.comparison import compare_runs, evaluate_comparison
+from day0.statistics import NOTHING
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "gate_compare.py"
 RANK = {"ACCEPT": 2, "REGRESSION": 1, "ANOMALOUS": 0}
@@ -120,6 +121,8 @@ def test_what_a_task_says():
         "note": None,
         "relative_guard": None,
         "paired": {
+            **NOTHING,
+            "flips": None,
             "evidence": "inconclusive",
             "sentence": "There are no paired samples; only the two scores were compared.",
         },
@@ -595,13 +598,13 @@ def policies(draw):
     }
 
 
-COUNTS = st.dictionaries(st.sampled_from("abc"), st.integers(0, 400), min_size=1)
+COUNTS = st.dictionaries(st.sampled_from("abc"), st.integers(0, 80), min_size=1)
 
 
 @settings(max_examples=40, deadline=None)
 @given(COUNTS, COUNTS, policies(), st.sampled_from([None, "score", "samples"]))
 def test_a_run_is_accepted_only_whole_and_within_its_limits(before, after, policy, damage):
-    base, candidate = tasks_run(before), tasks_run(after)
+    base, candidate = tasks_run(before, 80), tasks_run(after, 80)
     damaged = min(after)
     if damage == "score":
         candidate.assessment["scores"][damaged] = {**candidate.assessment["scores"][damaged], "score": math.nan}
@@ -613,7 +616,7 @@ def test_a_run_is_accepted_only_whole_and_within_its_limits(before, after, polic
     assert damage is None and set(before) == set(after)
     for task, count in before.items():
         limit = policy["thresholds"]["tasks"].get(task, policy["threshold"])
-        assert (count - after[task]) / 400 <= limit + 1e-9
+        assert (count - after[task]) / 80 <= limit + 1e-9
         if policy["max_relative_drop"] is not None:
             assert count - after[task] <= policy["max_relative_drop"] * count + 1e-6
         if policy["criterion"] == "confident":
@@ -624,23 +627,23 @@ def test_a_run_is_accepted_only_whole_and_within_its_limits(before, after, polic
 @given(COUNTS, st.data(), policies())
 def test_a_worse_run_never_gets_a_better_decision(before, data, policy):
     """By either criterion, for samples that stand for themselves; save where the better one is suspect for its gain."""
-    better = {task: data.draw(st.integers(0, min(400, count + 20))) for task, count in before.items()}
+    better = {task: data.draw(st.integers(0, min(80, count + 4))) for task, count in before.items()}
     worse = {task: data.draw(st.integers(0, count)) for task, count in better.items()}
     rank = {"ACCEPT": 2, "ANOMALOUS": 1, "REGRESSION": 0} if policy["criterion"] == "confident" else RANK
     policy = {key: value for key, value in policy.items() if key != "thresholds"}
-    results = [compare_runs(tasks_run(before), tasks_run(scores), policy) for scores in (better, worse)]
+    results = [compare_runs(tasks_run(before, 80), tasks_run(scores, 80), policy) for scores in (better, worse)]
     assert rank[results[0]["decision"]] >= rank[results[1]["decision"]]
 
 
 @settings(max_examples=25, deadline=None)
 @given(COUNTS, st.randoms(), policies())
 def test_the_order_of_tasks_and_samples_is_irrelevant(before, random, policy):
-    after = {task: max(0, count - 3) for task, count in before.items()}
-    base, candidate = tasks_run(before), tasks_run(after)
+    after = {task: max(0, count - 1) for task, count in before.items()}
+    base, candidate = tasks_run(before, 80), tasks_run(after, 80)
     names = list(after)
     random.shuffle(names)
     policy = {key: value for key, value in policy.items() if key != "thresholds"}
-    other = tasks_run({task: after[task] for task in names})
+    other = tasks_run({task: after[task] for task in names}, 80)
     for samples in other.samples.values():
         random.shuffle(samples)
     assert json.dumps(compare_runs(base, candidate, policy)) == json.dumps(compare_runs(base, other, policy))

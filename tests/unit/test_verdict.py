@@ -142,7 +142,7 @@ def test_a_transient_failure_that_reaches_the_verdict_is_systemic(stage):
     verdict = make_verdict(RELEASE, evidence(**{stage: failed("INFRA_TRANSIENT")}))
     assert (verdict["decision"], verdict["failure_class"]) == ("ANOMALOUS", "SYSTEMIC")
     assert verdict["failure_classes"] == ["SYSTEMIC", "INFRA_TRANSIENT"]
-    assert "results.yml" in verdict["next_action"] and "imported" in verdict["next_action"]
+    assert "RUN/results.yml" in verdict["next_action"] and "imported" in verdict["next_action"]
 
 
 def test_a_crash_is_anomalous_and_names_rule_attempt_and_log():

@@ -29,7 +29,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 
 from day0.resolution import CONFIDENCE, POWER, detectable_drop, samples_needed
 
@@ -130,8 +129,16 @@ def is_proven_regression(p_values: Any, confidence: float = CONFIDENCE) -> Any:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number by Holm's method (Scand. J. Stat. 6, 1979, 65)."""
-    return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []
+    """p-values corrected for their number by Holm's method (Scand. J. Stat. 6, 1979, 65).
+
+    statsmodels' multipletests gives the same, but collects garbage in each call, which costs more than the whole
+    comparison.
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return corrected.tolist()
 
 
 def paired_evidence(

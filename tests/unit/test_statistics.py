@@ -111,6 +111,7 @@ def test_a_proven_regression_is_holms_first_rejection():
         p_values = random.random(4) ** 3
         rejected = multipletests(p_values, alpha=0.025, method="holm")[0]
         assert is_proven_regression(p_values) == rejected.any()
+        assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
     assert not is_proven_regression([])
     assert holm([0.01, 0.04, 0.5]) == pytest.approx([0.03, 0.08, 0.5]) and holm([]) == []
 

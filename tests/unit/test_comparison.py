@@ -456,6 +456,19 @@ def test_a_gain_is_anomalous_unless_small_numbers_explain_it(won, lost, samples,
         assert result["failure_class"] == "UNKNOWN" and "suspect the baseline" in result["detail"]
 
 
+@pytest.mark.parametrize(("size", "decision"), [(2, "ANOMALOUS"), (20, "ACCEPT")])
+def test_of_grouped_samples_the_interval_alone_explains_a_gain(size, decision):
+    """40 samples won of 400 are 20 of 200 groups, or 2 of 20, which two lucky passages could be."""
+
+    def grouped(made):
+        samples = [{**row, "group": str(place // size)} for place, row in enumerate(made.samples["a"])]
+        return Run(made.assessment, made.metadata, {"a": samples})
+
+    result = compare_runs(*map(grouped, flipped(40, 0, 400, tail=100)))
+    assert result["tasks"]["a"]["paired"]["mcnemar_p"] is None
+    assert result["decision"] == decision, result["detail"]
+
+
 def test_plain_scores_explain_no_gain():
     assert evaluate_comparison({"a": 0.5}, {"a": 0.56})["decision"] == "ANOMALOUS"
 

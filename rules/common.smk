@@ -16,6 +16,8 @@ from day0.config import BASELINE, Calibration, make_plan
 from day0.engine import ENGINE, locked_version
 from day0.harness import HARNESSES, harnesses_of
 from day0.imports import imported_files
+from day0.planning import read_published_scores, resolution_warnings
+from day0.provenance import stamp
 from day0.sources import get_sources
 from day0.verdict import make_crash_verdict
 from summarize import format_decisions
@@ -24,6 +26,7 @@ DEMO_MODEL = "results/demo/model"
 
 try:
     PLAN = make_plan(config, is_produced=lambda path: Path(path).is_relative_to("results/demo"))
+    PUBLISHED_SCORES = read_published_scores(PLAN)
 except UnusableInput as error:
     raise WorkflowError(str(error)) from None
 
@@ -38,6 +41,17 @@ def get_variant():
 VARIANT = get_variant()
 # MODEL/CANDIDATE/SUITE of the runs that are imported, as a regular expression; matches nothing where there are none.
 IMPORTED_RUNS = "|".join(re.escape("/".join(run)) for run in PLAN.imported_runs()) or "(?!)"
+
+
+def warn_of_resolution(workflow):
+    """Say on standard error which tasks cannot resolve their thresholds: once, where a plan is read or a run starts."""
+    if workflow.is_main_process:
+        for release in PLAN.releases:
+            for warning in resolution_warnings(PLAN, release):
+                print(f"warning: {release.model} {release.name}: {warning['sentence']}", file=sys.stderr)
+
+
+warn_of_resolution(workflow)
 
 # `python` in every rule is the driver's, whether or not .venv is activated; uncompiled imports would cost seconds a job,
 # and threads that spin while they wait would stall the jobs beside them.
@@ -275,9 +289,15 @@ def get_comparison_input(wildcards):
     runs = {"baseline": BASELINE, "candidate": release.recipe.path_name}
     folders = {side: f"results/{release.model}/{candidate}/{release.suite}" for side, candidate in runs.items()}
     return {
+        "source": f"results/{release.model}/source.json",
         **{side: f"{folder}/run.json" for side, folder in folders.items()},
         **{f"{side}_gate": f"{folder}/run.ok" for side, folder in folders.items()},
     }
+
+
+def get_published_scores(wildcards):
+    """Published scores of a release's model."""
+    return get_text({"scores": PUBLISHED_SCORES[wildcards.model]})
 
 
 def get_release_request(wildcards):
@@ -290,6 +310,7 @@ def get_release_request(wildcards):
         "candidate": release.recipe.path_name,
         "suite": release.suite,
         "policy": release.policy,
+        "warnings": resolution_warnings(PLAN, release),
     }
 
 
@@ -359,7 +380,8 @@ def record_crashes(workflow):
             if below.rule.name == "decide_release":
                 release = get_release_request(below.wildcards)
                 log = str(job.log[0]) if job.log else None
-                write_json(str(below.output[0]), make_crash_verdict(release, job.rule.name, job.attempt, log))
+                verdict = make_crash_verdict(release, job.rule.name, job.attempt, log)
+                write_json(str(below.output[0]), verdict | stamp())
     decided = [path for path in get_releases("results/{model}/{release}/verdict.json") if Path(path).exists()]
     if decided:
         # Registered, so that the decisions are the last lines, below Snakemake's own.

@@ -14,11 +14,12 @@ rule compare_runs:
         runtime=15,
     params:
         policy=lambda wildcards: get_text(get_release(wildcards).policy),
+        external=get_published_scores,
     message:
         "Comparing {wildcards.release} with the baseline"
     shell:
         "python scripts/gate_compare.py --baseline $(dirname {input.baseline}) --candidate $(dirname {input.candidate})"
-        " --policy {params.policy:q} --assess --output {output.comparison} > {log} 2>&1"
+        " --policy {params.policy:q} --source-record {input.source} --external {params.external:q} --assess --output {output.comparison} > {log} 2>&1"
 
 
 rule decide_release:

@@ -6,30 +6,18 @@ The evidence is a JSON object of names and paths, in the graph's order; see day0
 from __future__ import annotations
 
 import argparse
-import platform
-import subprocess
-from datetime import UTC, datetime
 from pathlib import Path
 
 from day0.artefacts import digest_of_file, json_argument, read_json, run_cli, write_json
+from day0.provenance import gather, stamp
 from day0.verdict import Evidence, make_verdict
-
-
-def git_commit() -> str | None:
-    """Commit of the working tree, with ``-dirty`` where tracked files differ from it; None outside of git."""
-    commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"])
-    try:
-        commit, changes = (
-            subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() for command in commands
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + "-dirty" * bool(changes)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--release", required=True, help="JSON: name, model, recipe, candidate, suite, policy")
+    parser.add_argument(
+        "--release", required=True, help="JSON: name, model, recipe, candidate, suite, policy, warnings"
+    )
     parser.add_argument("--evidence", required=True, help='JSON: {"validation": PATH, ...}')
     parser.add_argument("--output", type=Path, required=True, help="verdict.json to write")
     arguments = parser.parse_args()
@@ -38,12 +26,7 @@ def main() -> int:
     paths = json_argument("--evidence", arguments.evidence)
     evidence = {name: Evidence(path, digest_of_file(path), read_json(path)) for name, path in paths.items()}
     verdict = make_verdict(release, evidence)
-    verdict |= {
-        "versions": {"python": platform.python_version()},
-        "git_commit": git_commit(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    write_json(arguments.output, verdict)
+    write_json(arguments.output, verdict | gather(paths) | stamp())
     print(f"{release['model']} {release['name']}: {verdict['decision']}: {verdict['detail']}")
     return 0
 

@@ -40,7 +40,7 @@ from day0.artefacts import (
     write_json,
 )
 from day0.canary import baseline_perplexity, judge_generation, judge_perplexity, passage_logprobs, perplexity_of
-from day0.checkpoint import effective_chat_template
+from day0.checkpoint_metadata import effective_chat_template
 from day0.config import read_suite
 from day0.container import container_command
 from day0.harness import HARNESSES, harnesses_of

@@ -27,9 +27,13 @@ from day0.artefacts import (
     run_cli,
     write_json,
 )
-from day0.comparison import DEFAULT_THRESHOLD, Run, compare_runs, evaluate_comparison
+from day0.comparability import Run
+from day0.comparison import compare_runs, evaluate_comparison
+from day0.external import parse_external_scores
+from day0.policy import DEFAULT_THRESHOLD, POLICY_KEYS
 
 USER_CONFIG_ERROR = "USER_CONFIG_ERROR"
+SCORE_POLICY_KEYS = set(POLICY_KEYS) - {"criterion", "expected_disagreement_rate", "require_fingerprints"}
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,18 @@ def _json_argument(name: str, text: str | None) -> Any:
         raise UnusableInput(f"--{name}: expected JSON or a JSON file, found {text!r}: {error}") from error
 
 
+def _external_scores(text: str | None, models: list[str]) -> list[dict[str, Any]]:
+    """Published scores of the models of these names, or all that are given where none is named."""
+    if text is None:
+        return []
+    is_yaml = text.endswith((".yaml", ".yml")) and Path(text).is_file()
+    content = read_yaml(text) if is_yaml else _json_argument("external", text)
+    if not isinstance(content, dict):
+        raise UnusableInput(f"--external: expected an object with a list 'scores', found {text!r}")
+    scores = parse_external_scores(content, text if is_yaml else "--external")
+    return scores.of_model(*(models or {entry.model for entry in scores.scores}))
+
+
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """The comparison that the command line asks for."""
     policy = _json_argument("policy", arguments.policy)
@@ -152,15 +168,20 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     if len(metrics) != len(arguments.metric):
         raise UnusableInput(f"--metric: expected TASK=METRIC, once per task; found {arguments.metric}")
     baseline, candidate = (read_side(path, metrics) for path in (arguments.baseline, arguments.candidate))
+    source = read_json(arguments.source_record) if arguments.source_record else None
+    external = _external_scores(arguments.external, arguments.model)
     if baseline.run and candidate.run:
         described = any(side.run.metadata.get("fingerprint") for side in (baseline, candidate))
         if not (described or arguments.assess) and isinstance(policy, dict):
             policy = {"require_fingerprints": False, **policy}
-        result = compare_runs(baseline.run, candidate.run, policy)
+        result = compare_runs(baseline.run, candidate.run, policy, source, external)
     elif arguments.assess:
         raise UnusableInput("--assess compares two runs; give run folders, results.yml or run.json on both sides")
-    elif not isinstance(policy, dict) or not set(policy) <= {"threshold", "relative", "scales", "tiers"}:
-        raise UnusableInput(f"--policy: expected threshold, relative, scales, tiers for plain scores; found {policy}")
+    elif source is not None or external:
+        raise UnusableInput("--source-record and --external describe a run; give run folders or results.yml")
+    elif not isinstance(policy, dict) or not set(policy) <= SCORE_POLICY_KEYS:
+        keys = ", ".join(sorted(SCORE_POLICY_KEYS))
+        raise UnusableInput(f"--policy: expected a JSON object with some of {keys} for plain scores; found {policy}")
     else:
         result = evaluate_comparison(baseline.scores, candidate.scores, **policy)
     return {**result, "baseline_sha256": baseline.sha256, "candidate_sha256": candidate.sha256}
@@ -175,7 +196,10 @@ def main() -> int:
     )
     parser.add_argument("--relative", action="store_true", help="the threshold is a fraction of the baseline's score")
     parser.add_argument("--scales", help='JSON or file: {"task": 100, "other": {"min": -100, "max": 100}}')
-    parser.add_argument("--policy", help="JSON or file: threshold, relative, tiers, scales, require_fingerprints")
+    parser.add_argument("--policy", help=f"JSON or file: {', '.join(POLICY_KEYS)}")
+    parser.add_argument("--source-record", type=Path, help="source.json: says in which precision the baseline stands")
+    parser.add_argument("--external", help="JSON or file of published scores, as config/external_scores.yaml")
+    parser.add_argument("--model", action="append", default=[], help="name of the model in --external; default: all")
     parser.add_argument(
         "--metric", action="append", default=[], metavar="TASK=METRIC", help="score of a task that has several"
     )

@@ -1,4 +1,4 @@
-"""Make config/schemas/*.schema.json, for editors, from the data types of the configuration, suites and recipes."""
+"""Make config/schemas/*.schema.json, for editors and readers, from the data types of the files and artefacts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ from pathlib import Path
 
 from day0.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, run_cli, write_text
 from day0.config import Config, Suite
+from day0.external import ExternalScores
 from day0.recipes import Recipe
+from day0.records import Comparison, Verdict
 
-SCHEMAS = {"config": Config, "suite": Suite, "recipe": Recipe}
+SCHEMAS = {
+    "config": Config,
+    "suite": Suite,
+    "recipe": Recipe,
+    "external_scores": ExternalScores,
+    "comparison": Comparison,
+    "verdict": Verdict,
+}
 
 
 def main() -> int:

@@ -58,6 +58,9 @@ HarnessName = Annotated[str, AfterValidator(_known_harness)]
 VariableName = Annotated[str, AfterValidator(_variable_name)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
 UpToOne = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
+Tier = Literal["critical", "supporting", "advisory"]
+Criterion = Literal["point", "confident"]
 PositiveInteger = Annotated[int, Field(gt=0, strict=True)]
 
 
@@ -200,7 +203,7 @@ class Task(Strict):
         description="the canonical score: lm-eval's key, 'metric,filter'; nemo-evaluator: 'metric.score', or one name",
     )
     scale: Scale = Scale()
-    tier: Literal["critical", "supporting", "advisory"] = "critical"
+    tier: Tier = "critical"
     samples: PositiveInteger | None = Field(None, description="documents that the task must have; null: what it has")
     num_fewshot: Annotated[int, Field(ge=0, strict=True)] = 0
     limit: PositiveInteger | None = Field(None, description="ask only the first documents")
@@ -291,14 +294,40 @@ class Suite(Strict):
         return {name: task.context_length or self.context_length for name, task in self.tasks.items()}
 
 
+class Thresholds(Strict):
+    """Thresholds that stand above ``threshold``; a task's stands above its tier's."""
+
+    tiers: dict[Tier, Fraction] = Field({}, description="tier to threshold")
+    tasks: dict[str, Fraction] = Field({}, description="task of the suite to threshold")
+
+
 class Policy(Strict):
     """What a release must hold to; ``defaults`` gives what a release leaves out."""
 
     suite: str = Field("demo", description="file of config/suites, without .yaml")
     threshold: Fraction = Field(0.01, description="largest drop allowed on a blocking task, as a fraction of its scale")
+    thresholds: Thresholds = Field(Thresholds(), description="thresholds of single tiers and tasks")
     relative: bool = Field(False, description="the threshold is a fraction of the baseline's score instead")
     require_fingerprints: bool = Field(
         True, description="refuse to compare with an imported run that does not tell how it was made"
+    )
+    max_relative_drop: Fraction | None = Field(
+        None,
+        description="guard for low scores, besides the threshold: largest drop allowed as a fraction of the baseline's "
+        "distance from the worse end of the scale",
+    )
+    relative_guard_below: Share | None = Field(
+        None, description="the guard holds where the baseline is below this fraction of the scale; null: everywhere"
+    )
+    tiers: dict[str, Tier] = Field({}, description="task to tier, above the suite's; advisory tasks do not block")
+    criterion: Criterion = Field(
+        "point",
+        description="point: the scores must be within the limits; confident: the intervals of the paired drops must",
+    )
+    expected_disagreement_rate: Share = Field(
+        0.05,
+        description="share of samples that a candidate is expected to score differently; by it a plan tells whether "
+        "the suite can resolve its thresholds",
     )
 
 
@@ -310,9 +339,15 @@ class Release(Strict):
     name: Name | None = Field(None, description="folder of the decision; the recipe's name unless given")
     suite: str | None = None
     threshold: Fraction | None = None
+    thresholds: Thresholds = Field(Thresholds(), description="laid over those of defaults")
     relative: bool | None = None
     require_fingerprints: bool | None = None
     candidate_run: ImportedRun | None = Field(None, description="a run that stands in for the candidate's")
+    max_relative_drop: Fraction | None = None
+    relative_guard_below: Share | None = None
+    tiers: dict[str, Tier] = Field({}, description="laid over those of defaults")
+    criterion: Criterion | None = None
+    expected_disagreement_rate: Share | None = None
 
 
 class Quantization(Strict):
@@ -345,6 +380,10 @@ class Config(Strict):
     models: dict[Name, Model] = Field(min_length=1)
     recipes: dict[Name, Recipe] = Field({}, description="recipes defined here instead of in config/recipes")
     defaults: Policy = Policy()
+    external_scores: str | None = Field(
+        "config/external_scores.yaml",
+        description="file of published scores that baselines are held against; null: none",
+    )
     releases: list[Release] = Field(min_length=1)
 
 
@@ -624,11 +663,20 @@ def make_plan(
                 f"{place}.name",
                 f"model {release.model!r} has a release {name!r} already, at {earlier}; give one a 'name'",
             )
-        policy = {
-            key: getattr(config.defaults if getattr(release, key) is None else release, key)
-            for key in ("threshold", "relative", "require_fingerprints")
-        }
+        policy: dict[str, Any] = {}
+        if suite in suites:
+            tasks = suites[suite].tasks
+            for key, named in (("tiers", release.tiers), ("thresholds.tasks", release.thresholds.tasks)):
+                for task in named.keys() - tasks.keys():
+                    mistakes.add(f"{place}.{key}.{task}", _unknown_task(task, suite, tasks))
+            policy = _policy_of(config.defaults, release, tasks)
+            if all(tier == "advisory" for tier in policy["tiers"].values()):
+                mistakes.add(f"{place}.tiers", "every task is advisory, so nothing would block; name one as critical")
         planned.append(PlannedRelease(name, release.model, recipe, suite, policy, release.candidate_run))
+    for key, named in (("tiers", config.defaults.tiers), ("thresholds.tasks", config.defaults.thresholds.tasks)):
+        known = {task for settings in suites.values() for task in settings.tasks}
+        for task in named.keys() - known if suites else ():
+            mistakes.add(f"defaults.{key}.{task}", _unknown_task(task, " and ".join(suites), known))
     plan = Plan(config, tuple(planned), suites)
     for suite, settings in suites.items():
         for path in filter(None, [settings.include_path, *settings.data_files]):
@@ -714,6 +762,31 @@ def _check_imports(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
                 f"imported run of {'/'.join(run)}",
                 f"found no {imported.path}; expected a results.yml, or a folder with one in it",
             )
+
+
+def _unknown_task(task: str, suite: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    return f"unknown task; suite {suite} has {', '.join(names)}{_nearest(task, names)}"
+
+
+def _policy_of(defaults: Policy, release: Release, tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """The policy of a release, every default filled in; it names each task of the suite with its tier, so that a
+    comparison misses one that neither run has."""
+    policy: dict[str, Any] = {}
+    keys = ("threshold", "relative", "require_fingerprints", "max_relative_drop", "relative_guard_below", "criterion")
+    for key in keys:
+        own = getattr(release, key)
+        policy[key] = getattr(defaults, key) if own is None else own
+    rate = release.expected_disagreement_rate
+    policy["expected_disagreement_rate"] = defaults.expected_disagreement_rate if rate is None else rate
+    overrides = {**defaults.tiers, **release.tiers}
+    policy["tiers"] = {task: overrides.get(task, settings.tier) for task, settings in tasks.items()}
+    named = {**defaults.thresholds.tasks, **release.thresholds.tasks}
+    policy["thresholds"] = {
+        "tiers": {**defaults.thresholds.tiers, **release.thresholds.tiers},
+        "tasks": {task: threshold for task, threshold in named.items() if task in tasks},
+    }
+    return policy
 
 
 def _without_mistakes(raw: Mapping[str, Any], error: ValidationError) -> tuple[dict[str, Any], list[int]]:

@@ -50,7 +50,15 @@ TABLE: dict[str, Triage] = {
         ANOMALOUS,
         "Rerun with matched settings: the fields that differ between the two runs are named above.",
     ),
-    "INFRA_TRANSIENT": Triage(ANOMALOUS, "Rerun when the cluster is well; the same command goes on where it stopped."),
+    "INSUFFICIENT_EVIDENCE": Triage(
+        ANOMALOUS,
+        "Ask more samples (the detail says how many each task needs), or release by the criterion 'point', then rerun.",
+    ),
+    "INFRA_TRANSIENT": Triage(
+        ANOMALOUS,
+        "Rerun when the cluster is well. A run that recorded its own end is not made again by itself: give `snakemake "
+        "--force RUN/results.yml` first, RUN being its folder in the evidence, or evaluate an imported run again.",
+    ),
     "SYSTEMIC": Triage(
         ANOMALOUS,
         "Mend the machine or the environment that the detail names, then rerun; the model was not judged.",
@@ -61,6 +69,10 @@ TABLE: dict[str, Triage] = {
         "Read the evidence named here; correct what it shows, then rerun. Do not publish.",
     ),
 }
+
+# A transient failure that reaches the verdict is one no more: the graph has tried the job again, or there is no job to
+# try (a run that was imported, or that recorded its own end).
+LASTING = {"INFRA_TRANSIENT": "SYSTEMIC"}
 
 # Of a baseline nothing follows for the candidate: what makes a candidate infeasible makes the release anomalous.
 BASELINE_ACTIONS: dict[str, str] = {

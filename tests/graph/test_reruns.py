@@ -40,6 +40,24 @@ def test_a_threshold_redoes_the_comparison_only(released):
     assert released.read("tiny-llama/fp8/verdict.json")["policy"]["threshold"] == 0.02
 
 
+def test_a_published_score_redoes_the_comparison_only_and_decides(released):
+    file = released.folder / "config" / "external_scores.yaml"
+    entry = (
+        "scores:\n- {{model: {}, task: addition, metric: exact_match, score: {}, source: 'https://a.org', notes: n}}\n"
+    )
+    file.write_text(entry.format("another", 50))
+    assert "compare_runs" not in released.snakemake("-n", "release").jobs()
+    file.write_text(entry.format("tiny-llama", 88))
+    assert rerun(released) == []
+    verdict = released.read("tiny-llama/fp8/verdict.json")
+    assert (verdict["decision"], verdict["external"]["status"]) == ("ACCEPT", "verified")
+    file.write_text(entry.format("tiny-llama", 50))
+    run = released.snakemake("release")
+    assert run.status == 1 and released.calls() == [], run.output
+    verdict = released.read("tiny-llama/fp8/verdict.json")
+    assert (verdict["decision"], verdict["failure_class"]) == ("ANOMALOUS", "EXTERNAL_BASELINE_MISMATCH")
+
+
 def test_one_more_recipe_runs_that_candidate_only(released):
     released.configure(releases=[*TWO_RELEASES, {"model": "tiny-llama", "recipe": "mxfp8"}])
     assert rerun(released) == [

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 import gate_compare
 from day0.artefacts import digest_of_file, read_json, run_cli, write_json, write_text, write_yaml
-from day0.comparison import Run, compare_runs, evaluate_comparison
+from day0.comparability import Run
+from day0.comparison import compare_runs, evaluate_comparison
+from day0.statistics import NOTHING
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "gate_compare.py"
 RANK = {"ACCEPT": 2, "REGRESSION": 1, "ANOMALOUS": 0}
@@ -117,13 +119,79 @@ def test_what_a_task_says():
         "scale": {"min": 0.0, "max": 50.0, "direction": "lower"},
         "tier": "critical",
         "note": None,
+        "relative_guard": None,
+        "paired": {
+            **NOTHING,
+            "flips": None,
+            "evidence": "inconclusive",
+            "sentence": "There are no paired samples; only the two scores were compared.",
+        },
     }
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "options", "decision"),
+    [
+        ({"a": 0.9}, {"a": 0.88}, {"thresholds": {"tasks": {"a": 0.02}}}, "ACCEPT"),
+        ({"a": 0.9}, {"a": 0.88}, {"thresholds": {"tiers": {"critical": 0.02}}}, "ACCEPT"),
+        ({"a": 0.9}, {"a": 0.88}, {"thresholds": {"tiers": {"supporting": 0.02}}}, "REGRESSION"),
+        ({"a": 0.9}, {"a": 0.88}, {"thresholds": {"tiers": {"critical": 0.02}, "tasks": {"a": 0.01}}}, "REGRESSION"),
+        ({"a": 0.9}, {"a": 0.895}, {"thresholds": {"tasks": {"a": 0}}}, "REGRESSION"),
+        ({"a": 0.1}, {"a": 0.095}, {"max_relative_drop": 0.1}, "ACCEPT"),
+        ({"a": 0.1}, {"a": 0.095}, {"max_relative_drop": 0.04}, "REGRESSION"),
+        ({"a": 0.1}, {"a": 0.095}, {"max_relative_drop": 0.04, "relative_guard_below": 0.2}, "REGRESSION"),
+        ({"a": 0.2}, {"a": 0.191}, {"max_relative_drop": 0.04, "relative_guard_below": 0.2}, "ACCEPT"),
+        ({"a": 0.9}, {"a": 0.88}, {"max_relative_drop": 0.5, "relative_guard_below": 1.0}, "REGRESSION"),
+        ({"a": 0.0}, {"a": 0.0}, {"max_relative_drop": 0.0}, "ACCEPT"),
+        ({"a": 45}, {"a": 45.4}, {"max_relative_drop": 0.05, "scales": {"a": LOWER}}, "REGRESSION"),
+        ({"a": 5}, {"a": 5.4}, {"max_relative_drop": 0.05, "scales": {"a": LOWER}}, "ACCEPT"),
+        ({"a": -90}, {"a": -91}, {"max_relative_drop": 0.05, "scales": {"a": SIGNED}}, "REGRESSION"),
+        ({"a": -90}, {"a": -91}, {"max_relative_drop": 0.1, "scales": {"a": SIGNED}}, "ACCEPT"),
+    ],
+)
+def test_thresholds_of_tiers_and_tasks_and_the_relative_guard(baseline, candidate, options, decision):
+    result = evaluate_comparison(baseline, candidate, **options)
+    assert (result["decision"], result["failure_class"]) == (decision, None), result["detail"]
+
+
+def test_the_guard_is_told_with_its_numbers():
+    result = evaluate_comparison({"a": 0.1}, {"a": 0.095}, max_relative_drop=0.04, relative_guard_below=0.2)
+    guard = result["tasks"]["a"]["relative_guard"]
+    assert guard == {"relative_drop": pytest.approx(0.05), "limit": 0.04, "within": False}
+    assert "5.00% of what the baseline reaches, beyond the relative limit of 4 %" in result["detail"]
+
+
+@pytest.mark.parametrize(
+    ("options", "quoted"),
+    [
+        ({"thresholds": {"tasks": {"b": 0.1}}}, "thresholds.tasks: 'b' is named"),
+        ({"thresholds": {"tasks": {"a": -1}}}, "thresholds.tasks: 'a': found -1"),
+        ({"thresholds": {"tiers": {"minor": 0.1}}}, "unknown tier 'minor'"),
+        ({"thresholds": {"a": 0.1}}, "unknown key 'a'; the keys are tiers and tasks"),
+        ({"thresholds": 0.1}, "thresholds: expected a mapping"),
+        ({"max_relative_drop": 2}, "max_relative_drop: found 2"),
+        ({"relative_guard_below": 0}, "relative_guard_below: found 0, expected a number of above 0"),
+        ({"criterion": "sure"}, "criterion: found 'sure', expected one of point, confident"),
+        ({"expected_disagreement_rate": 0}, "expected_disagreement_rate: found 0"),
+        ({"treshold": 0.1}, "unknown key 'treshold'"),
+    ],
+)
+def test_a_wrong_setting_is_named(options, quoted):
+    result = evaluate_comparison({"a": 0.9}, {"a": 0.9}, **options)
+    assert (result["decision"], result["failure_class"]) == ("ANOMALOUS", "USER_CONFIG_ERROR")
+    assert quoted in result["detail"]
 
 
 def test_the_detail_quotes_numbers_worst_first():
     detail = evaluate_comparison({"a": 0.9, "b": 0.9}, {"a": 0.88, "b": 0.8})["detail"]
     assert detail.startswith("2 of 2 blocking tasks dropped by more than the limit.")
     assert detail.index("b: 0.9 to 0.8, a drop of 0.1, beyond the limit of 0.01") < detail.index("a: 0.9 to 0.88")
+
+
+def test_all_classes_are_told_and_the_first_decides():
+    found = evaluate_comparison({"a": 0.9, "b": 0.2}, {"b": 0.8})
+    assert found["failure_class"] == "SAMPLE_ACCOUNTING_FAILED"
+    assert found["failure_classes"] == ["SAMPLE_ACCOUNTING_FAILED", "UNKNOWN"]
 
 
 SCORES = st.dictionaries(st.sampled_from("abcd"), st.floats(0, 1), min_size=1)
@@ -304,6 +372,219 @@ def test_the_policy_overrides_tiers_and_scales():
     assert compare_runs(run(), run(380), {"scales": {"a": 10}})["tasks"]["a"]["scale"]["max"] == 10
 
 
+CONFIDENT = {"criterion": "confident"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "samples", "expected"),
+    [
+        (4000, 3999, 4000, ("ACCEPT", None, "conclusive")),
+        (4000, 3800, 4000, ("REGRESSION", None, "conclusive")),
+        (390, 390, 400, ("ACCEPT", None, "conclusive")),
+        (390, 388, 400, ("ANOMALOUS", "INSUFFICIENT_EVIDENCE", "inconclusive")),
+        (390, 384, 400, ("ANOMALOUS", "INSUFFICIENT_EVIDENCE", "inconclusive")),
+    ],
+)
+def test_the_confident_criterion(before, after, samples, expected):
+    result = compare_runs(run(before, samples), run(after, samples), CONFIDENT)
+    assert (result["decision"], result["failure_class"], result["evidence"]) == expected, result["detail"]
+    if expected[1]:
+        assert "needs about" in result["detail"] and "more samples" in result["next_action"].lower()
+
+
+def test_confidence_needs_paired_samples():
+    bare = [Run(made.assessment, made.metadata) for made in (run(4000, 4000), run(4000, 4000))]
+    assert compare_runs(*bare, CONFIDENT)["failure_class"] == "INSUFFICIENT_EVIDENCE"
+    assert compare_runs(*bare)["decision"] == "ACCEPT"
+
+
+def tasks_run(correct, samples=400, **changes):
+    """A run of several tasks: {task: correct answers}."""
+    made = {task: run(count, samples) for task, count in correct.items()}
+    assessment = {**run().assessment, "scores": {t: m.assessment["scores"]["a"] for t, m in made.items()}, **changes}
+    fingerprint = {task: m.metadata["fingerprint"]["a"] for task, m in made.items()}
+    metadata = {**run().metadata, "fingerprint": fingerprint}
+    return Run(assessment, metadata, {task: m.samples["a"] for task, m in made.items()})
+
+
+def test_one_interval_beyond_among_many_tasks_may_be_chance():
+    names = [f"t{number}" for number in range(20)]
+    before, after = tasks_run(dict.fromkeys(names, 390)), tasks_run({**dict.fromkeys(names, 390), "t0": 376})
+    alone = compare_runs(run(390), run(376), CONFIDENT)
+    among = compare_runs(before, after, CONFIDENT)
+    assert alone["decision"] == "REGRESSION" and among["failure_class"] == "INSUFFICIENT_EVIDENCE"
+    assert among["tasks"]["t0"]["paired"]["interval"][0] > 0.01
+    point = compare_runs(before, after)
+    assert (point["decision"], point["evidence"]) == ("REGRESSION", "inconclusive")
+    assert "20 tasks" in point["evidence_sentence"]
+    p_values = {task: entry["paired"]["mcnemar_p"] for task, entry in point["tasks"].items()}
+    assert point["tasks"]["t0"]["paired"]["mcnemar_p_holm"] == pytest.approx(min(1, 20 * p_values["t0"]))
+
+
+def flipped(won, lost, samples, tail=0):
+    """Two runs of which the candidate has ``won`` samples more and ``lost`` others less, ``tail`` right in both."""
+
+    def made(right):
+        scores = [float(right(i)) for i in range(samples)]
+        held = [{**row, "score": score} for row, score in zip(rows(0, samples), scores, strict=True)]
+        one = run(round(sum(scores)), samples)
+        return Run(one.assessment, one.metadata, {"a": held})
+
+    both = lambda i: won + lost <= i < won + lost + tail  # noqa: E731
+    return made(lambda i: won <= i < won + lost or both(i)), made(lambda i: i < won or both(i))
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "samples", "decision"),
+    [
+        (4, 1, 30, "ACCEPT"),
+        (3, 0, 30, "ACCEPT"),
+        (9, 0, 30, "ANOMALOUS"),
+        (25, 5, 198, "ANOMALOUS"),
+        (20, 9, 198, "ACCEPT"),
+    ],
+)
+def test_a_gain_is_anomalous_unless_small_numbers_explain_it(won, lost, samples, decision):
+    result = compare_runs(*flipped(won, lost, samples, tail=samples // 3))
+    assert (won - lost) / samples > 0.05
+    assert result["decision"] == decision, result["detail"]
+    sentences = [warning["sentence"] for warning in result["warnings"] if "gains" in warning["sentence"]]
+    assert bool(sentences) == (decision == "ACCEPT")
+    if sentences:
+        assert f"{samples} samples cannot tell it from none" in sentences[0]
+    else:
+        assert result["failure_class"] == "UNKNOWN" and "suspect the baseline" in result["detail"]
+
+
+@pytest.mark.parametrize(("size", "decision"), [(2, "ANOMALOUS"), (20, "ACCEPT")])
+def test_of_grouped_samples_the_interval_alone_explains_a_gain(size, decision):
+    """40 samples won of 400 are 20 of 200 groups, or 2 of 20, which two lucky passages could be."""
+
+    def grouped(made):
+        samples = [{**row, "group": str(place // size)} for place, row in enumerate(made.samples["a"])]
+        return Run(made.assessment, made.metadata, {"a": samples})
+
+    result = compare_runs(*map(grouped, flipped(40, 0, 400, tail=100)))
+    assert result["tasks"]["a"]["paired"]["mcnemar_p"] is None
+    assert result["decision"] == decision, result["detail"]
+
+
+def test_plain_scores_explain_no_gain():
+    assert evaluate_comparison({"a": 0.5}, {"a": 0.56})["decision"] == "ANOMALOUS"
+
+
+def test_warnings_say_what_the_samples_cannot_resolve():
+    result = compare_runs(*flipped(10, 10, 198, tail=90))
+    (warning,) = result["warnings"]
+    assert warning["task"] == "a" and "198 samples, 10.10% of them scored differently" in warning["sentence"]
+    assert f"{result['tasks']['a']['paired']['samples_needed']:,} samples" in warning["sentence"]
+    assert compare_runs(run(4000, 4000), run(4000, 4000))["warnings"] == []
+
+
+def test_samples_of_one_group_count_as_one():
+    def grouped(made, size, mark="g"):
+        return Run(
+            made.assessment,
+            made.metadata,
+            {"a": [{**r, "group": f"{mark}{i // size}"} for i, r in enumerate(made.samples["a"])]},
+        )
+
+    before, after = run(400), run(380)
+    alone = compare_runs(before, after)["tasks"]["a"]["paired"]
+    result = compare_runs(grouped(before, 20), grouped(after, 20))
+    paired = result["tasks"]["a"]["paired"]
+    assert (alone["clusters"], paired["clusters"]) == (400, 20) and paired["mcnemar_p"] is None
+    assert paired["interval"][1] - paired["interval"][0] > 3 * (alone["interval"][1] - alone["interval"][0])
+    other = compare_runs(grouped(before, 20), grouped(after, 20, mark="h"))
+    assert other["failure_class"] == "NOT_COMPARABLE" and "group differs in 400" in other["detail"]
+
+
+def test_repeats_of_a_sample_stand_in_one_group():
+    def repeated(groups):
+        made = run(400)
+        held = [{**made.samples["a"][0], "repeat": i, "group": group} for i, group in enumerate(groups)]
+        return Run({**made.assessment, "scores": {"a": {"score": 1.0}}}, made.metadata, {"a": held})
+
+    result = compare_runs(repeated("xy"), repeated("xy"))
+    assert result["failure_class"] == "SAMPLE_ACCOUNTING_FAILED" and "two groups" in result["detail"]
+    assert compare_runs(repeated("xx"), repeated("xx"))["pass"]
+
+
+BF16 = {"dtypes": {"BF16": 1000}, "config": {}}
+FP8 = {
+    "dtypes": {"BF16": 100, "F8_E4M3": 900},
+    "config": {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "server", "precision"),
+    [
+        (BF16, {}, "BF16"),
+        (BF16, {"kv_cache_dtype": "fp8"}, "BF16, KV cache fp8"),
+        ({"dtypes": {"BF16": 990, "F32": 10}}, {}, "BF16 99.00%, FP32 1.00%"),
+        (FP8, {"quantization": "fp8"}, "natively quantized (fp8): F8_E4M3 90.00%, BF16 10.00%"),
+        ({**FP8, "config": {}}, {}, "natively quantized (F8_E4M3): F8_E4M3 90.00%, BF16 10.00%"),
+        (None, {"dtype": "bfloat16"}, "BF16, as served"),
+        (None, {"dtype": "bfloat16", "quantization": "fp8"}, "fp8, as served"),
+        (None, {}, "not stated"),
+        ({"dtypes": "?", "config": 3}, {}, "precision not stated"),
+    ],
+)
+def test_the_baselines_own_precision_is_stated(source, server, precision):
+    made = run()
+    made.metadata["server"] = server
+    result = compare_runs(made, run(), {"require_fingerprints": False}, source)
+    assert result["baseline_precision"] == precision
+
+
+def test_a_baseline_quantized_by_the_server_is_no_baseline_of_its_source():
+    made = run()
+    assert compare_runs(made, run(), source=FP8)["pass"]
+    result = compare_runs(made, run(), source=BF16)
+    assert (result["decision"], result["failure_class"]) == ("ANOMALOUS", "NOT_COMPARABLE")
+    assert "served with quantization 'fp8', which its source does not have" in result["detail"]
+    assert result["comparability"]["differences"][0]["field"] == "server.quantization"
+
+
+def published(score, scale=100, **changes):
+    entry = {"model": "m", "task": "a", "metric": "exact_match", "score": score, "scale": {"min": 0, "max": scale}}
+    return [{**entry, "source": "https://example.org/card", "notes": "5-shot", **changes}]
+
+
+@pytest.mark.parametrize(
+    ("entries", "status"),
+    [
+        ([], "unverified"),
+        (published(97.5), "verified"),
+        (published(92.5), "verified"),
+        (published(92.4), "failed"),
+        (published(0.975, 1), "verified"),
+        (published(0.5, 1), "failed"),
+        (published(50.0, task="b"), "unverified"),
+        (published(50.0, metric="acc"), "unverified"),
+        ([*published(97.5), *published(50.0, metric="acc")], "verified"),
+    ],
+)
+def test_external_sanity(entries, status):
+    result = compare_runs(run(390), run(390), external=entries)
+    assert result["external"]["status"] == status
+    if status == "failed":
+        assert (result["decision"], result["failure_class"]) == ("ANOMALOUS", "EXTERNAL_BASELINE_MISMATCH")
+        assert "https://example.org/card" in result["detail"] and "baseline" in result["next_action"]
+    else:
+        assert result["decision"] == "ACCEPT"
+    json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "candidate", [run(390), run(300), run(**{"pass": False, "failure_class": "DEPLOYMENT_HEALTH_FAILED"})]
+)
+def test_an_external_mismatch_decides_whatever_the_candidate_did(candidate):
+    result = compare_runs(run(390), candidate, external=published(50.0))
+    assert (result["decision"], result["failure_class"]) == ("ANOMALOUS", "EXTERNAL_BASELINE_MISMATCH")
+
+
 @pytest.mark.parametrize("advisory_side", [0, 1])
 def test_the_stricter_tier_of_both_runs_holds(advisory_side):
     runs = [run(), run(300)]
@@ -318,6 +599,67 @@ def test_any_run_gets_a_sound_answer(scores, fingerprint, samples, policy):
     result = compare_runs(run(), other, policy)
     json.dumps(result, allow_nan=False)
     assert not result["pass"]
+
+
+@st.composite
+def policies(draw):
+    return {
+        "threshold": draw(st.sampled_from([0, 0.01, 0.05, 0.3])),
+        "criterion": draw(st.sampled_from(["point", "confident"])),
+        "max_relative_drop": draw(st.sampled_from([None, 0.02, 0.5])),
+        "thresholds": {"tasks": draw(st.sampled_from([{}, {"a": 0.02}]))},
+    }
+
+
+COUNTS = st.dictionaries(st.sampled_from("abc"), st.integers(0, 80), min_size=1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(COUNTS, COUNTS, policies(), st.sampled_from([None, "score", "samples"]))
+def test_a_run_is_accepted_only_whole_and_within_its_limits(before, after, policy, damage):
+    base, candidate = tasks_run(before, 80), tasks_run(after, 80)
+    damaged = min(after)
+    if damage == "score":
+        candidate.assessment["scores"][damaged] = {**candidate.assessment["scores"][damaged], "score": math.nan}
+    elif damage == "samples":
+        candidate.samples[damaged].pop()
+    result = compare_runs(base, candidate, policy)
+    if not result["pass"]:
+        return
+    assert damage is None and set(before) == set(after)
+    for task, count in before.items():
+        limit = policy["thresholds"]["tasks"].get(task, policy["threshold"])
+        assert (count - after[task]) / 80 <= limit + 1e-9
+        if policy["max_relative_drop"] is not None:
+            assert count - after[task] <= policy["max_relative_drop"] * count + 1e-6
+        if policy["criterion"] == "confident":
+            assert result["tasks"][task]["paired"]["interval"][1] <= limit + 1e-9
+
+
+@settings(max_examples=40, deadline=None)
+@given(COUNTS, st.data(), policies())
+def test_a_worse_run_never_gets_a_better_decision(before, data, policy):
+    """By either criterion, for samples that stand for themselves; save where the better one is suspect for its gain."""
+    better = {task: data.draw(st.integers(0, min(80, count + 4))) for task, count in before.items()}
+    worse = {task: data.draw(st.integers(0, count)) for task, count in better.items()}
+    rank = {"ACCEPT": 2, "ANOMALOUS": 1, "REGRESSION": 0} if policy["criterion"] == "confident" else RANK
+    policy = {key: value for key, value in policy.items() if key != "thresholds"}
+    results = [compare_runs(tasks_run(before, 80), tasks_run(scores, 80), policy) for scores in (better, worse)]
+    assert rank[results[0]["decision"]] >= rank[results[1]["decision"]]
+
+
+@settings(max_examples=25, deadline=None)
+@given(COUNTS, st.randoms(), policies())
+def test_the_order_of_tasks_and_samples_is_irrelevant(before, random, policy):
+    after = {task: max(0, count - 1) for task, count in before.items()}
+    base, candidate = tasks_run(before, 80), tasks_run(after, 80)
+    names = list(after)
+    random.shuffle(names)
+    policy = {key: value for key, value in policy.items() if key != "thresholds"}
+    other = tasks_run({task: after[task] for task in names}, 80)
+    for samples in other.samples.values():
+        random.shuffle(samples)
+    assert json.dumps(compare_runs(base, candidate, policy)) == json.dumps(compare_runs(base, other, policy))
 
 
 # --- the command line -----------------------------------------------------------------------------------------------
@@ -385,6 +727,27 @@ def test_command_line_over_runs(tmp_path):
     done = gate("--baseline", base, "--candidate", bad, *policy, "--assess", "--output", output)
     assert done.returncode == 0 and read_json(output)["decision"] == "REGRESSION"
     assert gate("--baseline", base, "--candidate", bad, *policy).returncode == 1
+
+
+def test_command_line_states_precision_and_external_sanity(tmp_path):
+    base, good = write_folder(tmp_path / "b", 390), write_folder(tmp_path / "c", 389)
+    write_json(tmp_path / "source.json", FP8)
+    write_yaml(tmp_path / "scores.yaml", {"scores": [*published(50.0), *published(97.0, model="other")]})
+    both = ("--baseline", base, "--candidate", good, "--external", tmp_path / "scores.yaml")
+    done = gate(*both, "--model", "other", "--source-record", tmp_path / "source.json")
+    result = json.loads(done.stdout)
+    assert done.returncode == 0 and result["external"]["status"] == "verified"
+    assert result["baseline_precision"].startswith("natively quantized (fp8)")
+    assert json.loads(gate(*both).stdout)["failure_class"] == "EXTERNAL_BASELINE_MISMATCH"
+    write_yaml(tmp_path / "scores.yaml", {"scores": [{"model": "m", "score": 101}]})
+    done = gate(*both)
+    assert done.returncode == 2 and "scores.yaml: scores[0].task: Field required" in done.stderr
+    write_json(tmp_path / "plain.json", {"a": 0.9})
+    plain = ("--baseline", tmp_path / "plain.json", "--candidate", tmp_path / "plain.json")
+    done = gate(*plain, "--source-record", tmp_path / "source.json")
+    assert done.returncode == 2 and "give run folders" in done.stderr
+    assert gate(*plain, "--policy", '{"thresholds": {"tasks": {"a": 0.1}}}').returncode == 0
+    assert gate(*plain, "--policy", '{"criterion": "confident"}').returncode == 2
 
 
 def test_command_line_over_foreign_results(tmp_path):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from day0.artefacts import UnusableInput
 from day0.config import Config, Plan, make_plan
+from day0.policy import read_policy
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
@@ -35,7 +36,67 @@ def mistakes(raw, produced=True):
 def test_default_configuration_plans_one_accepting_release():
     (release,) = plan(DEFAULT).releases
     assert (release.model, release.name, release.suite) == ("tiny-llama", "fp8", "demo")
-    assert release.policy == {"threshold": 0.01, "relative": False, "require_fingerprints": True}
+    assert release.policy == {
+        "threshold": 0.01,
+        "thresholds": {"tiers": {}, "tasks": {}},
+        "relative": False,
+        "require_fingerprints": True,
+        "max_relative_drop": None,
+        "relative_guard_below": None,
+        "tiers": {"addition": "critical", "reversal": "critical", "sorting": "supporting"},
+        "criterion": "point",
+        "expected_disagreement_rate": 0.01,
+    }
+
+
+def test_a_release_lays_its_policy_over_the_defaults():
+    defaults = {
+        "suite": "demo",
+        "criterion": "confident",
+        "tiers": {"sorting": "advisory"},
+        "thresholds": {"tiers": {"critical": 0.02}, "tasks": {"addition": 0.03}},
+        "max_relative_drop": 0.1,
+    }
+    own = {
+        "tiers": {"reversal": "advisory"},
+        "thresholds": {"tasks": {"addition": 0.04, "sorting": 0.05}},
+        "criterion": "point",
+        "relative_guard_below": 0.2,
+    }
+    releases = [{"model": "tiny-llama", "recipe": "fp8", **own}, {"model": "tiny-llama", "recipe": "nvfp4"}]
+    first, second = (release.policy for release in plan(changed(defaults=defaults, releases=releases)).releases)
+    assert first["tiers"] == {"addition": "critical", "reversal": "advisory", "sorting": "advisory"}
+    assert first["thresholds"] == {"tiers": {"critical": 0.02}, "tasks": {"addition": 0.04, "sorting": 0.05}}
+    assert (first["criterion"], first["max_relative_drop"], first["relative_guard_below"]) == ("point", 0.1, 0.2)
+    assert (second["criterion"], second["relative_guard_below"]) == ("confident", None)
+    assert read_policy(first)[1] == read_policy(second)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("defaults", "release", "quoted"),
+    [
+        ({"tiers": {"adition": "critical"}}, {}, "defaults.tiers.adition: unknown task; suite demo has addition"),
+        ({}, {"tiers": {"adition": "critical"}}, "releases[0].tiers.adition: unknown task; suite demo has addition"),
+        ({}, {"thresholds": {"tasks": {"sort": 0.1}}}, "releases[0].thresholds.tasks.sort: unknown task"),
+        ({"thresholds": {"tasks": {"sort": 0.1}}}, {}, "defaults.thresholds.tasks.sort: unknown task"),
+        ({"thresholds": {"sorting": 0.1}}, {}, "defaults.thresholds.sorting: unknown key; allowed here: tasks, tiers"),
+        ({"thresholds": {"tasks": {"sorting": 2}}}, {}, "defaults.thresholds.tasks.sorting: found 2"),
+        ({}, {"tiers": {"sorting": "minor"}}, "releases[0].tiers.sorting: found 'minor'"),
+        ({"criterion": "sure"}, {}, "defaults.criterion: found 'sure'; input should be 'point' or 'confident'"),
+        ({"max_relative_drop": 1}, {}, "defaults.max_relative_drop: found 1"),
+        ({}, {"relative_guard_below": 0}, "releases[0].relative_guard_below: found 0"),
+        ({"expected_disagreement_rate": 0}, {}, "defaults.expected_disagreement_rate: found 0"),
+        (
+            {"tiers": dict.fromkeys(("addition", "reversal", "sorting"), "advisory")},
+            {},
+            "releases[0].tiers: every task is advisory",
+        ),
+    ],
+)
+def test_a_wrong_policy_is_named_with_its_place(defaults, release, quoted):
+    releases = [{"model": "tiny-llama", "recipe": "fp8", **release}]
+    (line,) = mistakes(changed(defaults={"suite": "demo", **defaults}, releases=releases))
+    assert line.startswith(quoted)
 
 
 def test_every_mistake_is_reported_at_once_with_its_place():

@@ -23,6 +23,7 @@ ANY = st.one_of(st.none(), st.text(), st.integers(), st.sampled_from(sorted(TABL
         ("EXTERNAL_BASELINE_MISMATCH", "comparison", "ANOMALOUS"),
         ("NOT_COMPARABLE", "comparison", "ANOMALOUS"),
         ("INFRA_TRANSIENT", "candidate_run", "ANOMALOUS"),
+        ("INSUFFICIENT_EVIDENCE", "comparison", "ANOMALOUS"),
         ("SYSTEMIC", "preflight_model", "ANOMALOUS"),
         ("USER_CONFIG_ERROR", "comparison", "ANOMALOUS"),
         ("UNKNOWN", "comparison", "ANOMALOUS"),

@@ -107,6 +107,44 @@ def test_a_broken_chain_is_never_accepted(stage, key, value):
     assert "chain of evidence is broken" in verdict["detail"]
 
 
+def test_the_verdict_carries_what_the_comparison_says():
+    told = {
+        "evidence": "inconclusive",
+        "evidence_sentence": "Inconclusive: few.",
+        "warnings": [{"task": "a", "sentence": "a: few."}],
+        "external": {"status": "unverified", "entries": []},
+        "baseline_precision": "BF16",
+    }
+    verdict = make_verdict(RELEASE | {"warnings": [{"task": "a", "sentence": "planned."}]}, evidence(comparison=told))
+    assert verdict["decision"] == "ACCEPT" and verdict["failure_classes"] == []
+    assert (verdict["evidence_strength"], verdict["evidence_sentence"]) == ("inconclusive", "Inconclusive: few.")
+    assert {key: verdict[key] for key in ("warnings", "external", "baseline_precision")} == {
+        key: told[key] for key in ("warnings", "external", "baseline_precision")
+    }
+
+
+def test_without_a_comparison_the_plans_warnings_stand():
+    planned = [{"task": "a", "sentence": "a: 198 samples cannot resolve the limit."}]
+    found = evidence(validation=failed("MODEL_UNSUPPORTED"), comparison=None)
+    verdict = make_verdict(RELEASE | {"warnings": planned}, found)
+    assert verdict["warnings"] == planned and verdict["evidence_strength"] is None and verdict["external"] is None
+
+
+def test_all_classes_of_the_deciding_assessment_are_told():
+    broken = failed("EVAL_JUDGE_FAILED") | {"failure_classes": ["EVAL_JUDGE_FAILED", "UNKNOWN"]}
+    assert make_verdict(RELEASE, evidence(candidate_run=broken))["failure_classes"] == ["EVAL_JUDGE_FAILED", "UNKNOWN"]
+    odd = failed("EVAL_JUDGE_FAILED") | {"failure_classes": "EVAL_JUDGE_FAILED"}
+    assert make_verdict(RELEASE, evidence(candidate_run=odd))["failure_classes"] == ["EVAL_JUDGE_FAILED"]
+
+
+@pytest.mark.parametrize("stage", ["baseline_run", "candidate_run"])
+def test_a_transient_failure_that_reaches_the_verdict_is_systemic(stage):
+    verdict = make_verdict(RELEASE, evidence(**{stage: failed("INFRA_TRANSIENT")}))
+    assert (verdict["decision"], verdict["failure_class"]) == ("ANOMALOUS", "SYSTEMIC")
+    assert verdict["failure_classes"] == ["SYSTEMIC", "INFRA_TRANSIENT"]
+    assert "RUN/results.yml" in verdict["next_action"] and "imported" in verdict["next_action"]
+
+
 def test_a_crash_is_anomalous_and_names_rule_attempt_and_log():
     verdict = make_crash_verdict(RELEASE, "quantize_candidate", 2, "a.log")
     assert (verdict["decision"], verdict["failure_class"], verdict["pass"]) == ("ANOMALOUS", "SYSTEMIC", False)

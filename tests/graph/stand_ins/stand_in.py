@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 
@@ -16,6 +17,9 @@ def called(stage, subject):
     if calls <= crashes:
         print(f"{stage} {subject}: crashing in call {calls}", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+    if calls <= behaviour.get("transient", 0):
+        print(f"{stage} {subject}: transient in call {calls}", flush=True)
+        sys.exit(75)
     return behaviour
 
 

@@ -1,0 +1,68 @@
+"""How small a drop a number of samples can show: known before a run from the suite, and after it from its samples.
+
+Needs no numerical library, so that reading a plan stays fast.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+CONFIDENCE = 0.95
+POWER = 0.8
+EXPECTED_DISAGREEMENT_RATE = 0.05
+_ROUNDING = 1e-9
+
+
+def detectable_drop(standard_error: float, confidence: float = CONFIDENCE, power: float = POWER) -> float:
+    """Smallest true drop that a test at this confidence finds with this power, in the units of the standard error.
+
+    (z_{1-alpha/2} + z_{power}) * standard error: Miller, Adding Error Bars to Evals (arXiv 2411.00640), section 5; for
+    0/1 scores and small drops it is Connor's sample size for matched pairs (Biometrics 43, 1987, 207) solved for the
+    difference.
+    """
+    normal = NormalDist()
+    return (normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)) * float(standard_error)
+
+
+def samples_needed(
+    samples: int, standard_error: float, drop: float, confidence: float = CONFIDENCE, power: float = POWER
+) -> int | None:
+    """Samples at which a drop of this size is the detectable one, the standard error falling with their square root.
+
+    None where they are more than 10^12 times as many, which no suite has.
+    """
+    detectable = detectable_drop(standard_error, confidence, power)
+    if detectable > 1e6 * drop:
+        return None
+    return max(1, math.ceil(samples * (detectable / drop) ** 2 - _ROUNDING))
+
+
+def planning_warning(
+    samples: int, limit: float, width: float, rate: float = EXPECTED_DISAGREEMENT_RATE, repeats: int = 1
+) -> str | None:
+    """The sentence that says that a task cannot resolve its limit, or None where it can.
+
+    Assumes that the two checkpoints score a share ``rate`` of the samples differently, by the whole width of the
+    scale, each sample by itself: the variance of one sample's difference is then rate * width^2. Repeats of a question
+    count as samples of their own, which is the best that they can be.
+
+    Args:
+        samples: questions of the task.
+        limit: largest drop that is allowed, native units.
+        width: width of the scale, native units.
+        rate: expected share of samples that the two checkpoints score differently, 0 < rate <= 1.
+        repeats: how often each question is asked.
+    """
+    count = samples * repeats
+    error = width * math.sqrt(rate / count)
+    detectable = detectable_drop(error)
+    if detectable <= limit:
+        return None
+    asked = f"{samples:,} samples" if repeats == 1 else f"{samples:,} questions asked {repeats} times"
+    text = (
+        f"{asked} cannot resolve the limit of {limit:.4g}: if {rate * 100:g} % of them are scored differently, a drop "
+        f"below about {min(width, detectable):.2g} cannot be told from chance"
+    )
+    needed = samples_needed(count, error, limit) if limit > 0 else None
+    return f"{text}; the limit needs about {needed:,} samples" if needed else text

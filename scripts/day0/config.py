@@ -667,7 +667,7 @@ def make_plan(
         if suite in suites:
             tasks = suites[suite].tasks
             for key, named in (("tiers", release.tiers), ("thresholds.tasks", release.thresholds.tasks)):
-                for task in named.keys() - tasks.keys():
+                for task in sorted(named.keys() - tasks.keys()):
                     mistakes.add(f"{place}.{key}.{task}", _unknown_task(task, suite, tasks))
             policy = _policy_of(config.defaults, release, tasks)
             if all(tier == "advisory" for tier in policy["tiers"].values()):
@@ -675,7 +675,7 @@ def make_plan(
         planned.append(PlannedRelease(name, release.model, recipe, suite, policy, release.candidate_run))
     for key, named in (("tiers", config.defaults.tiers), ("thresholds.tasks", config.defaults.thresholds.tasks)):
         known = {task for settings in suites.values() for task in settings.tasks}
-        for task in named.keys() - known if suites else ():
+        for task in sorted(named.keys() - known) if suites else ():
             mistakes.add(f"defaults.{key}.{task}", _unknown_task(task, " and ".join(suites), known))
     plan = Plan(config, tuple(planned), suites)
     for suite, settings in suites.items():

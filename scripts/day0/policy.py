@@ -113,7 +113,7 @@ def read_policy(raw: Any) -> tuple[Policy, list[Problem]]:
     Args:
         raw: threshold, thresholds {tiers: {tier: fraction}, tasks: {task: fraction}}, relative, scales {task: maximum
             or {min, max, direction}}, tiers {task: tier}, max_relative_drop, relative_guard_below, criterion,
-            expected_disagreement_rate, require_fingerprints; None stands for a key that is left out.
+            expected_disagreement_rate, require_fingerprints; None is as good as leaving out any but threshold.
     """
     problems: list[Problem] = []
 
@@ -134,9 +134,7 @@ def read_policy(raw: Any) -> tuple[Policy, list[Problem]]:
         ("expected_disagreement_rate", "above 0", "at most 1"),
     ):
         value = raw.get(key)
-        if value is None and key != "threshold":
-            continue
-        if key not in raw:
+        if key not in raw or (value is None and key != "threshold"):
             continue
         if _within(number(value), low, high):
             settings[key] = number(value)
@@ -155,14 +153,14 @@ def read_policy(raw: Any) -> tuple[Policy, list[Problem]]:
         else:
             wrong(f"criterion: found {short(criterion)}, expected one of {', '.join(CRITERIA)}")
     settings["scales"] = _scales(raw.get("scales"), wrong)
-    settings["tiers"] = {
-        task: tier
-        for task, tier in _entries("tiers", raw.get("tiers"), wrong).items()
-        if (isinstance(tier, str) and tier in TIERS)
-        or wrong(f"tiers: {task!r}: found {short(tier)}, expected one of {', '.join(TIERS)}")
-    }
+    settings["tiers"] = {}
+    for task, tier in _entries("tiers", raw.get("tiers"), wrong).items():
+        if isinstance(tier, str) and tier in TIERS:
+            settings["tiers"][task] = tier
+        else:
+            wrong(f"tiers: {task!r}: found {short(tier)}, expected one of {', '.join(TIERS)}")
     thresholds = _entries("thresholds", raw.get("thresholds"), wrong)
-    for key in set(thresholds) - {"tiers", "tasks"}:
+    for key in sorted(set(thresholds) - {"tiers", "tasks"}, key=str):
         wrong(f"thresholds: unknown key {key!r}; the keys are tiers and tasks")
     for key, name in (("tiers", "tier_thresholds"), ("tasks", "task_thresholds")):
         found = _entries(f"thresholds.{key}", thresholds.get(key), wrong)

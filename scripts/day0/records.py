@@ -97,7 +97,7 @@ class Task(Record):
     metric: Any = None
 
 
-class Warning(Record):
+class TaskWarning(Record):
     """A task whose samples cannot resolve its limit, or whose gain is put down to chance."""
 
     task: str
@@ -171,7 +171,7 @@ class Comparison(Record):
     criterion: Literal["point", "confident"]
     threshold: Share
     relative: bool
-    warnings: list[Warning]
+    warnings: list[TaskWarning]
     tasks: dict[str, Task]
     evidence: Evidence
     evidence_sentence: str
@@ -209,7 +209,7 @@ class Verdict(Record):
     next_action: str
     evidence_strength: Evidence | None
     evidence_sentence: str | None
-    warnings: list[Warning]
+    warnings: list[TaskWarning]
     external: External | None
     baseline_precision: str | None
     size_ratio: Number | None

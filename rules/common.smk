@@ -2,7 +2,6 @@
 import atexit
 import json
 import os
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -35,8 +34,7 @@ def get_variant():
 
 
 VARIANT = get_variant()
-# MODEL/CANDIDATE/SUITE of the runs that are imported, as a regular expression; matches nothing where there are none.
-IMPORTED_RUNS = "|".join(re.escape("/".join(run)) for run in PLAN.imported_runs()) or "(?!)"
+IMPORTED_RUNS = PLAN.imported_pattern()
 
 # `python` in every rule is the driver's, whether or not .venv is activated; uncompiled imports would cost seconds a job,
 # and threads that spin while they wait would stall the jobs beside them.

@@ -346,7 +346,7 @@ class Plan:
         return sorted(run for run in runs if self.imported(*run))
 
     def imported_pattern(self) -> str:
-        """MODEL/CANDIDATE/SUITE of the imported runs as a regular expression; it matches nothing where there are none."""
+        """MODEL/CANDIDATE/SUITE of the imported runs, a regular expression; without any it matches nothing."""
         return "|".join(re.escape("/".join(run)) for run in self.imported_runs()) or "(?!)"
 
     def is_asked(self, model: str, suite: str) -> bool:

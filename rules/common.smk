@@ -2,7 +2,6 @@
 import atexit
 import json
 import os
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -39,8 +38,7 @@ def get_variant():
 
 
 VARIANT = get_variant()
-# MODEL/CANDIDATE/SUITE of the runs that are imported, as a regular expression; matches nothing where there are none.
-IMPORTED_RUNS = "|".join(re.escape("/".join(run)) for run in PLAN.imported_runs()) or "(?!)"
+IMPORTED_RUNS = PLAN.imported_pattern()
 
 
 def warn_of_resolution(workflow):

@@ -433,6 +433,10 @@ class Plan:
         runs = {(r.model, side, r.suite) for r in self.releases for side in (BASELINE, r.recipe.path_name)}
         return sorted(run for run in runs if self.imported(*run))
 
+    def imported_pattern(self) -> str:
+        """MODEL/CANDIDATE/SUITE of the imported runs, a regular expression; without any it matches nothing."""
+        return "|".join(re.escape("/".join(run)) for run in self.imported_runs()) or "(?!)"
+
     def is_asked(self, model: str, suite: str) -> bool:
         """Whether some run of a model on a suite is made here; False where all are imported."""
         runs = {(r.model, side, r.suite) for r in self.releases for side in (BASELINE, r.recipe.path_name)}

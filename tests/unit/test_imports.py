@@ -269,7 +269,7 @@ PLACES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     content=st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=5), trees, max_size=4),
     counts=st.sampled_from(["require", "trust"]),
@@ -282,7 +282,7 @@ def test_arbitrary_yaml_is_refused_or_makes_a_run_that_does_not_pass(tmp_path, c
     assert verdict["pass"] is False and verdict["detail"]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(place=st.sampled_from(PLACES), value=trees, counts=st.sampled_from(["require", "trust"]))
 def test_a_real_file_with_anything_in_any_place_never_crashes(tmp_path, place, value, counts):
     content = yaml.safe_load((RUNS / "demo_addition" / "results.yml").read_text())

@@ -7,6 +7,9 @@ min_version("9.27.1")
 configfile: "config/config.yaml"
 
 
+report: "docs/workflow.rst"
+
+
 include: "rules/common.smk"
 
 
@@ -15,6 +18,7 @@ rule release:
     input:
         verdicts=get_releases("results/{model}/{release}/verdict.json"),
         bundles=get_releases("results/{model}/{release}/release/SHA256SUMS"),
+        index="results/index.html",
     message:
         "Every release is accepted"
     shell:
@@ -26,6 +30,7 @@ rule verdict:
     input:
         verdicts=get_releases("results/{model}/{release}/verdict.json"),
         reports=get_releases("results/{model}/{release}/report.html"),
+        index="results/index.html",
     message:
         "Every release is decided"
     shell:
@@ -52,9 +57,10 @@ rule compare:
 
 
 rule report:
-    """Target: render the report of every release."""
+    """Target: render the report of every release, and the page over all."""
     input:
         get_releases("results/{model}/{release}/report.html"),
+        "results/index.html",
 
 
 rule environments:

@@ -21,7 +21,7 @@ from day0.harness import HARNESSES
 from day0.recipes import Calibration, Recipe, ResolvedRecipe, resolve_recipe
 
 BASELINE = "baseline"
-RESERVED_MODEL_NAMES = ("demo",)
+RESERVED_MODEL_NAMES = ("benchmarks", "demo", "figures", "logs")
 RECIPES_FOLDER = Path("config/recipes")
 SUITES_FOLDER = Path("config/suites")
 CATALOGUE = Path("envs/modelopt_catalogue.json")

@@ -19,6 +19,7 @@ rule release:
         verdicts=get_releases("results/{model}/{release}/verdict.json"),
         bundles=get_releases("results/{model}/{release}/release/SHA256SUMS"),
         index="results/index.html",
+        tracking=get_tracking(),
     message:
         "Every release is accepted"
     shell:
@@ -31,6 +32,7 @@ rule verdict:
         verdicts=get_releases("results/{model}/{release}/verdict.json"),
         reports=get_releases("results/{model}/{release}/report.html"),
         index="results/index.html",
+        tracking=get_tracking(),
     message:
         "Every release is decided"
     shell:
@@ -63,10 +65,22 @@ rule report:
         "results/index.html",
 
 
+rule publish:
+    """Target: publish every accepted release whose configuration says where, or show what would be done."""
+    input:
+        unpack(get_publish_input),
+    params:
+        commands=get_publish_commands(),
+    message:
+        "Every release is published, or shown"
+    shell:
+        "{params.commands}"
+
+
 rule environments:
     """Target: build the environments of all stages."""
     input:
-        [get_environment(stage) for stage in ("quantize", "serve", *(h.environment for h in HARNESSES.values()))],
+        [get_environment(stage) for stage in STAGE_ENVIRONMENTS],
 
 
 include: "rules/environments.smk"
@@ -75,6 +89,7 @@ include: "rules/source.smk"
 include: "rules/quantize.smk"
 include: "rules/evaluate.smk"
 include: "rules/decide.smk"
+include: "rules/tracking.smk"
 include: "rules/release.smk"
 
 

@@ -2,6 +2,7 @@
 import atexit
 import json
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -33,6 +34,12 @@ def get_variant():
 
 
 VARIANT = get_variant()
+STAGE_ENVIRONMENTS = (
+    "quantize",
+    "serve",
+    *(harness.environment for harness in HARNESSES.values()),
+    *(["mlflow"] if PLAN.config.mlflow else []),
+)
 
 # `python` in every rule is the driver's, whether or not .venv is activated; uncompiled imports would cost seconds a job,
 # and threads that spin while they wait would stall the jobs beside them.
@@ -52,8 +59,9 @@ wildcard_constraints:
 
 
 def get_environment_name(stage):
-    """Environment of a stage; a harness's is one for both variants."""
-    return stage if stage in {harness.environment for harness in HARNESSES.values()} else f"{stage}.{VARIANT}"
+    """Environment of a stage; a harness's, and that of the tracking, is one for both variants."""
+    single = {"mlflow", *(harness.environment for harness in HARNESSES.values())}
+    return stage if stage in single else f"{stage}.{VARIANT}"
 
 
 def get_environment(stage):
@@ -244,6 +252,18 @@ def get_release_request(wildcards):
     }
 
 
+def get_materials(wildcards):
+    """What a release was made by, besides its model and the scripts: suite, calibration data, locks of its stages."""
+    release = get_release(wildcards)
+    stages = ["quantize", "serve", *(HARNESSES[name].environment for name in get_harnesses(release.suite))]
+    return [
+        f"config/suites/{release.suite}.yaml",
+        *PLAN.suites[release.suite].data_files,
+        *get_calibration_files(release.model, release.recipe.path_name),
+        *(f"envs/{get_environment_name(stage)}.lock" for stage in stages),
+    ]
+
+
 def get_verdict_evidence(wildcards):
     """The assessments of a release in order, up to the first that failed; else the comparison."""
     release = get_release(wildcards)
@@ -264,11 +284,56 @@ def get_verdict_evidence(wildcards):
     return {**evidence, "comparison": f"results/{model}/{wildcards.release}/comparison.json"}
 
 
+def get_decision_input(wildcards):
+    """What a decision is made from; where releases are logged with MLflow, the record of the run too."""
+    tracking = f"results/{wildcards.model}/{wildcards.release}/mlflow.json"
+    return {**get_verdict_evidence(wildcards), **({"tracking": tracking} if PLAN.config.mlflow else {})}
+
+
 def get_releases(pattern):
     """A path per release, for the targets."""
     return [
         pattern.format(model=r.model, release=r.name, recipe=r.recipe.path_name, suite=r.suite) for r in PLAN.releases
     ]
+
+
+def get_tracking():
+    """The record of each release's logged decision, for the targets; none where nothing is logged."""
+    return get_releases("results/{model}/{release}/mlflow.decision.json") if PLAN.config.mlflow else []
+
+
+def get_published(dry_run):
+    """The releases that the target publish takes along, by whether it only shows what it would do."""
+    return [r for r in PLAN.releases if r.publish and r.publish["dry_run"] == dry_run]
+
+
+def get_publish_input(wildcards):
+    """Bundles whose publication is shown, and records of those that are published."""
+    shown, done = get_published(dry_run=True), get_published(dry_run=False)
+    if not shown + done:
+        sys.exit(
+            "error: no release says where it is to be published; give 'publish' in the configuration or in a release, "
+            "with 'hub' (a repository id) or 'folder'; nothing was started"
+        )
+    return {
+        "bundles": [f"results/{r.model}/{r.name}/release/SHA256SUMS" for r in shown],
+        "published": [f"results/{r.model}/{r.name}/published.json" for r in done],
+        "script": get_script("publish.py"),
+    }
+
+
+def get_publish_commands():
+    """Commands of the target publish: what would be done, and what was."""
+    shown = [
+        f"python scripts/publish.py --dry-run --bundle results/{r.model}/{r.name}/release"
+        f" --destination {shlex.quote(get_text(r.publish))}"
+        for r in get_published(dry_run=True)
+    ]
+    done = [
+        f"python scripts/publish.py --show results/{r.model}/{r.name}/published.json"
+        for r in get_published(dry_run=False)
+    ]
+    return " && ".join(shown + done)
 
 
 def require_finished(workflow):

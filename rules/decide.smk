@@ -24,7 +24,7 @@ rule compare_runs:
 rule decide_release:
     """Decide: ACCEPT, REGRESSION, ANOMALOUS or INFEASIBLE, with the evidence and the next action."""
     input:
-        unpack(get_verdict_evidence),
+        unpack(get_decision_input),
         script=get_script("decide.py"),
     output:
         verdict="results/{model}/{release}/verdict.json",
@@ -37,11 +37,12 @@ rule decide_release:
         runtime=5,
     params:
         release=lambda wildcards: get_text(get_release_request(wildcards)),
-        evidence=lambda wildcards, input: get_text({k: v for k, v in input.items() if k != "script"}),
+        evidence=lambda wildcards, input: get_text({k: v for k, v in input.items() if k not in ("script", "tracking")}),
+        tracking="--mlflow results/{model}/{release}/mlflow.json" if PLAN.config.mlflow else "",
     message:
         "Deciding on {wildcards.release} of {wildcards.model}"
     shell:
-        "python scripts/decide.py --release {params.release:q} --evidence {params.evidence:q}"
+        "python scripts/decide.py --release {params.release:q} --evidence {params.evidence:q} {params.tracking}"
         " --output {output.verdict} 2>&1 | tee {log}"
 
 
@@ -90,7 +91,9 @@ rule render_index:
         templates=["scripts/templates/index.html.jinja", "scripts/templates/style.css"],
     output:
         page=report("results/index.html", caption="../docs/index.rst", category="Overview", labels={"part": "index"}),
-        table=report("results/decisions.csv", caption="../docs/index.rst", category="Overview", labels={"part": "table"}),
+        table=report(
+            "results/decisions.csv", caption="../docs/index.rst", category="Overview", labels={"part": "table"}
+        ),
         figures=report(
             directory("results/figures"),
             patterns=["{name}.svg"],

@@ -31,6 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--release", required=True, help="JSON: name, model, recipe, candidate, suite, policy")
     parser.add_argument("--evidence", required=True, help='JSON: {"validation": PATH, ...}')
+    parser.add_argument("--mlflow", type=Path, help="mlflow.json: the run that the evidence was logged as")
     parser.add_argument("--output", type=Path, required=True, help="verdict.json to write")
     arguments = parser.parse_args()
 
@@ -43,6 +44,9 @@ def main() -> int:
         "git_commit": git_commit(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if arguments.mlflow:
+        logged = read_json(arguments.mlflow)
+        verdict["mlflow"] = {key: value for key, value in logged.items() if key != "schema_version"}
     write_json(arguments.output, verdict)
     print(f"{release['model']} {release['name']}: {verdict['decision']}: {verdict['detail']}")
     return 0

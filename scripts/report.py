@@ -138,7 +138,9 @@ def main() -> int:
             results = paths[f"{side}_run"].parent / "results.yml"
             metadata = read_yaml(results).get("metadata") if results.is_file() else {}
             runs[side] = (content[f"{side}_run"], metadata if isinstance(metadata, dict) else {})
-    groups = {str(path.parent): side for side in ("baseline", "candidate") for path in [paths.get(f"{side}_run")] if path}
+    groups = {
+        str(path.parent): side for side in ("baseline", "candidate") for path in [paths.get(f"{side}_run")] if path
+    }
     groups |= {str(paths["validation"].parent): "candidate"} if "validation" in paths else {}
     model = paths["validation"].parent.parent if "validation" in paths else arguments.verdict.parent.parent
     groups = {str(model): "source", str(arguments.verdict.parent): "decision"} | groups

@@ -158,6 +158,45 @@ class Policy(Strict):
     relative: bool = Field(False, description="the threshold is a fraction of the baseline's score instead")
 
 
+class Publish(Strict):
+    """Where an accepted bundle goes: a hub repository or a folder; a release's values stand above these."""
+
+    hub: str | None = Field(None, description="repository id, organisation/name; may hold {model} and {release}")
+    private: bool = Field(True, description="whether a repository that has to be made is private")
+    branch: str = Field("main", pattern=r"^[\w][\w./-]*$", description="branch of the repository")
+    token_variable: str = Field(
+        "HF_TOKEN", pattern=r"^[A-Za-z_]\w*$", description="name of the environment variable that holds the token"
+    )
+    folder: str | None = Field(None, description="folder to copy the bundle to; may hold {model} and {release}")
+    dry_run: bool = Field(True, description="only show what would be uploaded or copied")
+
+    @model_validator(mode="after")
+    def _one_destination(self) -> Publish:
+        if self.hub is not None and self.folder is not None:
+            raise ValueError("give one of 'hub' (a repository id) and 'folder', not both")
+        if self.hub is not None and not re.fullmatch(r"[\w.{}-]+/[\w.{}-]+", self.hub):
+            raise ValueError(f"hub: {self.hub!r} is no repository id; expected organisation/name")
+        for field in re.findall(r"\{([^}]*)\}", f"{self.hub or ''}{self.folder or ''}"):
+            if field not in ("model", "release"):
+                raise ValueError(f"{{{field}}} cannot be filled in; there are {{model}} and {{release}}")
+        return self
+
+
+class Mlflow(Strict):
+    """Where runs are logged with MLflow; credentials only by MLflow's own environment variables."""
+
+    tracking_uri: str = Field(description="MLflow's address: http(s)://…, sqlite:///…, databricks")
+    experiment: str = Field("day0", min_length=1)
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> Mlflow:
+        if re.search(r"://[^/@]+@", self.tracking_uri):
+            raise ValueError(
+                "tracking_uri holds credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+            )
+        return self
+
+
 class Release(Strict):
     """One candidate to decide on."""
 
@@ -167,6 +206,7 @@ class Release(Strict):
     suite: str | None = None
     threshold: Fraction | None = None
     relative: bool | None = None
+    publish: Publish | None = None
 
 
 class Quantization(Strict):
@@ -184,10 +224,17 @@ class Config(Strict):
         "auto", description="variant of the stage environments; auto: cuda where an NVIDIA GPU is found"
     )
     parallel_evaluation: bool = Field(False, description="evaluate candidates before the baseline has passed its gate")
+    builder: str = Field(
+        "urn:day0:builder",
+        pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:\S+$",
+        description="URI of who runs the graph, for provenance",
+    )
     quantization: Quantization = Quantization()
     models: dict[Name, Model] = Field(min_length=1)
     recipes: dict[Name, Recipe] = Field({}, description="recipes defined here instead of in config/recipes")
     defaults: Policy = Policy()
+    publish: Publish | None = Field(None, description="where accepted bundles go, for the target publish")
+    mlflow: Mlflow | None = Field(None, description="log every release with MLflow")
     releases: list[Release] = Field(min_length=1)
 
 
@@ -200,6 +247,7 @@ class PlannedRelease:
     recipe: ResolvedRecipe
     suite: str
     policy: dict[str, Any]
+    publish: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -429,7 +477,12 @@ def make_plan(
             "threshold": config.defaults.threshold if release.threshold is None else release.threshold,
             "relative": config.defaults.relative if release.relative is None else release.relative,
         }
-        planned.append(PlannedRelease(name, release.model, recipe, suite, policy))
+        publish = None
+        try:
+            publish = _publication(config.publish, release.publish, release.model, name)
+        except UnusableInput as error:
+            mistakes.add(f"{place}.publish", str(error))
+        planned.append(PlannedRelease(name, release.model, recipe, suite, policy, publish))
     plan = Plan(config, tuple(planned), suites)
     for suite, settings in suites.items():
         for path in filter(None, [settings.include_path, *settings.data_files]):
@@ -452,6 +505,26 @@ def make_plan(
     if mistakes.sentences:
         raise _unusable(mistakes)
     return plan
+
+
+def _publication(general: Publish | None, own: Publish | None, model: str, release: str) -> dict[str, Any] | None:
+    """Where a release goes, its placeholders filled in; None where nothing is said of publishing it.
+
+    Raises:
+        UnusableInput: neither a repository nor a folder is named.
+    """
+    if general is None and own is None:
+        return None
+    settings = {} if general is None else general.model_dump(mode="json")
+    chosen = {} if own is None else own.model_dump(mode="json", exclude_unset=True)
+    if chosen.get("hub") or chosen.get("folder"):
+        settings |= {"hub": None, "folder": None}
+    settings = Publish(**settings | chosen).model_dump(mode="json")
+    if settings["hub"] is None and settings["folder"] is None:
+        raise UnusableInput("names no destination; give 'hub' (a repository id) or 'folder' here or under 'publish'")
+    for key in ("hub", "folder"):
+        settings[key] = settings[key] and settings[key].format(model=model, release=release)
+    return settings
 
 
 def _without_mistakes(raw: Mapping[str, Any], error: ValidationError) -> tuple[dict[str, Any], list[int]]:

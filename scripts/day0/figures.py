@@ -1,7 +1,7 @@
 """The figures of the reports, as SVG: the same bytes for the same data, with text that can be read out and searched.
 
 Every function returns one ``<svg>`` element that stands alone in a page or a file. Colours are of the palette of Okabe
-and Ito (https://jfly.uni-koeln.de/color/), which stays apart for colour-blind readers; no meaning hangs on colour alone.
+and Ito (https://jfly.uni-koeln.de/color/), which stays apart for colour-blind readers; no meaning hangs on colour.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Stage(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A point of the size and accuracy plot: size as a fraction of the source's, mean score as a fraction of its scale."""
+    """A point of the size and accuracy plot: size as a fraction of the source's, mean score as one of its scale."""
 
     release: str
     decision: str
@@ -70,7 +70,9 @@ def drop_chart(tasks: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> 
             color = SOFT if not blocks else BLUE if entry.get("within") else VERMILION
             interval = (entry.get("paired") or {}).get("interval")
             if interval:
-                axes.plot([unit * end for end in interval], [row, row], color=color, linewidth=2.4, solid_capstyle="butt")
+                axes.plot(
+                    [unit * end for end in interval], [row, row], color=color, linewidth=2.4, solid_capstyle="butt"
+                )
             shape = "o" if entry.get("within") else "v"
             axes.plot([unit * entry["drop"]], [row], marker=shape, markersize=7, color=color, zorder=3)
             words = f"{name}: drop {unit * entry['drop']:.3g} %"
@@ -306,4 +308,6 @@ def _svg(figure: Figure, title: str, description: str) -> str:
     svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace("'DejaVu Sans'", FONTS)
     head, _, rest = svg.partition(">")
     label = escape(title, quote=True)
-    return f'{head} role="img" aria-label="{label}">\n <title>{label}</title>\n <desc>{escape(description)}</desc>{rest}'
+    return (
+        f'{head} role="img" aria-label="{label}">\n <title>{label}</title>\n <desc>{escape(description)}</desc>{rest}'
+    )

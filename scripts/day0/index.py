@@ -24,7 +24,7 @@ class Decided(NamedTuple):
 
 
 def index_rows(releases: Sequence[Decided]) -> list[dict[str, Any]]:
-    """A row per release with COLUMNS, ``bundle`` and ``configured``; by model, suite and size, undecidable ones last."""
+    """A row per release with COLUMNS, ``bundle`` and ``configured``; by model, suite and size, unsized ones last."""
     rows = [_row(*release) for release in releases]
     return sorted(
         rows,
@@ -78,7 +78,7 @@ def _row(verdict: Mapping[str, Any], report: str | None, bundle: str | None, con
 
 
 def _mean_score(tasks: Mapping[str, Mapping[str, Any]], side: str) -> float | None:
-    """Mean over the blocking tasks of the score as a fraction of its scale, 1 at its better end; None where one lacks."""
+    """Mean score of the blocking tasks as a fraction of each scale, 1 at its better end; None where one lacks."""
     fractions = []
     for entry in tasks.values():
         if entry.get("tier") == "advisory":

@@ -58,7 +58,7 @@ FIGURE_CAPTIONS = {
     "drops": "Drop of the candidate against the baseline, in percent of each task's scale. Dot: the drop; bar: its "
     "interval; dashed line: the limit.",
     "precisions": "Each row is a kind of module, each column a layer; the experts of a layer are one cell.",
-    "timeline": "When each stage ran, from Snakemake's benchmark files. Dotted lines: time in which nothing ran was cut.",
+    "timeline": "When each stage ran, from Snakemake's benchmark files. Dotted lines: idle time was cut.",
 }
 
 
@@ -159,9 +159,7 @@ def _key_figures(
     size_ratio = verdict.get("size_ratio") or validation.get("size_ratio")
     bits = verdict.get("bits_per_weight") or validation.get("bits_per_weight")
     blocking = [
-        entry
-        for entry in tasks.values()
-        if entry.get("drop_fraction") is not None and entry.get("tier") != "advisory"
+        entry for entry in tasks.values() if entry.get("drop_fraction") is not None and entry.get("tier") != "advisory"
     ]
     within = sum(entry.get("within") is True for entry in blocking)
     strength = comparison.get("evidence") or verdict.get("evidence_strength")
@@ -426,8 +424,8 @@ def _commands(verdict: Mapping[str, Any]) -> list[str]:
         policy = json.dumps(verdict.get("policy") or {}, sort_keys=True)
         commands.append("# the comparison alone")
         commands.append(
-            f"python scripts/gate_compare.py --baseline {shlex.quote(folders[0])} --candidate {shlex.quote(folders[1])} "
-            f"--policy {shlex.quote(policy)}"
+            f"python scripts/gate_compare.py --baseline {shlex.quote(folders[0])}"
+            f" --candidate {shlex.quote(folders[1])} --policy {shlex.quote(policy)}"
         )
     if verdict.get("decision") == "ACCEPT":
         commands.append("# the bundle, wherever it was copied to")

@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
+    HTTPError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -39,6 +39,7 @@ from day0.artefacts import (
 )
 from verify_release import ADDED_BY_HUBS, LINE, SUMS, verify
 
+AGAIN = "run the same command again: what has arrived is not sent again"
 UPLOAD, KEEP, DELETE = "upload", "keep", "delete"
 
 
@@ -85,14 +86,15 @@ def plan_actions(
         UnusableInput: the destination holds files that no bundle brought there.
     """
     known = {match[2].decode("utf-8", "replace") for match in LINE.finditer(sums or b"")} | {SUMS}
-    stale = [name for name in remote if name not in local and not ADDED_BY_HUBS.fullmatch(name)]
-    foreign = sorted(name for name in stale if name not in known)
-    # A repository that was just made may have a card.
-    if foreign and (sums is not None or foreign != ["README.md"]):
+    others = [name for name, is_own in remote.items() if not is_own and not ADDED_BY_HUBS.fullmatch(name)]
+    foreign = sorted(name for name in others if name not in known)
+    # Where a repository was made by hand, its first card may be there.
+    if foreign and foreign != ["README.md"]:
         raise UnusableInput(
-            f"{place}: holds {len(foreign)} files that no release brought there, such as {foreign[0]}; "
+            f"{place}: holds files that no release brought there ({len(foreign)}, such as {foreign[0]}); "
             "expected nothing, or an earlier release; remove them or choose another destination"
         )
+    stale = [name for name in others if name not in local]
     actions = {name: KEEP if remote.get(name) else UPLOAD for name in local}
     return actions | {name: DELETE for name in stale}
 
@@ -105,7 +107,7 @@ class Hub:
         self.variable = settings["token_variable"]
         token = os.environ.get(self.variable)
         self.has_token = bool(token)
-        self.api = HfApi(token=token or False)
+        self.api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token or False)
         self.place = f"{self.repository} at {self.branch}"
 
     def plan(self, bundle: Path, digests: Mapping[str, str]) -> Plan:
@@ -293,11 +295,18 @@ def main() -> int:
     except OfflineModeIsEnabled as error:
         raise UnusableInput(f"{settings['hub']}: the hub is not asked while HF_HUB_OFFLINE is set: {error}") from error
     except HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code >= 500:
+            print(f"error: {settings['hub']}: the hub failed: {error}; {AGAIN}")
+            return EXIT_FAILED_CHECK
         raise UnusableInput(
             f"{settings['hub']}: the hub refused: {error}; check the repository and the rights of the token"
         ) from error
-    except (httpx.HTTPError, ConnectionError) as error:
-        print(f"error: {settings['hub']}: the hub cannot be reached: {error}; run the same command again")
+    except (HTTPError, ConnectionError) as error:
+        print(f"error: {settings['hub']}: the hub cannot be reached: {error}; {AGAIN}")
+        return EXIT_FAILED_CHECK
+    except RuntimeError as error:
+        # How the hub's client reports that a file did not arrive.
+        print(f"error: {settings['hub']}: {error} {error.__cause__ or ''}; {AGAIN}")
         return EXIT_FAILED_CHECK
     record |= {
         "bundle": str(arguments.bundle),

@@ -161,11 +161,7 @@ def _compare(actual: dict[str, str], listed: dict[str, str], subjects: dict[str,
             yield f"{name}: changed; its sha256 is {found}, expected {summed}"
         elif found == vouched and name != PROVENANCE:
             what = "does not name" if summed is None else "gives another sha256 for"
-            yield (
-                f"{SUMS}: {what} for {name}, which is as {PROVENANCE} says"
-                if summed
-                else f"{SUMS}: does not name {name}"
-            )
+            yield f"{SUMS}: {what} {name}, which is as {PROVENANCE} says"
         elif found == summed:
             yield f"{PROVENANCE}: names another sha256 or none for {name}, which is as {SUMS} says"
         else:

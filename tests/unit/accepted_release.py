@@ -20,7 +20,7 @@ def make_accepted_release(root):
     source.mkdir(parents=True)
     (source / "LICENSE").write_text("Do as you like.\n")
     (source / "model.safetensors").write_bytes(b"source weights")
-    (checkpoint / "model.safetensors").write_bytes(b"weights")
+    (checkpoint / "model.safetensors").write_bytes(b"weights" * 300)
     (checkpoint / "below" / "config.json").write_text("{}")
     (checkpoint / ".snakemake_timestamp").write_text("")
     files, source_files = inventory(checkpoint), inventory(source)

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -365,7 +366,47 @@ def record_crashes(workflow):
                 release = get_release_request(below.wildcards)
                 log = str(job.log[0]) if job.log else None
                 write_json(str(below.output[0]), make_crash_verdict(release, job.rule.name, job.attempt, log))
-    decided = [path for path in get_releases("results/{model}/{release}/verdict.json") if Path(path).exists()]
-    if decided:
-        # Registered, so that the decisions are the last lines, below Snakemake's own.
-        atexit.register(lambda: print(f"\n{format_decisions(map(Path, decided))}", file=sys.stderr))
+    if workflow.is_main_process:
+        show_decisions(dag)
+
+
+def show_decisions(dag):
+    """After a failed run, bring the pages up to the verdicts, and make the decisions its last lines.
+
+    A verdict that this run was to make again but did not reach is of an earlier state, and is not shown.
+    """
+    waiting = (job for job in dag.jobs if job.rule.name == "decide_release" and dag.needrun(job))
+    outdated = {str(job.output[0]) for job in waiting if not dag.finished(job)}
+    # A crash verdict is written here, by no job.
+    outdated = {path for path in outdated if not is_crash_verdict(path)}
+    everything = [Path(path) for path in get_releases("results/{model}/{release}/verdict.json")]
+    decided = [path for path in everything if path.exists() and str(path) not in outdated]
+    for path in decided:
+        if is_older(path.with_name("report.html"), path):
+            run_quietly("report.py", "--verdict", path, "--output", path.with_name("report.html"))
+    if decided and any(is_older(Path("results/index.html"), path) for path in decided):
+        pages = {"--output": "index.html", "--table": "decisions.csv", "--figures": "figures"}
+        options = [word for option, name in pages.items() for word in (option, f"results/{name}")]
+        run_quietly("index.py", *decided, "--others", "results", *options)
+    rest = [f"{path.parts[-3]} {path.parts[-2]}: not decided in this run" for path in everything if path not in decided]
+    text = "\n".join([*([format_decisions(decided)] if decided else []), *rest])
+    # Registered, so that the decisions are the last lines, below Snakemake's own.
+    atexit.register(lambda: print(f"\n{text}", file=sys.stderr))
+
+
+def is_crash_verdict(path):
+    """Whether a verdict was written because a job crashed."""
+    return Path(path).exists() and read_json(path)["failure_class"] == "SYSTEMIC" and not read_json(path)["evidence"]
+
+
+def is_older(path, than):
+    """Whether a file is older than another, or missing."""
+    return not path.exists() or path.stat().st_mtime < than.stat().st_mtime
+
+
+def run_quietly(script, *arguments):
+    """Run a script whose failure must not hide the decisions; what it says is shown only where it fails."""
+    command = [sys.executable, f"scripts/{script}", *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        print(done.stdout, file=sys.stderr)

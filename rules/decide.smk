@@ -105,9 +105,7 @@ rule render_index:
         "results/logs/render_index.log",
     benchmark:
         "results/benchmarks/render_index.tsv"
-    resources:
-        mem_mb=1000,
-        runtime=5,
+    localrule: True
     message:
         "Rendering the page over all releases"
     shell:

@@ -54,7 +54,7 @@ def verify(folder: Path, pinned: str | None = None) -> tuple[list[str], dict[str
     if not any((folder / name).exists() for name in (SUMS, PROVENANCE, EVIDENCE)):
         raise NoBundle(f"{folder}: found none of {SUMS}, {PROVENANCE} and {EVIDENCE}/; expected a release bundle")
     try:
-        actual = _digests(folder)
+        actual = hash_files(folder)
     except OSError as error:
         return [f"{error.filename}: cannot be read: {error.strerror}"], {}
     problems: list[str] = []
@@ -68,7 +68,7 @@ def verify(folder: Path, pinned: str | None = None) -> tuple[list[str], dict[str
     return list(dict.fromkeys(problems)), actual
 
 
-def _digests(folder: Path) -> dict[str, str]:
+def hash_files(folder: Path) -> dict[str, str]:
     """sha256 of every file by its relative name; read side by side, the largest first."""
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
     kept = {name: path for name, path in paths.items() if not ADDED_BY_HUBS.fullmatch(name)}

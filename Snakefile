@@ -23,7 +23,7 @@ rule release:
     message:
         "Every release is accepted"
     shell:
-        "python scripts/summarize.py {input.verdicts}"
+        "python scripts/summarize.py {input.verdicts} --index {input.index}"
 
 
 rule verdict:
@@ -36,7 +36,7 @@ rule verdict:
     message:
         "Every release is decided"
     shell:
-        "python scripts/summarize.py {input.verdicts}"
+        "python scripts/summarize.py {input.verdicts} --index {input.index}"
 
 
 rule quantize:

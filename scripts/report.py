@@ -21,6 +21,8 @@ from day0.report import benchmark_row, float_or_none, page_content
 from day0.triage import DECISIONS
 
 TEMPLATES = Path(__file__).parent / "templates"
+# What is made from the report or beside it: its figures are of an earlier run.
+LATER_STAGES = {"render_report", "bundle_release", "log_decision", "publish_release"}
 SHOWN_EVIDENCE = ("comparison", "validation", "baseline_run", "candidate_run")
 
 
@@ -75,8 +77,9 @@ def find_benchmarks(given: list[str], folders: list[Path]) -> dict[str, Path]:
     found = {}
     for folder in dict.fromkeys(folders):
         for file in sorted([*folder.glob("*.tsv"), *folder.glob("benchmarks/*.tsv")]):
-            parts = [part for part in file.parts if part not in ("results", "benchmarks")]
-            found["/".join([*parts[-3:-1], file.stem])] = file
+            if file.stem not in LATER_STAGES:
+                parts = [part for part in file.parts if part not in ("results", "benchmarks")]
+                found["/".join([*parts[-3:-1], file.stem])] = file
     return found
 
 

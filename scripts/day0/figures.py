@@ -157,11 +157,11 @@ def timeline_chart(stages: Sequence[Stage]) -> str | None:
                 color="white" if inside else INK, xytext=(4 if beside else -4, 0), textcoords="offset points",
                 ha="left" if beside else "right", fontsize=7.5,
             )  # fmt: skip
-        for place, idle in gaps:
+        for number, (place, idle) in enumerate(gaps):
             axes.axvline(place / unit, color=SOFT, linewidth=1, linestyle=(0, (1, 2)))
             axes.annotate(
-                f"idle {_duration(idle)}", (place / unit, len(ordered) - 0.5), xytext=(3, 2), color=SOFT,
-                textcoords="offset points", fontsize=7,
+                f"idle {_duration(idle)}", (place / unit, len(ordered) - 0.5), color=SOFT, fontsize=7,
+                xytext=(3, 2 + 9 * (number % 2)), textcoords="offset points",
             )  # fmt: skip
         axes.set_yticks(range(len(ordered)), [_label(stage.name) for stage in ordered])
         axes.set_ylim(len(ordered) - 0.4, -0.6)

@@ -8,13 +8,8 @@ import pytest
 import log_mlflow
 from day0.artefacts import run_cli, write_json
 
-RELEASE = {
-    "model": "m",
-    "name": "fp8",
-    "recipe": "fp8",
-    "suite": "s",
-    "policy": {"threshold": 0.01, "tiers": {"a": "x"}},
-}
+POLICY = {"threshold": 0.01, "tiers": {"a": "x"}}
+RELEASE = {"model": "m", "name": "fp8", "recipe": "fp8", "suite": "s", "policy": POLICY}
 PAIRED = {"samples": 1000, "wins": 1, "losses": 3, "mcnemar_p": 0.6, "interval": [-0.001, 0.004]}
 TASK = {"baseline": 1.0, "candidate": 0.998, "drop": 0.002, "limit": 0.01, "within": True, "paired": PAIRED}
 EVIDENCE = {
@@ -53,10 +48,8 @@ def test_a_server_that_fails_is_recorded_and_nothing_else(tmp_path, monkeypatch)
     monkeypatch.setattr(log_mlflow, "connect", refuse)
     evidence = json.dumps({"validation": str(tmp_path / "validation.json")})
     record = tmp_path / "mlflow.json"
-    release = json.dumps(RELEASE)
-    assert (
-        log(monkeypatch, "--settings", settings, "--release", release, "--evidence", evidence, "--output", record) == 0
-    )
+    arguments = ["--settings", settings, "--release", json.dumps(RELEASE), "--evidence", evidence]
+    assert log(monkeypatch, *arguments, "--output", record) == 0
     content = json.loads(record.read_text())
     assert (content["status"], content["run_id"]) == ("failed", None) and "nobody answers" in content["detail"]
     write_json(tmp_path / "verdict.json", {"decision": "ACCEPT"})

@@ -35,6 +35,7 @@ from verify_release import verify
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.jinja"
 RUNS = ("baseline_run", "candidate_run")
+CARD_COLUMNS = ("tier", "metric", "baseline", "candidate", "drop", "limit", "paired")
 LEGAL_FILES = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY).*", re.IGNORECASE)
 # Flags of the evaluation's server that change what the model answers or needs, with the value that is vLLM's own.
 SERVING_FLAGS = {
@@ -84,6 +85,7 @@ def front_matter(verdict: dict[str, Any], source: dict[str, Any]) -> str:
             metric_value=entry["candidate"],
         )
         for task, entry in verdict["tasks"].items()
+        if entry.get("candidate") is not None
     ]
     hub = source["location"].get("hub")
     data = ModelCardData(
@@ -117,11 +119,12 @@ def render_model_card(
     """The README.md of the bundle, with the front matter that the hub reads."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.filters["thousands"] = lambda number: f"{number:,}"
+    environment.filters["number"] = lambda number, sign="": "" if number is None else f"{number:{sign}.4f}"
     location = source["location"]
     external = verdict.get("external") or {}
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        **{key: verdict[key] for key in ("model", "recipe", "suite", "policy", "decision", "size_ratio")},
-        tasks={name: {"tier": None, "metric": None, "paired": None} | task for name, task in verdict["tasks"].items()},
+        **{key: verdict[key] for key in ("model", "recipe", "suite", "decision", "size_ratio")},
+        tasks={name: dict.fromkeys(CARD_COLUMNS) | task for name, task in verdict["tasks"].items()},
         bits_per_weight=verdict["bits_per_weight"],
         baseline_precision=verdict.get("baseline_precision"),
         evidence_sentence=verdict.get("evidence_sentence"),

@@ -62,6 +62,16 @@ def test_the_hub_reads_every_score_from_the_card(release):
     assert found == ("addition", "exact_match", 0.995, "text-generation")
 
 
+def test_an_advisory_task_without_a_result_has_an_empty_row(release):
+    tasks = json.loads((release / "verdict.json").read_text())["tasks"]
+    lost = {"baseline": 0.5, "candidate": None, "drop": None, "limit": 0.01, "tier": "advisory", "metric": None}
+    change_verdict(release, tasks={**tasks, "lost": lost})
+    assert bundle().returncode == 0
+    card = ModelCard.load(release / "release" / "README.md")
+    assert [result.dataset_name for result in card.data.eval_results] == ["addition"]
+    assert "| lost (advisory) |  | 0.5000 |  |  | 0.0100 |  |" in card.text
+
+
 def test_the_licence_of_the_source_comes_along(release):
     assert bundle().returncode == 0
     assert (release / "release" / "LICENSE").read_text() == "Do as you like.\n"

@@ -10,9 +10,9 @@ import argparse
 import json
 import os
 import re
-import shlex
 import shutil
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +103,10 @@ def front_matter(verdict: dict[str, Any], source: dict[str, Any]) -> str:
 
 def serving_arguments(command: str) -> list[str]:
     """Arguments of the evaluation's server that a user needs too."""
-    words = shlex.split(command)
-    pairs = zip(words, [*words[1:], ""], strict=True)
-    kept = [f"{flag} {value}" for flag, value in pairs if flag in SERVING_FLAGS and value != SERVING_FLAGS[flag]]
+    words = command.split()
+    kept = [
+        f"{flag} {value}" for flag, value in pairwise(words) if flag in SERVING_FLAGS and value != SERVING_FLAGS[flag]
+    ]
     return kept + ["--trust-remote-code"] * ("--trust-remote-code" in words)
 
 

@@ -13,6 +13,7 @@ from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenan
 from in_toto_attestation.v1.statement import Statement
 from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
 
+from bundle import serving_arguments
 from day0.artefacts import digest_of_file, write_json
 
 
@@ -70,6 +71,19 @@ def test_an_advisory_task_without_a_result_has_an_empty_row(release):
     card = ModelCard.load(release / "release" / "README.md")
     assert [result.dataset_name for result in card.data.eval_results] == ["addition"]
     assert "| lost (advisory) |  | 0.5000 |  |  | 0.0100 |  |" in card.text
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("", []),
+        ("python --model m --max-model-len 64 --dtype auto --port 0", ["--max-model-len 64"]),
+        ("x --tensor-parallel-size 2 --kv-cache-dtype fp8", ["--tensor-parallel-size 2", "--kv-cache-dtype fp8"]),
+        ("x --trust-remote-code --pipeline-parallel-size 1", ["--trust-remote-code"]),
+    ],
+)
+def test_a_user_serves_with_what_the_evaluation_set(command, expected):
+    assert serving_arguments(command) == expected
 
 
 def test_the_licence_of_the_source_comes_along(release):

@@ -344,6 +344,8 @@ def require_finished(workflow):
     """
     lost = workflow.scheduler.remaining_jobs
     if lost:
+        if workflow.is_main_process:
+            show_decisions(workflow.dag)
         raise WorkflowError(
             f"the scheduler lost {', '.join(sorted({str(job) for job in lost}))}; run the same command again"
         )
@@ -388,7 +390,11 @@ def show_decisions(dag):
         pages = {"--output": "index.html", "--table": "decisions.csv", "--figures": "figures"}
         options = [word for option, name in pages.items() for word in (option, f"results/{name}")]
         run_quietly("index.py", *decided, "--others", "results", *options)
-    rest = [f"{path.parts[-3]} {path.parts[-2]}: not decided in this run" for path in everything if path not in decided]
+    rest = [
+        f"{path.parts[-3]} {path.parts[-2]}: not decided in this run\n  next: Run the same command again."
+        for path in everything
+        if path not in decided
+    ]
     text = "\n".join([*([format_decisions(decided)] if decided else []), *rest])
     # Registered, so that the decisions are the last lines, below Snakemake's own.
     atexit.register(lambda: print(f"\n{text}", file=sys.stderr))

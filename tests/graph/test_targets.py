@@ -31,19 +31,16 @@ def test_a_plan_of_a_refused_release_succeeds_and_says_no_decision(project):
 
 
 def test_a_crash_is_on_the_pages_and_in_the_last_lines(project):
-    project.configure(releases=TWO_RELEASES)
-    project.behave({"quantize": {"fp8": {"crashes": 2}}})
+    project.behave({"evaluate": {"fp8": {"crashes": 2}}})
     run = project.snakemake("verdict")
     assert run.status == 1 and "Traceback" not in run.output, run.output
     assert "not decided" not in run.output
-    last = run.output.rpartition("model ")[2]
-    assert (
-        "tiny-llama fp8: ANOMALOUS" in last and "SYSTEMIC: Rule quantize_candidate crashed" in last and "next:" in last
-    )
+    last = run.output.rpartition("\nmodel ")[2]
+    assert "tiny-llama fp8: ANOMALOUS" in last and "SYSTEMIC: Rule evaluate_run crashed" in last and "next:" in last
     assert "report: results/tiny-llama/fp8/report.html" in last
-    assert "quantize_candidate crashed" in (project.folder / "results/tiny-llama/fp8/report.html").read_text()
+    assert "evaluate_run crashed" in (project.folder / "results/tiny-llama/fp8/report.html").read_text()
     page = (project.folder / "results" / "index.html").read_text()
-    assert ">ANOMALOUS</span>" in page and ">ACCEPT</span>" in page
+    assert ">ANOMALOUS</span>" in page and "SYSTEMIC" in page
     project.behave({})
     run = project.snakemake("verdict")
     assert run.status == 0 and ">ANOMALOUS</span>" not in (project.folder / "results" / "index.html").read_text()

@@ -15,7 +15,7 @@ def test_the_index_shows_every_decision_though_the_release_fails(project):
     run = project.snakemake("release")
     assert run.status == 1 and "Traceback" not in run.output, run.output
     page = (project.folder / "results" / "index.html").read_text()
-    assert ">ACCEPT</span>" in page and ">INFEASIBLE</span>" in page and "MODEL_UNSUPPORTED" in page
+    assert '">ACCEPT</span>' in page and '">INFEASIBLE</span>' in page and "MODEL_UNSUPPORTED" in page
     assert 'href="tiny-llama/fp8/report.html"' in page and project.exists("figures/tiny-llama.demo.svg")
     table = (project.folder / "results" / "decisions.csv").read_text().splitlines()
     assert len(table) == 3 and table[0].startswith("model,release,decision")
@@ -40,10 +40,10 @@ def test_a_crash_is_on_the_pages_and_in_the_last_lines(project):
     assert "report: results/tiny-llama/fp8/report.html" in last
     assert "evaluate_run crashed" in (project.folder / "results/tiny-llama/fp8/report.html").read_text()
     page = (project.folder / "results" / "index.html").read_text()
-    assert ">ANOMALOUS</span>" in page and "SYSTEMIC" in page
+    assert '">ANOMALOUS</span>' in page and "SYSTEMIC" in page
     project.behave({})
     run = project.snakemake("verdict")
-    assert run.status == 0 and ">ANOMALOUS</span>" not in (project.folder / "results" / "index.html").read_text()
+    assert run.status == 0 and '">ANOMALOUS</span>' not in (project.folder / "results" / "index.html").read_text()
 
 
 def test_what_a_stopped_run_did_not_reach_is_said_and_no_old_verdict_shown(released):

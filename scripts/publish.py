@@ -286,6 +286,8 @@ def main() -> int:
             destination = Folder(settings)
         if arguments.dry_run:
             print(show_plan(arguments.bundle, destination.place, destination.plan(arguments.bundle, digests)))
+            if isinstance(destination, Hub) and not destination.has_token:
+                print(f"{destination.variable} is not set: the hub was asked without a token, and takes no upload so")
             return 0
         message = f"{verdict['model']} {verdict['release']}: {verdict['decision']}, SHA256SUMS {digests[SUMS]}"
         record = destination.publish(arguments.bundle, digests, message)

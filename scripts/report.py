@@ -100,7 +100,7 @@ def read_stages(benchmarks: dict[str, Path], groups: dict[str, str]) -> tuple[li
         if seconds is None:
             continue
         group = next((groups[str(parent)] for parent in file.parents if str(parent) in groups), "other")
-        label = f"{file.stem.replace('_', ' ')}, {group}" if "=" not in name and "/" in name else name
+        label = f"{file.stem.replace('_', ' ')}, {group}" if "/" in name else name
         stages.append(Stage(label, end - seconds, seconds, group))
         if (most := float_or_none(row.get("max_rss"))) is not None:
             memory[label] = most

@@ -89,6 +89,7 @@ def test_a_dry_run_sends_nothing_and_says_what_it_would_send(release, hub):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "dry run" in done.stdout and "model.safetensors" in done.stdout and "repository is made" in done.stdout
     assert hub.repositories == {} and not Path("published.json").exists()
+    assert "not set" not in done.stdout and "HF_TOKEN is not set" in to_hub(hub, "--dry-run", token=None).stdout
 
 
 def test_the_repository_holds_the_bundle_and_nothing_is_sent_twice(release, hub):

@@ -2,14 +2,14 @@
 PYTHON ?= python3
 UV = .venv/bin/python -m uv pip
 
-.PHONY: release test check setup locks generated
+.PHONY: release test check setup locks generated browser
 
 release: .venv/workflow ## take the releases of config/config.yaml to a verdict and a bundle
 	.venv/bin/snakemake release
 
 setup: .venv/workflow ## make the driver environment
 
-test: check ## run all tests, the end-to-end ones included
+test: check browser ## run all tests, the end-to-end ones included
 	.venv/bin/python -m pytest -n 2 -m 'not e2e'
 	.venv/bin/python -m pytest -m e2e
 
@@ -17,6 +17,11 @@ check: .venv/develop ## lint and formats
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/snakefmt --check Snakefile rules
+
+browser: ## install what the tests of the pages need; without it they are skipped
+	@{ command -v chromium && command -v pdftotext; } > /dev/null || \
+		{ apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium poppler-utils; } || \
+		echo 'no chromium or pdftotext, and no right to install them: the tests of the pages are skipped'
 
 locks: .venv/develop ## remake envs/*.lock from envs/*.in, and the catalogue of ModelOpt's recipes
 	.venv/bin/python scripts/make_locks.py

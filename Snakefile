@@ -7,6 +7,9 @@ min_version("9.27.1")
 configfile: "config/config.yaml"
 
 
+report: "docs/workflow.rst"
+
+
 include: "rules/common.smk"
 
 
@@ -15,10 +18,12 @@ rule release:
     input:
         verdicts=get_releases("results/{model}/{release}/verdict.json"),
         bundles=get_releases("results/{model}/{release}/release/SHA256SUMS"),
+        index="results/index.html",
+        tracking=get_tracking(),
     message:
         "Every release is accepted"
     shell:
-        "python scripts/summarize.py {input.verdicts}"
+        "python scripts/summarize.py {input.verdicts} --index {input.index}"
 
 
 rule verdict:
@@ -26,10 +31,12 @@ rule verdict:
     input:
         verdicts=get_releases("results/{model}/{release}/verdict.json"),
         reports=get_releases("results/{model}/{release}/report.html"),
+        index="results/index.html",
+        tracking=get_tracking(),
     message:
         "Every release is decided"
     shell:
-        "python scripts/summarize.py {input.verdicts}"
+        "python scripts/summarize.py {input.verdicts} --index {input.index}"
 
 
 rule quantize:
@@ -52,15 +59,28 @@ rule compare:
 
 
 rule report:
-    """Target: render the report of every release."""
+    """Target: render the report of every release, and the page over all."""
     input:
         get_releases("results/{model}/{release}/report.html"),
+        "results/index.html",
+
+
+rule publish:
+    """Target: publish every accepted release whose configuration says where, or show what would be done."""
+    input:
+        unpack(get_publish_input),
+    params:
+        commands=get_publish_commands(),
+    message:
+        "Every release is published, or shown"
+    shell:
+        "{params.commands}"
 
 
 rule environments:
     """Target: build the environments of all stages."""
     input:
-        [get_environment(stage) for stage in ("quantize", "serve", *(h.environment for h in HARNESSES.values()))],
+        [get_environment(stage) for stage in STAGE_ENVIRONMENTS],
 
 
 include: "rules/environments.smk"
@@ -69,6 +89,7 @@ include: "rules/source.smk"
 include: "rules/quantize.smk"
 include: "rules/evaluate.smk"
 include: "rules/decide.smk"
+include: "rules/tracking.smk"
 include: "rules/release.smk"
 
 

@@ -2,7 +2,9 @@
 import atexit
 import json
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from day0.engine import ENGINE, locked_version
 from day0.harness import HARNESSES, harnesses_of
 from day0.imports import imported_files
 from day0.planning import read_published_scores, resolution_warnings
-from day0.provenance import stamp
+from day0.circumstances import stamp
 from day0.sources import get_sources
 from day0.verdict import make_crash_verdict
 from summarize import format_decisions
@@ -51,6 +53,13 @@ def warn_of_resolution(workflow):
 
 warn_of_resolution(workflow)
 
+STAGE_ENVIRONMENTS = (
+    "quantize",
+    "serve",
+    *(harness.environment for harness in HARNESSES.values()),
+    *(["mlflow"] if PLAN.config.mlflow else []),
+)
+
 # `python` in every rule is the driver's, whether or not .venv is activated; uncompiled imports would cost seconds a job,
 # and threads that spin while they wait would stall the jobs beside them.
 shell.executable("bash")
@@ -70,8 +79,9 @@ wildcard_constraints:
 
 
 def get_environment_name(stage):
-    """Environment of a stage; a harness's is one for both variants."""
-    return stage if stage in {harness.environment for harness in HARNESSES.values()} else f"{stage}.{VARIANT}"
+    """Environment of a stage; a harness's, and that of the tracking, is one for both variants."""
+    single = {"mlflow", *(harness.environment for harness in HARNESSES.values())}
+    return stage if stage in single else f"{stage}.{VARIANT}"
 
 
 def get_environment(stage):
@@ -323,6 +333,18 @@ def get_import_input(wildcards):
     return {"run": list(map(str, run)), "record": get_served_record(wildcards), "gates": gates}
 
 
+def get_materials(wildcards):
+    """What a release was made by, besides its model and the scripts: suite, calibration data, locks of its stages."""
+    release = get_release(wildcards)
+    stages = ["quantize", "serve", *(HARNESSES[name].environment for name in get_harnesses(release.suite))]
+    return [
+        f"config/suites/{release.suite}.yaml",
+        *PLAN.suites[release.suite].data_files,
+        *get_calibration_files(release.model, release.recipe.path_name),
+        *(f"envs/{get_environment_name(stage)}.lock" for stage in stages),
+    ]
+
+
 def get_verdict_evidence(wildcards):
     """The assessments of a release in order, up to the first that failed; else the comparison."""
     release = get_release(wildcards)
@@ -343,11 +365,56 @@ def get_verdict_evidence(wildcards):
     return {**evidence, "comparison": f"results/{model}/{wildcards.release}/comparison.json"}
 
 
+def get_decision_input(wildcards):
+    """What a decision is made from; where releases are logged with MLflow, the record of the run too."""
+    tracking = f"results/{wildcards.model}/{wildcards.release}/mlflow.json"
+    return {**get_verdict_evidence(wildcards), **({"tracking": tracking} if PLAN.config.mlflow else {})}
+
+
 def get_releases(pattern):
     """A path per release, for the targets."""
     return [
         pattern.format(model=r.model, release=r.name, recipe=r.recipe.path_name, suite=r.suite) for r in PLAN.releases
     ]
+
+
+def get_tracking():
+    """The record of each release's logged decision, for the targets; none where nothing is logged."""
+    return get_releases("results/{model}/{release}/mlflow.decision.json") if PLAN.config.mlflow else []
+
+
+def get_published(dry_run):
+    """The releases that the target publish takes along, by whether it only shows what it would do."""
+    return [r for r in PLAN.releases if r.publish and r.publish["dry_run"] == dry_run]
+
+
+def get_publish_input(wildcards):
+    """Bundles whose publication is shown, and records of those that are published."""
+    shown, done = get_published(dry_run=True), get_published(dry_run=False)
+    if not shown + done:
+        sys.exit(
+            "error: no release says where it is to be published; give 'publish' in the configuration or in a release, "
+            "with 'hub' (a repository id) or 'folder'; nothing was started"
+        )
+    return {
+        "bundles": [f"results/{r.model}/{r.name}/release/SHA256SUMS" for r in shown],
+        "published": [f"results/{r.model}/{r.name}/published.json" for r in done],
+        "script": get_script("publish.py"),
+    }
+
+
+def get_publish_commands():
+    """Commands of the target publish: what would be done, and what was."""
+    shown = [
+        f"python scripts/publish.py --dry-run --bundle results/{r.model}/{r.name}/release"
+        f" --destination {shlex.quote(get_text(r.publish))}"
+        for r in get_published(dry_run=True)
+    ]
+    done = [
+        f"python scripts/publish.py --show results/{r.model}/{r.name}/published.json"
+        for r in get_published(dry_run=False)
+    ]
+    return " && ".join(shown + done)
 
 
 def require_finished(workflow):
@@ -357,6 +424,8 @@ def require_finished(workflow):
     """
     lost = workflow.scheduler.remaining_jobs
     if lost:
+        if workflow.is_main_process:
+            show_decisions(workflow.dag)
         raise WorkflowError(
             f"the scheduler lost {', '.join(sorted({str(job) for job in lost}))}; run the same command again"
         )
@@ -380,7 +449,51 @@ def record_crashes(workflow):
                 log = str(job.log[0]) if job.log else None
                 verdict = make_crash_verdict(release, job.rule.name, job.attempt, log)
                 write_json(str(below.output[0]), verdict | stamp())
-    decided = [path for path in get_releases("results/{model}/{release}/verdict.json") if Path(path).exists()]
-    if decided:
-        # Registered, so that the decisions are the last lines, below Snakemake's own.
-        atexit.register(lambda: print(f"\n{format_decisions(map(Path, decided))}", file=sys.stderr))
+    if workflow.is_main_process:
+        show_decisions(dag)
+
+
+def show_decisions(dag):
+    """After a failed run, bring the pages up to the verdicts, and make the decisions its last lines.
+
+    A verdict that this run was to make again but did not reach is of an earlier state, and is not shown.
+    """
+    waiting = (job for job in dag.jobs if job.rule.name == "decide_release" and dag.needrun(job))
+    outdated = {str(job.output[0]) for job in waiting if not dag.finished(job)}
+    # A crash verdict is written here, by no job.
+    outdated = {path for path in outdated if not is_crash_verdict(path)}
+    everything = [Path(path) for path in get_releases("results/{model}/{release}/verdict.json")]
+    decided = [path for path in everything if path.exists() and str(path) not in outdated]
+    for path in decided:
+        if is_older(path.with_name("report.html"), path):
+            run_quietly("report.py", "--verdict", path, "--output", path.with_name("report.html"))
+    if decided and any(is_older(Path("results/index.html"), path) for path in decided):
+        pages = {"--output": "index.html", "--table": "decisions.csv", "--figures": "figures"}
+        options = [word for option, name in pages.items() for word in (option, f"results/{name}")]
+        run_quietly("index.py", *decided, "--others", "results", *options)
+    rest = [
+        f"{path.parts[-3]} {path.parts[-2]}: not decided in this run\n  next: Run the same command again."
+        for path in everything
+        if path not in decided
+    ]
+    text = "\n".join([*([format_decisions(decided)] if decided else []), *rest])
+    # Registered, so that the decisions are the last lines, below Snakemake's own.
+    atexit.register(lambda: print(f"\n{text}", file=sys.stderr))
+
+
+def is_crash_verdict(path):
+    """Whether a verdict was written because a job crashed."""
+    return Path(path).exists() and read_json(path)["failure_class"] == "SYSTEMIC" and not read_json(path)["evidence"]
+
+
+def is_older(path, than):
+    """Whether a file is older than another, or missing."""
+    return not path.exists() or path.stat().st_mtime < than.stat().st_mtime
+
+
+def run_quietly(script, *arguments):
+    """Run a script whose failure must not hide the decisions; what it says is shown only where it fails."""
+    command = [sys.executable, f"scripts/{script}", *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        print(done.stdout, file=sys.stderr)

@@ -25,7 +25,7 @@ rule compare_runs:
 rule decide_release:
     """Decide: ACCEPT, REGRESSION, ANOMALOUS or INFEASIBLE, with the evidence and the next action."""
     input:
-        unpack(get_verdict_evidence),
+        unpack(get_decision_input),
         script=get_script("decide.py"),
     output:
         verdict="results/{model}/{release}/verdict.json",
@@ -38,26 +38,36 @@ rule decide_release:
         runtime=5,
     params:
         release=lambda wildcards: get_text(get_release_request(wildcards)),
-        evidence=lambda wildcards, input: get_text({k: v for k, v in input.items() if k != "script"}),
+        evidence=lambda wildcards, input: get_text({k: v for k, v in input.items() if k not in ("script", "tracking")}),
+        tracking="--mlflow results/{model}/{release}/mlflow.json" if PLAN.config.mlflow else "",
     message:
         "Deciding on {wildcards.release} of {wildcards.model}"
     shell:
-        "python scripts/decide.py --release {params.release:q} --evidence {params.evidence:q}"
+        "python scripts/decide.py --release {params.release:q} --evidence {params.evidence:q} {params.tracking}"
         " --output {output.verdict} 2>&1 | tee {log}"
 
 
 rule render_report:
-    """Render the decision and its evidence as a page that stands alone."""
+    """Render the decision and its evidence as a page that stands alone, and its figures."""
     input:
         verdict="results/{model}/{release}/verdict.json",
         script=get_script("report.py"),
-        template="scripts/templates/report.html.jinja",
+        templates=["scripts/templates/report.html.jinja", "scripts/templates/style.css"],
     output:
         page=report(
             "results/{model}/{release}/report.html",
             caption="../docs/report.rst",
-            category="Decisions",
-            labels={"model": "{model}", "release": "{release}"},
+            category="Releases",
+            subcategory="{model}",
+            labels={"release": "{release}", "part": "report"},
+        ),
+        figures=report(
+            directory("results/{model}/{release}/figures"),
+            patterns=["{name}.svg"],
+            caption="../docs/figure.rst",
+            category="Releases",
+            subcategory="{model}",
+            labels={"release": "{release}", "part": "{name}"},
         ),
     log:
         "results/{model}/{release}/logs/render_report.log",
@@ -69,4 +79,36 @@ rule render_report:
     message:
         "Rendering the report of {wildcards.release}"
     shell:
-        "python scripts/report.py --verdict {input.verdict} --output {output.page} > {log} 2>&1"
+        "python scripts/report.py --verdict {input.verdict} --output {output.page} --figures {output.figures}"
+        " > {log} 2>&1"
+
+
+rule render_index:
+    """Render one page over all releases, whatever their decisions: a table, and size against accuracy."""
+    input:
+        verdicts=get_releases("results/{model}/{release}/verdict.json"),
+        reports=get_releases("results/{model}/{release}/report.html"),
+        script=get_script("index.py"),
+        templates=["scripts/templates/index.html.jinja", "scripts/templates/style.css"],
+    output:
+        page=report("results/index.html", caption="../docs/index.rst", category="Overview", labels={"part": "index"}),
+        table=report(
+            "results/decisions.csv", caption="../docs/index.rst", category="Overview", labels={"part": "table"}
+        ),
+        figures=report(
+            directory("results/figures"),
+            patterns=["{name}.svg"],
+            caption="../docs/pareto.rst",
+            category="Overview",
+            labels={"part": "size and accuracy, {name}"},
+        ),
+    log:
+        "results/logs/render_index.log",
+    benchmark:
+        "results/benchmarks/render_index.tsv"
+    localrule: True
+    message:
+        "Rendering the page over all releases"
+    shell:
+        "python scripts/index.py {input.verdicts} --others results --output {output.page} --table {output.table}"
+        " --figures {output.figures} > {log} 2>&1"

@@ -16,6 +16,7 @@ rule bundle_release:
         report="results/{model}/{release}/report.html",
         script=get_script("bundle.py"),
         template="scripts/templates/model_card.md.jinja",
+        materials=get_materials,
     output:
         sums="results/{model}/{release}/release/SHA256SUMS",
     log:
@@ -27,9 +28,35 @@ rule bundle_release:
         runtime=120,
     params:
         folder=lambda wildcards: f"results/{wildcards.model}/{get_release(wildcards).recipe.path_name}",
+        builder=PLAN.config.builder,
     message:
         "Bundling {wildcards.release} of {wildcards.model}"
     shell:
         "python scripts/bundle.py --verdict {input.verdict} --report {input.report} "
         " --checkpoint {params.folder}/checkpoint --record {params.folder}/quantization.json"
-        " --source-record results/{wildcards.model}/source.json --output $(dirname {output.sums}) 2>&1 | tee {log}"
+        " --source-record results/{wildcards.model}/source.json --materials {input.materials}"
+        " --builder {params.builder:q} --output $(dirname {output.sums}) 2>&1 | tee {log}"
+
+
+rule publish_release:
+    """Upload an accepted bundle to a repository of the model hub, or copy it to a folder."""
+    input:
+        sums="results/{model}/{release}/release/SHA256SUMS",
+        script=get_script("publish.py"),
+    output:
+        record="results/{model}/{release}/published.json",
+    log:
+        "results/{model}/{release}/logs/publish_release.log",
+    benchmark:
+        "results/{model}/{release}/benchmarks/publish_release.tsv"
+    localrule: True
+    resources:
+        mem_mb=2000,
+        runtime=480,
+    params:
+        destination=lambda wildcards: get_text(get_release(wildcards).publish),
+    message:
+        "Publishing {wildcards.release} of {wildcards.model}"
+    shell:
+        "python scripts/publish.py --bundle $(dirname {input.sums}) --destination {params.destination:q}"
+        " --output {output.record} 2>&1 | tee {log}"

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from day0.artefacts import digest_of_file, json_argument, read_json, run_cli, write_json
-from day0.provenance import gather, stamp
+from day0.circumstances import gather, stamp
 from day0.verdict import Evidence, make_verdict
 
 
@@ -19,6 +19,7 @@ def main() -> int:
         "--release", required=True, help="JSON: name, model, recipe, candidate, suite, policy, warnings"
     )
     parser.add_argument("--evidence", required=True, help='JSON: {"validation": PATH, ...}')
+    parser.add_argument("--mlflow", type=Path, help="mlflow.json: the run that the evidence was logged as")
     parser.add_argument("--output", type=Path, required=True, help="verdict.json to write")
     arguments = parser.parse_args()
 
@@ -26,7 +27,11 @@ def main() -> int:
     paths = json_argument("--evidence", arguments.evidence)
     evidence = {name: Evidence(path, digest_of_file(path), read_json(path)) for name, path in paths.items()}
     verdict = make_verdict(release, evidence)
-    write_json(arguments.output, verdict | gather(paths) | stamp())
+    verdict |= gather(paths) | stamp()
+    if arguments.mlflow:
+        logged = read_json(arguments.mlflow)
+        verdict["mlflow"] = {key: value for key, value in logged.items() if key != "schema_version"}
+    write_json(arguments.output, verdict)
     print(f"{release['model']} {release['name']}: {verdict['decision']}: {verdict['detail']}")
     return 0
 

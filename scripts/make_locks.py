@@ -33,6 +33,7 @@ def main() -> int:
         "quantize.cuda",
         "serve.cpu",
         "serve.cuda",
+        "mlflow",
         *(harness.environment for harness in HARNESSES.values()),
     ]
     for name in names:

@@ -1,12 +1,14 @@
 """Render a verdict and its evidence as one self-contained HTML page.
 
 Reads verdict.json and, where they are not given, the assessments that it names, the record of the quantize stage, the
-runs' metadata and the benchmark files that lie beside them. The page needs no network and no script.
+runs' metadata and the benchmark files that lie beside them. The page needs no network and no script; its figures are
+written as files of their own too where a folder is given.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +16,31 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from day0.artefacts import UnusableInput, digest_of_file, read_json, read_yaml, run_cli, write_text
-from day0.report import benchmark_row, page_content
+from day0.figures import Stage
+from day0.report import benchmark_row, float_or_none, page_content
 from day0.triage import DECISIONS
 
 TEMPLATES = Path(__file__).parent / "templates"
+# What is made from the report or beside it: its figures are of an earlier run.
+LATER_STAGES = {"render_report", "bundle_release", "log_decision", "publish_release"}
 SHOWN_EVIDENCE = ("comparison", "validation", "baseline_run", "candidate_run")
 
 
-def render(content: dict[str, Any]) -> str:
-    """The page's HTML; every value is escaped but the pictures, which are our own SVG."""
+def render(template: str, content: dict[str, Any]) -> str:
+    """A page's HTML; every value is escaped but the figures, which are our own SVG."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    pictures = {name: Markup(content[name]) if content[name] else None for name in ("chart", "layer_map")}
-    return environment.get_template("report.html.jinja").render({**content, **pictures})
+    figures = {name: Markup(svg) for name, svg in content["figures"].items()}
+    return environment.get_template(template).render({**content, "figures": figures})
+
+
+def write_figures(folder: Path, figures: dict[str, str]) -> None:
+    """Write each figure as a file of its own, and leave no other in the folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, svg in figures.items():
+        write_text(folder / f"{name}.svg", f'<?xml version="1.0" encoding="utf-8"?>\n{svg}')
 
 
 def read_verdict(path: Path) -> dict[str, Any]:
@@ -64,9 +77,34 @@ def find_benchmarks(given: list[str], folders: list[Path]) -> dict[str, Path]:
     found = {}
     for folder in dict.fromkeys(folders):
         for file in sorted([*folder.glob("*.tsv"), *folder.glob("benchmarks/*.tsv")]):
-            parts = [part for part in file.parts if part not in ("results", "benchmarks")]
-            found[" / ".join([*parts[-3:-1], file.stem])] = file
+            if file.stem not in LATER_STAGES:
+                parts = [part for part in file.parts if part not in ("results", "benchmarks")]
+                found["/".join([*parts[-3:-1], file.stem])] = file
     return found
+
+
+def read_stages(benchmarks: dict[str, Path], groups: dict[str, str]) -> tuple[list[Stage], dict[str, float]]:
+    """Stages and their largest resident memory (MiB) from Snakemake's benchmark files, each written as its job ended.
+
+    Args:
+        benchmarks: name of a stage to its file.
+        groups: folder to what its stages are for; a file counts to the nearest folder above it.
+    """
+    stages, memory = [], {}
+    for name, file in benchmarks.items():
+        try:
+            row, end = benchmark_row(file.read_text(encoding="utf-8")), file.stat().st_mtime
+        except (OSError, UnicodeDecodeError) as error:
+            raise UnusableInput(f"--benchmark: {file}: cannot be read: {error}") from error
+        seconds = float_or_none(row.get("s"))
+        if seconds is None:
+            continue
+        group = next((groups[str(parent)] for parent in file.parents if str(parent) in groups), "other")
+        label = f"{file.stem.replace('_', ' ')}, {group}" if "/" in name else name
+        stages.append(Stage(label, end - seconds, seconds, group))
+        if (most := float_or_none(row.get("max_rss"))) is not None:
+            memory[label] = most
+    return stages, memory
 
 
 def main() -> int:
@@ -82,6 +120,7 @@ def main() -> int:
     parser.add_argument("--quantization", type=Path, help="quantization.json; default: the one beside the validation")
     parser.add_argument("--benchmark", action="append", default=[], metavar="NAME=FILE", help="Snakemake's file")
     parser.add_argument("--output", type=Path, required=True, help="HTML page to write")
+    parser.add_argument("--figures", type=Path, help="folder to write the figures to, NAME.svg each")
     arguments = parser.parse_args()
 
     verdict = read_verdict(arguments.verdict)
@@ -102,24 +141,27 @@ def main() -> int:
             results = paths[f"{side}_run"].parent / "results.yml"
             metadata = read_yaml(results).get("metadata") if results.is_file() else {}
             runs[side] = (content[f"{side}_run"], metadata if isinstance(metadata, dict) else {})
-    folders = [path.parent for name, path in paths.items() if name != "comparison"]
-    benchmarks = {}
-    for name, file in find_benchmarks(arguments.benchmark, folders).items():
-        try:
-            row = benchmark_row(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UnusableInput(f"--benchmark: {file}: cannot be read: {error}") from error
-        benchmarks |= {name: row} if row else {}
+    groups = {
+        str(path.parent): side for side in ("baseline", "candidate") for path in [paths.get(f"{side}_run")] if path
+    }
+    groups |= {str(paths["validation"].parent): "candidate"} if "validation" in paths else {}
+    model = paths["validation"].parent.parent if "validation" in paths else arguments.verdict.parent.parent
+    groups = {str(model): "source", str(arguments.verdict.parent): "decision"} | groups
+    folders = [Path(folder) for folder in groups]
+    stages, memory = read_stages(find_benchmarks(arguments.benchmark, folders), groups)
     page = page_content(
         verdict,
         comparison=content.get("comparison"),
         validation=content.get("validation"),
         quantization=content.get("quantization"),
         runs=runs,
-        benchmarks=benchmarks,
+        stages=stages,
+        memory=memory,
         states={name: state_of(entry) for name, entry in evidence.items()},
     )
-    write_text(arguments.output, render(page))
+    if arguments.figures:
+        write_figures(arguments.figures, page["figures"])
+    write_text(arguments.output, render("report.html.jinja", page))
     print(f"{arguments.output}: {verdict['decision']}")
     return 0
 

@@ -41,6 +41,10 @@ def _number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if isinstance(value, int | float) else ""
 
 
+def _is_current(made: Path, verdict: Path) -> bool:
+    return made.is_file() and made.stat().st_mtime >= verdict.stat().st_mtime
+
+
 def _note(path: Path, verdict: dict) -> str:
     name = f"{verdict['model']} {verdict['release']}"
     report, bundle = path.with_name("report.html"), path.with_name("release")
@@ -52,16 +56,24 @@ def _note(path: Path, verdict: dict) -> str:
             f"  {verdict['failure_class'] or verdict['stage']}: {verdict['detail']}",
             f"  next: {verdict['next_action']}",
         ]
-    if report.is_file() and report.stat().st_mtime >= path.stat().st_mtime:
+    if _is_current(report, path):
         lines.append(f"  report: {report}")
+    published, tracking = path.with_name("published.json"), verdict.get("mlflow") or {}
+    if verdict["decision"] == "ACCEPT" and _is_current(published, path):
+        lines.append(f"  published: {read_json(published).get('url')}")
+    if tracking.get("status") == "failed":
+        lines.append(f"  not logged with MLflow: {tracking.get('detail')}")
     return "\n".join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verdicts", nargs="+", type=Path, help="verdict.json files")
+    parser.add_argument("--index", type=Path, help="the page over all releases, to be named last")
     arguments = parser.parse_args()
     print("\n" + format_decisions(arguments.verdicts))
+    if arguments.index:
+        print(f"all releases: {arguments.index}")
     return 0
 
 

@@ -140,15 +140,14 @@ def files_below(folder: str | os.PathLike) -> list[str]:
 
 
 def inventory(folder: str | os.PathLike, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
-    """Map each file's relative name to ``{"bytes": int, "sha256": str}``; files are hashed side by side."""
+    """Map each file's relative name to ``{"bytes": int, "sha256": str}``; hashed side by side, the largest first."""
     root = Path(folder)
     chosen = files_below(root) if names is None else sorted(names)
+    sizes = {name: (root / name).stat().st_size for name in chosen}
+    ordered = sorted(chosen, key=lambda name: -sizes[name])
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        digests = list(pool.map(lambda name: digest_of_file(root / name), chosen))
-    return {
-        name: {"bytes": (root / name).stat().st_size, "sha256": digest}
-        for name, digest in zip(chosen, digests, strict=True)
-    }
+        digests = dict(zip(ordered, pool.map(lambda name: digest_of_file(root / name), ordered), strict=True))
+    return {name: {"bytes": sizes[name], "sha256": digests[name]} for name in chosen}
 
 
 def digest_of_inventory(files: Mapping[str, Mapping[str, Any]]) -> str:

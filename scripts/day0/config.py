@@ -22,7 +22,7 @@ from day0.recipes import Calibration, Recipe, ResolvedRecipe, resolve_recipe
 from day0.suite_needs import context_limit_of, context_problems, missing_endpoints, unallowed_code, unknown_scores
 
 BASELINE = "baseline"
-RESERVED_MODEL_NAMES = ("demo",)
+RESERVED_MODEL_NAMES = ("benchmarks", "demo", "figures", "logs")
 RECIPES_FOLDER = Path("config/recipes")
 SUITES_FOLDER = Path("config/suites")
 CATALOGUE = Path("envs/modelopt_catalogue.json")
@@ -331,6 +331,45 @@ class Policy(Strict):
     )
 
 
+class Publish(Strict):
+    """Where an accepted bundle goes: a hub repository or a folder; a release's values stand above these."""
+
+    hub: str | None = Field(None, description="repository id, organisation/name; may hold {model} and {release}")
+    private: bool = Field(True, description="whether a repository that has to be made is private")
+    branch: str = Field("main", pattern=r"^[\w][\w./-]*$", description="branch of the repository")
+    token_variable: str = Field(
+        "HF_TOKEN", pattern=r"^[A-Za-z_]\w*$", description="name of the environment variable that holds the token"
+    )
+    folder: str | None = Field(None, description="folder to copy the bundle to; may hold {model} and {release}")
+    dry_run: bool = Field(True, description="only show what would be uploaded or copied")
+
+    @model_validator(mode="after")
+    def _one_destination(self) -> Publish:
+        if self.hub is not None and self.folder is not None:
+            raise ValueError("give one of 'hub' (a repository id) and 'folder', not both")
+        if self.hub is not None and not re.fullmatch(r"[\w.{}-]+/[\w.{}-]+", self.hub):
+            raise ValueError(f"hub: {self.hub!r} is no repository id; expected organisation/name")
+        for field in re.findall(r"\{([^}]*)\}", f"{self.hub or ''}{self.folder or ''}"):
+            if field not in ("model", "release"):
+                raise ValueError(f"{{{field}}} cannot be filled in; there are {{model}} and {{release}}")
+        return self
+
+
+class Mlflow(Strict):
+    """Where runs are logged with MLflow; credentials only by MLflow's own environment variables."""
+
+    tracking_uri: str = Field(description="MLflow's address: http(s)://…, sqlite:///…, databricks")
+    experiment: str = Field("day0", min_length=1)
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> Mlflow:
+        if re.search(r"://[^/@]+@", self.tracking_uri):
+            raise ValueError(
+                "tracking_uri holds credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+            )
+        return self
+
+
 class Release(Strict):
     """One candidate to decide on."""
 
@@ -348,6 +387,7 @@ class Release(Strict):
     tiers: dict[str, Tier] = Field({}, description="laid over those of defaults")
     criterion: Criterion | None = None
     expected_disagreement_rate: Share | None = None
+    publish: Publish | None = None
 
 
 class Quantization(Strict):
@@ -376,6 +416,11 @@ class Config(Strict):
         description="counts of samples that an imported run does not tell: require: it fails; trust: the framework's "
         "own count, or the suite's, is taken, and the assessment says so",
     )
+    builder: str = Field(
+        "urn:day0:builder",
+        pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:\S+$",
+        description="URI of who runs the graph, for provenance",
+    )
     quantization: Quantization = Quantization()
     models: dict[Name, Model] = Field(min_length=1)
     recipes: dict[Name, Recipe] = Field({}, description="recipes defined here instead of in config/recipes")
@@ -384,6 +429,8 @@ class Config(Strict):
         "config/external_scores.yaml",
         description="file of published scores that baselines are held against; null: none",
     )
+    publish: Publish | None = Field(None, description="where accepted bundles go, for the target publish")
+    mlflow: Mlflow | None = Field(None, description="log every release with MLflow")
     releases: list[Release] = Field(min_length=1)
 
 
@@ -397,6 +444,7 @@ class PlannedRelease:
     suite: str
     policy: dict[str, Any]
     candidate_run: ImportedRun | None = None
+    publish: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -676,7 +724,12 @@ def make_plan(
             policy = _policy_of(config.defaults, release, tasks)
             if all(tier == "advisory" for tier in policy["tiers"].values()):
                 mistakes.add(f"{place}.tiers", "every task is advisory, so nothing would block; name one as critical")
-        planned.append(PlannedRelease(name, release.model, recipe, suite, policy, release.candidate_run))
+        publish = None
+        try:
+            publish = _publication(config.publish, release.publish, release.model, name)
+        except UnusableInput as error:
+            mistakes.add(f"{place}.publish", str(error))
+        planned.append(PlannedRelease(name, release.model, recipe, suite, policy, release.candidate_run, publish))
     for key, named in (("tiers", config.defaults.tiers), ("thresholds.tasks", config.defaults.thresholds.tasks)):
         known = {task for settings in suites.values() for task in settings.tasks}
         for task in sorted(named.keys() - known) if suites else ():
@@ -791,6 +844,26 @@ def _policy_of(defaults: Policy, release: Release, tasks: Mapping[str, Task]) ->
         "tasks": {task: threshold for task, threshold in named.items() if task in tasks},
     }
     return policy
+
+
+def _publication(general: Publish | None, own: Publish | None, model: str, release: str) -> dict[str, Any] | None:
+    """Where a release goes, its placeholders filled in; None where nothing is said of publishing it.
+
+    Raises:
+        UnusableInput: neither a repository nor a folder is named.
+    """
+    if general is None and own is None:
+        return None
+    settings = {} if general is None else general.model_dump(mode="json")
+    chosen = {} if own is None else own.model_dump(mode="json", exclude_unset=True)
+    if chosen.get("hub") or chosen.get("folder"):
+        settings |= {"hub": None, "folder": None}
+    settings = Publish(**settings | chosen).model_dump(mode="json")
+    if settings["hub"] is None and settings["folder"] is None:
+        raise UnusableInput("names no destination; give 'hub' (a repository id) or 'folder' here or under 'publish'")
+    for key in ("hub", "folder"):
+        settings[key] = settings[key] and settings[key].format(model=model, release=release)
+    return settings
 
 
 def _without_mistakes(raw: Mapping[str, Any], error: ValidationError) -> tuple[dict[str, Any], list[int]]:

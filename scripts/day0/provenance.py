@@ -1,120 +1,126 @@
-"""What a decision was made with: commit, versions of the stage environments, durations of the stages, GPU type.
+"""The provenance of a bundle: an in-toto statement about its files with a SLSA provenance predicate.
 
-Read from what lies beside the evidence; a file that is absent or unreadable leaves its part out, for nothing is decided
-by it.
+Formats: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md and
+https://slsa.dev/spec/v1.0/provenance. The statement is not signed: sign SHA256SUMS or this file with the tool of your
+organisation where receivers ask for it.
 """
 
 from __future__ import annotations
 
-import csv
-import platform
-import subprocess
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from day0.artefacts import UnusableInput, read_json, read_yaml
-
-GPU_KEYS = ("gpu", "gpu_type", "gpu_name", "device_name")
-# Later than the decision, or the decision itself: a file of an earlier run would be told as this one's.
-AFTER_THE_DECISION = frozenset({"decide_release", "render_report", "bundle_release"})
-STAGE_FOLDERS = (
-    ("preflight_model", "model"),
-    ("validation", "candidate"),
-    ("preflight_recipe", "candidate"),
-    ("preflight_suite", "baseline"),
-    ("baseline_run", "baseline"),
-    ("candidate_run", "candidate"),
-    ("comparison", "release"),
-)
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
+BUILD_TYPE = "urn:day0:release:v1"
 
 
-def stamp() -> dict[str, Any]:
-    """Commit of the working tree and the time, for an artefact that is made now."""
-    return {"git_commit": git_commit(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
-
-
-def git_commit() -> str | None:
-    """Commit of the working tree, with ``-dirty`` where tracked files differ from it; None outside of git."""
-    commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"])
-    try:
-        commit, changes = (
-            subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() for command in commands
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + "-dirty" * bool(changes)
-
-
-def gather(evidence: Mapping[str, str | Path]) -> dict[str, Any]:
-    """Facts about the making of a release from what lies beside its evidence.
+def make_statement(
+    subjects: Mapping[str, str],
+    verdict: Mapping[str, Any],
+    record: Mapping[str, Any],
+    source: Mapping[str, Any],
+    *,
+    materials: Mapping[str, str],
+    byproducts: Mapping[str, str],
+    commands: Mapping[str, str],
+    builder: str,
+    started: str,
+    finished: str,
+) -> dict[str, Any]:
+    """The statement of a bundle.
 
     Args:
-        evidence: paths of the assessments at hand, by the names of ``day0.verdict.STAGES``.
-
-    Returns:
-        versions {environment: {package: version}}, durations {place/stage: seconds}, gpu (a text or None).
+        subjects: name of each file of the bundle to its sha256 as hexadecimal digits.
+        verdict, record, source: verdict.json, quantization.json and source.json.
+        materials: paths of the suite, calibration data and lock files to their sha256.
+        byproducts: names of what was made on the way and is no part of the bundle, such as samples, to their sha256.
+        commands: what was run, by stage.
+        builder: URI of who ran the graph.
+        started, finished: RFC 3339 timestamps.
     """
-    paths = {name: Path(path) for name, path in evidence.items()}
-    record = _read(read_json, paths["validation"].parent / "quantization.json") if "validation" in paths else {}
-    versions: dict[str, dict[str, Any]] = {"driver": {"python": platform.python_version()}}
-    gpus = []
-    for side in ("candidate", "baseline"):
-        if f"{side}_run" not in paths:
-            continue
-        metadata = _mapping(_read(read_yaml, paths[f"{side}_run"].parent / "results.yml").get("metadata"))
-        gpus.append(_gpu(_mapping(metadata.get("server"))))
-        for environment, packages in _mapping(metadata.get("versions")).items():
-            if isinstance(packages, Mapping):
-                same = versions.get(environment, packages) == packages
-                versions[environment if same else f"{side} {environment}"] = dict(packages)
-    if _mapping(record.get("versions")):
-        versions["quantize"] = dict(record["versions"])
-    gpus.append(_gpu(record))
     return {
-        "versions": versions,
-        "durations": _durations(paths),
-        "gpu": next((gpu for gpu in gpus if gpu), None),
+        "_type": STATEMENT_TYPE,
+        "subject": _descriptors(subjects),
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {
+                    "release": {key: verdict.get(key) for key in ("model", "release", "recipe", "suite", "policy")},
+                    "source": source.get("location"),
+                    "calibration": record.get("calibration"),
+                },
+                "internalParameters": {
+                    "commands": dict(commands),
+                    "seed": record.get("seed"),
+                    "device": record.get("device"),
+                    "versions": record.get("versions"),
+                },
+                "resolvedDependencies": [
+                    *_workflow(verdict.get("git_commit")),
+                    *_source(source),
+                    _recipe(record.get("recipe") or {}),
+                    *_calibration(record.get("calibration") or {}, materials),
+                    *_descriptors(materials),
+                ],
+            },
+            "runDetails": {
+                "builder": {"id": builder},
+                "metadata": {
+                    "invocationId": f"{verdict.get('model')}/{verdict.get('release')}@{verdict.get('created')}",
+                    "startedOn": started,
+                    "finishedOn": finished,
+                },
+                "byproducts": _descriptors(byproducts),
+            },
+        },
     }
 
 
-def _durations(paths: Mapping[str, Path]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name, place in STAGE_FOLDERS:
-        if name not in paths:
-            continue
-        folder = paths[name].parent
-        for file in sorted([*folder.glob("*.tsv"), *folder.glob("benchmarks/*.tsv")]):
-            # Where a release is named like its candidate, both have one folder.
-            belongs = (file.stem == "compare_runs") == (place == "release") and file.stem not in AFTER_THE_DECISION
-            seconds = benchmark_seconds(file) if belongs else None
-            if seconds is not None:
-                found[f"{place}/{file.stem}"] = seconds
-    return found
+def _descriptors(files: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"name": name, "digest": {"sha256": digest}} for name, digest in sorted(files.items())]
 
 
-def benchmark_seconds(file: Path) -> float | None:
-    """Wall-clock seconds of a Snakemake benchmark file (tab separated, column s); of its last row."""
-    try:
-        with open(file, encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t"))
-        return float(rows[-1]["s"])
-    except (OSError, UnicodeDecodeError, csv.Error, IndexError, KeyError, TypeError, ValueError):
-        return None
+def _workflow(commit: Any) -> list[dict[str, Any]]:
+    if not commit:
+        return []
+    entry = {"name": "workflow", "digest": {"gitCommit": str(commit).removesuffix("-dirty")}}
+    dirty = str(commit).endswith("-dirty")
+    return [entry | ({"annotations": {"modified": "the working tree differed from this commit"}} if dirty else {})]
 
 
-def _gpu(facts: Mapping[str, Any]) -> str | None:
-    found = next((facts[key] for key in GPU_KEYS if facts.get(key)), None)
-    return ", ".join(map(str, found)) if isinstance(found, list) else None if found is None else str(found)
+def _source(source: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+    location = source.get("location") or {}
+    hub, revision = location.get("hub"), location.get("revision")
+    files = {name: entry["sha256"] for name, entry in (source.get("files") or {}).items()}
+    if not hub:
+        return _descriptors({f"source/{name}": digest for name, digest in files.items()})
+    base = f"https://huggingface.co/{hub}"
+    repository = {"name": "source", "uri": f"{base}/tree/{revision}", "digest": {"gitCommit": revision}}
+    entries = _descriptors({f"source/{name}": digest for name, digest in files.items()})
+    uris = [f"{base}/resolve/{revision}/{name}" for name in sorted(files)]
+    return [repository, *({**entry, "uri": uri} for entry, uri in zip(entries, uris, strict=True))]
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+def _recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's definition itself, as sorted JSON, with the digest that the evidence knows it by."""
+    text = json.dumps(recipe.get("definition"), sort_keys=True, ensure_ascii=False).encode()
+    return {
+        "name": f"recipe {recipe.get('name')}",
+        "digest": {"sha256": hashlib.sha256(text).hexdigest()},
+        "content": base64.b64encode(text).decode(),
+        "mediaType": "application/json",
+        "annotations": {"recipe_digest": str(recipe.get("digest"))},
+    }
 
 
-def _read(reader: Any, path: Path) -> dict[str, Any]:
-    try:
-        return reader(path)
-    except UnusableInput:
-        return {}
+def _calibration(calibration: Mapping[str, Any], materials: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The calibration data where it is no local file, whose digest is among the materials."""
+    dataset = calibration.get("dataset")
+    if not dataset or dataset in materials:
+        return []
+    return [{"name": "calibration", "uri": f"https://huggingface.co/datasets/{dataset}"}]

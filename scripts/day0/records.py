@@ -220,5 +220,6 @@ class Verdict(Record):
     versions: dict[str, dict[str, str | None]] = Field(description="packages of each environment")
     durations: dict[str, Number] = Field(description="seconds of each stage, PLACE/STAGE, from its benchmark file")
     gpu: str | None
+    mlflow: dict[str, Any] | None = Field(None, description="the runs that the evidence was logged as")
     git_commit: str | None
     created: str | None

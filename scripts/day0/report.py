@@ -1,4 +1,4 @@
-"""What the report page shows, from the verdict and the evidence beside it: rows of text, and one chart.
+"""What the report page shows, from the verdict and the evidence beside it: rows of text, and the figures.
 
 Nothing is decided here. Evidence that is absent leaves its part of the page out; evidence that changed since the
 verdict is named as such.
@@ -6,17 +6,12 @@ verdict is named as such.
 
 from __future__ import annotations
 
-import io
-import re
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-
+from day0.figures import Stage, drop_chart, layer_map_chart, timeline_chart
 from day0.triage import DECISIONS
 
 TONES = {
@@ -54,13 +49,27 @@ STAGE_NAMES = {
 NONE = "–"  # noqa: RUF001 (a dash on the page, where a number is absent)
 
 
+EXTERNAL = {
+    "verified": ("good", "The baseline meets its published scores."),
+    "failed": ("bad", "The baseline does not meet its published scores, so its set-up is in doubt."),
+    "unverified": ("odd", "Externally unverified: no published score of this model on these tasks is on record."),
+}
+FIGURE_CAPTIONS = {
+    "drops": "Drop of the candidate against the baseline, in percent of each task's scale. Dot: the drop; bar: its "
+    "interval; dashed line: the limit.",
+    "precisions": "Each row is a kind of module, each column a layer; the experts of a layer are one cell.",
+    "timeline": "When each stage ran, from Snakemake's benchmark files. Dotted lines: idle time was cut.",
+}
+
+
 def page_content(
     verdict: Mapping[str, Any],
     comparison: Mapping[str, Any] | None = None,
     validation: Mapping[str, Any] | None = None,
     quantization: Mapping[str, Any] | None = None,
     runs: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] | None = None,
-    benchmarks: Mapping[str, Mapping[str, str]] | None = None,
+    stages: Sequence[Stage] = (),
+    memory: Mapping[str, float] | None = None,
     states: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Variables of the template.
@@ -69,35 +78,41 @@ def page_content(
         verdict: verdict.json.
         comparison, validation, quantization: their artefacts, where there are any.
         runs: "baseline" and "candidate" to (run.json, metadata of results.yml).
-        benchmarks: stage to the last row of its Snakemake benchmark file (columns s, max_rss, ...).
+        stages: the finished stages.
+        memory: name of a stage to its largest resident memory in MiB.
         states: name of an evidence to "unchanged", "changed" or "missing".
     """
     comparison, validation, quantization = comparison or {}, validation or {}, quantization or {}
     runs, tasks = runs or {}, comparison.get("tasks") or verdict.get("tasks") or {}
-    decision, ordered = verdict.get("decision"), sorted(tasks, key=lambda name: _worst_first(name, tasks))
+    decision, ordered = verdict.get("decision"), order_of_tasks(tasks)
     return {
         "verdict": verdict,
         "tone": TONES[decision if decision in DECISIONS else "ANOMALOUS"],
         "stage_name": STAGE_NAMES.get(verdict.get("stage"), f"the stage {verdict.get('stage')}"),
-        "evidence_sentence": comparison.get("evidence_sentence"),
-        "figures": _figures(verdict, comparison, tasks, validation),
+        "criterion": _criterion(verdict, comparison),
+        "evidence_sentence": comparison.get("evidence_sentence") or verdict.get("evidence_sentence"),
+        "warnings": _warnings(verdict, comparison),
+        "key_figures": _key_figures(verdict, comparison, tasks, validation),
         "tasks": [_task_row(name, tasks[name]) for name in ordered],
-        "relative": comparison.get("relative", False),
-        "threshold": _percent(comparison.get("threshold")),
-        "chart": drop_chart(tasks) if any(entry.get("drop") is not None for entry in tasks.values()) else None,
+        "confidence": _confidence(tasks),
+        "figures": page_figures(tasks, validation, stages),
+        "captions": FIGURE_CAPTIONS,
         "paired": [_paired_row(name, tasks[name]) for name in ordered if tasks[name].get("paired")],
         "flip_tables": _flip_tables(tasks),
         "comparability": comparison.get("comparability"),
+        "baseline_precision": comparison.get("baseline_precision") or verdict.get("baseline_precision"),
+        "external": _external(comparison.get("external") or verdict.get("external")),
+        "sizes": _sizes(validation),
         "checkpoint_rows": _checkpoint_rows(validation, quantization),
         "precisions": _bars(validation.get("layer_precision_counts") or {}),
-        "layer_map": layer_map_chart(validation["layer_map"]) if validation.get("layer_map") else None,
+        "families": _families(validation),
         "checks": [
             {"name": check.get("name", NONE), "pass": check.get("pass") is True, "detail": check.get("detail", "")}
             for check in validation.get("checks") or []
         ],
         "offenders": [str(offender) for offender in validation.get("offenders") or []],
         "runs": [_run_part(name, *runs[name]) for name in ("baseline", "candidate") if name in runs],
-        "timings": _timings(benchmarks or {}),
+        "timings": _timings(stages, memory or {}),
         "environment": _environment(verdict, quantization, runs),
         "evidence": [
             {
@@ -110,95 +125,26 @@ def page_content(
             for name, entry in (verdict.get("evidence") or {}).items()
         ],
         "digests": [(key.replace("_", " "), value) for key, value in (verdict.get("digests") or {}).items()],
+        "tracking": _tracking(verdict.get("mlflow")),
         "commands": _commands(verdict),
     }
 
 
-def drop_chart(tasks: Mapping[str, Mapping[str, Any]]) -> str:
-    """SVG of the drops in percent of the scale, with their intervals and limits; the same bytes for the same data."""
-    measured = [name for name in sorted(tasks, key=lambda name: _worst_first(name, tasks)) if _drop(tasks[name])]
-    settings = {"svg.hashsalt": "day0", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 9}
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(8.4, 0.75 + 0.42 * len(measured)), layout="constrained")
-        axes = figure.subplots()
-        for row, name in enumerate(measured):
-            entry = tasks[name]
-            unit = 100 / (entry["scale"]["max"] - entry["scale"]["min"])
-            within, blocks = entry["within"], entry.get("tier") != "advisory"
-            color = "#8a94a1" if not blocks else "#1f6f43" if within else "#b3212f"
-            interval = (entry.get("paired") or {}).get("interval")
-            if interval:
-                axes.plot([unit * end for end in interval], [row, row], color=color, linewidth=2, solid_capstyle="butt")
-            axes.plot([unit * entry["drop"]], [row], marker="o", markersize=6, color=color, zorder=3)
-            limit = unit * entry["limit"]
-            axes.plot([limit, limit], [row - 0.36, row + 0.36], color="#b3212f", linewidth=1.6, linestyle=(0, (3, 1.5)))
-        axes.axvline(0, color="#5b6675", linewidth=0.9, zorder=0)
-        axes.set_yticks(range(len(measured)), [_chart_label(name) for name in measured])
-        axes.set_ylim(len(measured) - 0.45, -0.55)
-        axes.margins(x=0.08)
-        axes.set_xlabel("drop in % of the scale (to the right: the candidate is worse)", color="#5b6675")
-        axes.tick_params(axis="y", length=0, labelcolor="#1c2430")
-        axes.tick_params(axis="x", colors="#5b6675")
-        axes.grid(axis="x", color="#e6eaee", linewidth=0.7)
-        axes.set_axisbelow(True)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        axes.spines["bottom"].set_color("#dde2e8")
-        return _svg(figure, "Drop of the candidate per task with interval and limit")
+def page_figures(
+    tasks: Mapping[str, Mapping[str, Any]], validation: Mapping[str, Any], stages: Sequence[Stage]
+) -> dict[str, str]:
+    """The figures of a release as SVG, by name; those that have nothing to show are left out."""
+    drawn = {
+        "drops": drop_chart(tasks, order_of_tasks(tasks)),
+        "precisions": layer_map_chart(validation.get("layer_map") or []),
+        "timeline": timeline_chart(stages),
+    }
+    return {name: svg for name, svg in drawn.items() if svg}
 
 
-def _svg(figure: Figure, label: str) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = buffer.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-
-
-def layer_map_chart(rows: Sequence[Mapping[str, Any]]) -> str:
-    """SVG of the precision of each kind of module (rows) in each layer (columns); the same bytes for the same data."""
-    held = sorted({run[2] for row in rows for run in row["runs"]})
-    colors = {name: _PLAIN if name in ("BF16", "F16", "F32") else None for name in held}
-    palette = iter([*_PALETTE, *["#9a6fb0"] * len(held)])
-    colors = {name: "#b3212f" if "broken" in name else color or next(palette) for name, color in colors.items()}
-    settings = {"svg.hashsalt": "day0", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": 8}
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(8.4, 1.1 + 0.21 * len(rows)), layout="constrained")
-        axes = figure.subplots()
-        last = max((run[1] or 0 for row in rows for run in row["runs"]), default=0)
-        for place, row in enumerate(rows):
-            for first, end, name, _ in row["runs"]:
-                left, width = (-0.5, last + 1) if first is None else (first - 0.5, end - first + 1)
-                axes.barh(place, width, left=left, height=0.82, color=colors[name], linewidth=0)
-        axes.set_yticks(range(len(rows)), [_chart_label(_tail(row["module"])) for row in rows])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_xlim(-0.5, last + 0.5)
-        axes.set_xlabel("layer", color="#5b6675")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.tick_params(axis="y", length=0, labelcolor="#1c2430")
-        axes.tick_params(axis="x", colors="#5b6675")
-        for side in ("top", "right", "left", "bottom"):
-            axes.spines[side].set_visible(False)
-        handles = [Patch(color=colors[name], label=_chart_label(name)) for name in held]
-        figure.legend(handles=handles, loc="outside upper left", ncols=4, frameon=False)
-        return _svg(figure, "Precision of each kind of module by layer")
-
-
-_PLAIN, _PALETTE = "#cfd6de", ("#2f6ca8", "#e08a2c", "#2f8f6b", "#7a4f9e", "#b8a12a", "#4aa3b5")
-
-
-def _tail(module: str) -> str:
-    return module if len(module) <= 32 else f"…{module[-31:]}"
-
-
-def _drop(entry: Mapping[str, Any]) -> bool:
-    return entry.get("drop") is not None and bool(entry.get("scale"))
-
-
-def _chart_label(name: str) -> str:
-    """A task's name for matplotlib, in which a dollar sign would begin a formula."""
-    short = name if len(name) <= 32 else f"{name[:31]}…"
-    return short.replace("$", r"\$")
+def order_of_tasks(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names of the tasks, the worst first."""
+    return sorted(tasks, key=lambda name: _worst_first(name, tasks))
 
 
 def _worst_first(name: str, tasks: Mapping[str, Mapping[str, Any]]) -> tuple[bool, bool, float, str]:
@@ -207,23 +153,102 @@ def _worst_first(name: str, tasks: Mapping[str, Mapping[str, Any]]) -> tuple[boo
     return (tasks[name].get("tier") == "advisory", fraction is not None, -(fraction or 0.0), name)
 
 
-def _figures(
+def _key_figures(
     verdict: Mapping[str, Any], comparison: Mapping[str, Any], tasks: Mapping[str, Any], validation: Mapping[str, Any]
 ) -> list[dict[str, str]]:
     size_ratio = verdict.get("size_ratio") or validation.get("size_ratio")
     bits = verdict.get("bits_per_weight") or validation.get("bits_per_weight")
-    fractions = [
-        entry["drop_fraction"]
-        for entry in tasks.values()
-        if entry.get("drop_fraction") is not None and entry.get("tier") != "advisory"
+    blocking = [
+        entry for entry in tasks.values() if entry.get("drop_fraction") is not None and entry.get("tier") != "advisory"
     ]
+    within = sum(entry.get("within") is True for entry in blocking)
+    strength = comparison.get("evidence") or verdict.get("evidence_strength")
     return [
-        {"value": NONE if size_ratio is None else f"{size_ratio:.1%}", "label": "size of the source"},
+        {"value": NONE if size_ratio is None else f"{size_ratio:.1%}", "label": "of the source's size"},
         {"value": NONE if bits is None else f"{bits:.2f}", "label": "bits per weight"},
-        {"value": _percent(max(fractions)) if fractions else NONE, "label": "largest drop, of the scale"},
-        {"value": _percent(comparison.get("threshold")) or NONE, "label": "limit"},
-        {"value": comparison.get("evidence") or NONE, "label": "paired evidence"},
+        {"value": _percent(max((e["drop_fraction"] for e in blocking), default=None)) or NONE,
+         "label": "largest drop, of the scale"},
+        {"value": f"{within} of {len(blocking)}" if blocking else NONE, "label": "blocking tasks within the limit"},
+        {"value": strength or NONE, "label": "paired evidence"},
+    ]  # fmt: skip
+
+
+def _criterion(verdict: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
+    policy = verdict.get("policy") if isinstance(verdict.get("policy"), Mapping) else {}
+    threshold = _percent(policy.get("threshold", comparison.get("threshold")))
+    if threshold is None:
+        return "each task's limit"
+    of = "the baseline's score" if policy.get("relative", comparison.get("relative")) else "the task's scale"
+    kind = comparison.get("criterion") or policy.get("criterion") or "point"
+    what = "the whole interval of the drop" if kind == "confident" else "the drop"
+    return f"{what} within {threshold} of {of}, on every critical and supporting task ({kind} criterion)"
+
+
+def _warnings(verdict: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[dict[str, str]]:
+    found = [*(comparison.get("warnings") or []), *(verdict.get("warnings") or [])]
+    rows = [
+        {"task": str(entry.get("task") or ""), "sentence": str(entry.get("sentence") or "")}
+        if isinstance(entry, Mapping)
+        else {"task": "", "sentence": str(entry)}
+        for entry in found
     ]
+    return [row for place, row in enumerate(rows) if row not in rows[:place]]
+
+
+def _external(external: Any) -> dict[str, Any] | None:
+    if not isinstance(external, Mapping) or external.get("status") not in EXTERNAL:
+        return None
+    tone, sentence = EXTERNAL[external["status"]]
+    entries = [
+        {
+            "task": entry.get("task", NONE),
+            **{key: _number(entry.get(key)) for key in ("score", "expected", "difference")},
+            "status": entry.get("status") or NONE,
+            "tone": EXTERNAL.get(entry.get("status"), ("odd", ""))[0],
+            "source": entry.get("source") or "",
+            "notes": entry.get("notes") or "",
+        }
+        for entry in external.get("entries") or []
+    ]
+    return {"status": external["status"], "tone": tone, "sentence": sentence, "entries": entries}
+
+
+def _confidence(tasks: Mapping[str, Mapping[str, Any]]) -> str:
+    levels = {(entry.get("paired") or {}).get("confidence") for entry in tasks.values()} - {None}
+    return f"{100 * levels.pop():g} % interval" if len(levels) == 1 else "Interval"
+
+
+def _sizes(validation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    source, output = validation.get("source_bytes"), validation.get("output_bytes")
+    if not source or not output:
+        return []
+    most = max(source, output)
+    return [
+        {"name": name, "bytes": _bytes(count), "percent": round(100 * count / most, 1)}
+        for name, count in (("source", source), ("candidate", output))
+    ]
+
+
+def _families(validation: Mapping[str, Any]) -> list[dict[str, str]]:
+    families = validation.get("families")
+    if not isinstance(families, Mapping):
+        return []
+    return [
+        {
+            "name": name,
+            **{key: _count(entry.get(key)) for key in ("layers", "intended", "quantized")},
+            "bits": NONE if entry.get("bits_per_weight") is None else f"{entry['bits_per_weight']:.2f}",
+        }
+        for name, entry in families.items()
+    ]
+
+
+def _tracking(mlflow: Any) -> str | None:
+    if not isinstance(mlflow, Mapping):
+        return None
+    if mlflow.get("status") == "failed":
+        return f"not logged: {mlflow.get('detail')}"
+    return f"run {mlflow.get('run_id')} of experiment {mlflow.get('experiment')} at {mlflow.get('tracking_uri')}"
 
 
 def _task_row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,27 +257,40 @@ def _task_row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     if entry.get("note") and within is not None:
         tone, verdict = "odd", "suspect"
     interval = (entry.get("paired") or {}).get("interval")
+    guard = entry.get("relative_guard")
+    notes = [str(entry["note"])] if entry.get("note") else []
+    if isinstance(guard, Mapping):
+        word = "within" if guard.get("within") else "beyond"
+        limit, relative_drop = _percent(guard.get("limit")), _percent(guard.get("relative_drop"))
+        notes.append(f"relative drop {relative_drop}, {word} the relative limit of {limit}")
     return {
         "name": name,
         "tier": entry.get("tier") or NONE,
+        "metric": entry.get("metric"),
         **{key: _number(entry.get(key)) for key in ("baseline", "candidate", "drop", "limit")},
+        "percent": _percent(entry.get("drop_fraction")) or NONE,
         "interval": f"{_number(interval[0])} to {_number(interval[1])}" if interval else NONE,
         "verdict": verdict if blocks else f"{verdict}, advisory",
         "tone": tone,
+        "notes": "; ".join(notes),
     }
 
 
 def _paired_row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     paired = entry["paired"]
-    p_value = paired.get("mcnemar_p")
     return {
         "name": name,
-        **{key: _count(paired.get(key)) for key in ("samples", "wins", "losses", "ties")},
-        "p": NONE if p_value is None else "< 0.0001" if p_value < 1e-4 else f"{p_value:.4f}",
+        **{key: _count(paired.get(key)) for key in ("samples", "clusters", "wins", "losses", "ties")},
+        "p": _p_value(paired.get("mcnemar_p")),
+        "p_holm": _p_value(paired.get("mcnemar_p_holm")),
         "detectable": _number(paired.get("detectable_drop")),
         "needed": _count(paired.get("samples_needed")),
         "sentence": paired.get("sentence", ""),
     }
+
+
+def _p_value(value: float | None) -> str:
+    return NONE if value is None else "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
 def _flip_tables(tasks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -291,9 +329,6 @@ def _checkpoint_rows(validation: Mapping[str, Any], quantization: Mapping[str, A
         rows.append(("Calibration", text))
     if quantization.get("detail") and quantization.get("status") == "failed":
         rows.append(("Quantize", quantization["detail"]))
-    source, output = validation.get("source_bytes"), validation.get("output_bytes")
-    if source and output:
-        rows.append(("Size", f"{_bytes(output)} of weights, source {_bytes(source)}"))
     quantizers = quantization.get("quantizers") if isinstance(quantization.get("quantizers"), Mapping) else {}
     if quantizers.get("enabled") is not None:
         rows.append(("Quantizers", f"{quantizers['enabled']} enabled, {quantizers.get('disabled', 0)} disabled"))
@@ -320,17 +355,14 @@ def _run_part(name: str, run: Mapping[str, Any], metadata: Mapping[str, Any]) ->
     }
 
 
-def _timings(benchmarks: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
-    seconds = {name: _float(row.get("s")) or 0.0 for name, row in benchmarks.items()}
-    longest = max(seconds.values(), default=0.0) or 1.0
+def _timings(stages: Sequence[Stage], memory: Mapping[str, float]) -> list[dict[str, Any]]:
     return [
         {
-            "name": name,
-            "seconds": f"{seconds[name]:,.1f}",
-            "memory": NONE if _float(row.get("max_rss")) is None else f"{_float(row.get('max_rss')):,.0f}",
-            "percent": round(100 * seconds[name] / longest, 1),
+            "name": stage.name,
+            "seconds": f"{stage.seconds:,.1f}",
+            "memory": NONE if stage.name not in memory else f"{memory[stage.name]:,.0f}",
         }
-        for name, row in benchmarks.items()
+        for stage in sorted(stages, key=lambda stage: (stage.start, stage.name))
     ]
 
 
@@ -339,22 +371,39 @@ def _environment(
     quantization: Mapping[str, Any],
     runs: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],
 ) -> list[tuple[str, str]]:
-    parts = [("Decision", verdict.get("versions")), ("Quantize", quantization.get("versions"))]
-    parts += [(name.capitalize(), metadata.get("versions")) for name, (_, metadata) in runs.items()]
+    servers = [_mapping(metadata.get("server")) for _, (_, metadata) in sorted(runs.items())]
+    devices = {str(server["device"]) for server in servers if server.get("device")}
+    devices |= {str(quantization["device"])} if quantization.get("device") else set()
+    gpu = verdict.get("gpu")
     rows = []
-    for label, versions in parts:
-        for name, group in _groups(label, versions):
+    if gpu or devices:
+        rows.append(("Hardware", str(gpu) if gpu else ", ".join(sorted(devices))))
+    versions = _mapping(verdict.get("versions"))
+    parts = [("Decision", versions)]
+    if not any(isinstance(group, Mapping) for group in versions.values()):
+        parts += [("Quantize", quantization.get("versions"))]
+        parts += [(name.capitalize(), metadata.get("versions")) for name, (_, metadata) in runs.items()]
+    for label, found in parts:
+        for name, group in _groups(label, found):
             rows.append((name, ", ".join(f"{package} {version}" for package, version in group.items() if version)))
-    if quantization.get("device"):
-        rows.append(("Quantize device", str(quantization["device"])))
+    if verdict.get("git_commit"):
+        rows.append(("Workflow", f"git commit {verdict['git_commit']}"))
     return rows
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _groups(label: str, versions: Any) -> list[tuple[str, Mapping[str, Any]]]:
     """Versions as they are recorded: of one environment, or of several by name."""
     if not isinstance(versions, Mapping) or not versions:
         return []
-    nested = [(f"{label}, {name}", group) for name, group in versions.items() if isinstance(group, Mapping) and group]
+    nested = [
+        (f"{label}, {name}" if label != "Decision" else name.replace("_", " ").capitalize(), group)
+        for name, group in versions.items()
+        if isinstance(group, Mapping) and group
+    ]
     flat = {name: version for name, version in versions.items() if not isinstance(version, Mapping)}
     return [*([(label, flat)] if flat else []), *nested]
 
@@ -367,15 +416,20 @@ def _commands(verdict: Mapping[str, Any]) -> list[str]:
     elif commit:
         commands.append(f"git checkout {commit}")
     folder = f"results/{verdict.get('model')}/{verdict.get('release')}"
+    commands.append("# with --configfile FILE where the release is not in config/config.yaml")
     commands.append(f"snakemake {folder}/verdict.json {folder}/report.html")
     evidence = verdict.get("evidence") or {}
     if "comparison" in evidence and {"baseline_run", "candidate_run"} <= set(evidence):
-        policy = verdict.get("policy") if isinstance(verdict.get("policy"), Mapping) else {}
+        folders = [evidence[name]["path"].rpartition("/")[0] or "." for name in ("baseline_run", "candidate_run")]
+        policy = json.dumps(verdict.get("policy") or {}, sort_keys=True)
+        commands.append("# the comparison alone")
         commands.append(
-            f"python scripts/gate_compare.py --baseline {evidence['baseline_run']['path']} "
-            f"--candidate {evidence['candidate_run']['path']} --threshold {policy.get('threshold', 0.01)}"
-            + (" --relative" if policy.get("relative") else "")
+            f"python scripts/gate_compare.py --baseline {shlex.quote(folders[0])}"
+            f" --candidate {shlex.quote(folders[1])} --policy {shlex.quote(policy)}"
         )
+    if verdict.get("decision") == "ACCEPT":
+        commands.append("# the bundle, wherever it was copied to")
+        commands.append(f"python scripts/verify_release.py {folder}/release")
     return commands
 
 
@@ -385,7 +439,7 @@ def _bars(counts: Mapping[str, int]) -> list[dict[str, Any]]:
     return [{"name": name, "count": count, "percent": round(100 * count / most, 1)} for name, count in ordered]
 
 
-def _float(value: Any) -> float | None:
+def float_or_none(value: Any) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError):

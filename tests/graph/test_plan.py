@@ -20,6 +20,7 @@ WHOLE_PLAN = {
     "compare_runs": 1,
     "decide_release": 1,
     "render_report": 1,
+    "render_index": 1,
     "gate_release": 1,
     "bundle_release": 1,
     "release": 1,
@@ -52,6 +53,35 @@ def test_two_recipes_share_one_baseline(project):
 def test_a_single_stage_target_runs_no_stage_it_does_not_need(project, target, absent):
     run = project.snakemake("-n", target)
     assert run.status == 0 and run.jobs() and not absent & run.jobs().keys(), run.output
+
+
+def test_releases_are_logged_where_the_configuration_says_so(project):
+    run = project.snakemake("-n", "release", "--config", 'mlflow={tracking_uri: "sqlite:///mlflow.db"}')
+    logging = {"log_evidence": 1, "log_decision": 1, "build_environment": WHOLE_PLAN["build_environment"] + 1}
+    assert run.status == 0 and run.jobs() == WHOLE_PLAN | logging, run.output
+    jobs = project.snakemake("-n", "verdict", "--config", 'mlflow={tracking_uri: "sqlite:///mlflow.db"}').jobs()
+    assert (jobs["log_evidence"], jobs["log_decision"]) == (1, 1)
+
+
+def test_credentials_have_no_place_in_the_configuration(project):
+    run = project.snakemake("-n", "release", "--config", 'mlflow={tracking_uri: "https://me:secret@host"}')
+    assert run.status == 1 and "MLFLOW_TRACKING_PASSWORD" in run.output
+
+
+@pytest.mark.parametrize(
+    ("publish", "expected"),
+    [
+        ({}, "releases[0].publish: names no destination"),
+        ({"hub": "name"}, "publish: hub: 'name' is no repository id"),
+        ({"hub": "a/b", "folder": "c"}, "publish: give one of 'hub' (a repository id) and 'folder', not both"),
+        ({"folder": "c/{version}"}, "publish: {version} cannot be filled in"),
+        ({"hub": "a/b", "token": "x"}, "publish.token: unknown key"),
+    ],
+)
+def test_a_destination_that_cannot_be_meant_is_refused(project, publish, expected):
+    project.configure(publish=publish)
+    run = project.snakemake("-n", "release")
+    assert run.status == 1 and expected in run.output, run.output
 
 
 def test_the_slurm_profile_parses_and_plans_from_the_root(project):

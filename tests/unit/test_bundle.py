@@ -2,69 +2,26 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from accepted_release import bundle, change_verdict, make_accepted_release
+from google.protobuf import json_format
+from huggingface_hub import ModelCard
+from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenance
+from in_toto_attestation.v1.statement import Statement
+from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
 
-from day0.artefacts import digest_of_file, digest_of_inventory, inventory, write_json
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "bundle.py"
+from bundle import serving_arguments
+from day0.artefacts import digest_of_file, write_json
 
 
 @pytest.fixture
 def release(tmp_path, monkeypatch):
     """An accepted release, as the graph leaves it."""
     monkeypatch.chdir(tmp_path)
-    checkpoint = tmp_path / "m" / "fp8" / "checkpoint"
-    (checkpoint / "below").mkdir(parents=True)
-    (checkpoint / "model.safetensors").write_bytes(b"weights")
-    (checkpoint / "below" / "config.json").write_text("{}")
-    (checkpoint / ".snakemake_timestamp").write_text("")
-    files = inventory(checkpoint)
-    record = {
-        "files": files,
-        "checkpoint_digest": digest_of_inventory(files),
-        "versions": {"nvidia-modelopt": "0.47.0"},
-        "kv_cache": None,
-        "calibration": {"samples": 1, "sequence_length": 2, "dataset": "d.jsonl"},
-    }
-    write_json("m/fp8/quantization.json", record)
-    write_json("m/source.json", {"location": {"path": "models/m"}, "license": "mit", "parameters": 1234567})
-    write_json("m/fp8/validation.json", {"layer_precision_counts": {"FP8": 21, "BF16": 2}})
-    evidence = {"validation": "m/fp8/validation.json"}
-    for run, folder in {"baseline_run": "m/baseline/s", "candidate_run": "m/fp8/s"}.items():
-        evidence[run] = f"{folder}/run.json"
-        write_json(evidence[run], {"pass": True})
-        Path(folder, "results.yml").write_text("results: {}\n")
-    Path("m/fp8/report.html").write_text("<p>report</p>")
-    verdict = {
-        "model": "m",
-        "recipe": "fp8",
-        "suite": "s",
-        "policy": {"threshold": 0.01, "relative": False},
-        "decision": "ACCEPT",
-        "tasks": {"addition": {"baseline": 1.0, "candidate": 0.995, "drop": 0.005, "limit": 0.01}},
-        "size_ratio": 0.5,
-        "bits_per_weight": 8.0,
-        "evidence": {name: {"path": path, "sha256": digest_of_file(path)} for name, path in evidence.items()},
-        "digests": {"checkpoint_digest": record["checkpoint_digest"]},
-    }
-    write_json("m/fp8/verdict.json", verdict)
-    return tmp_path / "m" / "fp8"
-
-
-def bundle():
-    arguments = ["--verdict", "m/fp8/verdict.json", "--checkpoint", "m/fp8/checkpoint", "--output", "m/fp8/release"]
-    arguments += ["--record", "m/fp8/quantization.json", "--source-record", "m/source.json"]
-    command = [sys.executable, str(SCRIPT), *arguments, "--report", "m/fp8/report.html"]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def change_verdict(release, **changes):
-    verdict = json.loads((release / "verdict.json").read_text())
-    write_json(release / "verdict.json", {**verdict, **changes})
+    return make_accepted_release(tmp_path)
 
 
 def test_the_bundle_is_whole_and_its_sums_cover_every_file(release):
@@ -88,9 +45,88 @@ def test_the_model_card_has_the_front_matter_of_the_hub(release):
         "1,234,567 parameters",
         "50.0 %",
         "21 FP8, 2 BF16",
-        "| addition | 1.0000 | 0.9950 | +0.0050 | 0.0100 |",
+        "| addition | exact_match | 1.0000 | 0.9950 | +0.0050 | 0.0100 | -0.0010 to +0.0080 |",
+        "vllm serve PATH_OF_THIS_FOLDER --max-model-len 64\n",
+        "The licence of the source, `mit`, holds",
     ):
         assert words in text, words
+
+
+def test_the_hub_reads_every_score_from_the_card(release):
+    source = json.loads(Path("m/source.json").read_text())
+    write_json("m/source.json", source | {"location": {"hub": "org/m", "revision": "0" * 40}})
+    assert bundle().returncode == 0
+    card = ModelCard.load(release / "release" / "README.md", ignore_metadata_errors=False)
+    assert (card.data.base_model, card.data.base_model_relation, card.data.license) == ("org/m", "quantized", "mit")
+    (score,) = card.data.eval_results
+    found = (score.dataset_name, score.metric_type, score.metric_value, score.task_type)
+    assert found == ("addition", "exact_match", 0.995, "text-generation")
+
+
+def test_an_advisory_task_without_a_result_has_an_empty_row(release):
+    tasks = json.loads((release / "verdict.json").read_text())["tasks"]
+    lost = {"baseline": 0.5, "candidate": None, "drop": None, "limit": 0.01, "tier": "advisory", "metric": None}
+    change_verdict(release, tasks={**tasks, "lost": lost})
+    assert bundle().returncode == 0
+    card = ModelCard.load(release / "release" / "README.md")
+    assert [result.dataset_name for result in card.data.eval_results] == ["addition"]
+    assert "| lost (advisory) |  | 0.5000 |  |  | 0.0100 |  |" in card.text
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("", []),
+        ("python --model m --max-model-len 64 --dtype auto --port 0", ["--max-model-len 64"]),
+        ("x --tensor-parallel-size 2 --kv-cache-dtype fp8", ["--tensor-parallel-size 2", "--kv-cache-dtype fp8"]),
+        ("x --trust-remote-code --pipeline-parallel-size 1", ["--trust-remote-code"]),
+    ],
+)
+def test_a_user_serves_with_what_the_evaluation_set(command, expected):
+    assert serving_arguments(command) == expected
+
+
+def test_the_licence_of_the_source_comes_along(release):
+    assert bundle().returncode == 0
+    assert (release / "release" / "LICENSE").read_text() == "Do as you like.\n"
+
+
+def test_the_provenance_is_a_statement_of_the_published_structure(release):
+    done = bundle("--materials", "d.jsonl", "--builder", "https://builder.example/gpu")
+    assert done.returncode == 0, done.stdout
+    folder = release / "release"
+    content = json.loads((folder / "provenance.json").read_text())
+    message = json_format.ParseDict(content, StatementMessage())
+    Statement.copy_from_pb(message).validate()
+    predicate = json_format.ParseDict(content["predicate"], Provenance())
+    subjects = {subject.name: subject.digest["sha256"] for subject in message.subject}
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert subjects == {name: digest_of_file(folder / name) for name in there - {"provenance.json", "SHA256SUMS"}}
+    dependencies = {entry.name: entry for entry in predicate.build_definition.resolved_dependencies}
+    assert dependencies["workflow"].digest["gitCommit"] == "0123456789abcdef0123456789abcdef01234567"
+    assert dependencies["d.jsonl"].digest["sha256"] == digest_of_file("d.jsonl")
+    assert dependencies["source/model.safetensors"].digest["sha256"] == digest_of_file("models/m/model.safetensors")
+    assert json.loads(dependencies["recipe fp8"].content) == {"preset": "fp8"}
+    assert predicate.run_details.builder.id == "https://builder.example/gpu"
+    assert predicate.run_details.metadata.started_on.seconds <= predicate.run_details.metadata.finished_on.seconds
+    assert {entry.name for entry in predicate.run_details.byproducts} == {
+        f"{side}/samples/addition.jsonl" for side in ("baseline", "candidate")
+    }
+    assert (
+        predicate.build_definition.internal_parameters["commands"]["candidate_run, evaluate"]
+        == "evaluate candidate_run"
+    )
+
+
+def test_a_hub_source_is_named_by_its_address_and_commit(release):
+    source = json.loads(Path("m/source.json").read_text())
+    write_json("m/source.json", source | {"location": {"hub": "org/m", "revision": "0" * 40}})
+    assert bundle().returncode == 0
+    content = json.loads((release / "release" / "provenance.json").read_text())
+    entries = {entry["name"]: entry for entry in content["predicate"]["buildDefinition"]["resolvedDependencies"]}
+    assert entries["source"]["digest"] == {"gitCommit": "0" * 40}
+    assert entries["source/LICENSE"]["uri"] == f"https://huggingface.co/org/m/resolve/{'0' * 40}/LICENSE"
+    json_format.ParseDict(content["predicate"], Provenance())
 
 
 def test_a_second_bundle_replaces_the_first_whole(release):

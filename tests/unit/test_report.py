@@ -1,190 +1,28 @@
 """The report page: every decision renders from real run folders, alone, escaped, and the same each time."""
 
-import contextlib
-import io
-import json
-import random
+import html
 import re
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
+from decided_release import make_release, run_script
 
-import gate_compare
-import report
-from day0.artefacts import digest_of_file, read_json, run_cli, write_json, write_text, write_yaml
-from day0.report import benchmark_row, drop_chart, layer_map_chart, page_content
-from day0.triage import DECISIONS, decide
+from day0.artefacts import digest_of_file, read_json, write_json
+from day0.report import benchmark_row, page_content
+from day0.triage import DECISIONS
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-TASKS = ("addition", "reversal", "sorting")
-DIGEST = "5f2c9f1f0b8a4e6d9c3b7a1e2d4f6081" * 2
-
-
-def write_run(folder: Path, candidate: str, errors: dict[str, int], seed: int, samples: int = 1000) -> None:
-    """A run folder as the evaluate and assess stages leave it, with that many wrong answers per task."""
-    scores, accounting = {}, {}
-    for task in TASKS:
-        wrong = set(random.Random(f"{seed}{task}").sample(range(samples), errors[task]))
-        rows = [
-            {
-                "id": number,
-                "repeat": 0,
-                "prompt_digest": f"{task}{number}",
-                "target_digest": f"t{number}",
-                "answer": f"{number * 7 % 199 + (number in wrong)}",
-                "score": float(number not in wrong),
-                "finish_reason": "stop",
-            }
-            for number in range(samples)
-        ]
-        write_text(folder / "samples" / f"{task}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        scores[task] = {
-            "metric": "acc" if task == "sorting" else "exact_match",
-            "score": 1 - errors[task] / samples,
-            "stderr": 0.002,
-            "samples": samples,
-            "scale": {"min": 0, "max": 1, "direction": "higher"},
-            "tier": "advisory" if task == "sorting" else "critical",
-        }
-        accounting[task] = {"expected": samples, "asked": samples, "answered": samples, "scored": samples}
-        accounting[task] |= {"empty": 0, "cut": 0, "unparsed": 0, "failed": 0}
-    versions = {"serve": {"vllm": "0.32.0"}, "harness": {"lm-eval": "0.4.13"}}
-    metadata = {
-        "status": "COMPLETED",
-        "model": "tiny",
-        "suite": "demo",
-        "suite_digest": DIGEST,
-        "accounting": accounting,
-        "fingerprint": {task: {"task_hash": task, "seed": 1234, "engine": {"name": "vllm"}} for task in TASKS},
-        "server": {"engine": "vllm", "engine_version": "0.32.0", "device": "cpu", "quantization": candidate},
-        "versions": versions,
-    }
-    write_yaml(folder / "results.yml", {"results": {"groups": {}, "tasks": {}}, "metadata": metadata})
-    write_text(folder / "evaluate.tsv", "s\th:m:s\tmax_rss\tmax_vms\n61.2031\t0:01:01\t2210.50\t9000.1\n")
-    write_json(
-        folder / "run.json",
-        {
-            "pass": True,
-            "failure_class": None,
-            "detail": f"All {3 * samples:,} samples were asked, answered and scored.",
-            "model": "tiny",
-            "candidate": candidate,
-            "suite": "demo",
-            "scores": scores,
-        },
-    )
-
-
-def run_script(name: str, *arguments: object) -> SimpleNamespace:
-    """Run a script's command line in this process, which spares its imports."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as ended,
-    ):
-        patch.setattr(sys, "argv", [name, *map(str, arguments)])
-        run_cli({"report.py": report.main, "gate_compare.py": gate_compare.main}[name])
-    return SimpleNamespace(returncode=ended.value.code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 def test_the_script_runs_by_itself(tmp_path):
     command = [sys.executable, str(SCRIPTS / "report.py"), "--verdict", str(tmp_path), "--output", str(tmp_path / "x")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "cannot be read" in done.stderr
-
-
-def make_release(root: Path, decision: str) -> Path:
-    """Evidence and verdict.json of a release that ends in this decision; the comparison is made by gate_compare.py."""
-    base, folder = root / "tiny" / "baseline" / "demo", root / "tiny" / "nvfp4"
-    release, validation, evidence = folder / "verdict.json", folder / "validation.json", {}
-    covered = decision != "INFEASIBLE"
-    write_json(
-        validation,
-        {
-            "pass": covered,
-            "failure_class": None if covered else "QUANT_COVERAGE_FAILURE",
-            "detail": "21 of 21 matched layers are NVFP4; 0.297 of the source's bytes."
-            if covered
-            else "0 of 21 matched layers are quantized: the pattern '*.q_projection*' matches no layer.",
-            "source_bytes": 1_150_000,
-            "output_bytes": 341_000,
-            "size_ratio": 0.297,
-            "bits_per_weight": 4.74,
-            "layer_precision_counts": {"NVFP4": 21, "BF16": 9} if covered else {"BF16": 30},
-            "checks": [
-                {"name": "coverage", "pass": covered, "detail": "layers the recipe asks for"},
-                {"name": "size", "pass": True, "detail": "0.297 of the source, at most 0.9"},
-            ],
-            "offenders": [] if covered else ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"],
-        },
-    )
-    write_json(
-        folder / "quantization.json",
-        {
-            "status": "done",
-            "detail": "",
-            "recipe": {"name": "nvfp4", "kind": "preset", "definition": {}},
-            "calibration": {"samples": 256, "batch_size": 32},
-            "kv_cache": None,
-            "device": "cpu",
-            "versions": {"torch": "2.13.0+cpu", "nvidia-modelopt": "0.47.0"},
-            "quantizers": {"enabled": 42, "disabled": 84, "summary": []},
-        },
-    )
-    write_text(folder / "benchmarks" / "quantize.tsv", "s\th:m:s\tmax_rss\n18.4\t0:00:18\t1400.2\n")
-    evidence["validation"] = validation
-    assessment = {"pass": False, **read_json(validation)}
-    stage = "validation"
-    if covered:
-        errors = {"addition": 4, "reversal": 0, "sorting": 1}
-        worse = {"ACCEPT": 6, "REGRESSION": 31, "ANOMALOUS": 4}[decision]
-        write_run(base, "baseline", errors, seed=1)
-        write_run(folder / "demo", "nvfp4", errors | {"addition": worse, "sorting": 21}, seed=2)
-        if decision == "ANOMALOUS":
-            samples = folder / "demo" / "samples" / "reversal.jsonl"
-            write_text(samples, "".join(samples.read_text().splitlines(keepends=True)[:-17]))
-        comparison = folder / "comparison.json"
-        done = run_script(
-            "gate_compare.py", "--baseline", base, "--candidate", folder / "demo", "--policy",
-            '{"threshold": 0.01, "relative": false}', "--assess", "--output", comparison,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assessment, stage = read_json(comparison), "comparison"
-        evidence |= {"baseline_run": base / "run.json", "candidate_run": folder / "demo" / "run.json"}
-        evidence |= {"comparison": comparison}
-    found, next_action = decide(assessment["failure_class"], stage, assessment["pass"])
-    assert found == decision
-    write_json(
-        release,
-        {
-            "release": "nvfp4",
-            "model": "tiny",
-            "recipe": "nvfp4",
-            "candidate": "nvfp4",
-            "suite": "demo",
-            "policy": {"threshold": 0.01, "relative": False},
-            "decision": found,
-            "failure_class": assessment["failure_class"],
-            "stage": stage,
-            "detail": assessment["detail"],
-            "next_action": next_action,
-            "size_ratio": 0.297,
-            "bits_per_weight": 4.74,
-            "tasks": assessment.get("tasks", {}),
-            "evidence": {name: {"path": str(path), "sha256": digest_of_file(path)} for name, path in evidence.items()},
-            "digests": {"source_digest": DIGEST, "checkpoint_digest": DIGEST[::-1]},
-            "versions": {"python": "3.11.7"},
-            "git_commit": "1c7d2be0aa31",
-            "created": "2030-01-02T03:04:05+00:00",
-        },
-    )
-    return release
 
 
 class Page(HTMLParser):
@@ -230,7 +68,8 @@ def test_every_decision_renders_alone(tmp_path, decision):
     assert not re.search(r"@import|url\((?!#)", text)
     assert f"<strong>{decision}</strong>" in text
     assert read_json(verdict)["next_action"] in text.replace("&#39;", "'")
-    assert ("svg" in page.tags) == (decision != "INFEASIBLE")
+    assert ('id="figure-drops"' in text) == (decision != "INFEASIBLE")
+    assert 'id="figure-timeline"' in text
     if decision == "INFEASIBLE":
         assert "QUANT_COVERAGE_FAILURE" in text and "self_attn.q_proj" in text
     else:
@@ -281,13 +120,7 @@ def test_page_of_a_crash_verdict_has_no_evidence():
         "stage": "quantize_model", "detail": "Rule quantize_model crashed.", "next_action": "Rerun.", "evidence": {},
     }  # fmt: skip
     content = page_content(verdict)
-    assert content["chart"] is None and content["tasks"] == [] and content["stage_name"] == "the stage quantize_model"
-
-
-def test_chart_takes_any_task_name():
-    entry = {"drop": 2.0, "drop_fraction": 0.01, "limit": 2.0, "within": True, "tier": "critical"}
-    scale = {"min": -100, "max": 100, "direction": "higher"}
-    assert "<svg" in drop_chart({"a$b_{c}^": {**entry, "scale": scale}, "x" * 200: {**entry, "scale": scale}})
+    assert content["figures"] == {} and content["tasks"] == [] and content["stage_name"] == "the stage quantize_model"
 
 
 def test_benchmark_row_takes_the_last():
@@ -295,10 +128,64 @@ def test_benchmark_row_takes_the_last():
     assert benchmark_row("s\tmax_rss\n") == {} == benchmark_row("")
 
 
-def test_the_layer_map_is_the_same_bytes_for_the_same_data():
-    rows = [
-        {"module": "model.layers.*.mlp.up_proj", "family": "MLP", "runs": [[0, 3, "NVFP4", 4], [4, 4, "BF16", 1]]},
-        {"module": "lm_head", "family": "lm_head", "runs": [[None, None, "FP8, broken", 1]]},
-    ]
-    assert layer_map_chart(rows) == layer_map_chart(rows)
-    assert layer_map_chart(rows).count("<svg") == 1
+def add_evidence(verdict, **changes):
+    """Change the comparison that a verdict names, and its digest."""
+    content = read_json(verdict)
+    path = Path(content["evidence"]["comparison"]["path"])
+    write_json(path, read_json(path) | changes)
+    content["evidence"]["comparison"]["sha256"] = digest_of_file(path)
+    write_json(verdict, content)
+
+
+def test_warnings_precision_external_check_and_guard_are_on_the_page(tmp_path):
+    verdict = make_release(tmp_path, "REGRESSION")
+    tasks = read_json(read_json(verdict)["evidence"]["comparison"]["path"])["tasks"]
+    tasks["addition"]["relative_guard"] = {"relative_drop": 0.03, "limit": 0.02, "within": False}
+    tasks["addition"]["paired"]["mcnemar_p_holm"] = 0.0123
+    entry = {"task": "addition", "score": 0.996, "expected": 0.9, "difference": 0.096, "source": "https://a.example/b"}
+    add_evidence(
+        verdict,
+        tasks=tasks,
+        criterion="confident",
+        baseline_precision="BF16",
+        warnings=[{"task": "addition", "sentence": "1,000 samples cannot resolve it."}],
+        external={"status": "failed", "entries": [{**entry, "notes": "zero-shot", "status": "failed"}]},
+    )
+    assert run_script("report.py", "--verdict", verdict, "--output", tmp_path / "report.html").returncode == 0
+    text = (tmp_path / "report.html").read_text()
+    for words in (
+        "1,000 samples cannot resolve it.",
+        "Precision of the baseline: <b>BF16</b>",
+        "https://a.example/b",
+        "does not meet its published scores",
+        "the whole interval of the drop within 1 %",
+        "relative drop 3 %, beyond the relative limit of 2 %",
+        "0.0123",
+    ):
+        assert words in text, words
+    assert "https://a.example/b" not in "".join(Page(text).references)
+
+
+def test_the_figures_are_files_of_their_own_too(tmp_path):
+    verdict = make_release(tmp_path, "REGRESSION")
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    (folder / "old.svg").write_text("")
+    arguments = ("--verdict", verdict, "--output", tmp_path / "report.html", "--figures", folder)
+    assert run_script("report.py", *arguments).returncode == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["drops.svg", "timeline.svg"]
+    for path in folder.iterdir():
+        root = ElementTree.parse(path).getroot()
+        assert root.tag.endswith("svg") and root.get("role") == "img"
+    assert 'id="figure-drops"' in (tmp_path / "report.html").read_text()
+
+
+def test_the_commands_compare_again_with_the_same_policy(tmp_path):
+    verdict = make_release(tmp_path, "ACCEPT")
+    assert run_script("report.py", "--verdict", verdict, "--output", tmp_path / "report.html").returncode == 0
+    text = html.unescape((tmp_path / "report.html").read_text())
+    line = next(line for line in text.splitlines() if "gate_compare.py" in line)
+    words = shlex.split(line.removeprefix("<pre>"))
+    done = run_script("gate_compare.py", *words[2:])
+    assert done.returncode == 0, done.stderr
+    assert "verify_release.py" in text

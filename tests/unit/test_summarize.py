@@ -45,3 +45,12 @@ def test_a_report_older_than_its_verdict_is_not_shown(tmp_path):
     report.write_text("")
     os.utime(report, (1, 1))
     assert "report:" not in format_decisions([path])
+
+
+def test_a_published_release_shows_its_address_and_a_failed_log_its_reason(tmp_path):
+    path = verdict(tmp_path / "fp8", mlflow={"status": "failed", "detail": "nobody answers"})
+    write_json(path.with_name("published.json"), {"url": "https://hub.example/org/m"})
+    text = format_decisions([path])
+    assert "published: https://hub.example/org/m" in text and "not logged with MLflow: nobody answers" in text
+    os.utime(path.with_name("published.json"), (1, 1))
+    assert "published:" not in format_decisions([path])

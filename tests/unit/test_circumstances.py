@@ -3,7 +3,7 @@
 import pytest
 
 from day0.artefacts import write_json, write_text, write_yaml
-from day0.provenance import benchmark_seconds, gather, stamp
+from day0.circumstances import benchmark_seconds, gather, stamp
 
 HEADER = "s\th:m:s\tmax_rss\n"
 

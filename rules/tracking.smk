@@ -1,0 +1,59 @@
+# Optional: log every release with MLflow. Nothing here is in the plan unless the configuration says `mlflow`.
+
+
+rule log_evidence:
+    """Log parameters, metrics and evidence of a release as a run of MLflow, before the decision, which names the run."""
+    input:
+        unpack(get_verdict_evidence),
+        environment=get_environment("mlflow"),
+        script=get_script("log_mlflow.py"),
+    output:
+        record="results/{model}/{release}/mlflow.json",
+    log:
+        "results/{model}/{release}/logs/log_evidence.log",
+    benchmark:
+        "results/{model}/{release}/benchmarks/log_evidence.tsv"
+    localrule: True
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        python=get_python("mlflow"),
+        settings=get_text(PLAN.config.mlflow.model_dump() if PLAN.config.mlflow else {}),
+        release=lambda wildcards: get_text(get_release_request(wildcards)),
+        evidence=lambda wildcards, input: get_text(
+            {k: v for k, v in input.items() if k not in ("script", "environment")}
+        ),
+    message:
+        "Logging the evidence on {wildcards.release} of {wildcards.model}"
+    shell:
+        "{params.python} scripts/log_mlflow.py --settings {params.settings:q} --release {params.release:q}"
+        " --evidence {params.evidence:q} --output {output.record} 2>&1 | tee {log}"
+
+
+rule log_decision:
+    """Tag the run with the decision, add the verdict and the report, and end it."""
+    input:
+        run="results/{model}/{release}/mlflow.json",
+        verdict="results/{model}/{release}/verdict.json",
+        report="results/{model}/{release}/report.html",
+        environment=get_environment("mlflow"),
+        script=get_script("log_mlflow.py"),
+    output:
+        record="results/{model}/{release}/mlflow.decision.json",
+    log:
+        "results/{model}/{release}/logs/log_decision.log",
+    benchmark:
+        "results/{model}/{release}/benchmarks/log_decision.tsv"
+    localrule: True
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        python=get_python("mlflow"),
+        settings=get_text(PLAN.config.mlflow.model_dump() if PLAN.config.mlflow else {}),
+    message:
+        "Logging the decision on {wildcards.release} of {wildcards.model}"
+    shell:
+        "{params.python} scripts/log_mlflow.py --settings {params.settings:q} --run {input.run}"
+        " --verdict {input.verdict} --report {input.report} --output {output.record} 2>&1 | tee {log}"

@@ -1,0 +1,313 @@
+"""The figures of the reports, as SVG: the same bytes for the same data, with text that can be read out and searched.
+
+Every function returns one ``<svg>`` element that stands alone in a page or a file. Colours are of the palette of Okabe
+and Ito (https://jfly.uni-koeln.de/color/), which stays apart for colour-blind readers; no meaning hangs on colour.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import Any, NamedTuple
+
+import matplotlib
+
+matplotlib.use("svg")
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+INK, SOFT, LINE, GRID = "#1c2430", "#5b6675", "#dde2e8", "#e6eaee"
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW = (
+    "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b3a100",
+)  # fmt: skip
+FULL_PRECISION, BROKEN = "#cfd6de", "#b3212f"
+MARKS = {
+    "ACCEPT": (GREEN, "o"),
+    "REGRESSION": (VERMILION, "v"),
+    "ANOMALOUS": (YELLOW, "D"),
+    "INFEASIBLE": (PURPLE, "X"),
+}
+FONTS = "'DejaVu Sans', Verdana, Arial, sans-serif"
+LONGEST_LABEL = 32
+WIDTH_INCHES = 8.4
+
+
+class Stage(NamedTuple):
+    """A finished stage: when it began (seconds since the epoch), how long it took (seconds), and for what."""
+
+    name: str
+    start: float
+    seconds: float
+    group: str
+
+
+class Candidate(NamedTuple):
+    """A point of the size and accuracy plot: size as a fraction of the source's, mean score as one of its scale."""
+
+    release: str
+    decision: str
+    size_ratio: float
+    score: float
+
+
+def drop_chart(tasks: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> str | None:
+    """The drop of each task in percent of its scale, with its interval and limit; None where no task has a drop."""
+    measured = [name for name in order if tasks[name].get("drop") is not None and tasks[name].get("scale")]
+    if not measured:
+        return None
+    sentences = []
+    with _style(9):
+        figure = Figure(figsize=(WIDTH_INCHES, 1.05 + 0.42 * len(measured)), layout="constrained")
+        axes = figure.subplots()
+        for row, name in enumerate(measured):
+            entry = tasks[name]
+            unit = 100 / (entry["scale"]["max"] - entry["scale"]["min"])
+            blocks = entry.get("tier") != "advisory"
+            color = SOFT if not blocks else BLUE if entry.get("within") else VERMILION
+            interval = (entry.get("paired") or {}).get("interval")
+            if interval:
+                axes.plot(
+                    [unit * end for end in interval], [row, row], color=color, linewidth=2.4, solid_capstyle="butt"
+                )
+            shape = "o" if entry.get("within") else "v"
+            axes.plot([unit * entry["drop"]], [row], marker=shape, markersize=7, color=color, zorder=3)
+            words = f"{name}: drop {unit * entry['drop']:.3g} %"
+            if entry.get("limit") is not None:
+                limit = unit * entry["limit"]
+                axes.plot([limit, limit], [row - 0.36, row + 0.36], color=INK, linewidth=1.6, linestyle=(0, (3, 1.5)))
+                words += f", limit {limit:.3g} %"
+            sentences.append(words)
+        axes.axvline(0, color=SOFT, linewidth=0.9, zorder=0)
+        axes.set_yticks(range(len(measured)), [_label(name) for name in measured])
+        axes.set_ylim(len(measured) - 0.45, -0.55)
+        axes.margins(x=0.08)
+        axes.set_xlabel("drop in % of the scale (to the right: the candidate is worse)", color=SOFT)
+        _bare(axes)
+        figure.legend(
+            handles=[
+                Line2D([], [], color=BLUE, marker="o", linewidth=2.4, label="within the limit"),
+                Line2D([], [], color=VERMILION, marker="v", linewidth=2.4, label="beyond the limit"),
+                Line2D([], [], color=SOFT, marker="o", linewidth=2.4, label="advisory task"),
+                Line2D([], [], color=INK, linewidth=1.6, linestyle=(0, (3, 1.5)), label="limit"),
+            ],
+            loc="outside upper left", ncols=4, frameon=False,
+        )  # fmt: skip
+        return _svg(figure, "Drop of the candidate per task, with interval and limit", "; ".join(sentences))
+
+
+def layer_map_chart(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """The precision of each kind of module (rows) in each layer (columns); None without rows.
+
+    Args:
+        rows: ``module`` and ``runs``, each [first layer or None, last layer or None, precision, modules].
+    """
+    if not rows:
+        return None
+    held = sorted({run[2] for row in rows for run in row["runs"]})
+    palette = iter([BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, *[VERMILION] * len(held)])
+    colors = {
+        name: BROKEN if "broken" in name else FULL_PRECISION if name in ("BF16", "F16", "F32") else next(palette)
+        for name in held
+    }
+    with _style(8):
+        figure = Figure(figsize=(WIDTH_INCHES, 1.1 + 0.21 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        last = max((run[1] or 0 for row in rows for run in row["runs"]), default=0)
+        for place, row in enumerate(rows):
+            for first, end, name, _ in row["runs"]:
+                left, width = (-0.5, last + 1) if first is None else (first - 0.5, end - first + 1)
+                axes.barh(place, width, left=left, height=0.82, color=colors[name], linewidth=0)
+        axes.set_yticks(range(len(rows)), [_label(_tail(row["module"])) for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xlim(-0.5, last + 0.5)
+        axes.set_xlabel("layer", color=SOFT)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        _bare(axes)
+        axes.grid(visible=False)
+        axes.spines["bottom"].set_visible(False)
+        handles = [Patch(color=colors[name], label=_label(name)) for name in held]
+        figure.legend(handles=handles, loc="outside upper left", ncols=4, frameon=False)
+        sentences = [f"{row['module']}: {', '.join(sorted({run[2] for run in row['runs']}))}" for row in rows]
+        return _svg(figure, "Precision of each kind of module by layer", "; ".join(sentences))
+
+
+def timeline_chart(stages: Sequence[Stage]) -> str | None:
+    """When each stage ran; idle time in which nothing ran is cut out and named. None without stages."""
+    ordered = sorted(stages, key=lambda stage: (stage.start, stage.start + stage.seconds, stage.name))
+    if not ordered:
+        return None
+    shifts, gaps, total = _without_idle(ordered)
+    unit, word = (1, "seconds") if total < 600 else (60, "minutes") if total < 4 * 3600 else (3600, "hours")
+    groups = sorted({stage.group for stage in ordered})
+    colors = dict(zip(groups, [BLUE, ORANGE, GREEN, PURPLE, SKY] * len(groups), strict=False))
+    with _style(8.5):
+        figure = Figure(figsize=(WIDTH_INCHES, 1.1 + 0.24 * len(ordered)), layout="constrained")
+        axes = figure.subplots()
+        for row, (stage, shift) in enumerate(zip(ordered, shifts, strict=True)):
+            left, width = (stage.start - shift) / unit, max(stage.seconds, total / 400) / unit
+            axes.barh(row, width, left=left, height=0.66, color=colors[stage.group], linewidth=0)
+            beside = left + width < 0.88 * total / unit
+            inside = not beside and width > 0.12 * total / unit
+            axes.annotate(
+                _duration(stage.seconds), (left if not (beside or inside) else left + width, row), va="center",
+                color="white" if inside else INK, xytext=(4 if beside else -4, 0), textcoords="offset points",
+                ha="left" if beside else "right", fontsize=7.5,
+            )  # fmt: skip
+        for number, (place, idle) in enumerate(gaps):
+            axes.axvline(place / unit, color=SOFT, linewidth=1, linestyle=(0, (1, 2)))
+            axes.annotate(
+                f"idle {_duration(idle)}", (place / unit, len(ordered) - 0.5), color=SOFT, fontsize=7,
+                xytext=(3, 2 + 9 * (number % 2)), textcoords="offset points",
+            )  # fmt: skip
+        axes.set_yticks(range(len(ordered)), [_label(stage.name) for stage in ordered])
+        axes.set_ylim(len(ordered) - 0.4, -0.6)
+        axes.set_xlim(0, total * 1.02 / unit)
+        axes.set_xlabel(f"{word} since the first stage began", color=SOFT)
+        _bare(axes)
+        handles = [Patch(color=colors[name], label=_label(name)) for name in groups]
+        figure.legend(handles=handles, loc="outside upper left", ncols=4, frameon=False)
+        sentences = [f"{stage.name}: {_duration(stage.seconds)}" for stage in ordered]
+        return _svg(figure, "Timeline of the stages", "; ".join(sentences))
+
+
+def pareto_chart(title: str, candidates: Sequence[Candidate], baseline_score: float | None) -> str | None:
+    """Size against accuracy of one model's candidates on one suite, the source among them; None without candidates.
+
+    The line joins what no other candidate beats in both: smaller and at least as good. Scores of an anomalous candidate
+    are not to be trusted: its mark is hollow and no part of the line.
+    """
+    if not candidates:
+        return None
+    points = sorted(candidates, key=lambda point: (point.size_ratio, -point.score, point.release))
+    with _style(9):
+        figure = Figure(figsize=(WIDTH_INCHES, 3.6), layout="constrained")
+        axes = figure.subplots()
+        front = pareto_front([point for point in points if point.decision != "ANOMALOUS"])
+        places = [(100 * point.size_ratio, 100 * point.score) for point in front]
+        if baseline_score is not None:
+            axes.plot([100], [100 * baseline_score], marker="*", markersize=13, color=INK, linestyle="none", zorder=3)
+            axes.axhline(100 * baseline_score, color=SOFT, linewidth=0.9, linestyle=(0, (1, 2)), zorder=0)
+            _name_point(axes, "source", 100, 100 * baseline_score, left=True)
+            if places and baseline_score > max(point.score for point in front):
+                places.append((100, 100 * baseline_score))
+        if places:
+            axes.plot(*zip(*places, strict=True), color=SOFT, linewidth=1.1, zorder=1)
+        for point in points:
+            color, shape = MARKS.get(point.decision, MARKS["ANOMALOUS"])
+            place = (100 * point.size_ratio, 100 * point.score)
+            hollow = {"markerfacecolor": "white"} if point.decision == "ANOMALOUS" else {}
+            axes.plot(*place, marker=shape, markersize=9, color=color, linestyle="none", zorder=3, **hollow)
+            _name_point(axes, point.release, *place, left=point.size_ratio > 0.8)
+        axes.set_xlim(0, 108)
+        axes.margins(y=0.18)
+        low, high = axes.get_ylim()
+        if high - low < 0.5:
+            axes.set_ylim((low + high) / 2 - 0.25, (low + high) / 2 + 0.25)
+        axes.ticklabel_format(axis="y", useOffset=False)
+        axes.set_xlabel("size of the weights in % of the source (to the left: smaller)", color=SOFT)
+        axes.set_ylabel("mean score in % of the scale", color=SOFT)
+        _bare(axes)
+        axes.grid(axis="y", color=GRID, linewidth=0.7)
+        shown = [decision for decision in MARKS if any(point.decision == decision for point in points)]
+        handles = [
+            Line2D([], [], color=MARKS[name][0], marker=MARKS[name][1], linestyle="none", markersize=8, label=name)
+            for name in shown
+        ]
+        handles += [Line2D([], [], color=SOFT, linewidth=1.1, label="not beaten in size and score at once")]
+        figure.legend(handles=handles, loc="outside upper left", ncols=5, frameon=False)
+        sentences = [
+            f"{point.release}: {point.decision}, {point.size_ratio:.1%} of the size, mean score {point.score:.2%}"
+            for point in points
+        ]
+        return _svg(figure, f"Size and accuracy of {title}", "; ".join(sentences))
+
+
+def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that no other beats, smallest first: any smaller one has a lower score."""
+    front: list[Candidate] = []
+    for point in sorted(candidates, key=lambda point: (point.size_ratio, -point.score, point.release)):
+        if not front or point.score > front[-1].score:
+            front.append(point)
+    return front
+
+
+def _name_point(axes: Any, name: str, x: float, y: float, left: bool) -> None:
+    axes.annotate(
+        _label(name), (x, y), xytext=(-9 if left else 9, 5), textcoords="offset points",
+        ha="right" if left else "left", color=INK, fontsize=8.5,
+    )  # fmt: skip
+
+
+def _without_idle(ordered: Sequence[Stage]) -> tuple[list[float], list[tuple[float, float]], float]:
+    """How far to move each stage to the left, where idle time was cut and how much, and the length that remains.
+
+    Idle time counts where it is longer than a tenth of the time in which something ran; a hundredth of that remains.
+    """
+    busy, end = 0.0, ordered[0].start
+    for stage in ordered:
+        busy += max(0.0, stage.start + stage.seconds - max(end, stage.start))
+        end = max(end, stage.start + stage.seconds)
+    shifts, gaps, shift, end = [], [], ordered[0].start, ordered[0].start
+    for stage in ordered:
+        idle = stage.start - end
+        if idle > max(busy / 10, 1.0):
+            cut = idle - busy / 25
+            gaps.append((end - shift + busy / 50, idle))
+            shift += cut
+        shifts.append(shift)
+        end = max(end, stage.start + stage.seconds)
+    return shifts, gaps, max(end - shift, 0.001)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+
+
+def _tail(module: str) -> str:
+    return module if len(module) <= LONGEST_LABEL else f"…{module[1 - LONGEST_LABEL :]}"
+
+
+def _label(name: str) -> str:
+    """A name for matplotlib, in which a dollar sign would begin a formula."""
+    short = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
+    return short.replace("$", r"\$")
+
+
+def _bare(axes: Any) -> None:
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.tick_params(axis="x", colors=SOFT)
+    axes.grid(axis="x", color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(LINE)
+
+
+@contextmanager
+def _style(size: float) -> Iterator[None]:
+    settings = {"svg.hashsalt": "day0", "svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": size}
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def _svg(figure: Figure, title: str, description: str) -> str:
+    """The figure as an element that stands alone: no ids that a second figure of a page would repeat."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->\n?", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace("'DejaVu Sans'", FONTS)
+    head, _, rest = svg.partition(">")
+    label = escape(title, quote=True)
+    return (
+        f'{head} role="img" aria-label="{label}">\n <title>{label}</title>\n <desc>{escape(description)}</desc>{rest}'
+    )

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from day0.artefacts import UnusableInput, digest_of, read_json, read_yaml
+from day0.cluster import serving_gpus
 from day0.harness import HARNESSES
 from day0.recipes import Calibration, Recipe, ResolvedRecipe, resolve_recipe
 
@@ -51,6 +52,24 @@ Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
 PositiveInteger = Annotated[int, Field(gt=0, strict=True)]
 
 
+# What the executor sets by itself, and where a site says it instead.
+MANAGED_FLAGS = {
+    **dict.fromkeys(("-A", "--account"), "set 'account' instead"),
+    **dict.fromkeys(("-p", "--partition"), "set 'partition' and 'gpu_partition' instead"),
+    **dict.fromkeys(("-q", "--qos"), "set 'qos' and 'gpu_qos' instead"),
+    **dict.fromkeys(("-C", "--constraint"), "set 'constraint' instead"),
+    **dict.fromkeys(("-G", "--gpus", "--gres"), "a model's resources.gpu and the site's gpu_type say it"),
+    **dict.fromkeys(("-t", "--time"), "a model's resources.runtime and the site's max_runtime say it"),
+    **dict.fromkeys(("--mem", "--mem-per-cpu", "--mem-per-gpu"), "a model's resources.mem_mb says it"),
+    **dict.fromkeys(("-c", "--cpus-per-task", "--cpus-per-gpu"), "a model's resources.cpus says it"),
+    **dict.fromkeys(("-N", "--nodes", "-n", "--ntasks"), "every job runs on one node, as one task"),
+    **dict.fromkeys(
+        ("-J", "--job-name", "--comment", "-o", "--output", "-e", "--error", "-D", "--chdir", "--export", "--parsable"),
+        "the executor sets it for every job; remove it",
+    ),
+}
+
+
 class Strict(BaseModel):
     """Refuses keys that it does not know."""
 
@@ -70,6 +89,22 @@ class Serving(Strict):
     startup_timeout_seconds: PositiveInteger = 1800
 
 
+class StageResources(Strict):
+    """What one stage's job asks for; null: as the formulas of day0/cluster.py say."""
+
+    mem_mb: PositiveInteger | None = Field(None, description="host memory in MB")
+    gpu: Annotated[int, Field(ge=0, strict=True)] | None = Field(None, description="GPUs, all on one node")
+    cpus: PositiveInteger | None = Field(None, description="CPU cores")
+    runtime: PositiveInteger | None = Field(None, description="time limit in minutes")
+
+
+class Resources(StageResources):
+    """What a model's heavy jobs ask for: of both stages, or of one, which stands above."""
+
+    quantize: StageResources = StageResources()
+    evaluate: StageResources = StageResources()
+
+
 class Model(Strict):
     """Where the source model is: a local folder, or a hub repository at a pinned commit."""
 
@@ -79,7 +114,7 @@ class Model(Strict):
     trust_remote_code: bool = Field(False, description="run Python files that the model's repository brings along")
     calibration: Calibration | None = None
     serving: Serving = Serving()
-    resources: dict[str, int | str] = Field({}, description="Snakemake resources of the model's heavy jobs")
+    resources: Resources = Field(Resources(), description="what the model's heavy jobs ask for on a cluster")
 
     @model_validator(mode="after")
     def _one_location(self) -> Model:
@@ -177,8 +212,60 @@ class Quantization(Strict):
     calibration: Calibration = Calibration()
 
 
+class Cluster(Strict):
+    """A site's Slurm cluster, for ``--profile slurm``; see config/site.example.yaml."""
+
+    account: str | None = Field(None, description="account that the jobs are charged to; null: the user's default")
+    partition: str | None = Field(None, description="partition of jobs without a GPU; null: the cluster's default")
+    gpu_partition: str | None = Field(None, description="partition of jobs with GPUs; null: the one without")
+    gpu_type: str | None = Field(None, description="Slurm's name of the GPU type, as sinfo -o %G shows it: h100")
+    qos: str | None = Field(None, description="quality of service of jobs without a GPU")
+    gpu_qos: str | None = Field(None, description="quality of service of jobs with GPUs; null: the one without")
+    constraint: str | None = Field(None, description="node features that GPU jobs need, as sbatch --constraint")
+    extra: list[str] = Field([], description="further sbatch flags of every job: [--reservation=release]")
+    gpu_extra: list[str] = Field([], description="further sbatch flags of GPU jobs only")
+    gpus_per_node: PositiveInteger = Field(8, description="GPUs of one node; a server runs on one node")
+    gpu_memory_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(80, description="memory of one GPU in GB")
+    cpus_per_gpu: PositiveInteger = Field(8, description="CPU cores for each GPU of a job")
+    max_mem_mb: PositiveInteger | None = Field(None, description="most host memory that a job may ask for, in MB")
+    max_runtime: PositiveInteger | None = Field(None, description="longest time limit of the partitions, in minutes")
+    jobs_have_internet: bool = Field(
+        False, description="compute nodes reach the hub and the package index; false: the submitting host fetches"
+    )
+
+    @field_validator("extra", "gpu_extra")
+    @classmethod
+    def _not_managed(cls, flags: list[str]) -> list[str]:
+        for flag in flags:
+            name = re.split(r"[=\s]", flag.strip(), maxsplit=1)[0]
+            if not name.startswith("-"):
+                raise ValueError(f"{flag!r} is no flag of sbatch; write name and value as one entry, --name=value")
+            if name in MANAGED_FLAGS or name[:2] in MANAGED_FLAGS:
+                raise ValueError(f"{flag!r}: {MANAGED_FLAGS.get(name) or MANAGED_FLAGS[name[:2]]}")
+        return flags
+
+
+class Container(Strict):
+    """An image that stands in for a stage's environment."""
+
+    image: str = Field(min_length=1, description="squashfs file (enroot) or .sif file (apptainer) on the shared disk")
+    python: str = Field("python3", description="interpreter within the image that has the stage's packages")
+
+
+class Containers(Strict):
+    """Container images in place of the locked environments, by stage."""
+
+    runtime: Literal["enroot", "apptainer"] = "enroot"
+    mounts: list[str] = Field([], description="further folders to mount, HOST or HOST:INSIDE; the project's is always")
+    quantize: Container | None = None
+    serve: Container | None = None
+
+
 class Config(Strict):
     """The whole configuration; see config/config.yaml."""
+
+    cluster: Cluster = Cluster()
+    containers: Containers = Containers()
 
     accelerator: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="variant of the stage environments; auto: cuda where an NVIDIA GPU is found"
@@ -232,6 +319,12 @@ class Plan:
         if candidate != BASELINE:
             settings |= self.recipe(model, candidate).definition.get("serving") or {}
         return settings
+
+    def resource(self, model: str, stage: str, name: str) -> int | None:
+        """What the configuration says of a stage's resource, None where it leaves it to the formulas."""
+        resources = self.config.models[model].resources
+        own = getattr(getattr(resources, stage), name)
+        return getattr(resources, name) if own is None else own
 
     def calibration(self, model: str, candidate: str) -> dict[str, Any]:
         """Calibration settings of a candidate: the recipe's above the model's above ``quantization``'s."""
@@ -436,6 +529,14 @@ def make_plan(
             if not is_produced(path) and not (root / path).exists():
                 file = SUITES_FOLDER / f"{suite}.yaml"
                 mistakes.add(f"suite {suite}", f"found no {path}; mend include_path or data_files of {file}")
+    per_node = config.cluster.gpus_per_node
+    for model, candidate in sorted({(r.model, c) for r in planned for c in (BASELINE, r.recipe.path_name)}):
+        if model in config.models and serving_gpus(plan.serving(model, candidate)) > per_node:
+            mistakes.add(
+                f"models.{model}.serving" if candidate == BASELINE else f"recipe of {model} {candidate}: serving",
+                f"its parallel sizes multiply to {serving_gpus(plan.serving(model, candidate))} GPUs; a server runs "
+                f"on one node, which has {per_node} (cluster.gpus_per_node); choose smaller sizes or larger nodes",
+            )
     for release in planned:
         if release.model in config.models:
             calibration = Calibration(**plan.calibration(release.model, release.recipe.path_name))

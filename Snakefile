@@ -83,7 +83,6 @@ include: "rules/release.smk"
 # On a cluster these run where snakemake was started: they take seconds and read records, not weights.
 localrules:
     make_demo_data,
-    check_preflight,
     gate_preflight,
     assess_checkpoint,
     gate_ptq,
@@ -93,6 +92,13 @@ localrules:
     decide_release,
     render_report,
     gate_release,
+
+
+# The interpreters of images start on compute nodes only.
+if not PLAN.config.containers.images:
+
+    localrules:
+        check_preflight,
 
 
 # And these, where compute nodes cannot reach what they fetch.

@@ -60,7 +60,9 @@ wildcard_constraints:
 
 
 def get_environment_name(stage):
-    """Environment of a stage; a harness's is one for both variants."""
+    """Environment of a stage: its image where it has one; a harness's is one for both variants."""
+    if getattr(PLAN.config.containers, stage, None):
+        return f"{stage}.image"
     return stage if stage in {harness.environment for harness in HARNESSES.values()} else f"{stage}.{VARIANT}"
 
 

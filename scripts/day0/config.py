@@ -260,6 +260,11 @@ class Containers(Strict):
     quantize: Container | None = None
     serve: Container | None = None
 
+    @property
+    def images(self) -> list[str]:
+        """The images that stand in for an environment."""
+        return [stage.image for stage in (self.quantize, self.serve) if stage]
+
 
 class Config(Strict):
     """The whole configuration; see config/config.yaml."""
@@ -395,7 +400,7 @@ def _keys_at(types: type[BaseModel], location: Iterable[str | int]) -> list[str]
     for part in location:
         if isinstance(current, type) and issubclass(current, BaseModel):
             field = current.model_fields.get(str(part))
-            current = field.annotation if field else None
+            current = field.annotation if field else current  # else a key or an index of what holds it
         current = _model_within(current)
     return sorted(current.model_fields) if current else []
 

@@ -1,8 +1,14 @@
-"""What all stand-ins share: they do as behaviour.json says, and leave a line in calls.log."""
+"""What all stand-ins share: they do as behaviour.json says, and leave a line in calls.log.
+
+A behaviour may ask to crash in the first ``crashes`` calls, to wait in the n-th call for the n-th file of
+``waits_for``, to take ``bytes`` of memory and keep it in the first ``overeats`` calls, and to write down its
+``environment`` in a file.
+"""
 
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 
@@ -16,6 +22,16 @@ def called(stage, subject):
     if calls <= crashes:
         print(f"{stage} {subject}: crashing in call {calls}", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+    for path in behaviour.get("waits_for", [])[calls - 1 : calls]:
+        deadline = time.monotonic() + 150
+        while not Path(path).exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+    if calls <= behaviour.get("overeats", 0):
+        block = bytearray(behaviour["bytes"])
+        block[:: os.sysconf("SC_PAGE_SIZE")] = b"1" * len(block[:: os.sysconf("SC_PAGE_SIZE")])
+        time.sleep(150)
+    if "environment" in behaviour:
+        Path(behaviour["environment"]).write_text(json.dumps(dict(os.environ)))
     return behaviour
 
 

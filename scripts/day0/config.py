@@ -534,6 +534,14 @@ def make_plan(
             if not is_produced(path) and not (root / path).exists():
                 file = SUITES_FOLDER / f"{suite}.yaml"
                 mistakes.add(f"suite {suite}", f"found no {path}; mend include_path or data_files of {file}")
+    for stage in ("quantize", "serve"):
+        container = getattr(config.containers, stage)
+        if container and not (root / container.image).is_file():
+            how = {"enroot": "enroot import --output", "apptainer": "apptainer pull"}[config.containers.runtime]
+            mistakes.add(
+                f"containers.{stage}.image",
+                f"found no file {container.image}; make it with {how} {container.image} docker://IMAGE",
+            )
     per_node = config.cluster.gpus_per_node
     for model, candidate in sorted({(r.model, c) for r in planned for c in (BASELINE, r.recipe.path_name)}):
         if model in config.models and serving_gpus(plan.serving(model, candidate)) > per_node:

@@ -26,7 +26,7 @@ from day0.cluster import (
     state_from_log,
     status_in_log,
 )
-from day0.config import make_plan
+from day0.config import Containers, make_plan
 from wrap_image import make_launcher
 
 ROOT = Path(__file__).parents[2]
@@ -122,8 +122,9 @@ def test_a_models_resources_stand_above_the_formulas_and_a_stages_above_its_mode
 
 def test_the_example_site_is_a_sound_one():
     site = yaml.safe_load((ROOT / "config" / "site.example.yaml").read_text())
-    made = plan(**site)
-    assert made.config.cluster.gpu_type == "h100" and made.config.containers.images == ["/lustre/images/vllm-0.32.sqsh"]
+    assert plan(cluster=site["cluster"]).config.cluster.gpu_type == "h100"
+    assert Containers.model_validate(site["containers"]).images == ["/lustre/images/vllm-0.32.sqsh"]
+    assert "containers.serve.image: found no file /lustre/images" in mistakes(**site)
 
 
 @pytest.mark.parametrize(

@@ -381,7 +381,7 @@ def record_crashes(workflow):
     it even where a file of an earlier run is left.
     """
     dag = workflow.dag
-    attempts = getattr(workflow.scheduler._executor, "attempts", {})
+    attempts = getattr(workflow.scheduler._executor, "attempts", {})  # only the Slurm executor keeps them
     for job in workflow.scheduler.failed:
         if job.rule.name.startswith("gate_"):
             continue

@@ -40,7 +40,7 @@ from day0.cluster import (
     status_in_log,
 )
 
-LOOK_SECONDS = 1.0  # between two looks at the logs of running jobs
+LOOK_SECONDS = 2.0  # between two looks at the logs of running jobs
 LONGEST_POLL_SECONDS = 60  # between two questions to the controller
 POLLS_UNTIL_LOST = 3
 LOG_TAIL_BYTES = 8192
@@ -266,7 +266,7 @@ class Executor(plugin.Executor):
     def _is_due(self, info: SubmittedJobInfo) -> bool:
         """Whether to ask for this job: its log has ended, and the last question was long enough ago."""
         now = time.monotonic()
-        due, pause = self._looks.get(info.external_jobid, (now, LOOK_SECONDS))
+        due, pause = self._looks.get(info.external_jobid, (now, 1.0))
         if now < due or status_in_log(read_tail(info.aux.get("slurm_logfile"))) is None:
             return False
         self._looks[info.external_jobid] = (now + pause, min(2 * pause, LONGEST_POLL_SECONDS))
@@ -320,6 +320,11 @@ class Executor(plugin.Executor):
                 requeued = states[job_id] in ("PREEMPTED", "NODE_FAIL") and self.workflow.executor_settings.requeue
                 states[job_id] = "RUNNING" if requeued else "ERROR"
         return states, seconds
+
+    def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
+        """Cancel all jobs, those too that a poll is asking for at this moment."""
+        known = {info.external_jobid: info for info in [*self._asked.values(), *active_jobs]}
+        super().cancel_jobs([info for job_id, info in known.items() if job_id not in self._reported])
 
     def report_job_success(self, job_info: SubmittedJobInfo) -> None:
         """Report a success."""

@@ -117,6 +117,23 @@ def wait_until(condition, what, seconds=90, driver=None):
     return answer
 
 
+def releases(*recipes):
+    """Releases of the embedded model, for the configuration."""
+    return [{"model": "tiny-llama", "recipe": recipe} for recipe in recipes]
+
+
+def calls_of(project, call):
+    """How often a stand-in was called so far."""
+    path = project.folder / "calls.log"
+    return path.read_text().splitlines().count(call) if path.exists() else 0
+
+
+def jobs_of(cluster, project, name):
+    """The jobs of that name which the project submitted, in order."""
+    mine = [job for job in cluster.jobs() if job["name"] == name and job["folder"] == str(project.folder)]
+    return sorted(mine, key=lambda job: int(job["id"]))
+
+
 def start_cluster(folder, **settings):
     """Start a cluster below a folder; its environment."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_", "SRUN_"))}

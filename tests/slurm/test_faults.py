@@ -6,25 +6,9 @@ import time
 
 import pytest
 
-from slurm_cluster import Driver, wait_until
+from slurm_cluster import Driver, calls_of, jobs_of, releases, wait_until
 
 pytestmark = pytest.mark.slurm
-
-
-def releases(*recipes):
-    return [{"model": "tiny-llama", "recipe": recipe} for recipe in recipes]
-
-
-def calls_of(project, call):
-    """How often a stand-in was called so far."""
-    path = project.folder / "calls.log"
-    return path.read_text().splitlines().count(call) if path.exists() else 0
-
-
-def jobs_of(cluster, project, name):
-    """The jobs of that name which the project submitted, in order."""
-    mine = [job for job in cluster.jobs() if job["name"] == name and job["folder"] == str(project.folder)]
-    return sorted(mine, key=lambda job: int(job["id"]))
 
 
 def decisions(project, *names):

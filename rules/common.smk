@@ -277,7 +277,9 @@ def get_release_names(wildcards):
     return [
         r.name
         for r in PLAN.releases
-        if model in (None, r.model) and candidate in (None, BASELINE, r.name, r.recipe.path_name)
+        if model in (None, r.model)
+        and candidate in (None, BASELINE, r.name, r.recipe.path_name)
+        and wildcards.get("suite") in (None, r.suite)
     ]
 
 

@@ -132,8 +132,10 @@ class Executor(plugin.Executor):
         try:
             if self._adopt(job):
                 return
-        except Exception as error:
-            self.logger.warning(f"Could not tell whether {job} runs already ({error}); submitting it.")
+        except Exception as error:  # submitted all the same, it might be the second that writes these outputs
+            message = f"could not tell whether a job of an earlier run still makes {', '.join(job.output)}: {error}"
+            self._report_job_error_threadsafe(SubmittedJobInfo(job), message)
+            return
         missing = {name: value for name, value in self._site_resources(job).items() if job.resources.get(name) is None}
         job.resources.update(missing)
         super().run_job(job)
@@ -325,6 +327,12 @@ class Executor(plugin.Executor):
         """Cancel all jobs, those too that a poll is asking for at this moment."""
         known = {info.external_jobid: info for info in [*self._asked.values(), *active_jobs]}
         super().cancel_jobs([info for job_id, info in known.items() if job_id not in self._reported])
+
+    def shutdown(self) -> None:
+        """Shut down; records of jobs that are over are of no use to another driver."""
+        super().shutdown()
+        for job_id in filter(None, self._reported):
+            (RECORDS / f"{job_id}.json").unlink(missing_ok=True)
 
     def report_job_success(self, job_info: SubmittedJobInfo) -> None:
         """Report a success."""

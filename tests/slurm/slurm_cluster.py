@@ -89,6 +89,8 @@ class Driver:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
+                # A shell starts what it puts into the background with SIGINT ignored, and so would pytest.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     @property

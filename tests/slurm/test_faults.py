@@ -102,13 +102,11 @@ def test_a_driver_killed_and_restarted_and_interrupted(cluster, project):
     (project.folder / "go-done").touch()
     wait_until(lambda: quantize("done")[0]["state"] == "COMPLETED", "the job ends without its driver")
     project.configure(recipes=recipes | {"changed": {"preset": "nvfp4"}})
-    (project.folder / "config" / "site.yaml").touch()
     assert project.snakemake("--unlock").status == 0
     driver = Driver(cluster, project.folder, "verdict")
     wait_until(lambda: calls_of(project, "quantize changed") == 2, "the changed recipe is redone", driver=driver)
     (project.folder / "go-running").touch()
     wait_until(lambda: calls_of(project, "evaluate done") == 1, "the evaluation runs", driver=driver)
-    assert "of an earlier run has finished this: results/tiny-llama/done/checkpoint" in driver.output
     assert "of an earlier run is RUNNING; waiting for it" in driver.output
     assert "CANCELLED" in {job["state"] for job in quantize("changed")}
 

@@ -272,7 +272,7 @@ def get_reading_runtime(wildcards):
 
 def get_release_names(wildcards):
     """Names of the releases that wait for a job with these wildcards."""
-    model, *rest = wildcards["subject"].split("/") if "subject" in wildcards else [wildcards.get("model")]
+    model, *rest = Path(wildcards["subject"]).parts if "subject" in wildcards else [wildcards.get("model")]
     candidate = wildcards.get("recipe") or wildcards.get("candidate") or wildcards.get("release") or (rest or [None])[0]
     return [
         r.name

@@ -118,7 +118,7 @@ class Attempt:
 
 NEXT_ACTIONS = {
     "OUT_OF_MEMORY": "Give the model's resources more mem_mb (or fewer samples in flight), then rerun.",
-    "TIMEOUT": "Give the model's resources a longer runtime, then rerun; answers that were stored are not asked again.",
+    "TIMEOUT": "Give the model's resources a longer runtime, then rerun; an evaluation goes on from stored answers.",
     "CANCELLED": "Somebody or the site cancelled the job; rerun when that is settled.",
     "SUBMISSION FAILED": "sbatch refused the job; correct config/site.yaml or the model's resources, then rerun.",
 }

@@ -349,7 +349,7 @@ class Executor(plugin.Executor):
             log = Path(log).relative_to(Path.cwd())
         attempt = Attempt(job_info.job.attempt, job_id, state, str(log) if log else None)
         self.attempts.setdefault(job_info.job, []).append(attempt)
-        super().report_job_error(job_info, msg=f"{attempt}. {msg or ''}", **details)
+        super().report_job_error(job_info, msg=f"{attempt}. {msg or ''} ", **details)
 
 
 submit_command, query = plugin.get_submit_command, plugin.query_job_status

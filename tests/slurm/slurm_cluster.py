@@ -59,8 +59,8 @@ class Cluster:
 
     def jobs(self):
         """All jobs that the controller knows, as dictionaries."""
-        names = ("id", "state", "name", "comment", "partition", "node", "mb", "gres", "folder")
-        lines = self.run("squeue", "-h", "--states=all", "-o", "%i|%T|%j|%k|%P|%N|%m|%b|%Z").splitlines()
+        names = ("id", "state", "name", "comment", "partition", "node", "mb", "folder")
+        lines = self.run("squeue", "-h", "--states=all", "-o", "%i|%T|%j|%k|%P|%N|%m|%Z").splitlines()
         return [dict(zip(names, line.split("|"), strict=True)) for line in lines]
 
     def kill_node(self, node):
@@ -97,7 +97,7 @@ class Driver:
     def output(self):
         return self.log.read_text()
 
-    def wait(self, seconds=240):
+    def wait(self, seconds=400):
         """The exit status; a driver that does not end is stopped, and the test fails with its output."""
         try:
             return self.process.wait(seconds)
@@ -109,7 +109,7 @@ class Driver:
             pytest.fail(f"the driver did not end within {seconds} s\n{self.output[-6000:]}")
 
 
-def wait_until(condition, what, seconds=90, driver=None):
+def wait_until(condition, what, seconds=240, driver=None):
     """The first true answer of a condition."""
     deadline = time.monotonic() + seconds
     while not (answer := condition()):

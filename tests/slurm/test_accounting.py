@@ -24,7 +24,7 @@ def test_cancelled_preempted_and_without_slurmdbd(accounted_cluster, project):
     for recipe in ("fp8", "nvfp4"):
         wait_until(lambda r=recipe: calls_of(project, f"quantize {r}") == 1, f"{recipe} runs", driver=driver)
     cluster.run("scancel", last("fp8")["id"])
-    wait_until(lambda: calls_of(project, "quantize fp8") == 2, "fp8 runs again", seconds=120, driver=driver)
+    wait_until(lambda: calls_of(project, "quantize fp8") == 2, "fp8 runs again", driver=driver)
     wait_until(lambda: last("fp8")["state"] == "COMPLETED", "fp8 ends", driver=driver)
 
     preempted = last("nvfp4")["id"]

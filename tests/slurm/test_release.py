@@ -58,7 +58,7 @@ def test_two_recipes_reach_their_bundles_though_time_runs_out(cluster, workspace
         name = "evaluate_run:tiny-llama/baseline/demo"
         return [job for job in cluster.jobs() if job["name"] == name and job["folder"] == str(workspace)]
 
-    wait_until(answers, "the baseline's first answers are stored", seconds=240, driver=driver)
+    wait_until(answers, "the baseline's first answers are stored", driver=driver)
     stop_server(workspace)
     asked = answers()
     (running,) = evaluations()

@@ -1,4 +1,4 @@
-"""A stage's image stands in for its environment: planned, wrapped and started as a runtime would."""
+"""What a stage runs in: the image that stands in for its environment, and variables of no other launcher."""
 
 import hashlib
 import json
@@ -67,3 +67,15 @@ def test_a_missing_image_is_reported_with_how_to_make_it(project):
     run = project.snakemake("-n", "release")
     assert run.status == 1 and "Traceback" not in run.output
     assert "containers.serve.image: found no file /nowhere/vllm.sqsh; make it with enroot import --output" in run.output
+
+
+def test_a_stage_is_no_rank_of_another_launcher(project, monkeypatch):
+    ranks = {"RANK": "3", "WORLD_SIZE": "8", "MASTER_ADDR": "elsewhere", "SLURM_PROCID": "3", "PMI_RANK": "3"}
+    for name, value in ranks.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    project.behave({"data": {"demo": {"environment": "environment.json"}}})
+    run = project.snakemake("--cores", "1", "--", "results/demo/data/addition.jsonl")
+    assert run.status == 0, run.output
+    environment = json.loads((project.folder / "environment.json").read_text())
+    assert not ranks.keys() & environment.keys() and environment["CUDA_VISIBLE_DEVICES"] == "5"

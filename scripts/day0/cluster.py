@@ -31,6 +31,9 @@ LIVE_STATES = frozenset(
     {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
     | {"REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 )
+ENDED_BY_SLURM = re.compile(
+    r"^slurmstepd[^:]*: error: \*\*\* (?:JOB|STEP) \S+ ON \S+ (?:CANCELLED|FAILED)", re.MULTILINE
+)
 OUT_OF_MEMORY_LINE = re.compile(
     r"oom[-_]kill|Out Of Memory|Exceeded (?:job|step) memory limit|exceeded memory limit", re.IGNORECASE
 )
@@ -95,6 +98,11 @@ def status_in_log(text: str) -> int | None:
     """The status of the job's command as its log tells it: 0, 1, or None where the log has no end."""
     found = re.findall(rf"^{re.escape(ENDED)} (\d+)$", text, re.MULTILINE)
     return int(found[-1]) if found else None
+
+
+def has_ended(text: str) -> bool:
+    """Whether a job's log says that the job is over, by its own last line or by Slurm's."""
+    return status_in_log(text) is not None or ENDED_BY_SLURM.search(text) is not None
 
 
 def state_from_log(state: str, text: str) -> str:

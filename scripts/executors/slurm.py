@@ -34,6 +34,7 @@ from day0.cluster import (
     LIVE_STATES,
     Attempt,
     base_state,
+    has_ended,
     job_comment,
     job_name,
     state_from_log,
@@ -269,7 +270,7 @@ class Executor(plugin.Executor):
         """Whether to ask for this job: its log has ended, and the last question was long enough ago."""
         now = time.monotonic()
         due, pause = self._looks.get(info.external_jobid, (now, 1.0))
-        if now < due or status_in_log(read_tail(info.aux.get("slurm_logfile"))) is None:
+        if now < due or not has_ended(read_tail(info.aux.get("slurm_logfile"))):
             return False
         self._looks[info.external_jobid] = (now + pause, min(2 * pause, LONGEST_POLL_SECONDS))
         return True

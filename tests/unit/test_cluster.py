@@ -15,6 +15,7 @@ from day0.cluster import (
     Attempt,
     base_state,
     evaluate_memory_mb,
+    has_ended,
     job_comment,
     job_name,
     memory_of_attempt,
@@ -91,6 +92,8 @@ def test_a_log_tells_the_end_of_its_job_by_its_last_word():
     assert status_in_log("Elapsed time: 0:00:07\n") is None
     assert status_in_log(f"{ENDED} 1\nmore\n{ENDED} 0\n") == 0
     assert status_in_log(f"the stage wrote: {ENDED} 0\n{ENDED} 1\n") == 1
+    assert has_ended(f"{ENDED} 1\n") and not has_ended("slurmstepd: info\n")
+    assert has_ended("slurmstepd-c1: error: *** JOB 4 ON c1 CANCELLED AT 2026-11-26T22:04:36 DUE TO TIME LIMIT ***\n")
     assert "COMPLETED" not in LIVE_STATES and "PREEMPTED" not in LIVE_STATES
 
 

@@ -10,8 +10,9 @@ release: .venv/workflow ## take the releases of config/config.yaml to a verdict 
 setup: .venv/workflow ## make the driver environment
 
 test: check browser ## run all tests, the end-to-end ones included
-	.venv/bin/python -m pytest -n 2 -m 'not e2e'
+	.venv/bin/python -m pytest -n 2 -m 'not e2e and not slurm'
 	.venv/bin/python -m pytest -m e2e
+	.venv/bin/python -m pytest -m slurm
 
 check: .venv/develop ## lint and formats
 	.venv/bin/ruff check .

@@ -1,4 +1,6 @@
 # A pretrained LLM in; out comes the decision whether its quantized checkpoint may be published, with the proof.
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.27.1")
@@ -8,6 +10,12 @@ configfile: "config/config.yaml"
 
 
 report: "docs/workflow.rst"
+
+
+# What is true of this cluster and not of a release; see config/site.example.yaml.
+if Path("config/site.yaml").exists():
+
+    configfile: "config/site.yaml"
 
 
 include: "rules/common.smk"
@@ -91,6 +99,40 @@ include: "rules/evaluate.smk"
 include: "rules/decide.smk"
 include: "rules/tracking.smk"
 include: "rules/release.smk"
+
+
+# On a cluster these run where snakemake was started: they take seconds and read records, not weights.
+localrules:
+    make_demo_data,
+    gate_preflight,
+    assess_checkpoint,
+    gate_ptq,
+    assess_run,
+    gate_run,
+    compare_runs,
+    decide_release,
+    render_report,
+    gate_release,
+
+
+# The interpreters of images start on compute nodes only.
+if not PLAN.config.containers.images:
+
+    localrules:
+        check_preflight,
+
+
+# And these, where compute nodes cannot reach what they fetch.
+if not PLAN.config.cluster.jobs_have_internet:
+
+    localrules:
+        build_environment,
+
+
+if needs_hub() and not PLAN.config.cluster.jobs_have_internet:
+
+    localrules:
+        describe_source,
 
 
 onsuccess:

@@ -12,6 +12,7 @@ from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
+from day0 import cluster
 from day0.artefacts import UnusableInput, digest_of, read_json, write_json
 from day0.config import BASELINE, Calibration, make_plan
 from day0.engine import ENGINE, locked_version
@@ -68,6 +69,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+# A stage is one process of its own: what srun, mpirun or torchrun leave behind would make torch wait for other ranks.
+shell.prefix(
+    "unset ${{!SLURM_@}} ${{!PMI_@}} ${{!PMIX_@}} ${{!OMPI_@}} ${{!TORCHELASTIC_@}} RANK LOCAL_RANK GROUP_RANK NODE_RANK"
+    " WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT; "
+)
+
+
 wildcard_constraints:
     model="[A-Za-z0-9][A-Za-z0-9._-]*",
     candidate="[A-Za-z0-9][A-Za-z0-9._-]*",
@@ -79,7 +87,9 @@ wildcard_constraints:
 
 
 def get_environment_name(stage):
-    """Environment of a stage; a harness's, and that of the tracking, is one for both variants."""
+    """Environment of a stage: its image where it has one; a harness's, and that of the tracking, is one for both variants."""
+    if getattr(PLAN.config.containers, stage, None):
+        return f"{stage}.image"
     single = {"mlflow", *(harness.environment for harness in HARNESSES.values())}
     return stage if stage in single else f"{stage}.{VARIANT}"
 
@@ -230,14 +240,90 @@ def get_suite_files(wildcards):
     return [f"config/suites/{wildcards.suite}.yaml", *(t for t in tasks if "__pycache__" not in t), *suite.data_files]
 
 
-def get_resource(name, default):
-    """A resource of a model's heavy jobs: the configuration's value, else the default; more memory for each new attempt."""
+def needs_hub():
+    """Whether a model of the plan is fetched from the hub."""
+    return any(PLAN.config.models[release.model].hub for release in PLAN.releases)
 
-    def resource(wildcards, attempt):
-        value = PLAN.config.models[wildcards.model].resources.get(name, default)
-        return value * attempt if name == "mem_mb" else value
 
-    return resource
+def get_weights_bytes(model):
+    """Bytes of a source model's weights: by its record, else by the files of its folder; 0 where nothing is known yet."""
+    record = Path(f"results/{model}/source.json")
+    if record.exists():
+        try:
+            return int(read_json(record).get("payload_bytes") or 0)
+        except UnusableInput:
+            return 0
+    path = PLAN.config.models[model].path
+    return sum(file.stat().st_size for file in Path(path).glob("*.safetensors")) if path and Path(path).is_dir() else 0
+
+
+def get_mem_mb(stage):
+    """Host memory of a stage's job: the configuration's, else by the model's size; more for each new attempt."""
+    formula = {"quantize": cluster.quantize_memory_mb, "evaluate": cluster.evaluate_memory_mb}[stage]
+
+    def mem_mb(wildcards, attempt):
+        given = PLAN.resource(wildcards.model, stage, "mem_mb")
+        memory = given or formula(get_weights_bytes(wildcards.model), on_cpu=VARIANT == "cpu")
+        return cluster.memory_of_attempt(memory, attempt, PLAN.config.cluster.max_mem_mb)
+
+    return mem_mb
+
+
+def get_gpu(stage):
+    """GPUs of a stage's job: the configuration's, else what its serving settings or the model's size need."""
+
+    def gpu(wildcards):
+        given = PLAN.resource(wildcards.model, stage, "gpu")
+        if given is not None or VARIANT == "cpu":
+            return given or 0
+        if stage == "evaluate":
+            return cluster.serving_gpus(PLAN.serving(wildcards.model, wildcards.candidate))
+        site, device = PLAN.config.cluster, PLAN.config.quantization.device
+        weights = get_weights_bytes(wildcards.model)
+        return min(cluster.quantize_gpus(weights, device, site.gpu_memory_gb), site.gpus_per_node)
+
+    return gpu
+
+
+def get_cpus(stage):
+    """CPU cores of a stage's Slurm job: the configuration's, else a site's share for each GPU."""
+    gpu = get_gpu(stage)
+
+    def cpus_per_task(wildcards, threads):
+        given = PLAN.resource(wildcards.model, stage, "cpus")
+        return given or max(threads, gpu(wildcards) * PLAN.config.cluster.cpus_per_gpu)
+
+    return cpus_per_task
+
+
+def get_runtime(stage, minutes):
+    """Time limit of a stage's job in minutes: the configuration's, else a default and the time to read the model."""
+
+    def runtime(wildcards):
+        given = PLAN.resource(wildcards.model, stage, "runtime")
+        wanted = given or cluster.reading_minutes(get_weights_bytes(wildcards.model), minutes)
+        return min(wanted, PLAN.config.cluster.max_runtime or wanted)
+
+    return runtime
+
+
+def get_reading_runtime(wildcards):
+    """Time limit in minutes of a job that reads and writes the whole model."""
+    wanted = cluster.reading_minutes(2 * get_weights_bytes(wildcards.model), 60)
+    return min(wanted, PLAN.config.cluster.max_runtime or wanted)
+
+
+def get_release_names(wildcards):
+    """Names of the releases that wait for a job with these wildcards."""
+    model, *rest = Path(wildcards["subject"]).parts if "subject" in wildcards else [wildcards.get("model")]
+    candidate = wildcards.get("recipe") or wildcards.get("candidate") or wildcards.get("release") or (rest or [None])[0]
+    return [
+        r.name
+        for r in PLAN.releases
+        if model in (None, r.model)
+        and candidate in (None, BASELINE, r.name, r.recipe.path_name)
+        and wildcards.get("suite") in (None, r.suite)
+    ]
 
 
 def get_served_record(wildcards):
@@ -417,6 +503,13 @@ def get_publish_commands():
     return " && ".join(shown + done)
 
 
+# The executor plugins are loaded by the time that a Snakefile is read; a job within Slurm has no use for this one.
+if "snakemake_executor_plugin_slurm" in sys.modules and workflow.is_main_process:
+    from executors.slurm import install
+
+    install(PLAN.config.cluster.model_dump(), get_release_names)
+
+
 def require_finished(workflow):
     """Fail a run that ended well with jobs left over.
 
@@ -438,6 +531,7 @@ def record_crashes(workflow):
     it even where a file of an earlier run is left.
     """
     dag = workflow.dag
+    attempts = getattr(workflow.scheduler._executor, "attempts", {})  # only the Slurm executor keeps them
     for job in workflow.scheduler.failed:
         if job.rule.name.startswith("gate_"):
             continue
@@ -447,7 +541,7 @@ def record_crashes(workflow):
             if below.rule.name == "decide_release":
                 release = get_release_request(below.wildcards)
                 log = str(job.log[0]) if job.log else None
-                verdict = make_crash_verdict(release, job.rule.name, job.attempt, log)
+                verdict = make_crash_verdict(release, job.rule.name, job.attempt, log, attempts.get(job, []))
                 write_json(str(below.output[0]), verdict | stamp())
     if workflow.is_main_process:
         show_decisions(dag)

@@ -9,9 +9,6 @@ rule compare_runs:
         "results/{model}/{release}/logs/compare_runs.log",
     benchmark:
         "results/{model}/{release}/benchmarks/compare_runs.tsv"
-    resources:
-        mem_mb=2000,
-        runtime=15,
     params:
         policy=lambda wildcards: get_text(get_release(wildcards).policy),
         external=get_published_scores,
@@ -33,9 +30,6 @@ rule decide_release:
         "results/{model}/{release}/logs/decide_release.log",
     benchmark:
         "results/{model}/{release}/benchmarks/decide_release.tsv"
-    resources:
-        mem_mb=1000,
-        runtime=5,
     params:
         release=lambda wildcards: get_text(get_release_request(wildcards)),
         evidence=lambda wildcards, input: get_text({k: v for k, v in input.items() if k not in ("script", "tracking")}),
@@ -73,9 +67,6 @@ rule render_report:
         "results/{model}/{release}/logs/render_report.log",
     benchmark:
         "results/{model}/{release}/benchmarks/render_report.tsv"
-    resources:
-        mem_mb=1000,
-        runtime=5,
     message:
         "Rendering the report of {wildcards.release}"
     shell:

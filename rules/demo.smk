@@ -12,9 +12,6 @@ rule make_demo_data:
         "results/demo/logs/make_demo_data.log",
     benchmark:
         "results/demo/benchmarks/make_demo_data.tsv"
-    resources:
-        mem_mb=1000,
-        runtime=5,
     message:
         "Making the embedded tasks"
     shell:

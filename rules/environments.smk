@@ -16,3 +16,30 @@ rule build_environment:
         "Building the {wildcards.environment} environment (progress in {log})"
     shell:
         "python scripts/build_environment.py --lock {input.lock} --output {output.marker} > {log} 2>&1"
+
+
+rule wrap_image:
+    """Wrap a stage's container image as its environment."""
+    input:
+        image=lambda wildcards: getattr(PLAN.config.containers, wildcards.stage).image,
+        script=get_script("wrap_image.py"),
+    output:
+        marker=".envs/{stage}.image.json",
+    log:
+        "results/logs/environments/{stage}.image.log",
+    benchmark:
+        "results/benchmarks/environments/{stage}.image.tsv"
+    wildcard_constraints:
+        stage="quantize|serve",
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        runtime=PLAN.config.containers.runtime,
+        mounts=PLAN.config.containers.mounts,
+        python=lambda wildcards: getattr(PLAN.config.containers, wildcards.stage).python,
+    message:
+        "Wrapping the image of {wildcards.stage}"
+    shell:
+        "python scripts/wrap_image.py --runtime {params.runtime} --image {input.image:q} --python {params.python:q}"
+        " --mount {params.mounts:q} --output {output.marker} > {log} 2>&1"

@@ -20,9 +20,11 @@ rule evaluate_run:
         model=f"(?!(?:{IMPORTED_RUNS})/)[A-Za-z0-9][A-Za-z0-9._-]*",
     threads: 1
     resources:
-        mem_mb=get_resource("mem_mb", 8000),
-        gpu=get_resource("gpu", int(VARIANT == "cuda")),
-        runtime=get_resource("runtime", 480),
+        mem_mb=get_mem_mb("evaluate"),
+        gpu=get_gpu("evaluate"),
+        cpus_per_task=get_cpus("evaluate"),
+        nodes=1,
+        runtime=get_runtime("evaluate", 480),
     params:
         serve=get_python("serve"),
         harness=lambda wildcards: [
@@ -121,9 +123,6 @@ checkpoint assess_run:
         "results/{model}/{candidate}/{suite}/assess_run.log",
     benchmark:
         "results/{model}/{candidate}/{suite}/assess_run.tsv"
-    resources:
-        mem_mb=1000,
-        runtime=30,
     params:
         definition=lambda wildcards: get_definition(
             wildcards.model, candidate=wildcards.candidate, suite=wildcards.suite

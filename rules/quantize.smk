@@ -15,9 +15,11 @@ rule quantize_candidate:
     benchmark:
         "results/{model}/{recipe}/benchmarks/quantize.tsv"
     resources:
-        mem_mb=get_resource("mem_mb", 6000),
-        gpu=get_resource("gpu", int(VARIANT == "cuda")),
-        runtime=get_resource("runtime", 240),
+        mem_mb=get_mem_mb("quantize"),
+        gpu=get_gpu("quantize"),
+        cpus_per_task=get_cpus("quantize"),
+        nodes=1,
+        runtime=get_runtime("quantize", 240),
     params:
         python=get_python("quantize"),
         recipe=lambda wildcards: get_text(PLAN.recipe(wildcards.model, wildcards.recipe).as_request()),
@@ -46,9 +48,6 @@ checkpoint assess_checkpoint:
         "results/{model}/{recipe}/logs/assess_checkpoint.log",
     benchmark:
         "results/{model}/{recipe}/benchmarks/assess_checkpoint.tsv"
-    resources:
-        mem_mb=2000,
-        runtime=30,
     params:
         definition=lambda wildcards: get_definition(wildcards.model, recipe=wildcards.recipe),
         engine=get_engine(),

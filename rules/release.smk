@@ -25,7 +25,7 @@ rule bundle_release:
         "results/{model}/{release}/benchmarks/bundle_release.tsv"
     resources:
         mem_mb=2000,
-        runtime=120,
+        runtime=get_reading_runtime,
     params:
         folder=lambda wildcards: f"results/{wildcards.model}/{get_release(wildcards).recipe.path_name}",
         builder=PLAN.config.builder,

@@ -11,9 +11,6 @@ checkpoint check_preflight:
         "results/{subject}/benchmarks/check_preflight.tsv"
     wildcard_constraints:
         subject="[^/]+(/[^/]+){0,2}",
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         request=lambda wildcards: get_text(get_preflight_request(wildcards.subject)),
         definition=lambda wildcards: get_definition(subject=wildcards.subject),
@@ -36,9 +33,6 @@ rule gate_preflight:
     wildcard_constraints:
         subject="[^/]+(/[^/]+){0,2}",
     retries: 0
-    resources:
-        mem_mb=500,
-        runtime=5,
     message:
         "Gate: {input.assessment}"
     shell:
@@ -60,7 +54,7 @@ rule describe_source:
     threads: 2
     resources:
         mem_mb=2000,
-        runtime=240,
+        runtime=get_reading_runtime,
     params:
         model=lambda wildcards: get_text(get_preflight_request(wildcards.model)),
     message:

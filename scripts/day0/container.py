@@ -16,7 +16,7 @@ def container_command(
     end with it. Variables are passed by name: their values are on no command line.
 
     Args:
-        container: image, runtime, arguments; see ``Container`` in day0/config.py.
+        container: image, runtime, arguments; see ``ServerContainer`` in day0/config.py.
         name: a name for the container that nothing else has.
         folders: what the server reads, seen at the same place inside.
         environment: names of the variables that it is given.

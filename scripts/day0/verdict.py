@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from day0.cluster import Attempt, next_action_after
 from day0.triage import COMPARISON_STAGE, LASTING, decide
 
 STAGES = (
@@ -74,15 +75,23 @@ def make_verdict(release: Mapping[str, Any], evidence: Mapping[str, Evidence]) -
     }
 
 
-def make_crash_verdict(release: Mapping[str, Any], rule: str, attempt: int, log: str | None) -> dict[str, Any]:
-    """The verdict of a release whose stage crashed: nothing is known of the model, so it is ANOMALOUS."""
+def make_crash_verdict(
+    release: Mapping[str, Any], rule: str, attempt: int, log: str | None, attempts: Sequence[Attempt] = ()
+) -> dict[str, Any]:
+    """The verdict of a release whose stage crashed: nothing is known of the model, so it is ANOMALOUS.
+
+    ``attempts`` are those that failed on a cluster, with their jobs' ids, states and logs.
+    """
     where = f"its log is {log}" if log else "it has no log"
+    detail = f"Rule {rule} crashed in attempt {attempt}; {where}."
+    if attempts:
+        detail += f" On the cluster: {'; '.join(map(str, attempts))}."
     return make_verdict(release, {}) | {
         "failure_class": "SYSTEMIC",
         "failure_classes": ["SYSTEMIC"],
         "stage": rule,
-        "detail": f"Rule {rule} crashed in attempt {attempt}; {where}.",
-        "next_action": decide("SYSTEMIC", rule).next_action,
+        "detail": detail,
+        "next_action": next_action_after(attempts) or decide("SYSTEMIC", rule).next_action,
     }
 
 

@@ -1,9 +1,15 @@
-"""What all stand-ins share: they do as behaviour.json says, and leave a line in calls.log."""
+"""What all stand-ins share: they do as behaviour.json says, and leave a line in calls.log.
+
+A behaviour may ask to crash in the first ``crashes`` calls, to wait in the n-th call for the n-th file of
+``waits_for``, to take ``bytes`` of memory and keep it in the first ``overeats`` calls, and to write down its
+``environment`` in a file.
+"""
 
 import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 
@@ -20,6 +26,16 @@ def called(stage, subject):
     if calls <= behaviour.get("transient", 0):
         print(f"{stage} {subject}: transient in call {calls}", flush=True)
         sys.exit(75)
+    for path in behaviour.get("waits_for", [])[calls - 1 : calls]:
+        deadline = time.monotonic() + 150
+        while not Path(path).exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+    if calls <= behaviour.get("overeats", 0):
+        block = bytearray(behaviour["bytes"])
+        block[:: os.sysconf("SC_PAGE_SIZE")] = b"1" * len(block[:: os.sysconf("SC_PAGE_SIZE")])
+        time.sleep(150)
+    if "environment" in behaviour:
+        Path(behaviour["environment"]).write_text(json.dumps(dict(os.environ)))
     return behaviour
 
 

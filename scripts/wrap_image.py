@@ -1,0 +1,81 @@
+"""Wrap a container image as the environment of a stage: an interpreter on the host that runs the image's own.
+
+ENVIRONMENT/bin/python becomes a script that starts the image with the project's folder, /tmp and further folders
+mounted, in the working directory it was called in, with the caller's environment and GPUs, and hands its arguments to
+the interpreter within. The runtime is started without a server or a job step of its own (``enroot start`` of a squashfs
+file, ``apptainer exec`` of a .sif file), so that signals and exit status pass through. The marker (``--output``) holds
+the image's sha256: another image redoes the stages that run in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from day0.artefacts import UnusableInput, digest_of_file, run_cli, write_json, write_text
+
+# enroot hands no variable of the caller on by itself.
+PASSED_ON = (
+    "VLLM|HF|HUGGINGFACE|TRANSFORMERS|TORCH[A-Z]*|CUDA|NVIDIA|NCCL|OMP|MKL|UV|XDG|PYTHON[A-Z]*|DO_NOT_TRACK|TMPDIR"
+)
+
+
+def make_launcher(runtime: str, image: str, python: str, mounts: Sequence[str]) -> str:
+    """The text of the interpreter's script.
+
+    Args:
+        runtime: ``enroot`` or ``apptainer``.
+        image: squashfs or .sif file.
+        python: interpreter within the image.
+        mounts: HOST or HOST:INSIDE.
+    """
+    pairs = [mount if ":" in mount else f"{mount}:{mount}" for mount in ("/tmp", *mounts)]
+    image, python = shlex.quote(image), shlex.quote(python)
+    if runtime == "enroot":
+        options = " ".join(f"--mount {shlex.quote(pair)}" for pair in pairs)
+        command = (
+            f"""names=$(env | sed -n -E 's/^(({PASSED_ON})(_[A-Za-z0-9_]*)?)=.*/--env \\1/p')\n"""
+            f"""exec enroot start {options} --mount "$PWD:$PWD" $names {image} \\\n"""
+            f"""    sh -c 'cd "$0" && exec "$@"' "$PWD" {python} "$@"\n"""
+        )
+    else:
+        options = " ".join(f"--bind {shlex.quote(pair)}" for pair in pairs)
+        command = (
+            "gpu=; command -v nvidia-smi > /dev/null && gpu=--nv\n"
+            f"""exec apptainer exec $gpu {options} --bind "$PWD" --pwd "$PWD" {image} {python} "$@"\n"""
+        )
+    return f"#!/bin/sh\n# Made by scripts/wrap_image.py.\n{command}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runtime", choices=("enroot", "apptainer"), required=True)
+    parser.add_argument("--image", type=Path, required=True, help="squashfs file (enroot) or .sif file (apptainer)")
+    parser.add_argument("--python", default="python3", help="interpreter within the image")
+    parser.add_argument("--mount", nargs="*", default=[], metavar="HOST[:INSIDE]", help="further folders to mount")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="marker FOLDER/NAME.json; the environment is FOLDER/NAME"
+    )
+    arguments = parser.parse_args()
+
+    if not arguments.image.is_file():
+        how = {
+            "enroot": "enroot import --output FILE docker://IMAGE",
+            "apptainer": "apptainer pull FILE docker://IMAGE",
+        }
+        raise UnusableInput(f"found no image {arguments.image}; make it with: {how[arguments.runtime]}")
+    python = arguments.output.with_suffix("") / "bin" / "python"
+    python.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.unlink(missing_ok=True)
+    image = str(arguments.image.resolve())
+    write_text(python, make_launcher(arguments.runtime, image, arguments.python, arguments.mount))
+    python.chmod(0o755)
+    marker = {"image": image, "image_sha256": digest_of_file(arguments.image), "runtime": arguments.runtime}
+    write_json(arguments.output, {**marker, "python": arguments.python, "mounts": arguments.mount})
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

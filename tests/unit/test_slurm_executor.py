@@ -1,0 +1,135 @@
+"""What the Slurm executor makes of the controller's answers, and of none; tests/slurm runs it on a real cluster."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+
+from day0.cluster import ENDED
+from executors import slurm
+
+
+@pytest.fixture
+def executor(monkeypatch):
+    """An executor without its thread; ``answers`` holds what the next status commands answer, by command."""
+    made = slurm.Executor.__new__(slurm.Executor)
+    made._states, made._absences, made._looks, made._reported = {}, {}, {}, set()
+    made.workflow = SimpleNamespace(executor_settings=SimpleNamespace(requeue=False))
+    made.answers = {"squeue": {}, "sacct": {}}
+
+    async def query(command, logger):
+        answer = made.answers[command.split()[0]]
+        return (None, None) if answer is None else (dict(answer), 0.1)
+
+    monkeypatch.setattr(slurm, "query", query)
+    monkeypatch.setattr(slurm.plugin, "query_job_status_squeue", lambda run: "squeue")
+    return made
+
+
+def asking(executor, tmp_path, **logs):
+    """Let the executor watch jobs, given by their ids and what their logs hold."""
+    executor._asked = {}
+    for job_id, text in logs.items():
+        log = tmp_path / job_id
+        log.write_text(text)
+        executor._asked[job_id] = SubmittedJobInfo(None, external_jobid=job_id, aux={"slurm_logfile": log})
+    return lambda command: asyncio.run(executor._query(command, None))
+
+
+def test_no_answer_is_no_state(executor, tmp_path):
+    ask = asking(executor, tmp_path, j1="")
+    executor.answers = {"squeue": None, "sacct": None}
+    assert ask("squeue") == (None, None) and ask("sacct") == (None, None)
+    assert not executor._absences
+
+
+def test_what_sacct_does_not_know_squeue_tells(executor, tmp_path):
+    ask = asking(executor, tmp_path, j1="", j2="")
+    executor.answers = {"sacct": {"j1": "CANCELLED by 0"}, "squeue": {"j1": "RUNNING", "j2": "COMPLETED"}}
+    assert ask("sacct")[0] == {"j1": "CANCELLED", "j2": "COMPLETED"}
+    executor.answers["sacct"] = None
+    assert ask("sacct")[0] == {"j1": "RUNNING", "j2": "COMPLETED"}
+
+
+def test_a_job_that_nobody_knows_is_judged_by_its_log_in_the_end(executor, tmp_path):
+    ask = asking(executor, tmp_path, good=f"{ENDED} 0\n", bad="half a li")
+    assert ask("squeue")[0] == ask("squeue")[0] == {}
+    assert ask("squeue")[0] == {"good": "COMPLETED", "bad": "ERROR"}
+    assert executor._states == {"good": "COMPLETED", "bad": "LOST"}
+
+
+def test_a_job_that_is_seen_again_is_not_lost(executor, tmp_path):
+    ask = asking(executor, tmp_path, j1="")
+    ask("squeue"), ask("squeue")
+    executor.answers["squeue"] = {"j1": "RUNNING"}
+    assert ask("squeue")[0] == {"j1": "RUNNING"}
+    executor.answers["squeue"] = {}
+    assert ask("squeue")[0] == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "requeue", "told"),
+    [
+        ("PREEMPTED", False, "ERROR"),
+        ("PREEMPTED", True, "RUNNING"),
+        ("REVOKED", True, "ERROR"),
+        ("COMPLETING", False, "COMPLETING"),
+        ("NODE_FAIL", False, "NODE_FAIL"),
+    ],
+)
+def test_states_that_the_plugin_takes_for_running_end(executor, tmp_path, state, requeue, told):
+    executor.workflow.executor_settings.requeue = requeue
+    ask = asking(executor, tmp_path, j1="")
+    executor.answers["squeue"] = {"j1": state}
+    assert ask("squeue")[0] == {"j1": told}
+    assert executor._states == {"j1": state}
+
+
+def test_a_poll_that_ends_without_a_word_loses_no_job(executor, monkeypatch):
+    async def silent(self, active_jobs):
+        return
+        yield
+
+    monkeypatch.setattr(slurm.plugin.Executor, "check_active_jobs", silent)
+    jobs = [SubmittedJobInfo(None, external_jobid=job_id, aux={}) for job_id in ("j1", "j2")]
+    executor._reported = {"j2"}
+
+    async def poll():
+        return [info async for info in executor.check_active_jobs(jobs)]
+
+    assert asyncio.run(poll()) == jobs[:1]
+
+
+def test_a_log_that_has_ended_is_asked_for_at_once_and_then_ever_more_rarely(executor, tmp_path, monkeypatch):
+    asking(executor, tmp_path, j1="", j2=f"{ENDED} 1\n")
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
+    monkeypatch.setattr(slurm, "time", clock)
+    running, ended = executor._asked.values()
+    due = []
+    for clock.now in range(20):
+        assert not executor._is_due(running)
+        if executor._is_due(ended):
+            due.append(clock.now)
+    assert due == [0, 1, 3, 7, 15]
+
+
+@pytest.mark.parametrize(
+    ("reason", "hopeless"),
+    [
+        ("PartitionTimeLimit", True),
+        ("QOSMaxWallDurationPerJobLimit", True),
+        ("AssocMaxCpuPerJobLimit", True),
+        ("InvalidAccount", True),
+        ("BadConstraints", True),
+        ("JobHeldUser", True),
+        ("launch failed requeued held", True),
+        ("Resources", False),
+        ("Priority", False),
+        ("Dependency", False),
+        ("QOSMaxJobsPerUserLimit", False),
+        ("BeginTime", False),
+    ],
+)
+def test_reasons_to_wait_are_told_from_those_without_hope(reason, hopeless):
+    assert bool(slurm.HOPELESS_REASON.fullmatch(reason)) is hopeless

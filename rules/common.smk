@@ -513,12 +513,11 @@ if "snakemake_executor_plugin_slurm" in sys.modules and workflow.is_main_process
 def require_finished(workflow):
     """Fail a run that ended well with jobs left over.
 
-    A retry that waits for resources while a checkpoint finishes can be lost by the scheduler.
+    A retry that waits for resources while a checkpoint finishes can be lost by the scheduler; it counts as a crash.
     """
     lost = workflow.scheduler.remaining_jobs
     if lost:
-        if workflow.is_main_process:
-            show_decisions(workflow.dag)
+        record_crashes(workflow)
         raise WorkflowError(
             f"the scheduler lost {', '.join(sorted({str(job) for job in lost}))}; run the same command again"
         )
@@ -532,7 +531,8 @@ def record_crashes(workflow):
     """
     dag = workflow.dag
     attempts = getattr(workflow.scheduler._executor, "attempts", {})  # only the Slurm executor keeps them
-    for job in workflow.scheduler.failed:
+    lost = {job for job in workflow.scheduler.remaining_jobs if job.attempt > 1}
+    for job in {*workflow.scheduler.failed, *lost}:
         if job.rule.name.startswith("gate_"):
             continue
         for below in dag.bfs(dag.depending, job):

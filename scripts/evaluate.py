@@ -299,7 +299,8 @@ class Evaluation:
             "engine": self.engine.split()[0],
             "engine_version": self.engine.split()[1],
             "served": checkpoint,
-            "device_name": name_device(self.on_cpu),
+            "device_name": (device := name_device(self.on_cpu)),
+            "gpu": None if self.on_cpu else device,
             "chat_template_digest": self.chat_template_digest,
             "command": shlex.join(self.command),
         }

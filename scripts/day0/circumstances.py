@@ -16,9 +16,9 @@ from typing import Any
 
 from day0.artefacts import UnusableInput, read_json, read_yaml
 
-GPU_KEYS = ("gpu", "gpu_type", "gpu_name", "device_name")
+GPU_KEYS = ("gpu", "gpu_type", "gpu_name")
 # Later than the decision, or the decision itself: a file of an earlier run would be told as this one's.
-AFTER_THE_DECISION = frozenset({"decide_release", "render_report", "bundle_release"})
+AFTER_THE_DECISION = frozenset({"decide_release", "render_report", "bundle_release", "log_decision", "publish_release"})
 STAGE_FOLDERS = (
     ("preflight_model", "model"),
     ("validation", "candidate"),

@@ -1,6 +1,8 @@
 """The four decisions for real: ModelOpt quantizes, vLLM serves, lm-eval asks, and the verdict says what happened."""
 
 import json
+import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -8,6 +10,8 @@ import time
 import jsonschema
 import pytest
 import yaml
+
+from day0.artefacts import digest_of_inventory, inventory
 
 pytestmark = pytest.mark.e2e
 ENGINE_RULE = "ModelOpt currently only supports: ['FP8'"
@@ -127,3 +131,32 @@ def test_dropped_samples_are_anomalous_and_spare_the_candidate(workspace):
     assert (verdict["decision"], verdict["failure_class"]) == ("ANOMALOUS", "SAMPLE_ACCOUNTING_FAILED")
     assert verdict["stage"] == "baseline_run" and "1000" in verdict["detail"] and "1200" in verdict["detail"]
     assert not folder.exists()
+
+
+def test_destroyed_scales_are_caught_by_the_canary_before_a_task_is_asked(workspace, tmp_path):
+    checkpoint, record = tmp_path / "checkpoint", tmp_path / "quantization.json"
+    shutil.copytree(workspace.path("tiny-llama/fp8/checkpoint"), checkpoint)
+    weights = checkpoint / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    length = 8 + int.from_bytes(content[:8], "little")
+    for number, (name, entry) in enumerate(sorted(json.loads(content[8:length]).items())):
+        if name.endswith(".weight_scale"):
+            start = length + entry["data_offsets"][0]
+            (scale,) = struct.unpack_from("<f", content, start)
+            struct.pack_into("<f", content, start, scale * (30 if number % 2 else 1 / 30))
+    weights.write_bytes(content)
+    files = inventory(checkpoint)
+    told = workspace.read("tiny-llama/fp8/quantization.json")
+    record.write_text(json.dumps({**told, "files": files, "checkpoint_digest": digest_of_inventory(files)}))
+    command = ["scripts/evaluate.py", "--record", record, "--checkpoint", checkpoint]
+    command += ["--suite", "config/suites/demo.yaml"]
+    command += ["--serve-python", ".envs/serve.cpu/bin/python", "--harness-python", "lm-eval=.envs/lm-eval/bin/python"]
+    command += ["--baseline-results", "results/tiny-llama/baseline/demo/results.yml"]
+    command += ["--model", "tiny-llama", "--candidate", "fp8", "--output-dir", tmp_path / "run"]
+    done = subprocess.run([sys.executable, *command], cwd=workspace.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    metadata = yaml.safe_load((tmp_path / "run" / "results.yml").read_text())["metadata"]
+    assert metadata["failure_class"] == "DEPLOYMENT_HEALTH_FAILED" and "canary" in metadata["detail"], metadata
+    assert all(counts["asked"] == 0 for counts in metadata["accounting"].values())
+    sound = yaml.safe_load(workspace.path("tiny-llama/fp8/demo/results.yml").read_text())["metadata"]
+    assert sound["canary"]["perplexity"] < 1.1 * sound["canary"]["baseline_perplexity"]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from conftest import Stage
+from evaluate_stage import Stage
 
 pytestmark = pytest.mark.e2e
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import yaml
 
-from conftest import ROOT, Stage
+from evaluate_stage import ROOT, Stage
 
 pytestmark = pytest.mark.e2e
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from conftest import Stage
+from evaluate_stage import Stage
 
 pytestmark = pytest.mark.e2e
 

@@ -1,0 +1,83 @@
+"""The evaluate stage as a command, run in a folder of its own against a proxy before a real server."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from day0.artefacts import read_json
+from day0.config import read_suite
+from day0.run import evaluate_run, read_run
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+SERVE, HARNESS = ROOT / ".envs/serve.cpu/bin/python", ROOT / ".envs/lm-eval/bin/python"
+
+
+class Stage:
+    """The evaluate stage, run in a folder of its own."""
+
+    def __init__(self, folder, backend=None, fault=None, suite=None, tasks=("addition",), limit=48):
+        self.folder, self.output, self.notes = folder, folder / "run", folder / "asked.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.suite = folder / "demo.yaml"
+        content = yaml.safe_load((ROOT / "config/suites/demo.yaml").read_text())
+        content["tasks"] = {name: content["tasks"][name] | {"limit": limit} for name in tasks}
+        for name, settings in (suite or {}).pop("tasks", {}).items():
+            content["tasks"][name] |= settings
+        self.suite.write_text(yaml.safe_dump(content | (suite or {})))
+        self.environment = dict(os.environ, NOTES=str(self.notes), FAULT=json.dumps(fault or {}))
+        self.python = str(SERVE)
+        if backend:
+            self.environment["BACKEND"] = json.dumps(backend)
+            self.python = str(folder / "python")
+            Path(self.python).write_text(f'#!/bin/sh\nexec {sys.executable} {HERE / "proxy.py"} "$@"\n')
+            Path(self.python).chmod(0o755)
+
+    def strike(self, **fault):
+        """Another fault for the next run."""
+        self.environment["FAULT"] = json.dumps(fault)
+
+    def start(self, *arguments, record="results/tiny-llama/source.json", candidate="baseline"):
+        """Start the stage's command."""
+        command = [sys.executable, "scripts/evaluate.py", "--record", record, "--suite", str(self.suite)]
+        command += ["--serve-python", self.python, "--harness-python", f"lm-eval={HARNESS}"]
+        command += ["--model", "tiny-llama", "--candidate", candidate, "--output-dir", str(self.output), *arguments]
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments, **options):
+        """Run the stage to its end; keeps ``status`` and ``said``."""
+        process = self.start(*arguments, **options)
+        self.said, _ = process.communicate(timeout=300)
+        self.status = process.returncode
+        return self
+
+    @property
+    def metadata(self):
+        return yaml.safe_load((self.output / "results.yml").read_text())["metadata"]
+
+    @property
+    def attempts(self):
+        return read_json(self.output / "attempts.json")["attempts"]
+
+    def assessment(self):
+        """What the gate says of the run."""
+        summary, _ = read_run(self.output, read_suite(self.suite))
+        return evaluate_run(summary)
+
+    def asked(self):
+        """Prompts that reached the server since the last question, sorted."""
+        lines = self.notes.read_text().splitlines() if self.notes.exists() else []
+        self.notes.unlink(missing_ok=True)
+        return sorted(lines)

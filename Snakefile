@@ -103,6 +103,8 @@ include: "rules/release.smk"
 
 # On a cluster these run where snakemake was started: they take seconds and read records, not weights.
 localrules:
+    release,
+    verdict,
     make_demo_data,
     gate_preflight,
     assess_checkpoint,

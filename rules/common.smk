@@ -69,9 +69,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-# A stage is one process of its own: what srun, mpirun or torchrun leave behind would make torch wait for other ranks.
+# A prefix of our own replaces Snakemake's, without which a failure before a pipe would count as success. A stage is one
+# process of its own: what srun, mpirun or torchrun leave behind would make torch wait for other ranks.
 shell.prefix(
-    "unset ${{!SLURM_@}} ${{!PMI_@}} ${{!PMIX_@}} ${{!OMPI_@}} ${{!TORCHELASTIC_@}} RANK LOCAL_RANK GROUP_RANK NODE_RANK"
+    "set -euo pipefail; unset ${{!SLURM_@}} ${{!PMI_@}} ${{!PMIX_@}} ${{!OMPI_@}} ${{!TORCHELASTIC_@}} RANK LOCAL_RANK GROUP_RANK NODE_RANK"
     " WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT; "
 )
 

@@ -72,6 +72,13 @@ def effective(suite: Mapping[str, Any], task: Mapping[str, Any], name: str) -> A
     return suite.get(name) if own is None else own
 
 
+def judge_of(suite: Mapping[str, Any], task: Mapping[str, Any]) -> str | None:
+    """Name and model of the judge and the simulator of a task; None where it has neither."""
+    names = [task[role] for role in ("judge", "simulator") if task.get(role)]
+    judges = suite.get("judges") or {}
+    return ", ".join(f"{name} {(judges.get(name) or {}).get('model')}" for name in names) or None
+
+
 def merge_outcomes(outcomes: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
     """One outcome of a task from those of its shards, which asked different documents of it.
 
@@ -208,7 +215,7 @@ def fingerprint_of(
         "limit": task.get("limit"),
         "num_fewshot": task.get("num_fewshot"),
         "context_length": suite.get("context_length"),
-        "judge": task.get("judge"),
+        "judge": judge_of(suite, task),
         "harness": f"{task.get('harness', 'lm-eval')} {outcome.get('harness_version')}",
         "engine": f"{server.get('engine')} {server.get('engine_version')}",
         "device": server.get("device"),

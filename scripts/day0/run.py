@@ -46,7 +46,7 @@ LIMITED = {
 }
 DEFAULT_SCALE = {"min": 0.0, "max": 1.0, "direction": "higher"}
 CONSTANT_SAMPLES = 20  # from as many samples on, one and the same answer or score is no coincidence
-CONSTANT_TASKS = 3
+CONSTANT_TASKS, CONSTANT_TASK_SAMPLES = 3, 100
 
 # Words of a log line that make a run suspect, with their class; the first that fits a line decides.
 LOG_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
@@ -247,7 +247,9 @@ def _judge_constancy(scores: Mapping[str, Any], found: Any) -> None:
     values = {entry["score"] for entry in scores.values()}
     if values == {0}:
         found("UNKNOWN", f"every score of the run is exactly 0 ({', '.join(scores)}): no real model is that bad")
-    elif len(values) == 1 and len(scores) >= CONSTANT_TASKS:
+        return
+    large = all(_is_count(entry["samples"]) and entry["samples"] >= CONSTANT_TASK_SAMPLES for entry in scores.values())
+    if len(values) == 1 and len(scores) >= CONSTANT_TASKS and large:
         value = values.pop()
         if any(entry["scale"]["min"] < value < entry["scale"]["max"] for entry in scores.values()):
             found("UNKNOWN", f"every score of the run is exactly {value} ({', '.join(scores)}): tasks do differ")

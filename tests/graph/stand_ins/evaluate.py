@@ -1,10 +1,12 @@
-"""Stand-in: scores as the behaviour says, 0.9 by default."""
+"""Stand-in: scores as the behaviour says, about 0.9 by default; what it answers is written by the stage's own code."""
 
 import argparse
 import json
 from pathlib import Path
 
-from day0.artefacts import read_json, read_yaml, write_yaml
+from day0.artefacts import read_json, write_json
+from day0.config import read_suite
+from day0.run_folder import write_run
 from stand_in import called
 
 parser = argparse.ArgumentParser()
@@ -13,53 +15,73 @@ parser.add_argument("--suite", type=Path)
 parser.add_argument("--serving", type=json.loads)
 parser.add_argument("--serve-python")
 parser.add_argument("--harness-python", nargs="+")
+parser.add_argument("--allow-generated-code", action="store_true")
 parser.add_argument("--model")
 parser.add_argument("--candidate")
+parser.add_argument("--baseline-results", type=Path)
+parser.add_argument("--walltime-minutes", type=int)
+parser.add_argument("--shard")
 parser.add_argument("--output-dir", type=Path)
 arguments = parser.parse_args()
 
-behaviour = called("evaluate", arguments.candidate)
-record, suite = read_json(arguments.record), read_yaml(arguments.suite)
-tasks, accounting, failure = {}, {}, behaviour.get("failure_class")
-(arguments.output_dir / "samples").mkdir(parents=True, exist_ok=True)
-for task, settings in suite["tasks"].items():
-    samples = settings["samples"]
-    correct = round(behaviour.get("scores", {}).get(task, 0.9) * samples)
-    metric = settings["metric"].removesuffix(",none").replace(",", "__")
-    stats = {"count": samples, "mean": correct / samples, "stderr": 0.01}
-    tasks[task] = {"metrics": {metric: {"scores": {metric: {"value": correct / samples, "stats": stats}}}}}
-    lines = [
+behaviour = called("evaluate", " ".join(filter(None, [arguments.candidate, arguments.shard])))
+record, suite = read_json(arguments.record), read_suite(arguments.suite)
+failure = behaviour.get("failure_class")
+tasks = [arguments.shard] if arguments.shard in suite["tasks"] else list(suite["tasks"])
+first, count = 0, 1
+if arguments.shard and arguments.shard not in tasks:
+    number, _, total = arguments.shard.partition("-of-")
+    first, count = int(number) - 1, int(total)
+
+
+def outcome_of(task):
+    """What a harness would have answered: the first so many documents right."""
+    documents = suite["tasks"][task]["samples"]
+    correct = round(behaviour.get("scores", {}).get(task, 0.9 + 0.01 * list(suite["tasks"]).index(task)) * documents)
+    samples = [
         {
-            "id": i,
+            "id": str(number),
             "repeat": 0,
-            "prompt_digest": str(i),
-            "target_digest": str(i),
-            "answer": "1",
-            "score": float(i < correct),
+            "prompt_digest": f"prompt {number}",
+            "target_digest": f"target {number}",
+            "document_digest": f"document {number}",
+            "answer": str(number),
+            "score": float(number < correct),
+            "finish_reason": "stop",
+            "generated": True,
         }
-        for i in range(samples)
+        for number in range(documents)[first::count]
     ]
-    (arguments.output_dir / "samples" / f"{task}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    accounting[task] = dict.fromkeys(("expected", "asked", "answered", "scored"), samples)
-    accounting[task] |= dict.fromkeys(("empty", "cut", "unparsed", "failed"), 0)
-write_yaml(
-    arguments.output_dir / "results.yml",
-    {
-        "command": "stand-in",
-        "config": {},
-        "results": {"groups": {}, "tasks": {} if failure else tasks},
-        "target": {},
-        "metadata": {
-            "schema_version": 1,
-            "status": "FAILED" if failure else "COMPLETED",
-            "failure_class": failure,
-            "detail": f"stand-in: {failure}" if failure else "",
-            "model": arguments.model,
-            "candidate": arguments.candidate,
-            "suite": arguments.suite.stem,
-            "checkpoint_digest": record.get("checkpoint_digest") or record["digest"],
-            "accounting": {} if failure else accounting,
-            "fingerprint": {task: {"task_hash": "1"} for task in tasks},
-        },
-    },
-)
+    return {
+        "status": "COMPLETED",
+        "documents": documents,
+        "values": [sum(sample["score"] for sample in samples) / len(samples)],
+        "samples": samples,
+        "requests": {"asked": len(samples), "answered": len(samples)},
+        "harness_version": "0",
+    }
+
+
+part = {
+    "shard": arguments.shard,
+    "tasks": tasks,
+    "failure": [failure, f"stand-in: {failure}"] if failure else None,
+    "outcomes": {} if failure else {task: outcome_of(task) for task in tasks},
+    "server": {"engine": "stand-in", "engine_version": "0"},
+    "canary": None,
+    "incidents": [],
+    "timing": {},
+    "attempts": [],
+    "versions": {},
+    "endpoint_url": "",
+}
+identity = {
+    "model": arguments.model,
+    "candidate": arguments.candidate,
+    "suite": arguments.suite.stem,
+    "checkpoint_digest": record.get("checkpoint_digest") or record["digest"],
+}
+if arguments.shard:
+    write_json(arguments.output_dir / "part.json", {"identity": identity, **part})
+else:
+    write_run(arguments.output_dir, suite, identity, [part], "stand-in")

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 UV = .venv/bin/python -m uv pip
 
-.PHONY: release test check setup locks generated browser
+.PHONY: release test test-release test-runs check setup locks generated browser
 
 release: .venv/workflow ## take the releases of config/config.yaml to a verdict and a bundle
 	.venv/bin/snakemake release
@@ -11,8 +11,15 @@ setup: .venv/workflow ## make the driver environment
 
 test: check browser ## run all tests, the end-to-end ones included
 	.venv/bin/python -m pytest -n 2 -m 'not e2e and not slurm'
-	.venv/bin/python -m pytest -m e2e
-	.venv/bin/python -m pytest -m slurm
+	.venv/bin/snakemake --quiet all -- environments results/tiny-llama/source.json
+	$(MAKE) --jobs 2 --output-sync=target test-release test-runs
+
+# Each takes a core most of the time; the folders share no file that they write.
+test-release:
+	.venv/bin/python -m pytest tests/e2e tests/exports
+
+test-runs:
+	.venv/bin/python -m pytest tests/evaluation tests/slurm
 
 check: .venv/develop ## lint and formats
 	.venv/bin/ruff check .

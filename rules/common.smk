@@ -420,6 +420,12 @@ def get_import_input(wildcards):
     return {"run": list(map(str, run)), "record": get_served_record(wildcards), "gates": gates}
 
 
+def get_environment_definition(stage):
+    """The lock of a stage's environment, or the marker with the digest of its image."""
+    name = get_environment_name(stage)
+    return get_environment(stage) if name.endswith(".image") else f"envs/{name}.lock"
+
+
 def get_materials(wildcards):
     """What a release was made by, besides its model and the scripts: suite, calibration data, locks of its stages."""
     release = get_release(wildcards)
@@ -428,7 +434,7 @@ def get_materials(wildcards):
         f"config/suites/{release.suite}.yaml",
         *PLAN.suites[release.suite].data_files,
         *get_calibration_files(release.model, release.recipe.path_name),
-        *(f"envs/{get_environment_name(stage)}.lock" for stage in stages),
+        *map(get_environment_definition, stages),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: a real vLLM server, the suite's tasks asked by lm-eval, the results with their accounts.
+"""Evaluate a checkpoint: a real vLLM server, the suite's tasks asked by their harnesses, results with their accounts.
 
 Starts vLLM's OpenAI server on the loopback interface (a port that the kernel chooses, a random key), lets one harness
 process per task import and load while it starts, judges one generation (the canary), lets the tasks run side by side,
@@ -17,6 +17,7 @@ import http.client
 import json
 import os
 import platform
+import secrets
 import shlex
 import shutil
 import signal
@@ -60,6 +61,7 @@ from day0.server import (
     new_key,
     server_command,
     server_environment,
+    stop_by,
 )
 from day0.suite_needs import unallowed_code
 
@@ -68,6 +70,9 @@ SCRIPTS = Path(__file__).resolve().parent
 CANARY_MINIMUM_TOKENS = 16
 HASHED_BYTES = 64 << 20  # larger files are the gate's and the bundle's to hash; here their size must do
 PROGRESS_SECONDS = 5.0
+# Settings of serving and of a task that no answer depends on.
+NOT_FOR_ANSWERS = frozenset({"startup_timeout_seconds", "gpus"})
+ASKED_OF_A_TASK = ("harness", "task", "num_fewshot", "repeats", "parameters", "runs_generated_code")
 # Of the walltime, what is left for stopping and writing.
 WALLTIME_MARGIN, WALLTIME_MARGIN_SECONDS = 0.1, 180.0
 
@@ -211,6 +216,7 @@ class Evaluation:
         }
         self.server: Server | None = None
         self.server_facts: dict[str, Any] = {}
+        self.outcomes: dict[str, Any] = {}
         self.canary: dict[str, Any] | None = None
         template = effective_chat_template(self.checkpoint)
         self.chat_template_digest = digest_of(template) if template is not None else None
@@ -218,9 +224,16 @@ class Evaluation:
         self.identity = {
             "checkpoint": self.record["checkpoint_digest"],
             "chat_template": self.chat_template_digest,
-            "engine": [self.engine, self.serving, self.on_cpu],
+            "engine": [self.engine, {k: v for k, v in self.serving.items() if k not in NOT_FOR_ANSWERS}, self.on_cpu],
+            "plugin": [digest_of_file(file) for file in sorted(PLUGIN_FOLDER.glob("*.py"))] if self.on_cpu else None,
             "harness": self.harness_versions,
         }
+        container = self.serving.get("container")
+        if container and shutil.which(container["runtime"]) is None:
+            raise UnusableInput(
+                f"serving.container: found no {container['runtime']} on this machine; install it or choose another "
+                "runtime"
+            )
 
     def run(self) -> None:
         """Evaluate and write the results.
@@ -266,7 +279,7 @@ class Evaluation:
                     return self.ask(children, scratch), None
                 except DeploymentFailed as error:
                     say(f"DEPLOYMENT_HEALTH_FAILED: {error}")
-                    return {}, ("DEPLOYMENT_HEALTH_FAILED", str(error))
+                    return self.outcomes, ("DEPLOYMENT_HEALTH_FAILED", str(error))
                 finally:
                     stopping = time.monotonic()
                     children.stop_all()
@@ -282,8 +295,9 @@ class Evaluation:
         python, prefix, port, removal = self.arguments.serve_python, [], 0, None
         if container:
             folders = [self.checkpoint, *({path.resolve().parent for path in self.checkpoint.iterdir()})]
-            name = f"day0-{self.key[:12].lower().replace('_', 'x').replace('-', 'y')}"
+            name = f"day0-{secrets.token_hex(6)}"
             own = {*(self.serving.get("environment") or {}), "VLLM_API_KEY", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"}
+            own |= {"CUDA_VISIBLE_DEVICES"} & os.environ.keys()
             if self.on_cpu:
                 folders.append(PLUGIN_FOLDER)
                 own |= environment.keys() - os.environ.keys() | {"PYTHONPATH", "OMP_NUM_THREADS"}
@@ -302,6 +316,10 @@ class Evaluation:
             "device_name": (device := name_device(self.on_cpu)),
             "gpu": None if self.on_cpu else device,
             "chat_template_digest": self.chat_template_digest,
+            "max_model_len": self.serving.get("max_model_len") or self.suite["context_length"],
+            "options_digest": digest_of(
+                [self.serving.get("extra_arguments") or [], self.serving.get("environment") or {}]
+            ),
             "command": shlex.join(self.command),
         }
         say(f"{self.arguments.model} ({self.arguments.candidate}): {self.engine} starts")
@@ -311,7 +329,8 @@ class Evaluation:
         suite, task = self.suite, self.suite["tasks"][name]
         settings = {key: effective(suite, task, key) for key in ("system_prompt", "apply_chat_template", "reasoning")}
         generation = {**(suite.get("generation") or {}), **(task.get("generation") or {})}
-        asked = {**self.identity, "task": task, "generation": generation, "seed": suite["seed"], **settings}
+        told = {key: task[key] for key in ASKED_OF_A_TASK}
+        asked = {**self.identity, "task": told, "generation": generation, "seed": suite["seed"], **settings}
         asked["judges"] = [suite["judges"][task[role]] for role in ("judge", "simulator") if task[role]]
         return {
             "task": task["task"],
@@ -366,15 +385,16 @@ class Evaluation:
         self.prove_server()
         for process in running.values():
             process.tell({"base_url": server.base_url})
-        outcomes: dict[str, Any] = {}
+        outcomes = self.outcomes
         finished: dict[str, HarnessProcess] = {}
-        began = next_report = time.monotonic()
+        next_report = time.monotonic()
         while running:
             server.watch("while the tasks ran")
             self.check_walltime()
             for name in [name for name, process in running.items() if not process.is_running]:
                 finished[name] = process = running.pop(name)
                 outcomes[name] = self.outcome_of(process)
+                children.stop(process.process)
                 if waiting:
                     running[waiting[0]] = self.start_harness(children, waiting[0], scratch)
                     running[waiting.pop(0)].tell({"base_url": server.base_url})
@@ -382,8 +402,7 @@ class Evaluation:
                     process.tell({"concurrency": max(1, self.suite["concurrency"] // len(running))})
             if time.monotonic() >= next_report + PROGRESS_SECONDS:
                 next_report = time.monotonic()
-                seconds = next_report - began
-                say("  ".join(self.progress(process, seconds) for process in [*finished.values(), *running.values()]))
+                say("  ".join(map(self.progress, [*finished.values(), *running.values()])))
             time.sleep(0.1)
         if any(outcome is None or outcome["status"] != "COMPLETED" for outcome in outcomes.values()):
             time.sleep(1)
@@ -424,11 +443,13 @@ class Evaluation:
         """
         server = self.server
         began = time.monotonic()
-        server.wait(float(self.serving.get("startup_timeout_seconds") or 1800))
+        server.wait(float(self.serving.get("startup_timeout_seconds") or 1800), self.check_walltime)
         self.timing["server_start_seconds"] = round(time.monotonic() - began, 2)
         say(f"server answers after {self.timing['server_start_seconds']} s")
         began = time.monotonic()
         config = read_json(self.checkpoint / "config.json")
+        if (self.checkpoint / "hf_quant_config.json").is_file():
+            config.setdefault("quantization_config", {"quant_method": "modelopt"})
         try:
             _, models = server.request("GET", "/v1/models")
             _, version = server.request("GET", "/version")
@@ -437,8 +458,10 @@ class Evaluation:
                 "model_id": self.arguments.model,
                 **facts,
                 "kv_cache_dtype": effective_kv_cache_dtype(facts, config),
-                "reported_version": version.get("version") if isinstance(version, dict) else None,
             }
+            if isinstance(version, dict) and version.get("version"):
+                # What answers counts, not what was installed: a container brings its own.
+                self.server_facts["engine_version"] = version["version"]
             fault = find_impostor(models, self.arguments.model, self.server_facts["served"], facts, config)
             fault = fault or self.judge_canary()
         except (OSError, http.client.HTTPException) as error:
@@ -492,10 +515,11 @@ class Evaluation:
         return self.server.request("POST", "/v1/completions", request)
 
     @staticmethod
-    def progress(process: HarnessProcess, seconds: float) -> str:
+    def progress(process: HarnessProcess) -> str:
         """One task's progress: answers, rate, time left."""
         if not process.is_running:
             return f"{process.name} done"
+        seconds = time.monotonic() - process.began
         rate = process.done / seconds if seconds else 0
         left = f", {(process.total - process.done) / rate:.0f} s left" if rate and process.total > process.done else ""
         return f"{process.name} {process.done}/{process.total or '?'} ({rate:.0f}/s{left})"
@@ -564,7 +588,7 @@ def main() -> int:
     def stop(number: int, frame: Any) -> None:
         for end in ends:
             signal.signal(end, signal.SIG_IGN)  # a second signal must not cut the cleaning up short
-        raise Transient(f"stopped by {signal.Signals(number).name}")
+        stop_by(number)
 
     for end in ends:
         signal.signal(end, stop)

@@ -30,6 +30,7 @@ from harness_transport import Abandoned, AnswerStore, DiskFull, NotAnswered, Tra
 # Prompts of one request: many where answers are short, one where a long answer would hold up the rest.
 SHORT_ANSWER_TOKENS = 64
 PROMPTS_PER_REQUEST = 16
+THOUGHTS = ("reasoning", "reasoning_content")  # where vLLM's parsers put them, by version
 NO_ANSWER = "\x00 no answer \x00"
 
 _events = os.fdopen(os.dup(1), "w", buffering=1)
@@ -77,7 +78,7 @@ def parse_generations(response: Any, prompts: int, chat: bool) -> dict[str, Any]
     for choice in choices:
         reason = choice["finish_reason"]
         text = choice["message"]["content"] if chat else choice["text"]
-        if chat and text is None and (reason == "length" or choice["message"].get("reasoning_content")):
+        if chat and text is None and (reason == "length" or any(choice["message"].get(key) for key in THOUGHTS)):
             text = ""  # a reasoning model whose server keeps the thoughts apart, and which came to no answer
         if not isinstance(text, str) or not isinstance(reason, str):
             raise ValueError(f"a choice with text {text!r:.40} and finish reason {reason!r}")
@@ -259,6 +260,10 @@ def ask(
     if types != {"loglikelihood_rolling"}:
         # lm-eval cuts too long prompts without a word; the server refuses them instead.
         model.max_length = sys.maxsize // 2
+    if job["limit"] and len(tasks) > 1:
+        raise UnusableTask(
+            f"{job['task']} is a group of {len(tasks)} tasks: lm-eval would limit each; remove the limit"
+        )
     runs = []
     for repeat in range(job["repeats"]):
         model._seed, model.answers = job["seed"] + repeat, Answers()
@@ -319,7 +324,7 @@ def collect(job: dict[str, Any], results: dict[str, Any], repeat: int, answers: 
     value = scores[key]
     higher = results.get("higher_is_better", {}).get(name, {})
     return {
-        "value": value if isinstance(value, (int, float)) else None,
+        "value": value if isinstance(value, (int, float)) and math.isfinite(value) else None,
         "version": results["versions"].get(name),
         "generation": generation,
         "higher_is_better": higher.get(metric) if isinstance(higher, dict) else None,
@@ -384,7 +389,9 @@ def kind_of(error: Exception, transport: Transport) -> str:
 
 def main() -> int:
     """Run one job; the outcome, good or bad, is in the job's output file."""
-    sys.stdout = sys.stderr  # lm-eval prints; standard output belongs to the events
+    # lm-eval and what it starts may print; standard output belongs to the events.
+    sys.stdout = sys.stderr
+    os.dup2(2, 1)
     job = json.loads(sys.stdin.readline())
     outcome: dict[str, Any] = {"status": "FAILED", "error": None, "error_kind": None}
     transport = Transport(
@@ -405,7 +412,6 @@ def main() -> int:
         logging.getLogger("httpx").setLevel(logging.WARNING)
         manager, tasks = load_tasks(job)
         outcome["documents"] = sum(len(task.eval_docs) for task in tasks.values())
-        outcome["documents_asked"] = sum(map(len, shard_of(tasks, job["limit"], job["shard"] or [0, 1]).values()))
         import lm_eval.evaluator  # noqa: F401  the slow imports belong before the start signal
         from lm_eval.models import openai_completions  # noqa: F401
 

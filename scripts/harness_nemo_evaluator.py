@@ -330,7 +330,8 @@ def ask(job: dict[str, Any], known: dict[str, Any], base_url: str, scratch: Path
     """Run the task, once or once per repeat, and gather scores, samples and counts."""
     itself = known["repeats_parameter"] is not None
     cache = Path(job["cache"]).with_suffix("")
-    if itself:
+    if itself and job["repeats"] > 1:
+        # Its repeats are equal requests, which a store would answer alike.
         shutil.rmtree(cache, ignore_errors=True)
     repeats = [None] if itself else list(range(job["repeats"]))
     stores = [cache / f"repeat-{repeat or 0}" for repeat in repeats]
@@ -433,8 +434,11 @@ def merge(job: dict[str, Any], known: dict[str, Any], runs: list[dict[str, Any]]
         "chat_template_digest": chat_template_digest(job),
         "adds_bos": None,
         "framework": known["framework"],
-        "requests": {**summed, "from_store": sum(run["from_store"] for run in runs)},
-        "statuses": add_up([part.get("statuses") or {} for part in requests]),
+        "requests": {
+            **summed,
+            "from_store": sum(run["from_store"] for run in runs),
+            "attempts": add_up([part.get("statuses") or {} for part in requests]),
+        },
         "finish_reasons": add_up([part.get("finish_reasons") or {} for part in requests]),
     }
 

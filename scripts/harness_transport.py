@@ -247,6 +247,7 @@ class Transport:
     def counts(self) -> dict[str, Any]:
         """Prompts asked, answered, taken from the store and failed; attempts repeated; attempts by their result."""
         return {
+            "expected": self.expected,
             "asked": self.answered + self.failed + self.lost,
             "answered": self.answered,
             "from_store": self.from_store,

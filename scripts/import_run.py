@@ -43,7 +43,7 @@ def main() -> int:
     shutil.rmtree(samples, ignore_errors=True)
     samples.mkdir(parents=True)
     for name, lines in found.samples.items():
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        text = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
         write_text(samples / f"{name}.jsonl", text)
     write_yaml(arguments.output_dir / "results.yml", found.document)
     metadata = found.document["metadata"]

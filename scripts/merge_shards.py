@@ -25,6 +25,11 @@ def main() -> int:
 
     suite = read_suite(arguments.suite)
     parts = [read_json(path) for path in arguments.parts]
+    for part, path in zip(parts, arguments.parts, strict=True):
+        if not isinstance(part.get("tasks"), list) or not isinstance(part.get("outcomes"), dict):
+            raise UnusableInput(f"{path}: is no part of a run; expected what evaluate.py --shard writes")
+    if len({part["shard"] for part in parts}) < len(parts):
+        raise UnusableInput(f"a shard is given twice among {', '.join(map(str, arguments.parts))}; give each once")
     identities = {str(part.get("identity")): path for part, path in zip(parts, arguments.parts, strict=True)}
     if len(identities) > 1:
         told = "; ".join(f"{path} is of {identity}" for identity, path in identities.items())

@@ -168,6 +168,11 @@ def _compare(actual: dict[str, str], listed: dict[str, str], subjects: dict[str,
             yield f"{name}: its sha256 is {found}; {SUMS} says {summed}, {PROVENANCE} {vouched}"
 
 
+def _served_digest(run: Any) -> Any:
+    """Digest of what a run served; of an imported run that does not tell, the one that it was imported for."""
+    return _get(run, "checkpoint_digest") or _get(run, "imported", "attributed_digest")
+
+
 def _get(content: Any, *keys: str) -> Any:
     for key in keys:
         content = content.get(key) if isinstance(content, dict) else None
@@ -217,7 +222,7 @@ def _chain(folder: Path, actual: dict[str, str], problems: list[str]) -> list[st
         ("source.json", _get(read["source"], "digest")),
         ("quantization.json", _get(record, "source_digest")),
         ("validation.json", _get(read["validation"], "source_digest")),
-        ("baseline_run.json", _get(read["baseline_run"], "checkpoint_digest")),
+        ("baseline_run.json", _served_digest(read["baseline_run"])),
         ("verdict.json", _get(verdict, "digests", "source_digest")),
     )
     files = _get(record, "files")
@@ -229,7 +234,7 @@ def _chain(folder: Path, actual: dict[str, str], problems: list[str]) -> list[st
         ("quantization.json", _get(record, "checkpoint_digest")),
         ("quantization.json (its files)", hashlib.sha256(text.encode()).hexdigest()),
         ("validation.json", _get(read["validation"], "checkpoint_digest")),
-        ("candidate_run.json", _get(read["candidate_run"], "checkpoint_digest")),
+        ("candidate_run.json", _served_digest(read["candidate_run"])),
         ("verdict.json", _get(verdict, "digests", "checkpoint_digest")),
     )
     for name, digest in pairs:

@@ -28,6 +28,9 @@ RECIPES_FOLDER = Path("config/recipes")
 SUITES_FOLDER = Path("config/suites")
 CATALOGUE = Path("envs/modelopt_catalogue.json")
 SECRET_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS?)(_|$)", re.I)
+OWN_ARGUMENTS = frozenset({"--api-key", "--host", "--port", "--model", "--served-model-name", "--seed"})
+# The harness adds these to each request itself: another seed per repeat, one answer, whole.
+OWN_GENERATION = frozenset({"seed", "n", "stream"})
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -50,11 +53,21 @@ def _known_harness(name: str) -> str:
 
 
 def _variable_name(name: str) -> str:
+    if name == "OPENAI_API_KEY":
+        raise ValueError("OPENAI_API_KEY holds the key of the run's own server; copy yours to another variable")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"{name!r} is no name of an environment variable; give the name, never the value")
     return name
 
 
+def _generation(settings: dict[str, Any]) -> dict[str, Any]:
+    own = sorted(OWN_GENERATION & settings.keys())
+    if own:
+        raise ValueError(f"{', '.join(own)}: the harness sets this itself (the seed is the suite's); remove it")
+    return settings
+
+
+Generation = Annotated[dict[str, Any], AfterValidator(_generation)]
 HarnessName = Annotated[str, AfterValidator(_known_harness)]
 VariableName = Annotated[str, AfterValidator(_variable_name)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
@@ -114,6 +127,14 @@ class Serving(Strict):
         None, description="run the server in a container instead of its environment"
     )
     startup_timeout_seconds: PositiveInteger = 1800
+
+    @field_validator("extra_arguments")
+    @classmethod
+    def _not_the_stages_own(cls, arguments: list[str]) -> list[str]:
+        own = [argument for argument in arguments if argument.partition("=")[0] in OWN_ARGUMENTS]
+        if own:
+            raise ValueError(f"{', '.join(own)}: the evaluate stage sets this itself; remove it")
+        return arguments
 
     @field_validator("environment")
     @classmethod
@@ -248,7 +269,7 @@ class Task(Strict):
     context_length: PositiveInteger | None = Field(
         None, description="tokens that this task needs, at most the suite's; null: the suite's"
     )
-    generation: dict[str, Any] = Field({}, description="generation settings of this task, above the suite's")
+    generation: Generation = Field({}, description="generation settings of this task, above the suite's")
     system_prompt: str | None = Field(None, description="instead of the suite's")
     apply_chat_template: bool | None = Field(None, description="instead of the suite's")
     reasoning: Reasoning | None = Field(None, description="instead of the suite's")
@@ -297,7 +318,7 @@ class Suite(Strict):
     system_prompt: str | None = None
     apply_chat_template: bool = False
     reasoning: Reasoning | None = Field(None, description="null: answers are scored as they are")
-    generation: dict[str, Any] = {}
+    generation: Generation = {}
     limits: Limits = Limits()
     judges: dict[Name, Judge] = Field({}, description="endpoints that tasks name as their judge or simulator")
     canary: Canary

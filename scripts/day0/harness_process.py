@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from day0.server import Children, Transient
+from day0.server import TRANSIENT_SIGNALS, Children, Transient
 
 
 class HarnessProcess:
@@ -34,6 +35,7 @@ class HarnessProcess:
     ) -> None:
         self.name, self.output = name, Path(job["output"])
         self.done = self.total = 0
+        self.began = time.monotonic()
         environment = {**os.environ, **secrets, "TOKENIZERS_PARALLELISM": "false"}
         if job["include_path"]:
             # Local task files: a data-set cache of the run's own, which no other run's files can be mistaken for.
@@ -58,6 +60,8 @@ class HarnessProcess:
 
     def tell(self, message: Mapping[str, Any]) -> None:
         """Send a line: the job, ``{"base_url": ...}`` once the server answers, ``{"concurrency": ...}`` later."""
+        if "base_url" in message:
+            self.began = time.monotonic()
         try:
             assert self.process.stdin is not None
             self.process.stdin.write(json.dumps(message) + "\n")
@@ -66,10 +70,10 @@ class HarnessProcess:
             pass
 
     def outcome(self) -> dict[str, Any] | None:
-        """What the process wrote, or None; raises Transient where it was killed."""
+        """What the process wrote, or None; raises Transient where it was ended from outside."""
         self._reader.join(timeout=10)
         code = self.process.wait()
-        if code < 0:
+        if code < 0 and -code in TRANSIENT_SIGNALS:
             raise Transient(f"the client of task {self.name} was killed by signal {-code}")
         try:
             return json.loads(self.output.read_text(encoding="utf-8"))
@@ -83,5 +87,5 @@ class HarnessProcess:
                 event = json.loads(line)
             except ValueError:
                 continue
-            if event.get("event") == "progress":
+            if isinstance(event, dict) and event.get("event") == "progress":
                 self.done, self.total = event["done"], event["total"]

@@ -214,7 +214,8 @@ def _own_run(
 
 def _own_samples(file: Path) -> list[dict[str, Any]]:
     lines = []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    text = file.read_text(encoding="utf-8", errors="replace").removesuffix("\n")
+    for number, line in enumerate(text.split("\n") if text else [], start=1):
         try:
             sample = json.loads(line)
         except ValueError as error:

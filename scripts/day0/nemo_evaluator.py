@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -309,7 +310,7 @@ def _lm_eval_sample(
         "document_digest": row["doc_hash"],
         "answer": answer if isinstance(answer, str) else str(answer),
         "unparsed": generated and filtered == "[invalid]",
-        "score": float(score) if isinstance(score, int | float) else None,
+        "score": float(score) if isinstance(score, int | float) and math.isfinite(score) else None,
         "finish_reason": finish_reason_of(prompt) if generated and isinstance(prompt, str) else None,
         "generated": generated,
     }, dict(settings) if isinstance(settings, Mapping) else None
@@ -342,7 +343,7 @@ def _normalized_samples(paths: list[Path]) -> list[dict[str, Any]]:
                     "document_digest": None,
                     "answer": _text(row.get("generation")),
                     "unparsed": None,
-                    "score": float(score),
+                    "score": float(score) if math.isfinite(score) else None,
                     "finish_reason": None,
                     "tokens": row.get("num_generated_tokens"),
                     "generated": True,

@@ -93,10 +93,9 @@ def merge_outcomes(outcomes: Sequence[Mapping[str, Any] | None]) -> dict[str, An
     samples = in_order(sample for outcome in found for sample in outcome.get("samples") or [])
     merged = {**found[0], "samples": samples, "requests": _sum_counts(outcome.get("requests") for outcome in found)}
     merged["seconds"] = max((outcome.get("seconds") or 0.0 for outcome in found), default=None)
-    merged["documents_asked"] = sum(outcome.get("documents_asked") or 0 for outcome in found)
     failed = next((outcome for outcome in found if outcome.get("status") != "COMPLETED"), None)
     if failed is not None:
-        return {**failed, **{key: merged[key] for key in ("samples", "requests", "seconds", "documents_asked")}}
+        return {**failed, **{key: merged[key] for key in ("samples", "requests", "seconds")}}
     values = []
     for repeat in range(min(len(outcome["values"]) for outcome in found)):
         sizes = []
@@ -160,7 +159,8 @@ def accounting_of(task: Mapping[str, Any], outcome: Mapping[str, Any]) -> dict[s
         answered = asked - failed
     else:
         whole = bounded(found) or 0
-        per_document = max(1, round((requests.get("asked") or 0) / whole)) if whole else 1
+        prompts = requests.get("expected") or requests.get("asked") or 0
+        per_document = max(1, round(prompts / whole)) if whole else 1
         asked = min(whole, -(-(requests.get("asked") or 0) // per_document))
         answered = min(asked, (requests.get("answered") or 0) // per_document)
         failed = asked - answered
@@ -186,7 +186,8 @@ def fingerprint_of(
     """Everything that must be alike for two runs of a task to be comparable.
 
     Args:
-        server: engine, engine_version, device and chat_template_digest of the server that was asked.
+        server: engine, engine_version, device, max_model_len, options_digest and chat_template_digest of the server
+            that was asked.
     """
     samples = outcome.get("samples") or []
 
@@ -214,7 +215,8 @@ def fingerprint_of(
         "repeats": int(task.get("repeats") or 1),
         "limit": task.get("limit"),
         "num_fewshot": task.get("num_fewshot"),
-        "context_length": suite.get("context_length"),
+        "context_length": server.get("max_model_len") or suite.get("context_length"),
+        "serving_options": server.get("options_digest"),
         "judge": judge_of(suite, task),
         "harness": f"{task.get('harness', 'lm-eval')} {outcome.get('harness_version')}",
         "engine": f"{server.get('engine')} {server.get('engine_version')}",

@@ -54,8 +54,8 @@ LOG_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     for name, pattern in (
         (
             "DEPLOYMENT_HEALTH_FAILED",
-            r"\b(EngineDeadError|OutOfMemoryError|CUDA out of memory|out of memory|oom-kill|OOM|Killed"
-            r"|died unexpectedly|health check failed)\b",
+            r"\b(EngineDeadError|OutOfMemoryError|CUDA out of memory|out of memory|oom-kill|OOM[- ][Kk]ill\w*"
+            r"|died unexpectedly|health check failed)\b|^Killed\b",
         ),
         ("EVAL_JUDGE_FAILED", r"(?i)\bjudge\b.*\b(error|failed|failure|timeout|unavailable|unparsable|invalid)\b"),
         ("EVAL_JUDGE_FAILED", r"(?i)\b(error|failed|failure|could not parse)\b.*\bjudge\b"),
@@ -245,7 +245,7 @@ def _judge_spread(name: Any, spread: Any, entry: Mapping[str, Any], found: Any) 
 
 def _judge_constancy(scores: Mapping[str, Any], found: Any) -> None:
     values = {entry["score"] for entry in scores.values()}
-    if values == {0}:
+    if values == {0} and not any(entry["scale"].get("direction") == "lower" for entry in scores.values()):
         found("UNKNOWN", f"every score of the run is exactly 0 ({', '.join(scores)}): no real model is that bad")
         return
     large = all(_is_count(entry["samples"]) and entry["samples"] >= CONSTANT_TASK_SAMPLES for entry in scores.values())
@@ -361,7 +361,7 @@ def read_run(path: Path, suite: Mapping[str, Any] | None = None) -> tuple[dict[s
         **({"imported": metadata["imported"]} if metadata.get("imported") is not None else {}),
     }
     summary = summary_of_results(content)
-    logs = sorted([*path.parent.glob("logs/*.log"), *path.parent.glob("shards/*/logs/*.log")])
+    logs = [log for log in _logs_of(path.parent, metadata, suite) if log.is_file()]
     summary["log_findings"] = [
         entry
         for log in logs
@@ -372,6 +372,19 @@ def read_run(path: Path, suite: Mapping[str, Any] | None = None) -> tuple[dict[s
     summary = _with_suite(summary, suite)
     _check_sample_files(summary, path.parent / "samples")
     return summary, identity
+
+
+def _logs_of(folder: Path, metadata: Mapping[str, Any], suite: Mapping[str, Any] | None) -> list[Path]:
+    """The server's and the tasks' logs of a run, not those of earlier runs or other stages that lie beside them."""
+    if metadata.get("imported") is not None:
+        return []
+    accounting = metadata.get("accounting")
+    names = [*(accounting if isinstance(accounting, Mapping) else {}), *(suite["tasks"] if suite else {})]
+    shards = metadata.get("shards")
+    parts = [entry.get("shard") for entry in shards if isinstance(entry, Mapping)] if isinstance(shards, list) else []
+    folders = [folder / "shards" / str(part) / "logs" for part in parts] or [folder / "logs"]
+    files = dict.fromkeys(["server.log", *(f"{name}.log" for name in names)])
+    return [place / file for place in folders for file in files]
 
 
 def summary_of_results(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -448,7 +461,8 @@ def _check_sample_files(summary: dict[str, Any], folder: Path) -> None:
         file = folder / f"{name}.jsonl"
         if _told_by_framework(summary, accounting) and not (file.is_file() and file.stat().st_size):
             continue
-        text = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+        # Not by splitlines(): an answer may hold what Unicode calls a line's end.
+        text = file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if file.is_file() else []
         lines = len(text)
         task["spread"] = _spread_of(text)
         if accounting.get("scored") != lines and _is_count(accounting.get("scored")):

@@ -15,11 +15,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from day0.comparability import native_quantization
 
 HOST = "127.0.0.1"
 END_LINE = "day0: all tasks are done; the server is stopped"
@@ -37,6 +40,33 @@ EMULATION_SENTENCE = (
 
 class Transient(Exception):
     """The stage was stopped by something that a retry may cure."""
+
+
+_signals: dict[str, Any] = {"held": False, "waiting": None}
+
+
+def stop_by(number: int) -> None:
+    """What a signal handler does: raise Transient, at once or when a child that is being started is known.
+
+    A child whose start is cut short would be nobody's.
+    """
+    stopped = Transient(f"stopped by {signal.Signals(number).name}")
+    if not _signals["held"]:
+        raise stopped
+    _signals["waiting"] = stopped
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Let ``stop_by`` wait until the end of the block."""
+    _signals["held"] = True
+    try:
+        yield
+    finally:
+        _signals["held"] = False
+        stopped, _signals["waiting"] = _signals["waiting"], None
+        if stopped is not None:
+            raise stopped
 
 
 class DeploymentFailed(Exception):
@@ -123,6 +153,8 @@ def ended_by_transient(returncode: int | None, log: str) -> bool:
     """Whether a server was ended from outside: killed itself, or its engine process killed under it."""
     if returncode is not None and returncode < 0:
         return -returncode in TRANSIENT_SIGNALS
+    if returncode is not None and returncode - 128 in TRANSIENT_SIGNALS:
+        return True  # as a container's runtime tells of a signal
     codes = re.findall(r"Failed core proc\(s\): \{[^}]*?: (-\d+)", log)
     if codes:
         return any(-int(code) in TRANSIENT_SIGNALS for code in codes)
@@ -197,8 +229,7 @@ def find_impostor(
     root = entries[0].get("root")
     if root is not None and root != checkpoint:
         return f"/v1/models says that {name} comes from {root!r}, not from {checkpoint!r}"
-    declared = config.get("quantization_config")
-    method = declared.get("quant_method") if isinstance(declared, Mapping) else None
+    method = native_quantization({"config": config})
     if (method is None) != (facts["quantization"] is None):
         return (
             f"the checkpoint declares quantization {method or 'none'}, the engine loaded it with "
@@ -243,11 +274,12 @@ class Children:
         Args:
             removal: a command that removes what would outlive the session, such as a container; run at its end.
         """
-        process = subprocess.Popen(command, start_new_session=True, **options)
-        self._groups[process.pid] = process
-        if removal:
-            self._removals[process.pid] = removal
-        self._tell("+", process.pid, removal)
+        with signals_held():
+            process = subprocess.Popen(command, start_new_session=True, **options)
+            self._groups[process.pid] = process
+            if removal:
+                self._removals[process.pid] = removal
+            self._tell("+", process.pid, removal)
         return process
 
     def stop(self, process: subprocess.Popen, patience_seconds: float = 5.0) -> None:
@@ -337,11 +369,12 @@ class Server:
     def read_log(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
-    def wait(self, timeout_seconds: float) -> None:
-        """Return once /health answers."""
+    def wait(self, timeout_seconds: float, also: Callable[[], None] = lambda: None) -> None:
+        """Return once /health answers; ``also`` is called while waiting, and may raise."""
         began = time.monotonic()
         while True:
             self.check("while it started")
+            also()
             if self.port is None:
                 self.port = self._listening_port()
             if self.port is not None and self._healthy():

@@ -36,11 +36,13 @@ TABLE: dict[str, Triage] = {
     ),
     "SAMPLE_ACCOUNTING_FAILED": Triage(
         ANOMALOUS,
-        "Look at the dropped, empty or unmatched samples in the run's samples and logs, mend the cause, then rerun.",
+        "Look at the dropped, empty or unmatched samples in the run's samples and logs and mend the cause; where that "
+        "changes no file, ask again by `snakemake --force RUN/results.yml` (RUN is its folder in the evidence). Rerun.",
     ),
     "EVAL_JUDGE_FAILED": Triage(
         ANOMALOUS,
-        "Wait until the judge endpoint answers again (see the client's log), then rerun.",
+        "Wait until the judge endpoint answers again (see the client's log), ask again by `snakemake --force "
+        "RUN/results.yml` (RUN is the run's folder in the evidence), then rerun.",
     ),
     "EXTERNAL_BASELINE_MISMATCH": Triage(
         ANOMALOUS,

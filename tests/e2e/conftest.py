@@ -48,7 +48,8 @@ def workspace(tmp_path_factory):
     The environments and the embedded model are the project's own: made in its root where they are not there yet.
     """
     prepared = Workspace(ROOT)
-    status, output = prepared.snakemake("environments", "results/demo/model/model.safetensors")
+    # Without a lock: other tests may ask for the same, and after `make test` there is nothing to do.
+    status, output = prepared.snakemake("--nolock", "environments", "results/demo/model/model.safetensors")
     assert status == 0, output
     folder = tmp_path_factory.mktemp("workspace")
     for name in COPIED:

@@ -17,7 +17,9 @@ MODEL = "results/demo/model"
 @pytest.fixture(scope="session")
 def project():
     """The project's own environments and embedded model, made where they are not there yet."""
-    command = [str(Path(sys.executable).parent / "snakemake"), "environments", "results/tiny-llama/source.json"]
+    # Without a lock: other tests may ask for the same, and after `make test` there is nothing to do.
+    snakemake = str(Path(sys.executable).parent / "snakemake")
+    command = [snakemake, "--nolock", "environments", "results/tiny-llama/source.json"]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -43,7 +43,7 @@ def exports(tmp_path_factory):
     made_before = os.environ.get("DAY0_EXPORTS")
     folder = Path(made_before) if made_before else tmp_path_factory.mktemp("exports") / "all"
     if not made_before:
-        _quiet(Path(sys.executable).parent / "snakemake", "--quiet", "all", "--", ".envs/quantize.cpu.json")
+        _quiet(Path(sys.executable).parent / "snakemake", "--nolock", "--quiet", "all", "--", ".envs/quantize.cpu.json")
         _quiet(ROOT / ".envs" / "quantize.cpu" / "bin" / "python", Path(__file__).parent / "make_exports.py", folder)
     made = json.loads((folder / "exports.json").read_text())
     return Exports(folder, {entry["name"]: entry for entry in made})

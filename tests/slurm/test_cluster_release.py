@@ -19,7 +19,9 @@ COPIED = ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "docs")
 @pytest.fixture
 def workspace(tmp_path, cluster):
     """A copy of the project with its environments and its trained model; made in the root where they are missing."""
-    made = Driver(cluster, ROOT, "environments", "results/demo/model/model.safetensors", profile="none", log=tmp_path)
+    made = Driver(
+        cluster, ROOT, "--nolock", "environments", "results/demo/model/model.safetensors", profile="none", log=tmp_path
+    )
     assert made.wait(900) == 0, made.output
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2

@@ -10,7 +10,7 @@ release: .venv/workflow ## take the releases of config/config.yaml to a verdict 
 setup: .venv/workflow ## make the driver environment
 
 test: check browser ## run all tests, the end-to-end ones included
-	.venv/bin/python -m pytest -n 2 -m 'not e2e and not slurm'
+	.venv/bin/python -m pytest -n 2 --dist worksteal -m 'not e2e and not slurm'
 	.venv/bin/snakemake --quiet all -- environments results/tiny-llama/source.json
 	$(MAKE) --jobs 2 --output-sync=target test-release test-runs
 

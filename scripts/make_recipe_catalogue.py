@@ -15,7 +15,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from day0.artefacts import EXIT_PASS, SCHEMA_VERSION, UnusableInput, read_json, run_cli
+from day0.artefacts import (
+    EXIT_FAILED_CHECK,
+    EXIT_PASS,
+    SCHEMA_VERSION,
+    UnusableInput,
+    read_json,
+    run_cli,
+    write_text,
+)
 from day0.recipe_patterns import KV_PRESETS, PRESETS, read_block
 
 TYPES = ("ptq", "auto_quantize")
@@ -75,7 +83,11 @@ def main() -> int:
         recorded = read_json(arguments.output)
         recorded.pop("schema_version", None)
         if recorded != catalogue:
-            counts = ", ".join(f"{len(catalogue[key])} {key}" for key in ("presets", "kv_presets", "recipes", "blocks"))
+            print(f"{arguments.output} is not what ModelOpt {catalogue['version']} brings along; make it anew")
+            return EXIT_FAILED_CHECK
+        return EXIT_PASS
+    write_text(arguments.output, as_text(catalogue))
+    counts = ", ".join(f"{len(catalogue[key])} {key}" for key in ("presets", "kv_presets", "recipes", "blocks"))
     print(f"{arguments.output}: {counts}")
     return EXIT_PASS
 

@@ -108,6 +108,10 @@ def test_a_driver_killed_and_restarted_and_interrupted(cluster, project):
     wait_until(lambda: calls_of(project, "quantize changed") == 2, "the changed recipe is redone", driver=driver)
     (project.folder / "go-running").touch()
     wait_until(lambda: calls_of(project, "evaluate done") == 1, "the evaluation runs", driver=driver)
+    for name in ("running", "changed"):
+        # Assessed where the driver runs, once it has seen that the job is over: Ctrl-C must find no such job half done.
+        validation = f"tiny-llama/{name}/validation.json"
+        wait_until(lambda path=validation: project.exists(path), f"{name} is quantized", driver=driver)
     assert "of an earlier run is RUNNING; waiting for it" in driver.output
     assert "CANCELLED" in {job["state"] for job in quantize("changed")}
 

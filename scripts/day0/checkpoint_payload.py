@@ -24,8 +24,7 @@ LOOKED_UP = 64
 RUN_BYTES = 64  # zeros in a row, of a weight of 8 bits, that are worth a look
 _SCALES = ("weight_scale", "weight_scale_inv")
 _WEIGHTS, _WIDE = ("F8_E4M3", "U8", "I8"), ("BF16", "F16", "F32", "F64")
-_ONES, _LOW = numpy.uint64(0x0101010101010101), numpy.uint64(0x7F7F7F7F7F7F7F7F)
-_HIGH, _CODES = numpy.uint64(0x8080808080808080), numpy.uint64(0x7777777777777777)
+_LOW, _CODES = numpy.uint64(0x7F7F7F7F7F7F7F7F), numpy.uint64(0x7777777777777777)
 
 
 class _Span(NamedTuple):
@@ -107,7 +106,10 @@ def _read_span(span: _Span) -> tuple[set[str], list[int]]:
                 chunk = buffer[:count]
                 if is_scale or span.tensor.dtype not in ("U8", "I8"):
                     found.update(_faults(chunk, span.tensor.dtype, is_scale, scratch))
-                places = _zero_scales(chunk, span.tensor.dtype) if is_scale else _zero_runs(chunk, span.group, scratch)
+                if is_scale:
+                    places = _zero_scales(chunk, span.tensor.dtype)
+                else:
+                    places = _zero_runs(chunk, span.group, scratch, span.tensor.dtype == "F8_E4M3" and not span.group)
                 if len(places):
                     zeros += [span.first + done + int(place) for place in _some(places)]
                 done += count
@@ -136,13 +138,17 @@ def _zero_scales(chunk: numpy.ndarray, dtype: str) -> numpy.ndarray:
 _NONE = numpy.empty(0, numpy.int64)
 
 
-def _zero_runs(chunk: numpy.ndarray, group: int, scratch: numpy.ndarray) -> numpy.ndarray:
-    """Places of groups of zeros: of packed codes whose bits but the signs are all zero, or of RUN_BYTES bytes."""
+def _zero_runs(chunk: numpy.ndarray, group: int, scratch: numpy.ndarray, is_masked: bool) -> numpy.ndarray:
+    """Places of groups of zeros: of packed codes whose bits but the signs are all zero, or of RUN_BYTES bytes.
+
+    ``is_masked``: the scratch holds the chunk without signs already.
+    """
     size = group if group and group % 8 == 0 else RUN_BYTES
     whole = chunk.size - chunk.size % 8
     words = chunk[:whole].view(numpy.uint64)
     work = scratch[:whole].view(numpy.uint64)
-    numpy.bitwise_and(words, _CODES if group else _LOW, out=work)
+    if not is_masked:
+        numpy.bitwise_and(words, _CODES if group else _LOW, out=work)
     if not work.size or work.min():
         return _NONE
     per_group = size // 8
@@ -272,17 +278,8 @@ def _faults(chunk: numpy.ndarray, dtype: str, is_scale: bool, scratch: numpy.nda
         if chunk.max(initial=0) == 0xFF:
             yield "holds NaN"
     elif dtype == "F8_E4M3":
-        if _has_nan(chunk, scratch):
+        # S.1111.111 is E4M3's only NaN; without signs, which _zero_runs leaves out too, it is the largest byte.
+        if numpy.bitwise_and(chunk, numpy.uint8(0x7F), out=scratch[: chunk.size]).max(initial=0) == 0x7F:
             yield "holds NaN"
         elif is_scale and ((chunk > 0x80) & (chunk != 0xFF)).any():
             yield "holds a negative scale"
-
-
-def _has_nan(chunk: numpy.ndarray, scratch: numpy.ndarray) -> bool:
-    """Whether a byte is S.1111.111, E4M3's NaN: eight at a time, adding 1 to the low seven bits reaches the eighth."""
-    whole = chunk.size - chunk.size % 8
-    words, work = chunk[:whole].view(numpy.uint64), scratch[:whole].view(numpy.uint64)
-    numpy.bitwise_and(words, _LOW, out=work)
-    numpy.add(work, _ONES, out=work)
-    folded = numpy.bitwise_or.reduce(work) if whole else numpy.uint64(0)
-    return bool(folded & _HIGH) or bool(((chunk[whole:] & 0x7F) == 0x7F).any())

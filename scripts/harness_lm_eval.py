@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import json
 import math
 import os
@@ -40,11 +39,6 @@ def emit(event: str, **fields: Any) -> None:
     """Tell the stage what happened, as one line of JSON."""
     with contextlib.suppress(BrokenPipeError):
         _events.write(json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n")
-
-
-def sha256(text: str) -> str:
-    """Hexadecimal sha256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class UnusableTask(Exception):
@@ -288,17 +282,13 @@ def ask(
             fewshot_random_seed=job["seed"],
         )
         runs.append(collect(job, results, repeat, model.answers))
-    tokenizer = getattr(model, "tokenizer", None)
-    template = tokenizer.chat_template if job["apply_chat_template"] and tokenizer is not None else None
     first = runs[0]
     return {
-        **{key: first[key] for key in ("version", "generation", "higher_is_better")},
+        **{key: first[key] for key in ("version", "generation")},
         "values": [run["value"] for run in runs],
         "samples": [sample for run in runs for sample in run["samples"]],
         "endpoint": "chat" if chat else "completions",
-        "chat_template_digest": sha256(template) if isinstance(template, str) else None,
         "adds_bos": bool(getattr(model, "add_bos_token", False)),
-        "output_types": sorted(types),
     }
 
 
@@ -322,12 +312,10 @@ def collect(job: dict[str, Any], results: dict[str, Any], repeat: int, answers: 
             if not generation and len(arguments) > 1 and isinstance(arguments[1], dict):
                 generation = arguments[1]
     value = scores[key]
-    higher = results.get("higher_is_better", {}).get(name, {})
     return {
         "value": value if isinstance(value, (int, float)) and math.isfinite(value) else None,
         "version": results["versions"].get(name),
         "generation": generation,
-        "higher_is_better": higher.get(metric) if isinstance(higher, dict) else None,
         "samples": samples,
     }
 
@@ -439,7 +427,6 @@ def main() -> int:
     outcome.update(
         seconds=round(time.monotonic() - started, 3),
         requests=transport.counts(),
-        first_failure=transport.first_failure,
         harness_version=importlib.metadata.version("lm_eval"),
     )
     Path(job["output"]).write_text(json.dumps(outcome, ensure_ascii=False), encoding="utf-8")

@@ -41,6 +41,7 @@ from day0.artefacts import read_yaml
 from day0.nemo_evaluator import (
     LM_EVALUATION_HARNESS,
     MARKERS,
+    REPEAT_PARAMETERS,
     count_of,
     documents_of,
     find_score,
@@ -50,8 +51,6 @@ from day0.nemo_evaluator import (
     version_of,
 )
 
-# Names under which frameworks take the number of repeats.
-REPEAT_PARAMETERS = ("n_samples", "num_repeats")
 # Names that suites give the largest number of tokens of an answer.
 TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens")
 NOT_SENT = ("do_sample",)

@@ -7,7 +7,6 @@ never filled in, but for the counts of samples where the configuration trusts th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -18,10 +17,12 @@ from day0.nemo_evaluator import (
     LM_EVALUATION_HARNESS,
     MARKERS,
     METRICS_FILE,
+    REPEAT_PARAMETERS,
     canonical_score,
     count_of,
     find_score,
     find_task,
+    read_json_lines,
     read_response_statistics,
     read_samples,
     version_of,
@@ -31,7 +32,6 @@ from day0.results import SAMPLE_FIELDS, fingerprint_of, in_order, statistics_of
 OURS, NEMO_EVALUATOR = "day0", "nemo-evaluator"
 RESULTS = "results.yml"
 TRUST = "trust"
-REPEAT_PARAMETERS = ("n_samples", "num_repeats")
 # What samples alone tell of how a run was made.
 TOLD_BY_SAMPLES = ("data_digest", "sample_ids_digest", "prompts_digest", "task_hash")
 COUNTS = ("asked", "answered", "scored", "empty", "cut", "unparsed", "failed")
@@ -213,17 +213,7 @@ def _own_run(
 
 
 def _own_samples(file: Path) -> list[dict[str, Any]]:
-    lines = []
-    text = file.read_text(encoding="utf-8", errors="replace").removesuffix("\n")
-    for number, line in enumerate(text.split("\n") if text else [], start=1):
-        try:
-            sample = json.loads(line)
-        except ValueError as error:
-            raise UnusableInput(f"{file}, line {number}: expected a JSON object: {error}") from error
-        if not isinstance(sample, dict):
-            raise UnusableInput(f"{file}, line {number}: expected a JSON object, found {type(sample).__name__}")
-        lines.append(sample)
-    return lines
+    return [sample for _, sample in read_json_lines(file)]
 
 
 def _nemo_run(

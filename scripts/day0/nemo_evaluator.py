@@ -19,6 +19,8 @@ from day0.artefacts import UnusableInput, read_json
 
 LM_EVALUATION_HARNESS = "lm-evaluation-harness"
 SAMPLE_OUTPUTS = "nemo-evaluator-per-sample-outputs"
+# Names under which frameworks take the number of repeats.
+REPEAT_PARAMETERS = ("n_samples", "num_repeats")
 METRICS_FILE = "eval_factory_metrics.json"
 # A framework's own count of documents, where it stands as a score beside the others.
 COUNT_SCORES = ("num_entries",)
@@ -239,7 +241,12 @@ def read_samples(
     return None
 
 
-def _rows(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+def read_json_lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Place and content of each line of a file of JSON objects.
+
+    Raises:
+        UnusableInput: a line is no JSON object.
+    """
     with path.open(encoding="utf-8", errors="replace") as stream:
         for number, line in enumerate(stream, start=1):
             place = f"{path}, line {number}"
@@ -264,7 +271,7 @@ def _lm_eval_samples(
     samples: list[dict[str, Any]] = []
     generation: dict[str, Any] | None = None
     for task, path in sorted(newest.items()):
-        rows = [(place, row) for place, row in _rows(path) if row.get("filter", filter_name) == filter_name]
+        rows = [(place, row) for place, row in read_json_lines(path) if row.get("filter", filter_name) == filter_name]
         try:
             for _, row in sorted(rows, key=lambda entry: entry[1]["doc_id"]):
                 sample, settings = _lm_eval_sample(row, metric, finish_reason_of)
@@ -325,7 +332,7 @@ def _normalized_samples(paths: list[Path]) -> list[dict[str, Any]]:
     samples: list[dict[str, Any]] = []
     repeats: dict[str, int] = {}
     for path in paths:
-        for place, row in _rows(path):
+        for place, row in read_json_lines(path):
             if "id" not in row or "score" not in row:
                 raise UnusableInput(f"{place}: expected a SampleRecord with id and score; found {', '.join(row)}")
             score = row["score"]

@@ -1,11 +1,11 @@
 """Ask one task of a suite through lm-eval and write what came back, sample by sample.
 
-One process per task, in the harness's environment, by the protocol of day0/harness.py: it imports and loads the task
-while the server still starts, then waits for the server's address. lm-eval itself renders the prompts, extracts and
-scores the answers (``simple_evaluate`` over ``local-completions`` or ``local-chat-completions``); the requests go
-through harness_transport.py, which records what lm-eval does not: finish reasons, tokens, attempts by their result, a
-seed per repeat, a store of answers from which a killed run goes on, and prompts that were never answered, which have no
-score instead of a wrong one.
+One process per task, in the harness's environment, by the protocol of day0/harness.py: it imports, loads the task and
+renders its prompts while the server still starts, then waits for the server's address. lm-eval itself renders the
+prompts, extracts and scores the answers (``simple_evaluate`` over ``local-completions`` or
+``local-chat-completions``); the requests go through harness_transport.py, which records what lm-eval does not: finish
+reasons, tokens, attempts by their result, a seed per repeat, a store of answers from which a killed run goes on, and
+prompts that were never answered, which have no score instead of a wrong one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness_transport import Abandoned, AnswerStore, DiskFull, NotAnswered, Transport
+from harness_transport import Abandoned, AnswerStore, DiskFull, Limiter, NotAnswered, Transport
 
 # Prompts of one request: many where answers are short, one where a long answer would hold up the rest.
 SHORT_ANSWER_TOKENS = 64
@@ -107,11 +107,40 @@ def parse_likelihoods(response: Any, prompts: int, context_lengths: list[int]) -
     return {"answers": answers}
 
 
+class ServerAddress:
+    """The server's address, which the stage tells in the second line of the standard input.
+
+    Args:
+        limiter: gets the larger shares of the concurrency that further lines tell.
+    """
+
+    def __init__(self, limiter: Limiter) -> None:
+        self.told_at: float | None = None
+        self._base_url, self._limiter = "", limiter
+
+    def wait(self) -> str:
+        """The address, once it is told; ends the process where the stage goes without telling."""
+        if self.told_at is None:
+            line = sys.stdin.readline()
+            if not line:
+                sys.exit()
+            self._base_url, self.told_at = json.loads(line)["base_url"], time.monotonic()
+            threading.Thread(target=self._listen, daemon=True).start()
+        return self._base_url
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                self._limiter.set_limit(int(json.loads(line)["concurrency"]))
+
+
 def recording(base: type) -> type:
     """A subclass of one of lm-eval's API models that sends its requests through a transport."""
 
     class Recording(base):  # type: ignore[misc,valid-type]
         transport: Transport
+        server: ServerAddress
+        path: str
         answers: Answers
         reasoning: Mapping[str, Any] | None
         chat: bool
@@ -124,6 +153,7 @@ def recording(base: type) -> type:
             size = 1 if generate and length > SHORT_ANSWER_TOKENS else self._batch_size
             batches = [items[first : first + size] for first in range(0, len(items), size)]
             self.transport.expected += len(items) * self.repeats_to_come
+            self.base_url = self.server.wait() + self.path
             return await self.transport.gather(self._ask(batch, generate, settings) for batch in batches)
 
         async def _ask(self, batch, generate, settings):
@@ -197,7 +227,7 @@ def load_tasks(job: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return manager, loaded["tasks"]
 
 
-def make_model(job: dict[str, Any], base_url: str, chat: bool, transport: Transport) -> Any:
+def make_model(job: dict[str, Any], server: ServerAddress, chat: bool, transport: Transport) -> Any:
     """lm-eval's API model for the server, with recording."""
     from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
 
@@ -210,10 +240,9 @@ def make_model(job: dict[str, Any], base_url: str, chat: bool, transport: Transp
         "num_concurrent": 2,
     }
     if chat:
-        model = recording(LocalChatCompletion)(base_url=f"{base_url}/v1/chat/completions", **common)
+        model, path = recording(LocalChatCompletion)(**common), "/v1/chat/completions"
     else:
         model = recording(LocalCompletionsAPI)(
-            base_url=f"{base_url}/v1/completions",
             tokenizer_backend="huggingface",
             tokenizer=job["tokenizer"],
             tokenized_requests=True,
@@ -221,8 +250,10 @@ def make_model(job: dict[str, Any], base_url: str, chat: bool, transport: Transp
             batch_size=PROMPTS_PER_REQUEST,
             **common,
         )
+        path = "/v1/completions"
         model.add_bos_token = not job["apply_chat_template"] and adds_bos(model.tokenizer)
-    model.transport, model.chat, model.reasoning = transport, chat, job["reasoning"]
+    model.transport, model.server, model.path = transport, server, path
+    model.chat, model.reasoning = chat, job["reasoning"]
     return model
 
 
@@ -242,14 +273,14 @@ def shard_of(tasks: dict[str, Any], limit: int | None, shard: list[int] | None) 
 
 
 def ask(
-    job: dict[str, Any], manager: Any, tasks: dict[str, Any], base_url: str, transport: Transport
+    job: dict[str, Any], manager: Any, tasks: dict[str, Any], server: ServerAddress, transport: Transport
 ) -> dict[str, Any]:
     """Ask the task once per repeat, each with its own seed, and gather scores and samples."""
     from lm_eval.evaluator import simple_evaluate
 
     types = {task.OUTPUT_TYPE for task in tasks.values()}
     chat = bool(job["apply_chat_template"]) and types == {"generate_until"}
-    model = make_model(job, base_url, chat, transport)
+    model = make_model(job, server, chat, transport)
     documents = shard_of(tasks, job["limit"], job["shard"])
     if types != {"loglikelihood_rolling"}:
         # lm-eval cuts too long prompts without a word; the server refuses them instead.
@@ -357,13 +388,6 @@ def sample_of(
     }
 
 
-def listen(transport: Transport) -> None:
-    """Take further lines of the standard input: the stage gives a share of the concurrency that a task gave back."""
-    for line in sys.stdin:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            transport.limiter.set_limit(int(json.loads(line)["concurrency"]))
-
-
 def kind_of(error: Exception, transport: Transport) -> str:
     """What kind of failure ended the task; see day0/harness.py."""
     if isinstance(error, DiskFull):
@@ -390,7 +414,7 @@ def main() -> int:
         store=AnswerStore(job["cache"]),
         report=lambda answered, expected: emit("progress", done=answered, total=expected),
     )
-    started = time.monotonic()
+    server, began = ServerAddress(transport.limiter), time.monotonic()
     try:
         if job["runs_generated_code"]:
             os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # read by the metric that runs the code
@@ -400,16 +424,8 @@ def main() -> int:
         logging.getLogger("httpx").setLevel(logging.WARNING)
         manager, tasks = load_tasks(job)
         outcome["documents"] = sum(len(task.eval_docs) for task in tasks.values())
-        import lm_eval.evaluator  # noqa: F401  the slow imports belong before the start signal
-        from lm_eval.models import openai_completions  # noqa: F401
-
-        emit("loaded", documents=outcome["documents"], seconds=round(time.monotonic() - started, 2))
-        go = sys.stdin.readline()
-        if not go:
-            return 0
-        started = time.monotonic()
-        threading.Thread(target=listen, args=(transport,), daemon=True).start()
-        outcome.update(ask(job, manager, tasks, json.loads(go)["base_url"], transport), status="COMPLETED")
+        emit("loaded", documents=outcome["documents"], seconds=round(time.monotonic() - began, 2))
+        outcome.update(ask(job, manager, tasks, server, transport), status="COMPLETED")
         emit("progress", done=transport.answered, total=transport.expected)
         if transport.failed:
             outcome.update(
@@ -425,7 +441,7 @@ def main() -> int:
     import importlib.metadata
 
     outcome.update(
-        seconds=round(time.monotonic() - started, 3),
+        seconds=round(time.monotonic() - (server.told_at or began), 3),
         requests=transport.counts(),
         harness_version=importlib.metadata.version("lm_eval"),
     )

@@ -20,7 +20,6 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +58,8 @@ class Answers:
         return repr((str(first), second if isinstance(second, str) else None))
 
 
-def parse_generations(response: Any, prompts: int, chat: bool) -> dict[str, Any]:
-    """Texts, finish reasons and numbers of tokens of a response, in the order of its prompts.
+def parse_generations(response: Any, prompts: int, chat: bool) -> list[dict[str, Any]]:
+    """Text, finish reason and number of tokens of each answer, in the order of the prompts.
 
     Raises:
         ValueError, KeyError, TypeError: the response does not hold one finished text per prompt.
@@ -68,7 +67,7 @@ def parse_generations(response: Any, prompts: int, chat: bool) -> dict[str, Any]
     choices = sorted(response["choices"], key=lambda choice: choice["index"])
     if [choice["index"] for choice in choices] != list(range(prompts)):
         raise ValueError(f"{len(choices)} choices for {prompts} prompts")
-    texts, reasons, tokens = [], [], []
+    answers = []
     for choice in choices:
         reason = choice["finish_reason"]
         text = choice["message"]["content"] if chat else choice["text"]
@@ -76,24 +75,25 @@ def parse_generations(response: Any, prompts: int, chat: bool) -> dict[str, Any]
             text = ""  # a reasoning model whose server keeps the thoughts apart, and which came to no answer
         if not isinstance(text, str) or not isinstance(reason, str):
             raise ValueError(f"a choice with text {text!r:.40} and finish reason {reason!r}")
-        texts.append(text)
-        reasons.append(reason)
         ids = choice.get("token_ids")
-        tokens.append(len(ids) if ids is not None else None)
-    if prompts == 1 and tokens == [None] and isinstance(response.get("usage"), dict):
-        tokens = [response["usage"].get("completion_tokens")]
-    return {"answers": texts, "finish_reasons": reasons, "tokens": tokens}
+        answers.append({"text": text, "finish_reason": reason, "tokens": len(ids) if ids is not None else None})
+    if prompts == 1 and answers[0]["tokens"] is None and isinstance(response.get("usage"), dict):
+        answers[0]["tokens"] = response["usage"].get("completion_tokens")
+    return answers
 
 
-def parse_likelihoods(response: Any, prompts: int, context_lengths: list[int]) -> dict[str, Any]:
+def parse_likelihoods(response: Any, context_lengths: list[int]) -> list[dict[str, Any]]:
     """Sum of log probabilities of each continuation, and whether it is the greedy one, as lm-eval computes them.
+
+    Args:
+        context_lengths: tokens of each prompt before its continuation.
 
     Raises:
         ValueError, KeyError, TypeError: the response does not hold finite log probabilities for every prompt.
     """
     choices = sorted(response["choices"], key=lambda choice: choice["index"])
-    if [choice["index"] for choice in choices] != list(range(prompts)):
-        raise ValueError(f"{len(choices)} choices for {prompts} prompts")
+    if [choice["index"] for choice in choices] != list(range(len(context_lengths))):
+        raise ValueError(f"{len(choices)} choices for {len(context_lengths)} prompts")
     answers = []
     for choice, context in zip(choices, context_lengths, strict=True):
         # The last token is the one that the server had to generate.
@@ -103,8 +103,8 @@ def parse_likelihoods(response: Any, prompts: int, context_lengths: list[int]) -
         if not math.isfinite(total):
             raise ValueError("a log probability that is no finite number")
         greedy = all(value == max(top.values()) for value, top in zip(values, likeliest, strict=True))
-        answers.append((sum(values), greedy))
-    return {"answers": answers}
+        answers.append({"log_probability": sum(values), "greedy": greedy})
+    return answers
 
 
 class ServerAddress:
@@ -158,24 +158,26 @@ def recording(base: type) -> type:
 
         async def _ask(self, batch, generate, settings):
             """Answers of a batch in lm-eval's form; where it fails as a whole, each of its prompts alone."""
-            # The payload takes the settings apart, so each request gets its own.
-            payload = self._create_payload(
-                self.create_message([request for request, _, _ in batch]),
-                generate=generate,
-                gen_kwargs=copy.deepcopy(settings),
-                seed=self._seed,
-            )
-            if generate and len(batch) > 1:
-                payload["return_token_ids"] = True
-            parse = (
-                partial(parse_generations, prompts=len(batch), chat=self.chat)
-                if generate
-                else partial(
-                    parse_likelihoods, prompts=len(batch), context_lengths=[context for _, _, context in batch]
+
+            def payload_of(numbers):
+                # The payload takes the settings apart, so each request gets its own.
+                payload = self._create_payload(
+                    self.create_message([batch[number][0] for number in numbers]),
+                    generate=generate,
+                    gen_kwargs=copy.deepcopy(settings),
+                    seed=self._seed,
                 )
-            )
+                if generate and not self.chat:
+                    payload["return_token_ids"] = True
+                return payload
+
+            def parse(response, numbers):
+                if generate:
+                    return parse_generations(response, len(numbers), self.chat)
+                return parse_likelihoods(response, [batch[number][2] for number in numbers])
+
             try:
-                found = await self.transport.ask(self.base_url, payload, len(batch), parse)
+                found = await self.transport.ask(self.base_url, len(batch), payload_of, parse)
             except NotAnswered as error:
                 if len(batch) > 1 and error.kind in ("rejected", "failed"):
                     return [answer for one in batch for answer in await self._ask([one], generate, settings)]
@@ -184,10 +186,10 @@ def recording(base: type) -> type:
                 self.transport.give_up(len(batch), error)
                 return [NO_ANSWER if generate else (-math.inf, False)] * len(batch)
             if not generate:
-                return [tuple(answer) for answer in found["answers"]]
-            for (_, key, _), reason, tokens in zip(batch, found["finish_reasons"], found["tokens"], strict=True):
-                self.answers.facts[self.answers.key(key)] = (reason, tokens)
-            return [without_reasoning(text, self.reasoning) for text in found["answers"]]
+                return [(answer["log_probability"], answer["greedy"]) for answer in found]
+            for (_, key, _), answer in zip(batch, found, strict=True):
+                self.answers.facts[self.answers.key(key)] = (answer["finish_reason"], answer["tokens"])
+            return [without_reasoning(answer["text"], self.reasoning) for answer in found]
 
     return Recording
 
@@ -416,6 +418,7 @@ def main() -> int:
     )
     server, began = ServerAddress(transport.limiter), time.monotonic()
     try:
+        transport.store.open()
         if job["runs_generated_code"]:
             os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # read by the metric that runs the code
         import logging

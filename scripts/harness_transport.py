@@ -14,7 +14,7 @@ import os
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,11 @@ class Abandoned(Exception):
 
 
 class DiskFull(Exception):
-    """An answer could not be stored."""
+    """Answers cannot be stored."""
 
 
 class AnswerStore:
-    """Answers by request, appended to a JSONL file line by line; a last line cut by a kill is dropped.
+    """Answers by prompt, appended to a JSONL file line by line; a last line cut by a kill is dropped.
 
     Args:
         path: the file; None keeps nothing.
@@ -57,9 +57,22 @@ class AnswerStore:
     def __init__(self, path: str | None) -> None:
         self.answers: dict[str, dict[str, Any]] = {}
         self.stream = None
-        if path is None:
+        self._path = path
+
+    def open(self) -> None:
+        """Read what is stored, and be ready to add to it.
+
+        Raises:
+            DiskFull: the file cannot be read and written.
+        """
+        if self._path is None:
             return
-        file = Path(path)
+        try:
+            self._open(Path(self._path))
+        except OSError as error:
+            raise DiskFull(f"{self._path}: {error.strerror or error}") from error
+
+    def _open(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         whole = 0
         if file.exists():
@@ -77,24 +90,25 @@ class AnswerStore:
 
     @staticmethod
     def key(url_path: str, payload: Mapping[str, Any]) -> str:
-        """sha256 of all that the server is told: a request that differs in anything has another key."""
+        """sha256 of all that the server is told of one prompt: one that differs in anything has another key."""
         return hashlib.sha256(json.dumps([url_path, payload], sort_keys=True).encode()).hexdigest()
 
-    def add(self, key: str, entry: Mapping[str, Any]) -> None:
-        """Keep the answers of one request.
+    def add(self, answers: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep the answers of one request by their keys.
 
         Raises:
             DiskFull: they could not be written whole.
         """
         if self.stream is None:
             return
-        line = (json.dumps({"key": key, **entry}, ensure_ascii=False) + "\n").encode()
+        lines = [json.dumps({"key": key, **answer}, ensure_ascii=False) + "\n" for key, answer in answers.items()]
+        content = "".join(lines).encode()
         try:
-            written = self.stream.write(line)
+            written = self.stream.write(content)
         except OSError as error:
             raise DiskFull(f"{self.stream.name}: {error.strerror or error}") from error
-        if written != len(line):
-            raise DiskFull(f"{self.stream.name}: only {written} of {len(line)} bytes could be written")
+        if written != len(content):
+            raise DiskFull(f"{self.stream.name}: only {written} of {len(content)} bytes could be written")
 
 
 class Limiter:
@@ -190,39 +204,46 @@ class Transport:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     async def ask(
-        self, url: str, payload: Mapping[str, Any], prompts: int, parse: Callable[[Any], Mapping[str, Any]]
-    ) -> Mapping[str, Any]:
-        """The parsed answers of one request, from the store or from the server.
+        self,
+        url: str,
+        prompts: int,
+        payload_of: Callable[[Sequence[int]], Mapping[str, Any]],
+        parse: Callable[[Any, Sequence[int]], Sequence[Mapping[str, Any]]],
+    ) -> list[Mapping[str, Any]]:
+        """The parsed answers of some prompts: from the store what it has, the rest by one request.
 
         Args:
-            prompts: number of prompts that the payload holds.
-            parse: takes the response's JSON to what is stored (JSON-able); raises ValueError where it is not whole.
+            prompts: how many; they are numbered from 0.
+            payload_of: gives the payload that asks the prompts of some numbers.
+            parse: takes a response's JSON, and the numbers of the prompts asked, to what is stored of each (JSON-able);
+                raises ValueError where the response is not whole.
 
         Raises:
             NotAnswered: this request failed.
             Abandoned: too many failed in a row, or the server refuses the key.
             DiskFull: the answer could not be stored.
         """
-        key = self.store.key("/" + url.split("/", 3)[-1], payload)
-        known = self.store.answers.get(key)
-        if known is not None:
-            self.from_store += prompts
-            self._progress(prompts)
-            return known
-        await self.limiter.acquire(prompts)
-        try:
-            response = await self._post(url, payload, parse)
-        except NotAnswered:
-            raise
-        except BaseException:
-            self.lost += prompts
-            raise
-        finally:
-            self.limiter.release(prompts)
-        self._in_a_row = 0
-        self.store.add(key, response)
+        path = "/" + url.split("/", 3)[-1]
+        keys = [self.store.key(path, payload_of([number])) for number in range(prompts)]
+        answers = {number: self.store.answers[key] for number, key in enumerate(keys) if key in self.store.answers}
+        missing = [number for number in range(prompts) if number not in answers]
+        if missing:
+            await self.limiter.acquire(len(missing))
+            try:
+                found = await self._post(url, payload_of(missing), lambda content: parse(content, missing))
+            except NotAnswered:
+                raise
+            except BaseException:
+                self.lost += len(missing)
+                raise
+            finally:
+                self.limiter.release(len(missing))
+            self._in_a_row = 0
+            self.store.add({keys[number]: answer for number, answer in zip(missing, found, strict=True)})
+            answers.update(zip(missing, found, strict=True))
+        self.from_store += prompts - len(missing)
         self._progress(prompts)
-        return response
+        return [answers[number] for number in range(prompts)]
 
     def give_up(self, prompts: int, reason: NotAnswered) -> None:
         """Count prompts as failed.
@@ -265,8 +286,8 @@ class Transport:
             self._report(self.answered, self.expected)
 
     async def _post(
-        self, url: str, payload: Mapping[str, Any], parse: Callable[[Any], Mapping[str, Any]]
-    ) -> Mapping[str, Any]:
+        self, url: str, payload: Mapping[str, Any], parse: Callable[[Any], Sequence[Mapping[str, Any]]]
+    ) -> Sequence[Mapping[str, Any]]:
         assert self._session is not None
         for attempt in range(1, self._max_attempts + 1):
             wait = 0.0

@@ -107,7 +107,7 @@ def test_only_what_has_no_answer_is_asked_again(backend, tmp_path, name):
     assert_nothing_is_left(family, ports)
     assert not (stage.output / "results.yml").exists()
     (cache,) = (stage.output / "cache").iterdir()
-    stored = sum(len(json.loads(line)["answers"]) for line in cache.read_text().splitlines())
+    stored = len(cache.read_bytes().splitlines())
     before = stage.asked()
     assert 0 < stored <= len(before) < DOCUMENTS
 
@@ -134,6 +134,19 @@ def test_a_walltime_ends_as_a_timeout_that_goes_on(backend, tmp_path):
     stage.run("--walltime-minutes", "60")
     assert stage.status == 0 and stage.metadata["requests"]["addition"]["from_store"] > 0, stage.said
     assert len(set(before) | set(stage.asked())) == DOCUMENTS
+
+
+def test_a_prompt_that_was_given_up_is_alone_asked_again(backend, tmp_path):
+    sound = Stage(tmp_path / "sound", backend, limit=DOCUMENTS).run()
+    poison = json.loads(sound.asked()[1])[0]
+    stage = Stage(tmp_path, backend, {"kind": "error 500", "match": poison}, {"max_attempts": 1}, limit=DOCUMENTS)
+    stage.run()
+    assert stage.metadata["accounting"]["addition"]["failed"] == 1, stage.said
+    stage.asked()
+    stage.strike()
+    stage.run()
+    assert [json.loads(line)[0] for line in stage.asked()] == [poison], stage.said
+    assert stage.assessment()["pass"] and stage.metadata["requests"]["addition"]["from_store"] == DOCUMENTS - 1
 
 
 def test_another_setting_never_gets_an_old_answer(backend, tmp_path):

@@ -13,6 +13,12 @@ from harness_lm_eval import parse_generations, parse_likelihoods, without_reason
 from harness_transport import Abandoned, AnswerStore, DiskFull, Limiter, NotAnswered, Transport
 
 
+def opened(path):
+    store = AnswerStore(path and str(path))
+    store.open()
+    return store
+
+
 def answering(script, store=None, prompts=1, requests=1, **options):
     """Send requests to a server that answers by ``script`` (status, body or "drop"; the last for ever after).
 
@@ -37,12 +43,16 @@ def answering(script, store=None, prompts=1, requests=1, **options):
         await site.start()
         port = runner.addresses[0][1]
         settings = {"concurrency": 8, "max_attempts": 3, "timeout_seconds": 5, "report": lambda *_: None, **options}
-        transport = Transport(headers={}, store=AnswerStore(store), **settings)
+        transport = Transport(headers={}, store=opened(store), **settings)
 
         async def one(number):
-            url, payload = f"http://127.0.0.1:{port}/v1/completions", {"prompt": number}
+            url = f"http://127.0.0.1:{port}/v1/completions"
+
+            def payload_of(numbers):
+                return {"prompt": [[number, n] for n in numbers]}
+
             try:
-                return await transport.ask(url, payload, prompts, lambda content: {"answers": content["answers"]})
+                return await transport.ask(url, prompts, payload_of, lambda content, numbers: content["answers"])
             except NotAnswered as error:
                 transport.give_up(prompts, error)
                 return error
@@ -60,13 +70,13 @@ def no_waiting(monkeypatch):
     monkeypatch.setattr(harness_transport.random, "uniform", lambda *_: 0.0)
 
 
-GOOD = (200, '{"answers": ["x"], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}')
+GOOD = (200, '{"answers": [{"text": "x"}], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}')
 
 
 @pytest.mark.parametrize("bad", [(500, ""), (503, "busy"), (429, "slow"), (408, ""), "drop", (200, "{"), (200, "{}")])
 def test_what_may_pass_is_repeated(bad):
     (answer,), transport, seen = answering([bad, bad, GOOD])
-    assert answer == {"answers": ["x"]} and len(seen) == 3
+    assert answer == [{"text": "x"}] and len(seen) == 3
     counts = transport.counts()
     assert (counts["answered"], counts["failed"], counts["retried"]) == (1, 0, 2)
     assert counts["attempts"]["200"] == 1 and sum(counts["attempts"].values()) == 3
@@ -105,18 +115,29 @@ def test_a_stored_answer_is_not_asked_again(tmp_path):
     assert seen == [] and len(answers) == 3 and transport.counts()["from_store"] == 3
 
 
+def test_of_a_request_only_the_prompts_without_an_answer_are_asked_again(tmp_path):
+    store, urls = tmp_path / "store.jsonl", "/v1/completions"
+    opened(store).add({AnswerStore.key(urls, {"prompt": [[0, n]]}): {"text": f"old {n}"} for n in (0, 2)})
+    script = [(200, '{"answers": [{"text": "new 1"}, {"text": "new 3"}]}')]
+    (answers,), transport, seen = answering(script, store, prompts=4)
+    assert [answer["text"] for answer in answers] == ["old 0", "new 1", "old 2", "new 3"]
+    assert seen == [{"prompt": [[0, 1], [0, 3]]}]
+    assert (transport.counts()["from_store"], transport.counts()["answered"]) == (2, 4)
+    assert len(opened(store).answers) == 4
+
+
 @given(cut=st.integers(0, 200))
 def test_a_store_cut_anywhere_keeps_its_whole_lines(tmp_path_factory, cut):
     path = tmp_path_factory.mktemp("store") / "store.jsonl"
-    store = AnswerStore(str(path))
-    for number in range(3):
-        store.add(f"key-{number}", {"answers": ["ä" * number]})
+    store = opened(path)
+    store.add({f"key-{number}": {"text": "ä" * number} for number in range(2)})
+    store.add({"key-2": {"text": "ää"}})
     whole = path.read_bytes()
     path.write_bytes(whole[:cut])
     kept = whole[:cut].count(b"\n")
-    again = AnswerStore(str(path))
+    again = opened(path)
     assert sorted(again.answers) == [f"key-{number}" for number in range(kept)]
-    again.add("after", {"answers": []})
+    again.add({"after": {"text": ""}})
     assert [json.loads(line)["key"] for line in path.read_text().splitlines()][-1] == "after"
 
 
@@ -131,10 +152,16 @@ def test_keys_differ_in_anything_that_is_asked():
 
 
 def test_a_full_disk_is_told(tmp_path):
-    store = AnswerStore(str(tmp_path / "store.jsonl"))
+    store = opened(tmp_path / "store.jsonl")
     store.stream = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
     with pytest.raises(DiskFull, match="No space left"):
-        store.add("key", {"answers": []})
+        store.add({"key": {"text": ""}})
+
+
+def test_a_store_that_cannot_be_opened_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiskFull, match=r"file/store\.jsonl: File exists"):
+        opened(tmp_path / "file" / "store.jsonl")
 
 
 @given(limit=st.integers(1, 12), sizes=st.lists(st.integers(1, 16), min_size=1, max_size=20), later=st.integers(1, 12))
@@ -167,9 +194,10 @@ def completion(*choices):
 def test_generations_are_read_in_the_order_of_their_prompts():
     response = completion({"text": "a", "token_ids": [1, 2]}, {"text": "b", "token_ids": [], "finish_reason": "length"})
     response["choices"].reverse()
-    assert parse_generations(response, 2, chat=False) == {
-        "answers": ["a", "b"], "finish_reasons": ["stop", "length"], "tokens": [2, 0]
-    }  # fmt: skip
+    assert parse_generations(response, 2, chat=False) == [
+        {"text": "a", "finish_reason": "stop", "tokens": 2},
+        {"text": "b", "finish_reason": "length", "tokens": 0},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -194,9 +222,9 @@ def test_a_chat_without_content_is_an_answer_only_where_thoughts_took_its_place(
     def chat(content, reason="stop", **message):
         return completion({"message": {"content": content, **message}, "finish_reason": reason})
 
-    assert parse_generations(chat("4"), 1, chat=True)["answers"] == ["4"]
-    assert parse_generations(chat(None, "length"), 1, chat=True)["answers"] == [""]
-    assert parse_generations(chat(None, reasoning_content="hm"), 1, chat=True)["answers"] == [""]
+    assert parse_generations(chat("4"), 1, chat=True)[0]["text"] == "4"
+    assert parse_generations(chat(None, "length"), 1, chat=True)[0]["text"] == ""
+    assert parse_generations(chat(None, reasoning_content="hm"), 1, chat=True)[0]["text"] == ""
     with pytest.raises(ValueError, match="None"):
         parse_generations(chat(None), 1, chat=True)
 
@@ -207,16 +235,16 @@ def likelihood(values, best):
 
 
 def test_a_likelihood_is_that_of_the_continuation_alone():
-    found = parse_likelihoods(likelihood([None, -1.0, -2.0, -3.0, -9.0], [0, -1.0, -2.0, -3.0, 0]), 1, [2])
-    assert found == {"answers": [(-5.0, True)]}
-    found = parse_likelihoods(likelihood([None, -1.0, -2.0, -9.0], [0, -1.0, -0.5, 0]), 1, [2])
-    assert found == {"answers": [(-2.0, False)]}
+    found = parse_likelihoods(likelihood([None, -1.0, -2.0, -3.0, -9.0], [0, -1.0, -2.0, -3.0, 0]), [2])
+    assert found == [{"log_probability": -5.0, "greedy": True}]
+    found = parse_likelihoods(likelihood([None, -1.0, -2.0, -9.0], [0, -1.0, -0.5, 0]), [2])
+    assert found == [{"log_probability": -2.0, "greedy": False}]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf"), None, "x"])
 def test_a_likelihood_that_is_no_number_is_no_answer(value):
     with pytest.raises((ValueError, TypeError)):
-        parse_likelihoods(likelihood([None, -1.0, value, -9.0], [0, -1.0, -0.5, 0]), 1, [2])
+        parse_likelihoods(likelihood([None, -1.0, value, -9.0], [0, -1.0, -0.5, 0]), [2])
 
 
 @pytest.mark.parametrize(

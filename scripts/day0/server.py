@@ -33,8 +33,12 @@ TRANSIENT_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, si
 PLUGIN_FOLDER = Path(__file__).resolve().parent.parent / "vllm_plugin"
 
 EMULATION_SENTENCE = (
-    "NVFP4 was emulated in PyTorch on a CPU: values are rounded as the format does, the products are those of a "
-    "higher precision; speed says nothing, and a score on real FP4 hardware may differ in the last digits."
+    "The quantized format was emulated: values are rounded as the format does, the products are those of a higher "
+    "precision; speed says nothing, and a score on hardware that has the format may differ in the last digits."
+)
+WEIGHT_ONLY_SENTENCE = (
+    "The GPU has no {format} arithmetic, so only the weights were quantized (Marlin); where the checkpoint quantizes "
+    "the activations too, a score on a GPU that has it may differ."
 )
 
 
@@ -163,32 +167,54 @@ def ended_by_transient(returncode: int | None, log: str) -> bool:
     return "engine core exited unexpectedly" in log and died_silently
 
 
+_KERNELS = (
+    r"(?:Using|Selected) (\w+Kernel) for ",
+    r"(\w+Kernel) emulates",  # scripts/vllm_plugin
+    r"Using ('?[\w ]+'?[\w ]* M[Oo]E) backend",
+    r"Using (FlashAttention version \d+)",
+)
+
+
 def loaded_facts(log: str) -> dict[str, Any]:
     """What the engine says of the model it loaded: types, kernels, emulation.
 
+    The sentences are those of vLLM 0.32: v1/engine/core.py and config/vllm.py (types), platforms/cuda.py, rocm.py and
+    cpu.py (attention), v1/attention/backends/flash_attn.py, model_executor/kernels/linear/__init__.py and what calls it
+    in model_executor/layers/quantization (linear layers), model_executor/layers/fused_moe/oracle (experts),
+    model_executor/layers/quantization/utils/marlin_utils_fp4.py and marlin_utils_fp8.py (weights only).
+
     Returns:
-        quantization, dtype, kv_cache_dtype, device, attention_backend (None where the log does not tell), kernels
-        (sorted names), emulated, emulation (a sentence or None), engine_starts (how often an engine was initialized).
+        quantization, dtype, kv_cache_dtype, device, attention_backend (None where the log does not tell, as on a CPU),
+        kernels (sorted names), emulated, emulation (a sentence or None), engine_starts (how often an engine was
+        initialized).
     """
 
     def said(pattern: str) -> str | None:
         found = re.search(pattern, log)
         return found.group(1) if found else None
 
-    kernels = set(re.findall(r"(?:Using|Selected) (\w*Kernel\w*)\b", log)) | set(
-        re.findall(r"(\w+Kernel) emulates", log)
-    )
+    kernels = {name.replace("'", "") for pattern in _KERNELS for name in re.findall(pattern, log)}
     quantization = said(r"\bquantization=([\w.-]+)")
-    emulated = any("Emulation" in kernel for kernel in kernels)
+    emulated = any("emulation" in kernel.lower() for kernel in kernels)
+    weights_only = said(
+        r"Your GPU does not have native support for (\w+) computation but \1 quantization is being used"
+    )
     return {
         "quantization": None if quantization in (None, "None") else quantization,
         "dtype": said(r"\bdtype=torch\.(\w+)"),
         "kv_cache_dtype": said(r"\bkv_cache_dtype=([\w.]+)"),
         "device": said(r"\bdevice_config=(\w+)"),
-        "attention_backend": said(r"Using (?:AttentionBackendEnum\.)?([A-Z][A-Z0-9_]+)(?: attention)? backend\b"),
+        "attention_backend": said(
+            r"Using (?:AttentionBackendEnum\.)?([A-Z][A-Z0-9_]+)"
+            r"(?: attention)? backend(?:\.| \(selected via| out of potential backends)"
+        ),
         "kernels": sorted(kernels),
         "emulated": emulated,
-        "emulation": EMULATION_SENTENCE if emulated else None,
+        "emulation": EMULATION_SENTENCE
+        if emulated
+        else WEIGHT_ONLY_SENTENCE.format(format=weights_only)
+        if weights_only
+        else None,
         "engine_starts": len(re.findall(r"Initializing a V1 LLM engine", log)),
     }
 

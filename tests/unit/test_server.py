@@ -74,11 +74,51 @@ def test_facts_of_the_loaded_model():
     [
         ("Using FLASH_ATTN attention backend out of potential backends: ['FLASH_ATTN', 'TRITON_ATTN'].", "FLASH_ATTN"),
         ("Using AttentionBackendEnum.FLASHINFER backend.", "FLASHINFER"),
+        ("Using ROCM_ATTN backend (selected via --attention-backend).", "ROCM_ATTN"),
+        ("Using FLASHINFER_MLA MLA prefill backend.", None),
+        ("Using backend AttentionBackendEnum.FLASH_ATTN for vit attention", None),
+        ("Using TRITON backend for mxfp4", None),
+        ("Using 'FLASHINFER_CUTLASS' NvFp4 MoE backend out of potential backends: ['MARLIN'].", None),
         ("Using LBHNC KV cache layout.", None),
     ],
 )
 def test_attention_backend(line, backend):
     assert loaded_facts(line)["attention_backend"] == backend
+
+
+@pytest.mark.parametrize(
+    ("line", "kernel"),
+    [
+        ("Using FlashInferCutlassNvFp4LinearKernel for NVFP4 GEMM", "FlashInferCutlassNvFp4LinearKernel"),
+        ("Using MarlinNvFp4LinearKernel for NVFP4 GEMM", "MarlinNvFp4LinearKernel"),
+        ("Selected CutlassFP8ScaledMMLinearKernel for ModelOptFp8LinearMethod", "CutlassFP8ScaledMMLinearKernel"),
+        ("Using MacheteLinearKernel for mixed-precision linear", "MacheteLinearKernel"),
+        ("Using MarlinLinearKernel for AutoAWQMarlinLinearMethod", "MarlinLinearKernel"),
+        ("Using 'MARLIN' NvFp4 MoE backend out of potential backends: ['A', 'B'].", "MARLIN NvFp4 MoE"),
+        ("Using DEEPGEMM Fp8 MoE backend out of potential backends: ['A', 'B'].", "DEEPGEMM Fp8 MoE"),
+        ("Using FlashInfer TRTLLM Unquantized MoE backend out of", "FlashInfer TRTLLM Unquantized MoE"),
+        ("Using TRITON W4A8 MoE backend.", "TRITON W4A8 MoE"),
+        ("Using FlashAttention version 3", "FlashAttention version 3"),
+        ("Using configuration from a.json for W8A8 Block FP8 kernel.", None),
+        ("Using FLASH_ATTN attention backend out of potential backends: ['FLASH_ATTN'].", None),
+    ],
+)
+def test_kernels(line, kernel):
+    assert loaded_facts(line)["kernels"] == ([kernel] if kernel else [])
+    assert not loaded_facts(line)["emulated"]
+
+
+def test_a_gpu_without_the_format_is_told_of():
+    lines = (
+        "Using EmulationNvFp4LinearKernel for NVFP4 GEMM",
+        "Using 'EMULATION' NvFp4 MoE backend out of potential backends: ['MARLIN'].",
+        "Using Nvfp4QuantizationEmulationTritonExperts MOE backend. This will dequantize weights on the fly",
+    )
+    for line in lines:
+        assert loaded_facts(line)["emulated"] and "emulated" in loaded_facts(line)["emulation"]
+    marlin = "Your GPU does not have native support for FP4 computation but FP4 quantization is being used. Weight-only"
+    facts = loaded_facts(f"Using MarlinNvFp4LinearKernel for NVFP4 GEMM\nWARNING {marlin} FP4 compression will be used")
+    assert not facts["emulated"] and facts["emulation"].startswith("The GPU has no FP4 arithmetic, so only the weights")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from day0.artefacts import is_number
+
 REPEATED_TOKENS = 4
 
 
@@ -31,7 +33,7 @@ def judge_generation(response: Any) -> str | None:
     if not text.strip() or not tokens:
         return "the answer to the canary is empty"
     for value in logprobs:
-        if not _is_finite(value):
+        if not is_number(value):
             return f"a log probability of the canary's answer is {value!r}"
     if len(tokens) >= REPEATED_TOKENS and len(set(map(str, tokens))) == 1:
         return f"the answer to the canary is one token repeated: {text!r}"
@@ -58,7 +60,7 @@ def passage_logprobs(response: Any, text: str) -> list[float]:
         raise ValueError(f"no log probabilities of the prompt: {json.dumps(response)[:200]}") from error
     if found and found[0] is None:  # the very first token of a prompt has none
         found = found[1:]
-    if not found or not all(map(_is_finite, found)):
+    if not found or not all(map(is_number, found)):
         raise ValueError(f"log probabilities {found} of the passage {text!r}; expected finite numbers")
     return found
 
@@ -79,7 +81,7 @@ def judge_perplexity(perplexity: float, baseline: Any, limit: float) -> str | No
         baseline: the baseline's perplexity on the same passages, or None.
         limit: largest sound ratio of the two.
     """
-    if not _is_finite(baseline) or perplexity <= limit * baseline:
+    if not is_number(baseline) or perplexity <= limit * baseline:
         return None
     return (
         f"the perplexity of the suite's passages is {perplexity:.4g}, {perplexity / baseline:.3g} times the baseline's "
@@ -92,8 +94,4 @@ def baseline_perplexity(metadata: Any, suite_canary: Mapping[str, Any]) -> float
     canary = metadata.get("canary") if isinstance(metadata, Mapping) else None
     if not isinstance(canary, Mapping) or canary.get("passages") != suite_canary["passages"]:
         return None
-    return canary["perplexity"] if _is_finite(canary.get("perplexity")) else None
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return canary["perplexity"] if is_number(canary.get("perplexity")) else None

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from day0.artefacts import UnusableInput, read_json
+from day0.artefacts import UnusableInput, is_number, read_json
 
 LM_EVALUATION_HARNESS = "lm-evaluation-harness"
 SAMPLE_OUTPUTS = "nemo-evaluator-per-sample-outputs"
@@ -126,13 +125,13 @@ def count_of(metrics: Mapping[str, Any], key: str, repeats: int) -> tuple[int, s
         return None
     statistics = entry.get("stats")
     count = statistics.get("count") if isinstance(statistics, Mapping) else None
-    if _is_count(count):
-        return int(count), "the score's statistics"
+    if (whole := _whole(count)) is not None:
+        return whole, "the score's statistics"
     scores = metrics[metric].get("scores")
     for name in COUNT_SCORES:
         value = scores[name].get("value") if isinstance(scores.get(name), Mapping) else None
-        if _is_count(value):
-            return int(value) * repeats, f"{metric}.{name}"
+        if (whole := _whole(value)) is not None:
+            return whole * repeats, f"{metric}.{name}"
     return None
 
 
@@ -157,8 +156,9 @@ def accounting_without_samples(expected: int | None, outcome: Mapping[str, Any])
     }
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and value == value // 1
+def _whole(value: Any) -> int | None:
+    """A count as frameworks write it, 40 or 40.0; None where it is no whole number of 0 or more."""
+    return int(value) if is_number(value) and value >= 0 and value == int(value) else None
 
 
 def read_response_statistics(folder: Path) -> dict[str, Any] | None:
@@ -177,13 +177,13 @@ def read_response_statistics(folder: Path) -> dict[str, Any] | None:
     if not isinstance(statistics, Mapping):
         return None
     statuses, reasons = statistics.get("status_codes"), statistics.get("finish_reason")
-    asked, answered = statistics.get("count"), statistics.get("successful_count")
-    if not (_is_count(asked) and _is_count(answered) and isinstance(statuses, Mapping)):
+    asked, answered = _whole(statistics.get("count")), _whole(statistics.get("successful_count"))
+    if asked is None or answered is None or not isinstance(statuses, Mapping):
         return None
     sound = asked == answered
     return {
-        "asked": int(asked),
-        "answered": int(answered),
+        "asked": asked,
+        "answered": answered,
         "retried": 0 if sound else None,
         "failed": 0 if sound else None,
         "statuses": {str(status): count for status, count in statuses.items()},
@@ -317,10 +317,15 @@ def _lm_eval_sample(
         "document_digest": row["doc_hash"],
         "answer": answer if isinstance(answer, str) else str(answer),
         "unparsed": generated and filtered == "[invalid]",
-        "score": float(score) if isinstance(score, int | float) and math.isfinite(score) else None,
+        "score": _score(score),
         "finish_reason": finish_reason_of(prompt) if generated and isinstance(prompt, str) else None,
         "generated": generated,
     }, dict(settings) if isinstance(settings, Mapping) else None
+
+
+def _score(value: Any) -> float | None:
+    """A sample's score; frameworks also write it as true or false."""
+    return float(value) if isinstance(value, bool) or is_number(value) else None
 
 
 def _likelihood(value: Any) -> float:
@@ -350,7 +355,7 @@ def _normalized_samples(paths: list[Path]) -> list[dict[str, Any]]:
                     "document_digest": None,
                     "answer": _text(row.get("generation")),
                     "unparsed": None,
-                    "score": float(score) if math.isfinite(score) else None,
+                    "score": _score(score),
                     "finish_reason": None,
                     "tokens": row.get("num_generated_tokens"),
                     "generated": True,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from day0.artefacts import digest_of
+from day0.artefacts import digest_of, is_number
 from day0.harness import harnesses_of
 from day0.nemo_evaluator import accounting_without_samples, canonical_score
 
@@ -21,7 +21,7 @@ def standard_error(samples: Iterable[Mapping[str, Any]]) -> float | None:
     by_document: dict[str, list[float]] = {}
     for sample in samples:
         score = sample.get("score")
-        if not _is_number(score):
+        if not is_number(score):
             return None
         by_document.setdefault(str(sample.get("id")), []).append(float(score))
     means = [sum(scores) / len(scores) for scores in by_document.values()]
@@ -54,10 +54,10 @@ def score_of(outcome: Mapping[str, Any]) -> dict[str, Any] | None:
     None where the task did not complete or has no finite score.
     """
     values = outcome.get("values") or []
-    if outcome.get("status") != "COMPLETED" or not values or not all(_is_number(value) for value in values):
+    if outcome.get("status") != "COMPLETED" or not values or not all(is_number(value) for value in values):
         return None
     samples = outcome.get("samples") or []
-    scores = [float(sample["score"]) for sample in samples if _is_number(sample.get("score"))]
+    scores = [float(sample["score"]) for sample in samples if is_number(sample.get("score"))]
     told = dict(outcome.get("score_statistics") or {})
     statistics: dict[str, Any] = statistics_of(scores) if scores and len(scores) == len(samples) else told
     error = standard_error(samples)
@@ -102,7 +102,7 @@ def merge_outcomes(outcomes: Sequence[Mapping[str, Any] | None]) -> dict[str, An
         for outcome in found:
             scores = [sample["score"] for sample in outcome["samples"] if sample["repeat"] == repeat]
             value = outcome["values"][repeat]
-            if not all(map(_is_number, [*scores, value])) or not math.isclose(
+            if not all(map(is_number, [*scores, value])) or not math.isclose(
                 math.fsum(scores) / len(scores), value, rel_tol=1e-9, abs_tol=1e-12
             ):
                 error = "its score is not the mean of its samples, so shards of it cannot be put together"
@@ -170,7 +170,7 @@ def accounting_of(task: Mapping[str, Any], outcome: Mapping[str, Any]) -> dict[s
         "expected": bounded(declared),
         "asked": asked,
         "answered": answered,
-        "scored": sum(_is_number(sample.get("score")) for sample in samples),
+        "scored": sum(is_number(sample.get("score")) for sample in samples),
         "empty": sum(not str(sample.get("answer") or "").strip() for sample in texts),
         "cut": sum(sample.get("finish_reason") == "length" for sample in texts),
         "unparsed": sum(bool(sample.get("unparsed")) for sample in texts),
@@ -281,7 +281,3 @@ def results_document(
         "target": {"api_endpoint": {"model_id": model, "type": "completions", "url": endpoint_url}},
         "metadata": dict(metadata),
     }
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

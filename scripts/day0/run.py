@@ -7,13 +7,12 @@ a results.yml (NeMo Evaluator's schema, ours under ``metadata``).
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from day0.artefacts import UnusableInput, digest_of_file, read_json, read_yaml
+from day0.artefacts import UnusableInput, digest_of_file, is_count, is_number, read_json, read_yaml
 from day0.nemo_evaluator import find_score
 from day0.server import END_LINE
 
@@ -150,7 +149,7 @@ def _judge_accounting(name: Any, accounting: Any, limits: Any, trusted: bool, fo
         f"{field} is {_short(accounting.get(field))}"
         for field in COUNTS
         if (field in REQUIRED_COUNTS or field in accounting)
-        and not (_is_count(accounting.get(field)) or (accounting.get(field) is None and field in may_be_unknown))
+        and not (is_count(accounting.get(field)) or (accounting.get(field) is None and field in may_be_unknown))
     ]
     if wrong:
         found(
@@ -179,7 +178,7 @@ def _judge_accounting(name: Any, accounting: Any, limits: Any, trusted: bool, fo
     over = [
         f"{accounting[field]} of {scored} answers {what} (limit {allowed[field]:.0%})"
         for field, what in LIMITED.items()
-        if accounting.get(field) and not (_is_finite(allowed[field]) and accounting[field] <= allowed[field] * scored)
+        if accounting.get(field) and not (is_number(allowed[field]) and accounting[field] <= allowed[field] * scored)
     ]
     if over:
         found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: {'; '.join(over)}")
@@ -199,13 +198,13 @@ def _judge_score(name: Any, task: Mapping[str, Any], accounts_hold: bool, found:
     if score is None:
         found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: has no score")
         return None
-    if not _is_finite(score):
+    if not is_number(score):
         found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: score {_short(score)} is no finite number")
         return None
     if (
         not isinstance(scale, Mapping)
-        or not _is_finite(scale.get("min"))
-        or not _is_finite(scale.get("max"))
+        or not is_number(scale.get("min"))
+        or not is_number(scale.get("max"))
         or scale["min"] >= scale["max"]
     ):
         found("USER_CONFIG_ERROR", f"task {_short(name)}: scale {_short(scale)}; expected min below max, both finite")
@@ -221,7 +220,7 @@ def _judge_score(name: Any, task: Mapping[str, Any], accounts_hold: bool, found:
     return {
         "metric": task.get("metric"),
         "score": score,
-        "stderr": task.get("stderr") if _is_finite(task.get("stderr")) else None,
+        "stderr": task.get("stderr") if is_number(task.get("stderr")) else None,
         "samples": task["accounting"]["scored"],
         "scale": dict(scale),
         "tier": task.get("tier", "critical"),
@@ -230,12 +229,12 @@ def _judge_score(name: Any, task: Mapping[str, Any], accounts_hold: bool, found:
 
 def _judge_spread(name: Any, spread: Any, entry: Mapping[str, Any], found: Any) -> None:
     """Many different questions with one and the same answer, or one and the same middling score, were not answered."""
-    if not isinstance(spread, Mapping) or not all(_is_count(spread.get(key)) for key in ("samples", "scores")):
+    if not isinstance(spread, Mapping) or not all(is_count(spread.get(key)) for key in ("samples", "scores")):
         return
     if spread["samples"] < CONSTANT_SAMPLES:
         return
     answers, targets = spread.get("answers"), spread.get("targets")
-    if answers == 1 and _is_count(targets) and targets > 1:
+    if answers == 1 and is_count(targets) and targets > 1:
         found(
             "UNKNOWN", f"task {_short(name)}: all {spread['samples']} answers are the same, of {targets} expected ones"
         )
@@ -248,7 +247,7 @@ def _judge_constancy(scores: Mapping[str, Any], found: Any) -> None:
     if values == {0} and not any(entry["scale"].get("direction") == "lower" for entry in scores.values()):
         found("UNKNOWN", f"every score of the run is exactly 0 ({', '.join(scores)}): no real model is that bad")
         return
-    large = all(_is_count(entry["samples"]) and entry["samples"] >= CONSTANT_TASK_SAMPLES for entry in scores.values())
+    large = all(is_count(entry["samples"]) and entry["samples"] >= CONSTANT_TASK_SAMPLES for entry in scores.values())
     if len(values) == 1 and len(scores) >= CONSTANT_TASKS and large:
         value = values.pop()
         if any(entry["scale"]["min"] < value < entry["scale"]["max"] for entry in scores.values()):
@@ -465,7 +464,7 @@ def _check_sample_files(summary: dict[str, Any], folder: Path) -> None:
         text = file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if file.is_file() else []
         lines = len(text)
         task["spread"] = _spread_of(text)
-        if accounting.get("scored") != lines and _is_count(accounting.get("scored")):
+        if accounting.get("scored") != lines and is_count(accounting.get("scored")):
             task["accounting"] = {**accounting, "scored": min(lines, accounting["scored"])}
             summary["log_findings"] = [
                 *_listed(summary.get("log_findings")),
@@ -501,19 +500,6 @@ def _told_by_framework(summary: Mapping[str, Any], accounting: Mapping[str, Any]
 
 def _listed(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else []
-
-
-def _is_finite(value: Any) -> bool:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _short(value: Any, length: int = 120) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from day0.artefacts import UnusableInput, read_json
+from day0.artefacts import UnusableInput, is_count, is_number, read_json
 from day0.harness import lm_eval_scores, read_task_file
 from day0.nemo_evaluator import canonical_score
 
@@ -55,7 +55,7 @@ def context_limit(model: Mapping[str, Any]) -> int | None:
         value
         for part in (text, model)
         for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
-        if isinstance(value := part.get(key), int) and not isinstance(value, bool) and value > 0
+        if is_count(value := part.get(key)) and value > 0
     ]
     if not lengths:
         return None
@@ -70,8 +70,11 @@ def context_limit(model: Mapping[str, Any]) -> int | None:
     )
     original, factor = scaling.get("original_max_position_embeddings"), scaling.get("factor")
     kind = scaling.get("rope_type", scaling.get("type"))
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (original, factor))
-    return max(lengths[0], int(original * factor)) if kind == "yarn" and numbers else lengths[0]
+    return (
+        max(lengths[0], int(original * factor))
+        if kind == "yarn" and is_number(original) and is_number(factor)
+        else lengths[0]
+    )
 
 
 def context_limit_of(folder: Path) -> int | None:

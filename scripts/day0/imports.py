@@ -28,6 +28,7 @@ from day0.nemo_evaluator import (
     version_of,
 )
 from day0.results import SAMPLE_FIELDS, fingerprint_of, in_order, statistics_of
+from day0.run import logs_of, scan_log_file
 
 OURS, NEMO_EVALUATOR = "day0", "nemo-evaluator"
 RESULTS = "results.yml"
@@ -102,8 +103,15 @@ def imported_files(path: Path) -> list[Path]:
         folder = results.parent
         patterns = ("samples_*.jsonl", "samples/*.jsonl", "nemo-evaluator-per-sample-outputs/*.jsonl", "results_*.json")
         files += [results, *(found for pattern in patterns for found in sorted(folder.rglob(pattern)))]
+        files += [log for place in log_folders(folder) for log in sorted(place.rglob("*.log"))]
         files += [found for name in (METRICS_FILE, *MARKERS) if (found := folder / name).is_file()]
     return list(dict.fromkeys(files))
+
+
+def log_folders(folder: Path) -> list[Path]:
+    """Where the logs of a run lie: below its results, by shards too, or beside the launcher's artifacts."""
+    beside = [folder.parent / "logs"] if folder.name == "artifacts" else []
+    return [place for place in (folder / "logs", *sorted(folder.glob("shards/*/logs")), *beside) if place.is_dir()]
 
 
 def read_documents(path: Path) -> list[Document]:
@@ -201,6 +209,11 @@ def _own_run(
     if wrong:
         raise UnusableInput(f"{document.path}: is another run: {'; '.join(wrong)}; import the run that fits")
     imported["unknown"] = [] if told is not None else ["checkpoint_digest"]
+    former = metadata.get("imported")
+    imported["log_findings"] = [
+        *(former.get("log_findings") or [] if isinstance(former, Mapping) else []),
+        *(entry for log in logs_of(document.folder, metadata, suite) for entry in scan_log_file(log, str(log))),
+    ]
     samples = {}
     for name in suite["tasks"]:
         file = document.folder / "samples" / f"{name}.jsonl"
@@ -252,6 +265,8 @@ def _nemo_run(
             )
     trusted = {name: part["trusted"] for name, part in parts.items() if part["trusted"]}
     imported["trusted_counts"] = trusted
+    logs = [log for document in documents for place in log_folders(document.folder) for log in place.rglob("*.log")]
+    imported["log_findings"] = [entry for log in sorted(set(logs)) for entry in scan_log_file(log, str(log))]
     imported["unknown"] = ["checkpoint_digest", "suite_digest", "server"]
     imported["unknown_of_tasks"] = {name: part["unknown"] for name, part in parts.items()}
     status: dict[str, Any] = {

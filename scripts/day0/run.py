@@ -71,6 +71,8 @@ LOG_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 )
 # A request that lm-eval repeated and then got is no finding; the accounts tell whether one was lost.
 QUOTED_LINES_PER_LOG = 3
+# What uvicorn says once a server was told to end, by whoever served elsewhere; what follows is no finding.
+OTHER_END_LINE = re.compile(r"(\(APIServer pid=\d+\) )?INFO: +Shutting down")
 
 
 def evaluate_run(summary: Any) -> dict[str, Any]:
@@ -313,14 +315,14 @@ def _verdict(
 
 
 def scan_log(name: str, text: str) -> list[dict[str, Any]]:
-    """Suspect lines of a log up to its end line: {class, file, line, text}.
+    """Suspect lines of a log up to where its server is told to end: {class, file, line, text}.
 
     At most three per class; the last one gives the count of the rest.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     more: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        if line == END_LINE:
+        if line == END_LINE or OTHER_END_LINE.fullmatch(line):
             break
         failure_class = next((label for label, pattern in LOG_PATTERNS if pattern.search(line)), None)
         if failure_class is None:
@@ -357,33 +359,35 @@ def read_run(path: Path, suite: Mapping[str, Any] | None = None) -> tuple[dict[s
     identity = {
         "results_digest": digest_of_file(path),
         **{key: metadata.get(key) for key in ("checkpoint_digest", "model", "candidate", "suite")},
-        **({"imported": metadata["imported"]} if metadata.get("imported") is not None else {}),
+        **({"imported": dict(metadata["imported"])} if isinstance(metadata.get("imported"), Mapping) else {}),
     }
     summary = summary_of_results(content)
-    logs = [log for log in _logs_of(path.parent, metadata, suite) if log.is_file()]
-    summary["log_findings"] = [
-        entry
-        for log in logs
-        for entry in scan_log(
-            str(log.relative_to(path.parent)).removeprefix("logs/"), log.read_text(encoding="utf-8", errors="replace")
-        )
-    ]
+    if "imported" in identity:
+        # They lie where the run was made; the import has read them.
+        summary["log_findings"] = identity["imported"].pop("log_findings", None)
+    else:
+        logs = logs_of(path.parent, metadata, suite)
+        names = {log: str(log.relative_to(path.parent)).removeprefix("logs/") for log in logs}
+        summary["log_findings"] = [entry for log, name in names.items() for entry in scan_log_file(log, name)]
     summary = _with_suite(summary, suite)
     _check_sample_files(summary, path.parent / "samples")
     return summary, identity
 
 
-def _logs_of(folder: Path, metadata: Mapping[str, Any], suite: Mapping[str, Any] | None) -> list[Path]:
+def scan_log_file(log: Path, name: str) -> list[dict[str, Any]]:
+    """``scan_log`` of a file, under a name."""
+    return scan_log(name, log.read_text(encoding="utf-8", errors="replace"))
+
+
+def logs_of(folder: Path, metadata: Mapping[str, Any], suite: Mapping[str, Any] | None) -> list[Path]:
     """The server's and the tasks' logs of a run, not those of earlier runs or other stages that lie beside them."""
-    if metadata.get("imported") is not None:
-        return []
     accounting = metadata.get("accounting")
     names = [*(accounting if isinstance(accounting, Mapping) else {}), *(suite["tasks"] if suite else {})]
     shards = metadata.get("shards")
     parts = [entry.get("shard") for entry in shards if isinstance(entry, Mapping)] if isinstance(shards, list) else []
     folders = [folder / "shards" / str(part) / "logs" for part in parts] or [folder / "logs"]
     files = dict.fromkeys(["server.log", *(f"{name}.log" for name in names)])
-    return [place / file for place in folders for file in files]
+    return [log for place in folders for file in files if (log := place / file).is_file()]
 
 
 def summary_of_results(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -320,3 +320,39 @@ def test_the_script_leaves_nothing_of_an_earlier_import(tmp_path, monkeypatch, c
     assert not (tmp_path / "run" / "samples" / "addition.jsonl").exists()
     metadata = yaml.safe_load((tmp_path / "run" / "results.yml").read_text())["metadata"]
     assert metadata["failure_class"] == "USER_CONFIG_ERROR" and "expected a YAML mapping" in metadata["detail"]
+
+
+TRACEBACK = "INFO: all well\nTraceback (most recent call last):\nValueError: no such file\n"
+
+
+@pytest.mark.parametrize("place", ["logs/client-1.log", "logs/server-1.log", "artifacts"])
+def test_the_logs_of_an_imported_run_are_scanned(copy, tmp_path, place):
+    suite, run = suite_of("addition"), copy / "demo_addition"
+    if place == "artifacts":  # as the launcher lays it out
+        run.rename(copy / "inner")
+        run.mkdir()
+        (copy / "inner").rename(run / "artifacts")
+        place = "logs/client_stdout.log"
+    log = run / place
+    log.parent.mkdir()
+    log.write_text("(APIServer pid=7) INFO:     Shutting down\n" + TRACEBACK)
+    assert judged(tmp_path / "sound", imported(run, suite), suite)["pass"]
+    log.write_text(TRACEBACK)
+    assert log in imported_files(run)
+    verdict = judged(tmp_path / "run", imported(run, suite), suite)
+    assert not verdict["pass"] and verdict["failure_class"] == "UNKNOWN"
+    assert f"{log}, line 2: Traceback (most recent call last)" in verdict["detail"]
+    assert "log_findings" not in verdict["imported"]
+
+
+@pytest.mark.parametrize("log", ["logs/addition.log", "logs/server.log", "logs/earlier.log"])
+def test_the_logs_of_an_imported_run_of_this_project_are_scanned(tmp_path, log):
+    suite = suite_of("addition")
+    own = own_run(tmp_path / "own", suite)
+    (own / "logs").mkdir()
+    (own / log).write_text(TRACEBACK)
+    found = imported(own, suite)
+    assert judged(tmp_path / "run", found, suite)["pass"] is (log == "logs/earlier.log")
+    # A copy of a copy keeps what was found.
+    again = imported(tmp_path / "run", suite)
+    assert judged(tmp_path / "again", again, suite)["pass"] is (log == "logs/earlier.log")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import sys
 import tempfile
@@ -113,19 +112,6 @@ def _read_mapping(path: str | os.PathLike, parse: Callable[[str], Any], expected
     if not isinstance(content, dict):
         raise UnusableInput(f"{path}: expected {expected}, found {type(content).__name__}")
     return content
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a finite number; a bool and a text are none, nor is an integer beyond any float."""
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:
-        return False
-
-
-def is_count(value: Any) -> bool:
-    """Whether a value is a whole number of 0 or more, written as such: 3.0 and true are none."""
-    return isinstance(value, int) and is_number(value) and value >= 0
 
 
 def digest_of(content: Any) -> str:

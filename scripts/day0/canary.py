@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from day0.artefacts import is_number
+from day0.numbers import is_number
 
 REPEATED_TOKENS = 4
 

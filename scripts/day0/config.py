@@ -861,7 +861,7 @@ def make_plan(
             if not is_produced(path) and not (root / path).exists():
                 file = SUITES_FOLDER / f"{suite}.yaml"
                 mistakes.add(f"suite {suite}", f"found no {path}; mend include_path or data_files of {file}")
-    _check_suites(plan, mistakes, is_produced, root)
+    _check_suites(plan, mistakes, root)
     _check_imports(plan, mistakes, root)
     for stage in ("quantize", "serve"):
         container = getattr(config.containers, stage)
@@ -897,9 +897,10 @@ def make_plan(
     return plan
 
 
-def _check_suites(plan: Plan, mistakes: _Mistakes, is_produced: Callable[[str], bool], root: Path) -> None:
+def _check_suites(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
     """What a suite needs that the configuration, the environment or a model does not give."""
     runs: dict[str, set[str]] = {}
+    limits: dict[str, int | None] = {}
     for release in plan.releases:
         if release.model in plan.config.models and release.suite in plan.suites:
             sides = (BASELINE, release.recipe.path_name)
@@ -917,13 +918,11 @@ def _check_suites(plan: Plan, mistakes: _Mistakes, is_produced: Callable[[str], 
             mistakes.add(f"suite {name}", problem)
         for run in sorted(runs[name]):
             model, _, candidate = run.partition("/")
-            location = plan.config.models[model].path
-            if location is None or (is_produced(location) and not (root / location / "config.json").is_file()):
-                limit = None
-            else:
-                limit = context_limit_of(root / location)
+            location = plan.config.models[model].model_dump(include={"path", "hub", "revision"})
+            if model not in limits:
+                limits[model] = context_limit_of(location, root)
             served = plan.serving(model, candidate)["max_model_len"]
-            for problem in context_problems(suite.context_needs(), limit, served):
+            for problem in context_problems(suite.context_needs(), limits[model], served):
                 mistakes.add(f"suite {name}", f"{problem} (model {model})")
 
 

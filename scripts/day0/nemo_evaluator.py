@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from day0.artefacts import UnusableInput, is_number, read_json
+from day0.artefacts import UnusableInput, read_json
+from day0.numbers import is_number
 
 LM_EVALUATION_HARNESS = "lm-evaluation-harness"
 SAMPLE_OUTPUTS = "nemo-evaluator-per-sample-outputs"

@@ -187,24 +187,12 @@ def check_suite(request: Mapping[str, Any]) -> list[Check]:
     elif judges := {task[role] for task in suite["tasks"].values() for role in ("judge", "simulator") if task[role]}:
         checks.append(Check("judges", f"addresses and keys of {', '.join(sorted(judges))} are set"))
     needs = {name: task["context_length"] or suite["context_length"] for name, task in suite["tasks"].items()}
-    limit = _context_limit(request["location"])
+    limit = context_limit_of(request["location"])
     problems = context_problems(needs, limit, None)
     known = "is not known; the server will tell" if limit is None else f"is {limit}"
     text = "; ".join(problems) or f"{max(needs.values())} tokens needed, the model's length {known}"
     checks.append(Check("context", text, USER_CONFIG_ERROR if problems else None))
     return checks
-
-
-def _context_limit(location: Mapping[str, Any]) -> int | None:
-    if location.get("path"):
-        return context_limit_of(Path(location["path"]))
-    from huggingface_hub import hf_hub_download
-
-    try:
-        file = hf_hub_download(location["hub"], "config.json", revision=location["revision"])
-    except Exception:  # the model's own check says why the hub does not answer
-        return None
-    return context_limit_of(Path(file).parent)
 
 
 def check_frameworks(python: Path, tasks: list[str], script: Path = SCRIPTS / "harness_nemo_evaluator.py") -> Check:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from day0.artefacts import digest_of, is_number
+from day0.artefacts import digest_of
 from day0.harness import harnesses_of
 from day0.nemo_evaluator import accounting_without_samples, canonical_score
+from day0.numbers import is_number
 
 SAMPLE_FIELDS = ("id", "repeat", "prompt_digest", "target_digest", "answer", "score", "finish_reason", "tokens")
 

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from day0.artefacts import UnusableInput, digest_of_file, is_count, is_number, read_json, read_yaml
+from day0.artefacts import UnusableInput, digest_of_file, read_json, read_yaml
 from day0.nemo_evaluator import find_score
+from day0.numbers import is_count, is_number
 from day0.server import END_LINE
 
 # The most severe class leads; an earlier one in this list is the more severe.

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -159,6 +160,8 @@ def ended_by_transient(returncode: int | None, log: str) -> bool:
         return -returncode in TRANSIENT_SIGNALS
     if returncode is not None and returncode - 128 in TRANSIENT_SIGNALS:
         return True  # as a container's runtime tells of a signal
+    if re.search(r"OSError: \[Errno 98\]|[Aa]ddress already in use", log):
+        return True  # a port that was free when it was chosen
     codes = re.findall(r"Failed core proc\(s\): \{[^}]*?: (-\d+)", log)
     if codes:
         return any(-int(code) in TRANSIENT_SIGNALS for code in codes)
@@ -269,22 +272,23 @@ def find_impostor(
 _GUARD = """
 import json, os, signal, subprocess, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)
-groups = {}
+left = {}
 for line in sys.stdin:
-    sign, group, command = json.loads(line)
-    groups.pop(group, None) if sign == "-" else groups.update({group: command})
-for group, command in groups.items():
+    sign, name, command = json.loads(line)
+    left.pop(name, None) if sign == "-" else left.update({name: command})
+for name in left:
     try:
-        os.killpg(group, signal.SIGKILL)
+        isinstance(name, int) and os.killpg(name, signal.SIGKILL)
     except ProcessLookupError:
         pass
+for command in left.values():
     if command:
         subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 """
 
 
 class Children:
-    """The child processes of a stage; none of them outlives it, however it ends."""
+    """The child processes of a stage, and its scratch folder; none of them outlives it, however it ends."""
 
     def __init__(self) -> None:
         self._groups: dict[int, subprocess.Popen] = {}
@@ -307,6 +311,14 @@ class Children:
                 self._removals[process.pid] = removal
             self._tell("+", process.pid, removal)
         return process
+
+    @contextmanager
+    def scratch_folder(self) -> Iterator[Path]:
+        """A temporary folder; where the stage itself is killed, the guard removes it."""
+        with tempfile.TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True) as folder:
+            self._tell("+", folder, ["rm", "-rf", "--", folder])
+            yield Path(folder)
+        self._tell("-", folder)
 
     def stop(self, process: subprocess.Popen, patience_seconds: float = 5.0) -> None:
         """End a child and everything it started: SIGTERM, then SIGKILL for what is left of its session."""
@@ -331,9 +343,10 @@ class Children:
             self._guard.stdin.close()
         self._guard.wait()
 
-    def _tell(self, sign: str, group: int, removal: list[str] | None = None) -> None:
+    def _tell(self, sign: str, name: int | str, removal: list[str] | None = None) -> None:
+        """Name to the guard a group of processes (an int) or something else that must not be left, or was removed."""
         if self._guard.stdin and not self._guard.stdin.closed:
-            self._guard.stdin.write(json.dumps([sign, group, removal]) + "\n")
+            self._guard.stdin.write(json.dumps([sign, name, removal]) + "\n")
             self._guard.stdin.flush()
 
     @staticmethod

@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from day0.artefacts import UnusableInput, is_count, is_number, read_json
+from day0.artefacts import UnusableInput, read_json
 from day0.harness import lm_eval_scores, read_task_file
 from day0.nemo_evaluator import canonical_score
+from day0.numbers import is_count, is_number
+
+HUB_TIMEOUT_SECONDS = 5.0
 
 
 def unallowed_code(suite: Mapping[str, Any], allowed: bool) -> list[str]:
@@ -77,12 +80,31 @@ def context_limit(model: Mapping[str, Any]) -> int | None:
     )
 
 
-def context_limit_of(folder: Path) -> int | None:
-    """``context_limit`` of a local model; None where its config.json cannot be read, which other checks report."""
+def context_limit_of(location: Mapping[str, Any], root: Path = Path()) -> int | None:
+    """``context_limit`` of a model where it lies: path, or hub and revision.
+
+    Of a model on the hub config.json alone is fetched, once. None where it cannot be read, which other checks report.
+    """
     try:
+        folder = root / location["path"] if location.get("path") else _fetched_config(location)
         return context_limit(read_json(folder / "config.json"))
-    except UnusableInput:
+    except (UnusableInput, ConnectionError):
         return None
+
+
+def _fetched_config(location: Mapping[str, Any]) -> Path:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    which = {"repo_id": location["hub"], "filename": "config.json", "revision": location["revision"]}
+    cached = try_to_load_from_cache(**which)
+    if isinstance(cached, str):
+        return Path(cached).parent
+    try:
+        # One question without a retry: a plan made without a network must not wait for it.
+        get_hf_file_metadata(hf_hub_url(**which), timeout=HUB_TIMEOUT_SECONDS)
+        return Path(hf_hub_download(**which)).parent
+    except Exception as error:  # every network library has its own family of connection errors
+        raise ConnectionError(str(error)) from error
 
 
 def context_problems(needs: Mapping[str, int], limit: int | None, served: int | None) -> list[str]:

@@ -14,8 +14,6 @@ from day0.artefacts import (
     digest_of_file,
     digest_of_inventory,
     inventory,
-    is_count,
-    is_number,
     read_json,
     read_yaml,
     run_cli,
@@ -106,23 +104,3 @@ def test_artefacts_are_readable_by_others(tmp_path):
     write_json(tmp_path / "a.json", {})
     assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o644
     assert json.loads((tmp_path / "a.json").read_text()) == {"schema_version": SCHEMA_VERSION}
-
-
-@pytest.mark.parametrize(
-    ("value", "number", "count"),
-    [
-        (0, True, True),
-        (3, True, True),
-        (-1, True, False),
-        (3.0, True, False),
-        (0.5, True, False),
-        (True, False, False),
-        (float("nan"), False, False),
-        (float("inf"), False, False),
-        (10**400, False, False),
-        ("3", False, False),
-        (None, False, False),
-    ],
-)
-def test_numbers_and_counts(value, number, count):
-    assert (is_number(value), is_count(value)) == (number, count)

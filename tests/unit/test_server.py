@@ -180,6 +180,7 @@ SEGMENTATION = "Fatal Python error: Segmentation fault\n\nThread 0x00007f (most 
         (-signal.SIGSEGV, "", False),
         (-signal.SIGILL, "", False),
         (1, CRASH, False),
+        (1, LOG + "OSError: [Errno 98] Address already in use\n", True),
         (1, CRASH.replace("{}", "{'EngineCore': -9}"), True),
     ],
 )
@@ -219,22 +220,38 @@ def test_what_outlives_a_session_is_removed_at_its_end(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other"]
 
 
+def test_a_scratch_folder_lasts_as_long_as_it_is_needed():
+    children = Children()
+    with children.scratch_folder() as folder:
+        (folder / "file").touch()
+        children.stop_all()
+    assert not folder.exists()
+
+
 def test_no_child_survives_a_killed_stage(tmp_path):
     program = (
         f"import sys, time; sys.path.insert(0, {str(SCRIPTS)!r})\n"
         "from day0.server import Children\n"
         f"removal = ['touch', {str(tmp_path / 'removed')!r}]\n"
-        f"process = Children().start([sys.executable, '-c', {SLEEPER!r}], removal)\n"
-        "time.sleep(60)"
+        "children = Children()\n"
+        "with children.scratch_folder() as folder:\n"
+        "    (folder / 'file').touch()\n"
+        f"    (folder / 'there').symlink_to({str(tmp_path)!r})\n"
+        f"    process = children.start([sys.executable, '-c', {SLEEPER!r}], removal)\n"
+        "    time.sleep(60)"
     )
-    stage = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = os.environ | {"TMPDIR": str(scratch)}
+    stage = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
     assert stage.stdout.readline().strip() == "up"
     tree = psutil.Process(stage.pid).children(recursive=True)
     assert len(tree) == 3  # the guard, the child and its child
+    assert len(list(scratch.iterdir())) == 1
     stage.kill()
     stage.wait()
     assert all_gone(tree)
     deadline = time.monotonic() + 10
-    while not (tmp_path / "removed").exists() and time.monotonic() < deadline:
+    while (not (tmp_path / "removed").exists() or list(scratch.iterdir())) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert (tmp_path / "removed").exists()
+    assert (tmp_path / "removed").exists() and not list(scratch.iterdir())

@@ -1,8 +1,14 @@
 """Every suite file is sound, and what a suite needs is refused before anything starts where it is not given."""
 
 import copy
+import hashlib
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import hub_server
 import pytest
 import yaml
 from hypothesis import given
@@ -133,6 +139,60 @@ def test_a_task_that_needs_more_context_than_the_model_has_is_refused(planned, l
     found = planned(DEMO, models={"tiny-llama": {"path": "model"}})
     assert len(found) == (3 if refused else 0), found
     assert all(f"needs 64 tokens of context, the model has {length}" in line for line in found)
+
+
+PLAN = """
+import sys, yaml
+from pathlib import Path
+from day0.artefacts import UnusableInput
+from day0.config import make_plan
+try:
+    make_plan(yaml.safe_load(sys.stdin), lambda path: path.startswith("results/demo"), Path(sys.argv[1]))
+except UnusableInput as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def plan_of_hub(planned, tmp_path):
+    """What a process of its own, as huggingface_hub reads its settings once, says of a model of a hub."""
+    state, address, stop = hub_server.serve("token")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "token"}
+    environment |= {"PYTHONPATH": str(ROOT / "scripts"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+    def plan(length, **changes):
+        files = {
+            "config.json": json.dumps({"max_position_embeddings": length}).encode(),
+            "model.safetensors": b"w" * 99,
+        }
+        revision = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+        state.repositories["org/name"] = {"main": files}
+        planned(DEMO)  # writes the suite
+        model = {"tiny-llama": {"hub": "org/name", "revision": revision}}
+        done = subprocess.run(
+            [sys.executable, "-c", PLAN, str(planned.root)],
+            input=yaml.safe_dump({**DEFAULT, "models": model}),
+            capture_output=True,
+            text=True,
+            env=environment | changes,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    yield plan, tmp_path / "home", stop
+    stop()
+
+
+def test_a_model_of_the_hub_is_refused_before_it_is_fetched(plan_of_hub):
+    plan, home, stop = plan_of_hub
+    assert plan(64) == ""
+    found = plan(63)
+    assert found.count("needs 64 tokens of context, the model has 63") == 3, found
+    assert not list(home.rglob("*.safetensors"))
+    stop()  # what was read once needs no hub
+    assert plan(63) == found and plan(63, HF_HUB_OFFLINE="1") == found
+    assert plan(62) == "" and plan(62, HF_HUB_OFFLINE="1") == ""
 
 
 def test_a_server_that_is_given_less_than_a_task_needs_is_refused(planned):

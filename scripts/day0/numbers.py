@@ -1,0 +1,19 @@
+"""What counts as a number in what other tools write: one meaning for every reader."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number; a bool and a text are none, nor is an integer beyond any float."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number of 0 or more, written as such: 3.0 and true are none."""
+    return isinstance(value, int) and is_number(value) and value >= 0

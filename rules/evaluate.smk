@@ -40,7 +40,7 @@ rule evaluate_run:
         "python scripts/evaluate.py --record {input.record} --suite config/suites/{wildcards.suite}.yaml"
         " --serving {params.serving:q} --serve-python {params.serve} --harness-python {params.harness} {params.code}"
         " --model {wildcards.model} --candidate {wildcards.candidate} --walltime-minutes {resources.runtime}"
-        " {params.options} --output-dir {params.folder} 2>&1 | tee {log}"
+        " {params.options} --output-dir {params.folder} 2>&1 | tee -i {log}"
 
 
 if PLAN.config.shards != 1:
@@ -107,7 +107,7 @@ rule import_run:
     shell:
         "python scripts/import_run.py --request {params.request:q} --record {input.record} --suite {input.suite}"
         " --model {wildcards.model} --candidate {wildcards.candidate}"
-        " --output-dir results/{wildcards.model}/{wildcards.candidate}/{wildcards.suite} 2>&1 | tee {log}"
+        " --output-dir results/{wildcards.model}/{wildcards.candidate}/{wildcards.suite} 2>&1 | tee -i {log}"
 
 
 checkpoint assess_run:

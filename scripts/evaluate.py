@@ -13,6 +13,7 @@ cache/, from where the next attempt goes on.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -23,12 +24,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from day0.artefacts import (
     EXIT_PASS,
@@ -83,7 +83,15 @@ class WalltimeReached(Transient):
 
 def say(text: str) -> None:
     """A line of progress on the terminal."""
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+    tell(f"[{time.strftime('%H:%M:%S')}] {text}", sys.stdout)
+
+
+def tell(text: str, stream: TextIO) -> None:
+    """A line for whoever still reads: what a signal ends may have lost its reader, and must clean up none the less."""
+    with contextlib.suppress(BrokenPipeError):
+        print(text, file=stream, flush=True)
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def read_record(path: Path, checkpoint: Path | None) -> tuple[dict[str, Any], Path]:
@@ -264,7 +272,7 @@ class Evaluation:
             try:
                 close("TIMEOUT" if isinstance(error, WalltimeReached) else "STOPPED", str(error))
             except OSError as full:
-                print(f"{self.output}: {full.strerror or full}", file=sys.stderr)
+                tell(f"{self.output}: {full.strerror or full}", sys.stderr)
             if isinstance(error, Transient):
                 raise
             raise Transient(f"{error.filename or self.output}: {error.strerror or error}") from error
@@ -273,10 +281,10 @@ class Evaluation:
         """Outcomes by task, and the failure of the deployment where there is one."""
         children = Children()
         try:
-            with tempfile.TemporaryDirectory(prefix="evaluate-") as scratch:
+            with children.scratch_folder() as self.scratch:
                 try:
                     self.start_server(children)
-                    return self.ask(children, scratch), None
+                    return self.ask(children), None
                 except DeploymentFailed as error:
                     say(f"DEPLOYMENT_HEALTH_FAILED: {error}")
                     return self.outcomes, ("DEPLOYMENT_HEALTH_FAILED", str(error))
@@ -324,7 +332,7 @@ class Evaluation:
         }
         say(f"{self.arguments.model} ({self.arguments.candidate}): {self.engine} starts")
 
-    def job(self, name: str, scratch: str) -> dict[str, Any]:
+    def job(self, name: str) -> dict[str, Any]:
         """What a harness process needs to know about its task."""
         suite, task = self.suite, self.suite["tasks"][name]
         settings = {key: effective(suite, task, key) for key in ("system_prompt", "apply_chat_template", "reasoning")}
@@ -355,7 +363,7 @@ class Evaluation:
             "max_attempts": suite["max_attempts"],
             "request_timeout_seconds": suite["request_timeout_seconds"],
             "shard": self.shard,
-            "output": str(Path(scratch) / f"{name}.json"),
+            "output": str(self.scratch / f"{name}.json"),
             "cache": str(self.output / "cache" / f"{name}-{digest_of(asked)[:16]}.jsonl"),
         }
 
@@ -364,15 +372,15 @@ class Evaluation:
         """Tasks that are asked at the same time."""
         return min(len(self.tasks), self.suite["tasks_side_by_side"], self.suite["concurrency"])
 
-    def start_harness(self, children: Children, name: str, scratch: str) -> HarnessProcess:
+    def start_harness(self, children: Children, name: str) -> HarnessProcess:
         """Start the harness of a task."""
         harness = self.suite["tasks"][name]["harness"]
         command = [self.harness_pythons[harness], str(SCRIPTS / HARNESSES[harness].script)]
         log = self.output / "logs" / f"{name}.log"
         log.write_bytes(b"")
-        return HarnessProcess(children, command, name, self.job(name, scratch), {"OPENAI_API_KEY": self.key}, log)
+        return HarnessProcess(children, command, name, self.job(name), {"OPENAI_API_KEY": self.key}, log)
 
-    def ask(self, children: Children, scratch: str) -> dict[str, Any]:
+    def ask(self, children: Children) -> dict[str, Any]:
         """Let the tasks run side by side once the server is proven, and gather their outcomes.
 
         Raises:
@@ -380,7 +388,7 @@ class Evaluation:
         """
         server = self.server
         waiting = list(self.tasks)
-        running = {name: self.start_harness(children, name, scratch) for name in waiting[: self.side_by_side]}
+        running = {name: self.start_harness(children, name) for name in waiting[: self.side_by_side]}
         del waiting[: len(running)]
         self.prove_server()
         for process in running.values():
@@ -396,7 +404,7 @@ class Evaluation:
                 outcomes[name] = self.outcome_of(process)
                 children.stop(process.process)
                 if waiting:
-                    running[waiting[0]] = self.start_harness(children, waiting[0], scratch)
+                    running[waiting[0]] = self.start_harness(children, waiting[0])
                     running[waiting.pop(0)].tell({"base_url": server.base_url})
                 for process in running.values():
                     process.tell({"concurrency": max(1, self.suite["concurrency"] // len(running))})
@@ -423,8 +431,9 @@ class Evaluation:
         self.timing["tasks"][process.name] = outcome and outcome.get("seconds")
         if outcome and outcome.get("error_kind") == "disk":
             raise Transient(f"task {process.name} cannot store its answers: {outcome['error']}; free some space")
-        if outcome is None and process.process.returncode and shutil.disk_usage(self.output).free < 1 << 20:
-            raise Transient(f"{self.output}: no space left on the device; free some")
+        for folder in (self.output, self.scratch):
+            if not (outcome and outcome["status"] == "COMPLETED") and shutil.disk_usage(folder).free < 1 << 20:
+                raise Transient(f"{folder}: no space left on the device; free some")
         return outcome
 
     def check_walltime(self) -> None:
@@ -595,7 +604,7 @@ def main() -> int:
     try:
         Evaluation(arguments).run()
     except Transient as error:
-        print(f"transient: {error}; a retry goes on from {arguments.output_dir}/cache", file=sys.stderr)
+        tell(f"transient: {error}; a retry goes on from {arguments.output_dir}/cache", sys.stderr)
         return EXIT_TRANSIENT
     return EXIT_PASS
 

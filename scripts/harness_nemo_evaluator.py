@@ -20,14 +20,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import os
 import re
 import shlex
 import shutil
-import socket
 import sys
 import tempfile
 import threading
@@ -36,6 +34,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from day0.artefacts import read_yaml
 from day0.nemo_evaluator import (
@@ -50,10 +49,14 @@ from day0.nemo_evaluator import (
     read_samples,
     version_of,
 )
+from day0.server import free_port
 
 # Names that suites give the largest number of tokens of an answer.
 TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens")
 NOT_SENT = ("do_sample",)
+# How a request to another endpoint fails, in the words of its client.
+REFUSED = re.compile(r"\b(401|403|404|429|5\d\d)\b|(?i:unauthorized|authentication|rate.?limit|connection|timed? ?out)")
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # Words of lm-eval's last traceback that say that a request was given up after its attempts.
 LOST_REQUEST = ("aiohttp.", "API request failed", "RetryError")
 
@@ -89,13 +92,6 @@ def prepare_environment() -> None:
     os.environ["NEMO_EVALUATOR_TELEMETRY_LEVEL"] = "0"
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).absolute().parent), os.environ.get("PATH", "")])
     os.environ["ADAPTER_HOST"] = "127.0.0.1"
-
-
-def free_port() -> int:
-    """A port that the kernel just had free; adapters that each look for the first free one would meet."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def definitions() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -315,7 +311,7 @@ def run_once(configuration: dict[str, Any]) -> dict[str, Any]:
     from nemo_evaluator.core.evaluate import evaluate
     from nemo_evaluator.core.input import validate_configuration
 
-    os.environ["ADAPTER_PORT"] = str(free_port())
+    os.environ["ADAPTER_PORT"] = str(free_port())  # adapters that each look for the first free one would meet
     whole = validate_configuration(configuration).model_dump()
     evaluate(EvaluationConfig(**whole["config"]), EvaluationTarget(**whole["target"]))
     output = Path(configuration["config"]["output_dir"])
@@ -346,16 +342,44 @@ def ask(job: dict[str, Any], known: dict[str, Any], base_url: str, scratch: Path
                 if known["framework"] == LM_EVALUATION_HARNESS and any(word in str(error) for word in LOST_REQUEST):
                     statuses = (read_response_statistics(output) or {}).get("statuses")
                     raise RequestsLost(f"{last_line(error)} (statuses of the responses: {statuses})") from error
-                if job.get("judge") and re.search(r"(?i)\bjudge", last_line(error)):
-                    raise JudgeFailed(last_line(error)) from error
+                if judge := judge_at_fault(job, str(error), read_response_statistics(output)):
+                    raise JudgeFailed(f"{judge}: {last_line(error)}") from error
                 raise
             runs.append(collect(job, known, results, output, store, repeat or 0))
     return merge(job, known, runs)
 
 
+def judge_at_fault(job: dict[str, Any], message: str, statistics: dict[str, Any] | None) -> str | None:
+    """The judge or simulator that an error of a framework speaks of, with the variables that lead to it; else None.
+
+    Args:
+        message: of the framework, with its output.
+        statistics: of the server's responses, see ``read_response_statistics``.
+    """
+    tail = COLOURS.sub("", message).rpartition("Traceback (most recent call last)")[2]
+    named = {role: endpoint for role in ("judge", "simulator") if (endpoint := job.get(role))}
+
+    def phrase(role: str) -> str:
+        variables = [named[role][kind] for kind in ("url_variable", "key_variable") if named[role].get(kind)]
+        return f"{role} {named[role]['model']} ({', '.join(variables)})"
+
+    for role, endpoint in named.items():
+        address = urlsplit(os.environ.get(endpoint["url_variable"], ""))
+        places = (address.netloc, f"host='{address.hostname}', port={address.port}")
+        if address.hostname and any(re.search(rf"(?<![\w.-]){re.escape(place)}(?!\d)", tail) for place in places):
+            return phrase(role)
+        if re.search(rf"(?i)\b{role}", tail.strip().rpartition("\n")[2]):
+            return phrase(role)
+    # Some clients name no address; where the server answered everything, it is not what refused.
+    served = statistics is not None and statistics["asked"] == statistics["answered"]
+    if named and served and REFUSED.search(tail.strip().rpartition("\n")[2]):
+        return " or ".join(map(phrase, named))
+    return None
+
+
 def last_line(error: BaseException) -> str:
     """The last line of a message, where a framework's traceback says what happened."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    lines = COLOURS.sub("", str(error)).strip().splitlines() or [type(error).__name__]
     return lines[-1][:500]
 
 
@@ -410,10 +434,6 @@ def merge(job: dict[str, Any], known: dict[str, Any], runs: list[dict[str, Any]]
     samples = [sample for run in runs for sample in run["samples"]] if complete else []
     requests = [run["requests"] for run in runs]
     counts = [run["count"] for run in runs]
-    told = [sample for sample in first["samples"] or [] if sample.get("document_digest")]
-    hashes = "".join(
-        str(sample["document_digest"]) + str(sample["prompt_digest"]) + str(sample["target_digest"]) for sample in told
-    )
     summed = {
         name: None if any(part.get(name) is None for part in requests) else sum(part[name] for part in requests)
         for name in ("asked", "answered", "retried", "failed")
@@ -427,10 +447,8 @@ def merge(job: dict[str, Any], known: dict[str, Any], runs: list[dict[str, Any]]
         "counted": sum(count[0] for count in counts) if all(counts) else None,
         "documents": first["documents"] or found_documents(job, known, runs),
         "version": first["version"],
-        "task_hash": hashlib.sha256(hashes.encode()).hexdigest() if hashes else None,
         "generation": first["generation"] or dict(job["generation"]),
         "endpoint": "chat" if job["apply_chat_template"] else "completions",
-        "chat_template_digest": chat_template_digest(job),
         "adds_bos": None,
         "framework": known["framework"],
         "requests": {
@@ -454,17 +472,6 @@ def found_documents(job: dict[str, Any], known: dict[str, Any], runs: list[dict[
 def add_up(counts: list[dict[str, int]]) -> dict[str, int]:
     """Sums of counts by name."""
     return {name: sum(part.get(name, 0) for part in counts) for name in sorted({n for part in counts for n in part})}
-
-
-def chat_template_digest(job: dict[str, Any]) -> str | None:
-    """Digest of the chat template that the server applies, from the checkpoint's tokenizer."""
-    if not job["apply_chat_template"]:
-        return None
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(job["tokenizer"], trust_remote_code=job["trust_remote_code"])
-    template = tokenizer.chat_template
-    return hashlib.sha256(template.encode()).hexdigest() if isinstance(template, str) else None
 
 
 def speak(events: Events) -> int:

@@ -244,7 +244,7 @@ class Limits(Strict):
 
 
 class Judge(Strict):
-    """The endpoint of a model that judges answers or plays the user; its address and key are never in a file."""
+    """The endpoint of a model that judges answers or plays the user; its key is in no file, log or command line."""
 
     model: str = Field(min_length=1, description="name of the model at the endpoint")
     url_variable: VariableName = Field(description="environment variable that holds the endpoint's address")

@@ -72,6 +72,7 @@ LOG_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 )
 # A request that lm-eval repeated and then got is no finding; the accounts tell whether one was lost.
 QUOTED_LINES_PER_LOG = 3
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # What uvicorn says once a server was told to end, by whoever served elsewhere; what follows is no finding.
 OTHER_END_LINE = re.compile(r"(\(APIServer pid=\d+\) )?INFO: +Shutting down")
 
@@ -323,6 +324,7 @@ def scan_log(name: str, text: str) -> list[dict[str, Any]]:
     found: dict[str, list[dict[str, Any]]] = {}
     more: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
+        line = COLOURS.sub("", line)
         if line == END_LINE or OTHER_END_LINE.fullmatch(line):
             break
         failure_class = next((label for label, pattern in LOG_PATTERNS if pattern.search(line)), None)

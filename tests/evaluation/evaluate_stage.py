@@ -15,6 +15,7 @@ from day0.run import evaluate_run, read_run
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 SERVE, HARNESS = ROOT / ".envs/serve.cpu/bin/python", ROOT / ".envs/lm-eval/bin/python"
+NEMO_EVALUATOR = ROOT / ".envs/nemo-evaluator/bin/python"
 
 
 class Stage:
@@ -45,6 +46,7 @@ class Stage:
         """Start the stage's command."""
         command = [sys.executable, "scripts/evaluate.py", "--record", record, "--suite", str(self.suite)]
         command += ["--serve-python", self.python, "--harness-python", f"lm-eval={HARNESS}"]
+        command += [f"nemo-evaluator={NEMO_EVALUATOR}"]
         command += ["--model", "tiny-llama", "--candidate", candidate, "--output-dir", str(self.output), *arguments]
         return subprocess.Popen(
             command,

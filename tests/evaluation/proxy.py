@@ -96,6 +96,7 @@ class Handler(BaseHTTPRequestHandler):
             with lock, open(BODIES, "a") as stream:
                 stream.write(json.dumps([self.path, content]) + "\n")
         prompts = content["prompt"] if "prompt" in content else [content["messages"]]
+        prompts = [prompts] if isinstance(prompts, str) else prompts
         struck = strike(content)
         if NOTES and not (struck and kind in LOST):
             with lock, open(NOTES, "a") as stream:

@@ -1,5 +1,6 @@
 """A run that is killed, stopped or out of space loses no answer, asks none twice, and leaves nothing behind."""
 
+import io
 import json
 import os
 import signal
@@ -21,11 +22,12 @@ TRANSIENT = 75
 
 
 @contextmanager
-def in_the_middle(stage, *arguments):
+def in_the_middle(stage, *arguments, answered=None):
     """A started run of which some requests, not all, have been answered."""
     process = stage.start(*arguments)
     deadline = time.monotonic() + 120
-    while not any(file.stat().st_size for file in stage.output.glob("cache/*")):
+    answered = answered or (lambda: any(file.stat().st_size for file in stage.output.glob("cache/*")))
+    while not answered():
         assert time.monotonic() < deadline and process.poll() is None, "no request was answered"
         time.sleep(0.02)
     family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
@@ -100,11 +102,16 @@ STOPS = {
 def test_only_what_has_no_answer_is_asked_again(backend, tmp_path, name):
     stop, status, recorded = STOPS[name]
     stage = Stage(tmp_path, backend, SLOW, FEW_IN_FLIGHT, limit=DOCUMENTS)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    stage.environment["TMPDIR"] = str(scratch)
     with in_the_middle(stage) as (process, family):
         ports = ports_of(family)
+        assert len(list(scratch.glob("evaluate-*"))) == 1
         stop(process, family)
     assert stage.status == status, stage.said
     assert_nothing_is_left(family, ports)
+    assert not list(scratch.glob("evaluate-*"))
     assert not (stage.output / "results.yml").exists()
     (cache,) = (stage.output / "cache").iterdir()
     stored = len(cache.read_bytes().splitlines())
@@ -186,6 +193,36 @@ def test_a_full_disk_loses_no_answer(backend, tmp_path):
         assert 0 < stored <= before and len(stage.asked()) == DOCUMENTS - stored
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_scratch_disk_is_no_verdict_on_the_model(backend, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        stage = Stage(tmp_path / "stage", backend, limit=8)
+        stage.environment["TMPDIR"] = str(disk)
+        stage.run()
+        assert stage.status == TRANSIENT and "no space left on the device" in stage.said, stage.said
+        assert str(disk) in stage.said and not (stage.output / "results.yml").exists()
+        del stage.environment["TMPDIR"]
+        assert stage.run().status == 0 and stage.assessment()["pass"], stage.said
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_reader_that_is_gone_changes_nothing(backend, tmp_path):
+    """As where a pipe's other end was stopped before the stage."""
+    stage = Stage(tmp_path, backend, SLOW, FEW_IN_FLIGHT, limit=DOCUMENTS)
+    with in_the_middle(stage) as (process, family):
+        process.stdout.close()
+        process.terminate()
+        assert process.wait(timeout=60) == TRANSIENT
+        process.stdout = io.StringIO()
+    assert_nothing_is_left(family, set())
+    assert stage.attempts[-1]["status"] == "STOPPED"
 
 
 def test_two_runs_at_once_do_not_meet(backend, tmp_path):

@@ -1,5 +1,11 @@
 """A verdict for every outcome, and no job below a failed gate."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 from conftest import TWO_RELEASES
@@ -160,3 +166,17 @@ def test_a_mended_recipe_plans_the_whole_way_again(project):
     project.calls()
     assert project.snakemake("release").status == 0
     assert "train demo" not in project.calls()
+
+
+def test_the_last_words_of_an_interrupted_stage_are_in_its_log(project):
+    project.behave({"evaluate": {"baseline": {"waits_for": ["never"]}}})
+    command = [sys.executable, "-m", "snakemake", "evaluate"]
+    process = subprocess.Popen(command, cwd=project.folder, start_new_session=True, stdout=subprocess.DEVNULL)
+    log = project.folder / "results/tiny-llama/baseline/demo/evaluate.log"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "evaluate baseline: waits" in log.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group, the log's writer included
+    assert process.wait(timeout=60) != 0
+    assert "evaluate baseline: interrupted" in log.read_text()

@@ -141,3 +141,35 @@ def test_a_failure_that_one_run_does_not_tell_is_not_told_by_the_sum():
     lost = {"asked": 5, "answered": 4, "retried": None, "failed": None}
     whole = harness.merge(job(), SKILLS, [run(), run(requests=lost)])
     assert (whole["requests"]["asked"], whole["requests"]["failed"]) == (9, None)
+
+
+EXPERT = {"model": "a-judge", "url_variable": "JUDGE_URL_OF_TEST", "key_variable": "JUDGE_KEY_OF_TEST"}
+REQUESTS = (
+    "requests.exceptions.HTTPError: 401 Client Error: Unauthorized for url: http://expert.test:81/v1/chat/completions"
+)
+REFUSED = "ConnectionError: HTTPConnectionPool(host='expert.test', port=81): Max retries exceeded (Connection refused)"
+SDK = "openai.RateLimitError: Error code: 429 - too many requests"
+
+
+@pytest.mark.parametrize(
+    ("last", "answered", "at_fault"),
+    [
+        (REQUESTS, 3, True),
+        (REQUESTS, None, True),
+        (REFUSED, 5, True),
+        (REQUESTS.replace("test:81", "test:8100"), 3, False),
+        (REFUSED.replace("port=81", "port=82"), 3, False),
+        (SDK, 5, True),
+        (SDK, 3, False),
+        (SDK, None, False),
+        ("\x1b[31mValueError: the judge said nothing\x1b[0m", None, True),
+        ("KeyError: 'question'", 5, False),
+    ],
+)
+def test_whose_failure_an_error_is(monkeypatch, last, answered, at_fault):
+    monkeypatch.setenv("JUDGE_URL_OF_TEST", "http://expert.test:81/v1")
+    statistics = answered and {"asked": 5, "answered": answered}
+    message = f"running --judge-url http://expert.test:81/v1\nTraceback (most recent call last):\n  File x\n{last}\n"
+    found = harness.judge_at_fault(job(judge=EXPERT), message, statistics)
+    assert found == ("judge a-judge (JUDGE_URL_OF_TEST, JUDGE_KEY_OF_TEST)" if at_fault else None)
+    assert harness.judge_at_fault(job(), message, statistics) is None

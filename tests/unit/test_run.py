@@ -313,3 +313,9 @@ def test_what_a_server_says_while_it_is_stopped_is_no_finding():
     error = "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue"
     assert scan_log("server.log", f"{END_LINE}\n{error}\n") == []
     assert [entry["line"] for entry in scan_log("server.log", f"{error}\n{END_LINE}\n{error}\n")] == [1]
+
+
+def test_colours_hide_no_word():
+    line = "[\x1b[33mW\x1b[0m] \x1b[1mJudge call failed\x1b[0m \x1b[36mjudge_key\x1b[0m=judge"
+    (found,) = scan_log("task.log", line)
+    assert (found["class"], found["text"]) == ("EVAL_JUDGE_FAILED", "[W] Judge call failed judge_key=judge")

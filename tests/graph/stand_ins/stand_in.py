@@ -1,8 +1,8 @@
 """What all stand-ins share: they do as behaviour.json says, and leave a line in calls.log.
 
 A behaviour may ask to crash in the first ``crashes`` calls, to wait in the n-th call for the n-th file of
-``waits_for``, to take ``bytes`` of memory and keep it in the first ``overeats`` calls, and to write down its
-``environment`` in a file.
+``waits_for`` (an interrupt is said and ends it), to take ``bytes`` of memory and keep it in the first ``overeats``
+calls, and to write down its ``environment`` in a file.
 """
 
 import json
@@ -26,6 +26,15 @@ def called(stage, subject):
     if calls <= behaviour.get("transient", 0):
         print(f"{stage} {subject}: transient in call {calls}", flush=True)
         sys.exit(75)
+
+    def interrupted(number, frame):
+        time.sleep(1)  # as long as the cleaning up takes
+        print(f"{stage} {subject}: interrupted", flush=True)
+        sys.exit(75)
+
+    if behaviour.get("waits_for"):
+        signal.signal(signal.SIGINT, interrupted)
+        print(f"{stage} {subject}: waits", flush=True)
     for path in behaviour.get("waits_for", [])[calls - 1 : calls]:
         deadline = time.monotonic() + 150
         while not Path(path).exists() and time.monotonic() < deadline:

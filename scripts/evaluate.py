@@ -42,8 +42,10 @@ from day0.artefacts import (
 )
 from day0.canary import baseline_perplexity, judge_generation, judge_perplexity, passage_logprobs, perplexity_of
 from day0.checkpoint_metadata import effective_chat_template
+from day0.cluster import serving_gpus
 from day0.config import read_suite
 from day0.container import container_command
+from day0.gpus import reserve_gpus
 from day0.harness import HARNESSES, harnesses_of
 from day0.harness_process import HarnessProcess
 from day0.results import effective
@@ -249,6 +251,9 @@ class Evaluation:
         Raises:
             Transient: the run was stopped by something that a retry may cure; nothing but logs and cache is written.
         """
+        if not self.on_cpu:
+            reserve_gpus(serving_gpus(self.serving), say)
+            self.started = time.monotonic()  # the walltime is not for waiting
         changed = find_changed_file(self.record, self.checkpoint)
         if changed:
             raise UnusableInput(f"{changed}; {self.arguments.record} is of another checkpoint: rerun the stage before")
@@ -305,7 +310,7 @@ class Evaluation:
             folders = [self.checkpoint, *({path.resolve().parent for path in self.checkpoint.iterdir()})]
             name = f"day0-{secrets.token_hex(6)}"
             own = {*(self.serving.get("environment") or {}), "VLLM_API_KEY", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"}
-            own |= {"CUDA_VISIBLE_DEVICES"} & os.environ.keys()
+            own |= {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"} & os.environ.keys()
             if self.on_cpu:
                 folders.append(PLUGIN_FOLDER)
                 own |= environment.keys() - os.environ.keys() | {"PYTHONPATH", "OMP_NUM_THREADS"}

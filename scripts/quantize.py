@@ -39,6 +39,7 @@ from pydantic import ValidationError
 
 from day0.artefacts import EXIT_PASS, UnusableInput, digest_of_inventory, inventory, read_json, run_cli, write_json
 from day0.checkpoint_metadata import WEIGHTS_DECLARATION, merged_config, side_files
+from day0.gpus import reserve_gpus
 from day0.recipes import KV_CACHE_NONE, Calibration, Recipe, resolve_recipe, resolve_recipe_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -582,6 +583,8 @@ def set_seed(seed: int) -> None:
 
 def main() -> int:
     arguments = parse_arguments()
+    if arguments.device != "cpu":
+        reserve_gpus(None if arguments.device == "device_map" else 1)
     source, request, calibration = read_source(arguments.source), read_request(arguments), read_calibration(arguments)
     texts = read_texts(calibration)
     kv_cache = arguments.kv_cache or request["definition"].get("kv_cache")

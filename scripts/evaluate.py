@@ -44,7 +44,7 @@ from day0.canary import baseline_perplexity, judge_generation, judge_perplexity,
 from day0.checkpoint_metadata import effective_chat_template
 from day0.cluster import serving_gpus
 from day0.config import read_suite
-from day0.container import container_command
+from day0.container import container_command, image_identity
 from day0.gpus import reserve_gpus
 from day0.harness import HARNESSES, harnesses_of
 from day0.harness_process import HarnessProcess
@@ -244,6 +244,8 @@ class Evaluation:
                 f"serving.container: found no {container['runtime']} on this machine; install it or choose another "
                 "runtime"
             )
+        self.image = image_identity(container) if container else None
+        self.identity["image"] = self.image
 
     def run(self) -> None:
         """Evaluate and write the results.
@@ -326,6 +328,7 @@ class Evaluation:
             "engine": self.engine.split()[0],
             "engine_version": self.engine.split()[1],
             "served": checkpoint,
+            "image": self.image,
             "device_name": (device := name_device(self.on_cpu)),
             "gpu": None if self.on_cpu else device,
             "chat_template_digest": self.chat_template_digest,

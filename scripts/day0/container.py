@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,4 +33,21 @@ def container_command(
     gpus = {"podman": ["--device", "nvidia.com/gpu=all"], "docker": ["--gpus", "all"]}[runtime] if has_gpu else []
     command = [runtime, "run", "--rm", "--init", "--name", name, "--network", "host", "--ipc", "host"]
     command += [*gpus, *mounts, *variables, *extra, "--entrypoint", "", image]
-    return command, [runtime, "rm", "--force", name]
+    at_once = ["--time", "0"] if runtime == "podman" else []  # as docker does anyway
+    return command, [runtime, "rm", "--force", *at_once, name]
+
+
+def image_identity(container: Mapping[str, Any]) -> str | None:
+    """What tells two contents of one image name apart: its id, or a file's size and date; None where it is not there.
+
+    An image that the runtime still has to fetch has none, so that no answer of it is taken for another's.
+    """
+    file = Path(container["image"])
+    if file.is_file():
+        status = file.stat()
+        return f"{status.st_size} bytes of {status.st_mtime_ns}"
+    if container["runtime"] == "apptainer":
+        return None
+    command = [container["runtime"], "image", "inspect", "--format", "{{.Id}}", container["image"]]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    return answer.stdout.strip() or None if answer.returncode == 0 else None

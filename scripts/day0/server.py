@@ -149,7 +149,7 @@ def error_line(log: str) -> str | None:
             return text[:500]
         found = found or text[:500]
     if found is None:
-        failed = [line.strip() for line in lines if re.search(r"\b(error|ERROR|CRITICAL)\b", line)]
+        failed = [line.strip() for line in lines if re.search(r"\b([Ee]rror|ERROR|CRITICAL)\b", line)]
         found = failed[-1][:500] if failed else None
     return found
 

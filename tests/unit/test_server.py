@@ -162,6 +162,8 @@ def test_parallel_sizes_reach_the_engine():
 def test_error_line_is_the_root_cause():
     assert error_line(CRASH) == "ValueError: In-features must divide by 16"
     assert error_line("all well\n") is None
+    missing = "Error: initializing source docker://localhost/vllm:1: connection refused"  # a container's runtime
+    assert error_line(f"Trying to pull localhost/vllm:1...\n{missing}\n") == missing
 
 
 UNEXPECTED = "(APIServer pid=1) WARNING 11-26 [core_client.py:817] MPClient: engine core exited unexpectedly; cleanup\n"

@@ -106,7 +106,9 @@ class ServerContainer(Strict):
     """A container image with vLLM, and how it is run."""
 
     image: str = Field(min_length=1, description="as the runtime takes it: a reference, a .sif or a .sqsh file")
-    runtime: Literal["apptainer", "podman", "docker"] = "apptainer"
+    runtime: Literal["apptainer", "podman", "docker"] = Field(
+        "apptainer", description="on the host's network; podman needs the package catatonit for its --init"
+    )
     python: str = Field("python3", description="the image's interpreter that has vLLM")
     arguments: list[str] = Field([], description="further arguments of the runtime, such as binds and devices")
 

@@ -16,7 +16,7 @@ from day0.verdict import Evidence, make_verdict
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--release", required=True, help="JSON: name, model, recipe, candidate, suite, policy, warnings"
+        "--release", required=True, help="JSON: name, model, recipe, candidate, suite, policy, external, warnings"
     )
     parser.add_argument("--evidence", required=True, help='JSON: {"validation": PATH, ...}')
     parser.add_argument("--mlflow", type=Path, help="mlflow.json: the run that the evidence was logged as")

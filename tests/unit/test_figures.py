@@ -100,9 +100,7 @@ def test_names_of_points_that_lie_together_are_written_apart():
     points = [Candidate(name, "ACCEPT", 0.5, 0.9 + 0.0001 * place) for place, name in enumerate(names)]
     svg = pareto_chart("m", [*points, Candidate("low", "REGRESSION", 0.3, 0.8)], 0.95)
     texts = [element for element in ElementTree.fromstring(svg).iter() if element.text in names]
-    places = [
-        tuple(map(float, re.search(r"translate\(([-0-9.]+) ([-0-9.]+)\)", t.get("transform")).groups())) for t in texts
-    ]
+    places = [(float(text.get("x")), float(text.get("y"))) for text in texts]
     assert len(places) == len(names)
     for place, (x, y) in enumerate(places):
         for other_x, other_y in places[:place]:

@@ -459,14 +459,14 @@ def get_verdict_evidence(wildcards):
     return {**evidence, "comparison": f"results/{model}/{wildcards.release}/comparison.json"}
 
 
-def get_baseline_at_hand(wildcards, input):
-    """The baseline's run of a release whose candidate failed before that was needed, where one is there.
+def get_baseline_at_hand(wildcards):
+    """The baseline's run where one is there, so that an external mismatch leads also where the candidate failed early.
 
-    Published scores are held against it. Nothing is evaluated for that, so it is no input of the decision.
+    Nothing is evaluated for that, so it need be no input of the decision: its digest is a param.
     """
     release = get_release(wildcards)
     run = f"results/{release.model}/{BASELINE}/{release.suite}/run.json"
-    if "baseline_run" in input.keys() or not os.path.exists(run):
+    if not os.path.exists(run):
         return {}
     try:
         is_current = read_json(run).get("definition_digest") == get_definition(release.model, suite=release.suite)

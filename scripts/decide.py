@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from day0.artefacts import digest_of_file, json_argument, read_json, run_cli, write_json
+from day0.artefacts import UnusableInput, digest_of_file, json_argument, read_json, run_cli, write_json
 from day0.circumstances import gather, stamp
-from day0.verdict import Evidence, make_verdict
+from day0.verdict import STAGES, Evidence, make_verdict
+
+NEEDED = ("name", "model", "recipe", "candidate", "suite", "policy")
 
 
 def main() -> int:
@@ -25,7 +27,14 @@ def main() -> int:
 
     release = json_argument("--release", arguments.release)
     paths = json_argument("--evidence", arguments.evidence)
-    evidence = {name: Evidence(path, digest_of_file(path), read_json(path)) for name, path in paths.items()}
+    missing = [key for key in NEEDED if key not in release]
+    if missing:
+        raise UnusableInput(f"--release: it has no {', '.join(missing)}; expected {', '.join(NEEDED)}")
+    unknown = sorted(paths.keys() - set(STAGES))
+    if unknown:
+        raise UnusableInput(f"--evidence: unknown: {', '.join(unknown)}; expected some of {', '.join(STAGES)}")
+    contents = {name: read_json(path) for name, path in paths.items()}
+    evidence = {name: Evidence(path, digest_of_file(path), contents[name]) for name, path in paths.items()}
     verdict = make_verdict(release, evidence)
     verdict |= gather(paths) | stamp()
     if arguments.mlflow:

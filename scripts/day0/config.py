@@ -416,7 +416,7 @@ class Publish(Strict):
 class Mlflow(Strict):
     """Where runs are logged with MLflow; credentials only by MLflow's own environment variables."""
 
-    tracking_uri: str = Field(description="MLflow's address: http(s)://…, sqlite:///…, databricks")
+    tracking_uri: str = Field(description="MLflow's address: http(s)://…, sqlite:///…, a folder, databricks")
     experiment: str = Field("day0", min_length=1)
 
     @model_validator(mode="after")

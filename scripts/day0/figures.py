@@ -159,9 +159,11 @@ def timeline_chart(stages: Sequence[Stage]) -> str | None:
             )  # fmt: skip
         for number, (place, idle) in enumerate(gaps):
             axes.axvline(place / unit, color=SOFT, linewidth=1, linestyle=(0, (1, 2)))
+            at_the_end = place > 0.85 * total
             axes.annotate(
                 f"idle {_duration(idle)}", (place / unit, len(ordered) - 0.5), color=SOFT, fontsize=7,
-                xytext=(3, 2 + 9 * (number % 2)), textcoords="offset points",
+                xytext=(-3 if at_the_end else 3, 2 + 9 * (number % 2)), textcoords="offset points",
+                ha="right" if at_the_end else "left",
             )  # fmt: skip
         axes.set_yticks(range(len(ordered)), [_label(stage.name) for stage in ordered])
         axes.set_ylim(len(ordered) - 0.4, -0.6)

@@ -107,7 +107,7 @@ def page_content(
         "baseline_precision": comparison.get("baseline_precision") or verdict.get("baseline_precision"),
         "external": _external(comparison.get("external") or verdict.get("external")),
         "sizes": _sizes(validation),
-        "checkpoint_rows": _checkpoint_rows(validation, quantization),
+        "checkpoint_rows": _checkpoint_rows(verdict, validation, quantization),
         "precisions": _bars(validation.get("layer_precision_counts") or {}),
         "families": _families(validation),
         "checks": [
@@ -326,9 +326,11 @@ def _answers(row: Mapping[str, Any]) -> dict[str, str]:
     return {side: NONE if row.get(side) is None else str(row[side]) for side in ("baseline", "candidate")}
 
 
-def _checkpoint_rows(validation: Mapping[str, Any], quantization: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _checkpoint_rows(
+    verdict: Mapping[str, Any], validation: Mapping[str, Any], quantization: Mapping[str, Any]
+) -> list[tuple[str, str]]:
     rows = []
-    if validation.get("detail"):
+    if validation.get("detail") and str(validation["detail"]) not in str(verdict.get("detail")):
         rows.append(("Validation", validation["detail"]))
     recipe = quantization.get("recipe") if isinstance(quantization.get("recipe"), Mapping) else {}
     if recipe:
@@ -518,7 +520,7 @@ def _count(value: Any) -> str:
 def _bytes(count: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
-            return f"{count:.3g} {unit}"
+            return f"{f'{count:#.3g}'.rstrip('.')} {unit}"
         count /= 1000
     return f"{count:,.1f} TB"
 

@@ -135,7 +135,7 @@ def _deciding(evidence: Mapping[str, Evidence]) -> tuple[str, str | None, str]:
             return stage, "UNKNOWN", f"The assessment {stage} is missing, so nothing can be decided."
         content = evidence[stage].content
         passed, failure_class = content.get("pass"), content.get("failure_class")
-        detail = str(content.get("detail") or "it gives no reason")
+        detail = str(content.get("detail") or "it gives no reason").removeprefix(f"{failure_class}: ")
         has_no_answer = passed is not False and failure_class is None
         if passed is not True and (stage != COMPARISON_STAGE or has_no_answer):
             return stage, failure_class if isinstance(failure_class, str) else "UNKNOWN", detail

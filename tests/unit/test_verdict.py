@@ -84,6 +84,11 @@ def test_the_first_failure_decides(changes, expected):
     assert decision(**changes) == expected
 
 
+def test_the_class_is_told_once():
+    told = failed("EVAL_JUDGE_FAILED") | {"detail": "EVAL_JUDGE_FAILED: no judge. UNKNOWN: what."}
+    assert make_verdict(RELEASE, evidence(candidate_run=told))["detail"] == "no judge. UNKNOWN: what."
+
+
 def test_an_earlier_failure_leads():
     found = decision(validation=failed("QUANT_COVERAGE_FAILURE"), candidate_run=failed("UNKNOWN"), comparison=None)
     assert found == ("INFEASIBLE", "QUANT_COVERAGE_FAILURE", "validation")

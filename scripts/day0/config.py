@@ -843,6 +843,9 @@ def make_plan(
                 for task in sorted(named.keys() - tasks.keys()):
                     mistakes.add(f"{place}.{key}.{task}", _unknown_task(task, suite, tasks))
             policy = _policy_of(config.defaults, release, tasks)
+            if policy["relative_guard_below"] is not None and policy["max_relative_drop"] is None:
+                sentence = "found without max_relative_drop, so that it would guard nothing; give both or none"
+                mistakes.add(f"{place}.relative_guard_below", sentence)
             if all(tier == "advisory" for tier in policy["tiers"].values()):
                 mistakes.add(f"{place}.tiers", "every task is advisory, so nothing would block; name one as critical")
         publish = None

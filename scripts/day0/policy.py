@@ -146,6 +146,10 @@ def read_policy(raw: Any) -> tuple[Policy, list[Problem]]:
         else:
             hint = " (0.01 allows a drop of 1 % of the scale)" if key == "threshold" else ""
             wrong(f"{key}: found {short(value)}, expected a number of {low} and {high}{hint}")
+    if raw.get("relative_guard_below") is not None and raw.get("max_relative_drop") is None:
+        wrong(
+            "relative_guard_below: found without max_relative_drop, so that it would guard nothing; give both or none"
+        )
     for key in ("relative", "require_fingerprints"):
         if isinstance(raw.get(key, False), bool):
             settings |= {key: raw[key]} if key in raw else {}

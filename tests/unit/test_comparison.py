@@ -275,6 +275,7 @@ def test_the_guard_is_told_with_its_numbers():
         ({"thresholds": 0.1}, "thresholds: expected a mapping"),
         ({"max_relative_drop": 2}, "max_relative_drop: found 2"),
         ({"relative_guard_below": 0}, "relative_guard_below: found 0, expected a number of above 0"),
+        ({"relative_guard_below": 0.2}, "relative_guard_below: found without max_relative_drop"),
         ({"criterion": "sure"}, "criterion: found 'sure', expected one of point, confident"),
         ({"expected_disagreement_rate": 0}, "expected_disagreement_rate: found 0"),
         ({"treshold": 0.1}, "unknown key 'treshold'"),

@@ -33,6 +33,8 @@ def main() -> int:
     unknown = sorted(paths.keys() - set(STAGES))
     if unknown:
         raise UnusableInput(f"--evidence: unknown: {', '.join(unknown)}; expected some of {', '.join(STAGES)}")
+    if not all(isinstance(path, str) for path in paths.values()):
+        raise UnusableInput(f"--evidence: expected a path for each name, found {paths}")
     contents = {name: read_json(path) for name, path in paths.items()}
     evidence = {name: Evidence(path, digest_of_file(path), contents[name]) for name, path in paths.items()}
     verdict = make_verdict(release, evidence)

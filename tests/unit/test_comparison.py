@@ -725,7 +725,8 @@ def policies(draw, tasks):
 @settings(max_examples=60, deadline=None)
 @given(COUNTS, st.data())
 def test_a_run_is_accepted_only_whole_and_within_its_limits(before, data):
-    after = {task: data.draw(st.integers(max(0, count - 30), min(80, count + 3))) for task, count in before.items()}
+    lost = st.sampled_from([0, 0, 0, 0, 1, 2, 8, 30, -1])
+    after = {task: min(80, max(0, count - data.draw(lost))) for task, count in before.items()}
     policy = data.draw(policies(before))
     base, candidate = tasks_run(before, 80), tasks_run(after, 80)
     damage = data.draw(st.sampled_from([None, "score", "samples", "task"]))

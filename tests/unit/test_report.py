@@ -108,6 +108,17 @@ def test_unusable_verdict_is_refused(tmp_path):
     output = tmp_path / "report.html"
     done = run_script("report.py", "--verdict", tmp_path / "verdict.json", "--output", output)
     assert done.returncode == 2 and "no release" in done.stderr and "Traceback" not in done.stderr
+    sound = read_json(make_release(tmp_path, "ACCEPT"))
+    for key, value in (
+        ("tasks", 3),
+        ("stage", []),
+        ("size_ratio", "half"),
+        ("evidence", {"a": None}),
+        ("decision", "YES"),
+    ):
+        write_json(tmp_path / "verdict.json", sound | {key: value})
+        done = run_script("report.py", "--verdict", tmp_path / "verdict.json", "--output", output)
+        assert done.returncode == 2 and f"{key}" in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not output.exists()
     done = run_script(
         "report.py", "--verdict", make_release(tmp_path, "ACCEPT"), "--benchmark", "x", "--output", output

@@ -13,7 +13,7 @@ from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
 from day0 import cluster
-from day0.artefacts import UnusableInput, digest_of, read_json, write_json
+from day0.artefacts import UnusableInput, digest_of, digest_of_file, read_json, write_json
 from day0.config import BASELINE, Calibration, make_plan
 from day0.engine import ENGINE, locked_version
 from day0.harness import HARNESSES, harnesses_of
@@ -405,6 +405,7 @@ def get_release_request(wildcards):
         "candidate": release.recipe.path_name,
         "suite": release.suite,
         "policy": release.policy,
+        "external": PUBLISHED_SCORES[release.model],
         "warnings": resolution_warnings(PLAN, release),
     }
 
@@ -456,6 +457,22 @@ def get_verdict_evidence(wildcards):
         if not assessment_passed(checkpoint, **values):
             return evidence
     return {**evidence, "comparison": f"results/{model}/{wildcards.release}/comparison.json"}
+
+
+def get_baseline_at_hand(wildcards):
+    """The baseline's run where one is there, so that an external mismatch leads also where the candidate failed early.
+
+    Nothing is evaluated for that, so it need be no input of the decision: its digest is a param.
+    """
+    release = get_release(wildcards)
+    run = f"results/{release.model}/{BASELINE}/{release.suite}/run.json"
+    if not os.path.exists(run):
+        return {}
+    try:
+        is_current = read_json(run).get("definition_digest") == get_definition(release.model, suite=release.suite)
+    except UnusableInput:
+        return {}
+    return {"baseline_run": run} if is_current else {}
 
 
 def get_decision_input(wildcards):

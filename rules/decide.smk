@@ -32,7 +32,10 @@ rule decide_release:
         "results/{model}/{release}/benchmarks/decide_release.tsv"
     params:
         release=lambda wildcards: get_text(get_release_request(wildcards)),
-        evidence=lambda wildcards, input: get_text({k: v for k, v in input.items() if k not in ("script", "tracking")}),
+        evidence=lambda wildcards, input: get_text(
+            {k: v for k, v in input.items() if k not in ("script", "tracking")} | get_baseline_at_hand(wildcards)
+        ),
+        baseline=lambda wildcards: [*map(digest_of_file, get_baseline_at_hand(wildcards).values())],
         tracking="--mlflow results/{model}/{release}/mlflow.json" if PLAN.config.mlflow else "",
     message:
         "Deciding on {wildcards.release} of {wildcards.model}"

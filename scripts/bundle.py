@@ -64,10 +64,13 @@ def find_changes(verdict: dict[str, Any], record: dict[str, Any], checkpoint: Pa
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, or a copy where the file system has no hard links to offer."""
+    """Give a file a second name, or a copy where the file system has no hard links to offer.
+
+    The file itself, where the source is a link to it: the hub's cache holds nothing but links.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)
     except OSError:
         shutil.copy2(source, target)
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from day0.artefacts import digest_of_file, json_argument, read_json, run_cli, write_json
+from day0.artefacts import UnusableInput, digest_of_file, json_argument, read_json, run_cli, write_json
 from day0.circumstances import gather, stamp
-from day0.verdict import Evidence, make_verdict
+from day0.verdict import STAGES, Evidence, make_verdict
+
+NEEDED = ("name", "model", "recipe", "candidate", "suite", "policy")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--release", required=True, help="JSON: name, model, recipe, candidate, suite, policy, warnings"
+        "--release", required=True, help="JSON: name, model, recipe, candidate, suite, policy, external, warnings"
     )
     parser.add_argument("--evidence", required=True, help='JSON: {"validation": PATH, ...}')
     parser.add_argument("--mlflow", type=Path, help="mlflow.json: the run that the evidence was logged as")
@@ -25,7 +27,16 @@ def main() -> int:
 
     release = json_argument("--release", arguments.release)
     paths = json_argument("--evidence", arguments.evidence)
-    evidence = {name: Evidence(path, digest_of_file(path), read_json(path)) for name, path in paths.items()}
+    missing = [key for key in NEEDED if key not in release]
+    if missing:
+        raise UnusableInput(f"--release: it has no {', '.join(missing)}; expected {', '.join(NEEDED)}")
+    unknown = sorted(paths.keys() - set(STAGES))
+    if unknown:
+        raise UnusableInput(f"--evidence: unknown: {', '.join(unknown)}; expected some of {', '.join(STAGES)}")
+    if not all(isinstance(path, str) for path in paths.values()):
+        raise UnusableInput(f"--evidence: expected a path for each name, found {paths}")
+    contents = {name: read_json(path) for name, path in paths.items()}
+    evidence = {name: Evidence(path, digest_of_file(path), contents[name]) for name, path in paths.items()}
     verdict = make_verdict(release, evidence)
     verdict |= gather(paths) | stamp()
     if arguments.mlflow:

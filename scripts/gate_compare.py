@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from day0.artefacts import (
 from day0.comparability import Run
 from day0.comparison import compare_runs, evaluate_comparison
 from day0.external import parse_external_scores
+from day0.nemo_evaluator import read_json_lines
 from day0.policy import DEFAULT_THRESHOLD, POLICY_KEYS
 
 USER_CONFIG_ERROR = "USER_CONFIG_ERROR"
@@ -43,7 +44,6 @@ class Side:
     sha256: str
     scores: dict[str, Any]
     run: Run | None = None
-    files: dict[str, str] = field(default_factory=dict)
 
 
 def read_side(path: Path, metrics: Mapping[str, str]) -> Side:
@@ -118,16 +118,7 @@ def _assessment_of_results(
 
 
 def _read_samples(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    rows = []
-    with open(path, encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise UnusableInput(f"{path}: line {number}: expected a JSON object: {error}") from error
-    return rows
+    return [row for _, row in read_json_lines(path)] if path.is_file() else []
 
 
 def _json_argument(name: str, text: str | None) -> Any:

@@ -8,10 +8,12 @@ decides nothing: where it fails, that is recorded, and the graph goes on.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from day0.artefacts import digest_of, digest_of_file, json_argument, read_json, run_cli, write_json
 
@@ -60,8 +62,10 @@ def get_metrics(evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 def connect(settings: Mapping[str, Any]) -> tuple[Any, str]:
     """MLflow's client and the experiment's id; the experiment is made where there is none.
 
-    Artefacts of a local database go beside it.
+    Artefacts of a local database go beside it. MLflow opens a folder (its file store) only where it is told to.
     """
+    if urlsplit(settings["tracking_uri"]).scheme in ("", "file"):
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

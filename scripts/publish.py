@@ -214,6 +214,10 @@ class Folder:
         plan = self.plan(bundle, digests)
         if plan.names(UPLOAD) or plan.names(DELETE):
             unfinished = self.folder.with_name(f".{self.folder.name}.unfinished")
+            if unfinished.exists():  # of an interrupted run, perhaps of another release
+                for path in unfinished.rglob("*"):
+                    if not path.is_dir() and path.relative_to(unfinished).as_posix() not in digests:
+                        path.unlink()
             for name, digest in digests.items():
                 target = unfinished / name
                 if not (target.is_file() and digest_of_file(target) == digest):
@@ -251,6 +255,9 @@ def show_plan(bundle: Path, place: str, plan: Plan) -> str:
 def show_published(path: Path) -> str:
     """Where a bundle was published, from its published.json."""
     record = read_json(path)
+    missing = [key for key in ("bundle", "url", "published") if key not in record]
+    if missing:
+        raise UnusableInput(f"{path}: expected the record of a publication; it has no {', '.join(missing)}")
     commit = f" (commit {record['commit']})" if record.get("commit") else ""
     return f"{record['bundle']}: published at {record['url']}{commit}, {record['published']}"
 
@@ -272,6 +279,10 @@ def main() -> int:
     settings = json_argument("--destination", arguments.destination)
     if bool(settings.get("hub")) == bool(settings.get("folder")):
         raise UnusableInput(f"--destination: expected one of hub and folder, found {settings}")
+    if settings.get("folder") and Path(settings["folder"]).resolve().is_relative_to(arguments.bundle.resolve()):
+        raise UnusableInput(
+            f"--destination: {settings['folder']} is the bundle itself or within it; choose another folder"
+        )
     verdict = read_json(arguments.bundle / "evidence" / "verdict.json")
     if verdict.get("decision") != "ACCEPT":
         raise UnusableInput(
@@ -306,6 +317,9 @@ def main() -> int:
     except (HTTPError, ConnectionError) as error:
         print(f"error: {settings['hub']}: the hub cannot be reached: {error}; {AGAIN}")
         return EXIT_FAILED_CHECK
+    except OSError as error:
+        place = settings.get("hub") or settings["folder"]
+        raise UnusableInput(f"{place}: cannot be read or written: {error}; check the path and its rights") from error
     except RuntimeError as error:
         # How the hub's client reports that a file did not arrive.
         print(f"error: {settings['hub']}: {error} {error.__cause__ or ''}; {AGAIN}")

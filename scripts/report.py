@@ -14,11 +14,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from pydantic import ValidationError
 
 from day0.artefacts import UnusableInput, digest_of_file, read_json, read_yaml, run_cli, write_text
 from day0.figures import Stage
+from day0.records import Verdict
 from day0.report import benchmark_row, float_or_none, page_content
-from day0.triage import DECISIONS
 
 TEMPLATES = Path(__file__).parent / "templates"
 # What is made from the report or beside it: its figures are of an earlier run.
@@ -52,10 +53,18 @@ def read_verdict(path: Path) -> dict[str, Any]:
     verdict = read_json(path)
     needed = ("release", "model", "recipe", "suite", "decision", "detail", "next_action")
     missing = [key for key in needed if key not in verdict]
-    if missing or verdict["decision"] not in DECISIONS:
-        found = f"no {', '.join(missing)}" if missing else f"decision {verdict['decision']!r}"
-        expected = f"a verdict with {', '.join(needed)}, its decision one of {', '.join(DECISIONS)}"
-        raise UnusableInput(f"{path}: expected {expected}; found {found}")
+    if missing:
+        raise UnusableInput(f"{path}: expected a verdict with {', '.join(needed)}; found no {', '.join(missing)}")
+    try:
+        Verdict.model_validate(verdict)
+    except ValidationError as error:
+        # One of another version may lack keys and have others; what it holds must be of the right types.
+        wrong = [e for e in error.errors(include_url=False) if e["type"] not in ("missing", "extra_forbidden")]
+        if wrong:
+            text = "; ".join(f"{'.'.join(map(str, e['loc']))}: found {e['input']!r:.60}, {e['msg']}" for e in wrong)
+            raise UnusableInput(
+                f"{path}: expected a verdict as config/schemas/verdict.schema.json has it; {text}"
+            ) from None
     return {"failure_class": None, "stage": None, "created": None, "git_commit": None, **verdict}
 
 

@@ -57,7 +57,7 @@ def verify(folder: Path, pinned: str | None = None) -> tuple[list[str], dict[str
         actual = hash_files(folder)
     except OSError as error:
         return [f"{error.filename}: cannot be read: {error.strerror}"], {}
-    problems: list[str] = []
+    problems = [f"{name}: is no file; a release holds files alone" for name in _entries(folder) - actual.keys()]
     if pinned and actual.get(SUMS) != pinned:
         problems.append(f"{SUMS}: its sha256 is {actual.get(SUMS)}, the publisher's {pinned}")
     listed = _read_sums(folder, problems)
@@ -70,11 +70,17 @@ def verify(folder: Path, pinned: str | None = None) -> tuple[list[str], dict[str
 
 def hash_files(folder: Path) -> dict[str, str]:
     """sha256 of every file by its relative name; read side by side, the largest first."""
-    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
-    kept = {name: path for name, path in paths.items() if not ADDED_BY_HUBS.fullmatch(name)}
+    kept = {name: folder / name for name in _entries(folder) if (folder / name).is_file()}
     ordered = sorted(kept, key=lambda name: -kept[name].stat().st_size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(ordered, pool.map(lambda name: _digest(kept[name]), ordered), strict=True))
+
+
+def _entries(folder: Path) -> set[str]:
+    """Names of all that is no plain folder: files, links to files as a hub's cache has them, and what must not be."""
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = {path.relative_to(folder).as_posix() for path in paths}
+    return {name for name in names if not ADDED_BY_HUBS.fullmatch(name)}
 
 
 def _digest(path: Path) -> str:

@@ -39,7 +39,19 @@ from day0.comparability import (
     scores_of,
 )
 from day0.external import FAILED, check_external
-from day0.policy import BLOCKING_TIERS, CONFIDENT, DEFAULT_THRESHOLD, TIERS, Policy, Problem, Scale, number, read_policy
+from day0.policy import (
+    BLOCKING_TIERS,
+    CONFIDENT,
+    DEFAULT_THRESHOLD,
+    TIERS,
+    Policy,
+    Problem,
+    Scale,
+    assumed_scale,
+    number,
+    read_policy,
+    with_declared,
+)
 from day0.policy import short as _short
 from day0.statistics import CONCLUSIVE, INCONCLUSIVE, NOTHING, holm, is_proven_regression, paired_evidence
 from day0.triage import ACCEPT, ANOMALOUS, BASELINE_STAGE, COMPARISON_STAGE, REGRESSION, decide
@@ -102,19 +114,13 @@ def compare_runs(
         As ``evaluate_comparison``, with metric and ``paired`` per task, ``comparability``, ``baseline_precision``,
         ``external``, ``evidence``, ``evidence_sentence`` and ``next_action``.
     """
-    settings = dict(policy) if isinstance(policy, Mapping) else {}
     before, after = scores_of(baseline), scores_of(candidate)
-    declared = {
-        "scales": {task: entry["scale"] for task, entry in {**before, **after}.items() if entry.get("scale")},
-        "tiers": _stricter_tiers(before, after),
-    }
-    for key, found in declared.items():
-        given = settings.get(key)
-        if given is None or isinstance(given, Mapping):
-            settings[key] = {**found, **(given or {})}
-    rules, problems = read_policy(settings if policy is None or isinstance(policy, Mapping) else policy)
-    scales = {task: rules.scales.get(task) or _assumed_scale(before, after, task) for task in before}
-    checked = check_external(external, before, {task: scale for task, scale in scales.items() if scale})
+    raw = {} if policy is None else policy
+    if isinstance(raw, Mapping):
+        scales = {task: entry["scale"] for task, entry in {**before, **after}.items() if entry.get("scale")}
+        raw = with_declared(raw, scales=scales, tiers=_stricter_tiers(before, after))
+    rules, problems = read_policy(raw)
+    checked = check_external(external, before, rules.scales)
     problems += _run_problems("baseline", baseline)
     problems += [
         ("EXTERNAL_BASELINE_MISMATCH", entry["sentence"]) for entry in checked["entries"] if entry["status"] == FAILED
@@ -248,7 +254,7 @@ def _judge(
                 f"{task}: the {name}'s score is {_short(scores[task])}, expected a finite number",
             )
     old, new = entry["baseline"], entry["candidate"]
-    scale = declared or _unit_or_percent(old, new)
+    scale = declared or assumed_scale(old, new)
     entry["scale"] = scale.as_dict()
     slack = TOLERANCE * scale.width
     for name, score in (("baseline", old), ("candidate", new)):
@@ -283,16 +289,6 @@ def _effective_limit(entry: Mapping[str, Any]) -> float:
 
 def _scale_of(entry: Mapping[str, Any]) -> Scale:
     return Scale(entry["scale"]["min"], entry["scale"]["max"], entry["scale"]["direction"])
-
-
-def _unit_or_percent(old: float, new: float) -> Scale:
-    return Scale(0.0, 1.0 if 0 <= old <= 1 and 0 <= new <= 1 else 100.0)
-
-
-def _assumed_scale(before: Mapping[str, Any], after: Mapping[str, Any], task: Any) -> Scale | None:
-    scores = [number(side.get(task, {}).get("score")) for side in (before, after)]
-    known = [score for score in scores if score is not None]
-    return _unit_or_percent(known[0], known[-1]) if known else None
 
 
 def _gain_problem(task: Any, entry: Mapping[str, Any]) -> Problem | None:

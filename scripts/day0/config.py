@@ -418,7 +418,7 @@ class Publish(Strict):
 class Mlflow(Strict):
     """Where runs are logged with MLflow; credentials only by MLflow's own environment variables."""
 
-    tracking_uri: str = Field(description="MLflow's address: http(s)://…, sqlite:///…, databricks")
+    tracking_uri: str = Field(description="MLflow's address: http(s)://…, sqlite:///…, a folder, databricks")
     experiment: str = Field("day0", min_length=1)
 
     @model_validator(mode="after")
@@ -845,6 +845,9 @@ def make_plan(
                 for task in sorted(named.keys() - tasks.keys()):
                     mistakes.add(f"{place}.{key}.{task}", _unknown_task(task, suite, tasks))
             policy = _policy_of(config.defaults, release, tasks)
+            if policy["relative_guard_below"] is not None and policy["max_relative_drop"] is None:
+                sentence = "found without max_relative_drop, so that it would guard nothing; give both or none"
+                mistakes.add(f"{place}.relative_guard_below", sentence)
             if all(tier == "advisory" for tier in policy["tiers"].values()):
                 mistakes.add(f"{place}.tiers", "every task is advisory, so nothing would block; name one as critical")
         publish = None

@@ -13,7 +13,7 @@ from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, ValidationError, 
 
 from day0.artefacts import UnusableInput
 from day0.nemo_evaluator import canonical_score
-from day0.policy import Scale, number
+from day0.policy import Scale, assumed_scale, number
 
 ALLOWED_POINTS = 5.0  # on a scale of 0 to 100
 VERIFIED, FAILED, UNVERIFIED = "verified", "failed", "unverified"
@@ -113,7 +113,8 @@ def check_external(
     Args:
         entries: published scores of the model, as ``ExternalScores.of_model`` gives them.
         scores: the baseline's task to {score, metric}.
-        scales: the tasks' scales; both scores are compared as points from 0 to 100 of their own scales.
+        scales: the scales of the tasks that declare one; both scores are compared as points from 0 to 100 of their
+            own scales.
 
     Returns:
         {status: verified | failed | unverified, entries: [{task, metric, score, expected, difference, scale, source,
@@ -139,12 +140,13 @@ def _check_entry(entry: Mapping[str, Any], held: Mapping[str, Any] | None, scale
         "notes": entry["notes"],
         "status": UNVERIFIED,
     }
-    if measured is None or scale is None:
+    if measured is None:
         return {**result, "sentence": f"{task}: the baseline has no score to hold against the published {expected:g}"}
     measured_by = (held or {}).get("metric")
     if measured_by is not None and canonical_score(str(measured_by)) != canonical_score(entry["metric"]):
         sentence = f"{task}: published by {entry['metric']}, measured by {measured_by}; these are not held together"
         return {**result, "sentence": sentence}
+    scale = scale or assumed_scale(measured)
     low, high = entry["scale"]["min"], entry["scale"]["max"]
     published = 100 * (expected - low) / (high - low)
     points = 100 * (measured - scale.minimum) / scale.width

@@ -159,9 +159,11 @@ def timeline_chart(stages: Sequence[Stage]) -> str | None:
             )  # fmt: skip
         for number, (place, idle) in enumerate(gaps):
             axes.axvline(place / unit, color=SOFT, linewidth=1, linestyle=(0, (1, 2)))
+            at_the_end = place > 0.85 * total
             axes.annotate(
                 f"idle {_duration(idle)}", (place / unit, len(ordered) - 0.5), color=SOFT, fontsize=7,
-                xytext=(3, 2 + 9 * (number % 2)), textcoords="offset points",
+                xytext=(-3 if at_the_end else 3, 2 + 9 * (number % 2)), textcoords="offset points",
+                ha="right" if at_the_end else "left",
             )  # fmt: skip
         axes.set_yticks(range(len(ordered)), [_label(stage.name) for stage in ordered])
         axes.set_ylim(len(ordered) - 0.4, -0.6)
@@ -191,17 +193,14 @@ def pareto_chart(title: str, candidates: Sequence[Candidate], baseline_score: fl
         if baseline_score is not None:
             axes.plot([100], [100 * baseline_score], marker="*", markersize=13, color=INK, linestyle="none", zorder=3)
             axes.axhline(100 * baseline_score, color=SOFT, linewidth=0.9, linestyle=(0, (1, 2)), zorder=0)
-            _name_point(axes, "source", 100, 100 * baseline_score, left=True)
             if places and baseline_score > max(point.score for point in front):
                 places.append((100, 100 * baseline_score))
         if places:
             axes.plot(*zip(*places, strict=True), color=SOFT, linewidth=1.1, zorder=1)
         for point in points:
             color, shape = MARKS.get(point.decision, MARKS["ANOMALOUS"])
-            place = (100 * point.size_ratio, 100 * point.score)
-            hollow = {"markerfacecolor": "white"} if point.decision == "ANOMALOUS" else {}
-            axes.plot(*place, marker=shape, markersize=9, color=color, linestyle="none", zorder=3, **hollow)
-            _name_point(axes, point.release, *place, left=point.size_ratio > 0.8)
+            style = {"marker": shape, "color": color, "linestyle": "none", **_face(point.decision)}
+            axes.plot([100 * point.size_ratio], [100 * point.score], markersize=9, zorder=3, **style)
         axes.set_xlim(0, 108)
         axes.margins(y=0.18)
         low, high = axes.get_ylim()
@@ -214,11 +213,23 @@ def pareto_chart(title: str, candidates: Sequence[Candidate], baseline_score: fl
         axes.grid(axis="y", color=GRID, linewidth=0.7)
         shown = [decision for decision in MARKS if any(point.decision == decision for point in points)]
         handles = [
-            Line2D([], [], color=MARKS[name][0], marker=MARKS[name][1], linestyle="none", markersize=8, label=name)
+            Line2D(
+                [],
+                [],
+                color=MARKS[name][0],
+                marker=MARKS[name][1],
+                linestyle="none",
+                markersize=8,
+                label=name,
+                **_face(name),
+            )
             for name in shown
         ]
         handles += [Line2D([], [], color=SOFT, linewidth=1.1, label="not beaten in size and score at once")]
         figure.legend(handles=handles, loc="outside upper left", ncols=5, frameon=False)
+        figure.draw_without_rendering()  # settles where the points come to lie
+        named = [(point.release, 100 * point.size_ratio, 100 * point.score) for point in points]
+        _name_points(axes, [*([("source", 100, 100 * baseline_score)] if baseline_score is not None else []), *named])
         sentences = [
             f"{point.release}: {point.decision}, {point.size_ratio:.1%} of the size, mean score {point.score:.2%}"
             for point in points
@@ -235,11 +246,37 @@ def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
     return front
 
 
-def _name_point(axes: Any, name: str, x: float, y: float, left: bool) -> None:
-    axes.annotate(
-        _label(name), (x, y), xytext=(-9 if left else 9, 5), textcoords="offset points",
-        ha="right" if left else "left", color=INK, fontsize=8.5,
-    )  # fmt: skip
+def _face(decision: str) -> dict[str, str]:
+    """The filling of a mark: none where the scores are not to be trusted."""
+    return {"markerfacecolor": "white"} if decision == "ANOMALOUS" else {}
+
+
+def _name_points(axes: Any, points: Sequence[tuple[str, float, float]]) -> None:
+    """Write a name beside each point: the first of a few places that no mark and no earlier name has taken."""
+    size, unit = 8.5, axes.figure.dpi / 72
+    places = [tuple(axes.transData.transform(point[1:]) / unit) for point in points]  # in points of the page
+    taken = [(x - 6, y - 5, x + 6, y + 5) for x, y in places]
+    for (name, *place), (x, y) in zip(points, places, strict=True):
+        label = _label(name)
+        width, sides = 0.62 * size * len(label), (-1, 1) if place[0] > 80 else (1, -1)
+        offsets = [(9 * side, rise) for rise in (5, -12, 17, -24, 29) for side in sides]
+        boxes = [_text_box(x + dx, y + dy, width if dx > 0 else -width, size) for dx, dy in offsets]
+        free = [number for number, box in enumerate(boxes) if not any(_overlap(box, other) for other in taken)]
+        chosen = free[0] if free else 0
+        taken.append(boxes[chosen])
+        axes.annotate(
+            label, place, xytext=offsets[chosen], textcoords="offset points", color=INK, fontsize=size,
+            ha="right" if offsets[chosen][0] < 0 else "left",
+        )  # fmt: skip
+
+
+def _text_box(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
+    """Left, bottom, right and top of a text that runs to the right of a place, or to its left for a negative width."""
+    return min(x, x + width), y - 2, max(x, x + width), y + height + 2
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _without_idle(ordered: Sequence[Stage]) -> tuple[list[float], list[tuple[float, float]], float]:

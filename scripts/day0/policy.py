@@ -47,6 +47,11 @@ class Scale:
         return {"min": self.minimum, "max": self.maximum, "direction": self.direction}
 
 
+def assumed_scale(*scores: float) -> Scale:
+    """The scale of a task that declares none: up to 1 where all its scores lie in [0, 1], else up to 100."""
+    return Scale(0.0, 1.0 if all(0 <= score <= 1 for score in scores) else 100.0)
+
+
 @dataclass(frozen=True)
 class Policy:
     """The settings of a comparison.
@@ -141,6 +146,10 @@ def read_policy(raw: Any) -> tuple[Policy, list[Problem]]:
         else:
             hint = " (0.01 allows a drop of 1 % of the scale)" if key == "threshold" else ""
             wrong(f"{key}: found {short(value)}, expected a number of {low} and {high}{hint}")
+    if raw.get("relative_guard_below") is not None and raw.get("max_relative_drop") is None:
+        wrong(
+            "relative_guard_below: found without max_relative_drop, so that it would guard nothing; give both or none"
+        )
     for key in ("relative", "require_fingerprints"):
         if isinstance(raw.get(key, False), bool):
             settings |= {key: raw[key]} if key in raw else {}
@@ -171,6 +180,16 @@ def read_policy(raw: Any) -> tuple[Policy, list[Problem]]:
                 wrong(f"thresholds.{key}: {entry!r}: found {short(value)}, expected a number of at least 0 and below 1")
         settings[name] = {entry: number(value) for entry, value in found.items() if number(value) is not None}
     return Policy(**settings), problems
+
+
+def with_declared(raw: Mapping[str, Any], **declared: Mapping[str, Any]) -> dict[str, Any]:
+    """A raw policy with what the runs declare of their tasks (scales, tiers) below what it says itself."""
+    settings = dict(raw)
+    for key, found in declared.items():
+        given = settings.get(key)
+        if given is None or isinstance(given, Mapping):
+            settings[key] = {**found, **(given or {})}
+    return settings
 
 
 def _within(value: float | None, low: str, high: str) -> bool:

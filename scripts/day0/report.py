@@ -7,8 +7,10 @@ verdict is named as such.
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from day0.figures import Stage, drop_chart, layer_map_chart, timeline_chart
@@ -42,6 +44,7 @@ STAGE_NAMES = {
     "candidate_run": "the assessment of the candidate's run",
     "comparison": "the comparison of the two runs",
     "evidence": "the check of the chain of evidence",
+    "external_check": "the check of the baseline against published scores",
     "preflight_model": "the preflight of the model",
     "preflight_recipe": "the preflight of the recipe",
     "preflight_suite": "the preflight of the suite",
@@ -87,6 +90,7 @@ def page_content(
     decision, ordered = verdict.get("decision"), order_of_tasks(tasks)
     return {
         "verdict": verdict,
+        "decided": _time(verdict.get("created")),
         "tone": TONES[decision if decision in DECISIONS else "ANOMALOUS"],
         "stage_name": STAGE_NAMES.get(verdict.get("stage"), f"the stage {verdict.get('stage')}"),
         "criterion": _criterion(verdict, comparison),
@@ -103,7 +107,7 @@ def page_content(
         "baseline_precision": comparison.get("baseline_precision") or verdict.get("baseline_precision"),
         "external": _external(comparison.get("external") or verdict.get("external")),
         "sizes": _sizes(validation),
-        "checkpoint_rows": _checkpoint_rows(validation, quantization),
+        "checkpoint_rows": _checkpoint_rows(verdict, validation, quantization),
         "precisions": _bars(validation.get("layer_precision_counts") or {}),
         "families": _families(validation),
         "checks": [
@@ -126,7 +130,7 @@ def page_content(
         ],
         "digests": [(key.replace("_", " "), value) for key, value in (verdict.get("digests") or {}).items()],
         "tracking": _tracking(verdict.get("mlflow")),
-        "commands": _commands(verdict),
+        "commands": _commands(verdict, _mapping(comparison.get("external") or verdict.get("external"))),
     }
 
 
@@ -164,7 +168,7 @@ def _key_figures(
     within = sum(entry.get("within") is True for entry in blocking)
     strength = comparison.get("evidence") or verdict.get("evidence_strength")
     return [
-        {"value": NONE if size_ratio is None else f"{size_ratio:.1%}", "label": "of the source's size"},
+        {"value": NONE if size_ratio is None else f"{100 * size_ratio:.1f} %", "label": "of the source's size"},
         {"value": NONE if bits is None else f"{bits:.2f}", "label": "bits per weight"},
         {"value": _percent(max((e["drop_fraction"] for e in blocking), default=None)) or NONE,
          "label": "largest drop, of the scale"},
@@ -202,7 +206,10 @@ def _external(external: Any) -> dict[str, Any] | None:
     entries = [
         {
             "task": entry.get("task", NONE),
-            **{key: _number(entry.get(key)) for key in ("score", "expected", "difference")},
+            "metric": entry.get("metric"),
+            "score": _number(entry.get("score")),
+            "expected": _published(entry),
+            "difference": _fixed(entry.get("difference"), 1),
             "status": entry.get("status") or NONE,
             "tone": EXTERNAL.get(entry.get("status"), ("odd", ""))[0],
             "source": entry.get("source") or "",
@@ -211,6 +218,13 @@ def _external(external: Any) -> dict[str, Any] | None:
         for entry in external.get("entries") or []
     ]
     return {"status": external["status"], "tone": tone, "sentence": sentence, "entries": entries}
+
+
+def _published(entry: Mapping[str, Any]) -> str:
+    """A published score with its scale, which need not be the task's."""
+    scale = _mapping(entry.get("scale"))
+    text = _number(entry.get("expected"))
+    return f"{text} ({_number(scale['min'])} to {_number(scale['max'])})" if scale else text
 
 
 def _confidence(tasks: Mapping[str, Mapping[str, Any]]) -> str:
@@ -253,11 +267,13 @@ def _tracking(mlflow: Any) -> str | None:
 
 def _task_row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     within, blocks = entry.get("within"), entry.get("tier") != "advisory"
-    tone, verdict = {True: ("good", "within"), False: ("bad", "beyond"), None: ("odd", "no result")}[within]
+    tone, verdict = {True: ("good", "within"), False: ("bad" if blocks else "odd", "beyond")}.get(
+        within, ("odd", "no result")
+    )
     if entry.get("note") and within is not None:
         tone, verdict = "odd", "suspect"
     interval = (entry.get("paired") or {}).get("interval")
-    guard = entry.get("relative_guard")
+    guard, digits = entry.get("relative_guard"), _digits(entry.get("scale"))
     notes = [str(entry["note"])] if entry.get("note") else []
     if isinstance(guard, Mapping):
         word = "within" if guard.get("within") else "beyond"
@@ -267,9 +283,9 @@ def _task_row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         "name": name,
         "tier": entry.get("tier") or NONE,
         "metric": entry.get("metric"),
-        **{key: _number(entry.get(key)) for key in ("baseline", "candidate", "drop", "limit")},
-        "percent": _percent(entry.get("drop_fraction")) or NONE,
-        "interval": f"{_number(interval[0])} to {_number(interval[1])}" if interval else NONE,
+        **{key: _fixed(entry.get(key), digits) for key in ("baseline", "candidate", "drop", "limit")},
+        "percent": NONE if entry.get("drop_fraction") is None else f"{_fixed(100 * entry['drop_fraction'], 2)} %",
+        "interval": f"{_fixed(interval[0], digits)} to {_fixed(interval[1], digits)}" if interval else NONE,
         "verdict": verdict if blocks else f"{verdict}, advisory",
         "tone": tone,
         "notes": "; ".join(notes),
@@ -277,13 +293,13 @@ def _task_row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _paired_row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    paired = entry["paired"]
+    paired, digits = entry["paired"], _digits(entry.get("scale"))
     return {
         "name": name,
         **{key: _count(paired.get(key)) for key in ("samples", "clusters", "wins", "losses", "ties")},
         "p": _p_value(paired.get("mcnemar_p")),
         "p_holm": _p_value(paired.get("mcnemar_p_holm")),
-        "detectable": _number(paired.get("detectable_drop")),
+        "detectable": _fixed(paired.get("detectable_drop"), digits),
         "needed": _count(paired.get("samples_needed")),
         "sentence": paired.get("sentence", ""),
     }
@@ -310,9 +326,11 @@ def _answers(row: Mapping[str, Any]) -> dict[str, str]:
     return {side: NONE if row.get(side) is None else str(row[side]) for side in ("baseline", "candidate")}
 
 
-def _checkpoint_rows(validation: Mapping[str, Any], quantization: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _checkpoint_rows(
+    verdict: Mapping[str, Any], validation: Mapping[str, Any], quantization: Mapping[str, Any]
+) -> list[tuple[str, str]]:
     rows = []
-    if validation.get("detail"):
+    if validation.get("detail") and str(validation["detail"]) not in str(verdict.get("detail")):
         rows.append(("Validation", validation["detail"]))
     recipe = quantization.get("recipe") if isinstance(quantization.get("recipe"), Mapping) else {}
     if recipe:
@@ -408,7 +426,16 @@ def _groups(label: str, versions: Any) -> list[tuple[str, Mapping[str, Any]]]:
     return [*([(label, flat)] if flat else []), *nested]
 
 
-def _commands(verdict: Mapping[str, Any]) -> list[str]:
+def _as_published(entry: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """An entry of the external check as config/external_scores.yaml holds it."""
+    return {
+        "model": model,
+        "score": entry.get("expected"),
+        **{key: entry[key] for key in ("task", "metric", "scale", "source", "notes") if key in entry},
+    }
+
+
+def _commands(verdict: Mapping[str, Any], external: Mapping[str, Any]) -> list[str]:
     commit = str(verdict.get("git_commit") or "")
     commands = []
     if commit.endswith("-dirty"):
@@ -421,12 +448,16 @@ def _commands(verdict: Mapping[str, Any]) -> list[str]:
     evidence = verdict.get("evidence") or {}
     if "comparison" in evidence and {"baseline_run", "candidate_run"} <= set(evidence):
         folders = [evidence[name]["path"].rpartition("/")[0] or "." for name in ("baseline_run", "candidate_run")]
-        policy = json.dumps(verdict.get("policy") or {}, sort_keys=True)
-        commands.append("# the comparison alone")
-        commands.append(
-            f"python scripts/gate_compare.py --baseline {shlex.quote(folders[0])}"
-            f" --candidate {shlex.quote(folders[1])} --policy {shlex.quote(policy)}"
-        )
+        options = {
+            "--baseline": folders[0],
+            "--candidate": folders[1],
+            "--policy": json.dumps(verdict.get("policy") or {}, sort_keys=True),
+            "--source-record": f"results/{verdict.get('model')}/source.json",
+        }
+        published = [_as_published(entry, verdict.get("model")) for entry in external.get("entries") or []]
+        options |= {"--external": json.dumps({"scores": published}, ensure_ascii=False)} if published else {}
+        words = [f"{option} {shlex.quote(value)}" for option, value in options.items()]
+        commands += ["# the comparison alone", f"python scripts/gate_compare.py {' '.join(words)}"]
     if verdict.get("decision") == "ACCEPT":
         commands.append("# the bundle, wherever it was copied to")
         commands.append(f"python scripts/verify_release.py {folder}/release")
@@ -444,6 +475,28 @@ def float_or_none(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         return None
+
+
+def _digits(scale: Any) -> int:
+    """Digits behind the point that show a ten-thousandth of a scale, so that the numbers of a column line up."""
+    width = scale["max"] - scale["min"] if isinstance(scale, Mapping) else 1
+    return max(0, 4 - round(math.log10(width)))
+
+
+def _fixed(value: float | None, digits: int) -> str:
+    """A number with so many digits behind the point and a true minus sign."""
+    if value is None:
+        return NONE
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if not float(text) else text.replace("-", "\N{MINUS SIGN}")
+
+
+def _time(stamp: Any) -> str | None:
+    """A time of day to the minute, in the zone that it was written in."""
+    try:
+        return f"{datetime.fromisoformat(stamp):%Y-%m-%d %H:%M %Z}"
+    except (TypeError, ValueError):
+        return None if stamp is None else str(stamp)
 
 
 def _number(value: float | None) -> str:
@@ -467,7 +520,7 @@ def _count(value: Any) -> str:
 def _bytes(count: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
-            return f"{count:.3g} {unit}"
+            return f"{f'{count:#.3g}'.rstrip('.')} {unit}"
         count /= 1000
     return f"{count:,.1f} TB"
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from day0.cluster import Attempt, next_action_after
+from day0.comparability import Run, scores_of
+from day0.external import FAILED, check_external
+from day0.policy import read_policy, with_declared
 from day0.triage import COMPARISON_STAGE, LASTING, decide
 
 STAGES = (
@@ -18,6 +21,9 @@ STAGES = (
     "candidate_run",
     COMPARISON_STAGE,
 )
+
+EXTERNAL_STAGE = "external_check"
+ABOUT_THE_CANDIDATE = ("preflight_recipe", "validation", "candidate_run")
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,12 @@ def make_verdict(release: Mapping[str, Any], evidence: Mapping[str, Evidence]) -
     """Decide on a release.
 
     The first assessment in the graph's order that did not pass decides. Where all passed, the comparison does, provided
-    that every assessment is there and that each names the digest of what it was made from.
+    that every assessment is there and that each names the digest of what it was made from. A baseline that does not
+    meet its published scores leads over whatever the candidate did, also where that never came to a comparison.
 
     Args:
-        release: name, model, recipe, candidate, suite, policy, and ``warnings`` of the plan, which stand until a
-            comparison has its own.
+        release: name, model, recipe, candidate, suite, policy, ``external`` (the published scores of the model), and
+            ``warnings`` of the plan, which stand until a comparison has its own.
         evidence: the assessments at hand, by the names in STAGES.
     """
     stage, failure_class, detail = _deciding(evidence)
@@ -46,6 +53,14 @@ def make_verdict(release: Mapping[str, Any], evidence: Mapping[str, Evidence]) -
     within_limits = stage == COMPARISON_STAGE and comparison.get("pass") is True
     decision, next_action = decide(failure_class, stage, within_limits)
     failure_class = LASTING.get(failure_class, failure_class)
+    external = comparison.get("external") or _external_check(release, evidence)
+    if external and external["status"] == FAILED and stage in ABOUT_THE_CANDIDATE:
+        sentences = [entry["sentence"] for entry in external["entries"] if entry["status"] == FAILED]
+        detail = f"{'. '.join(sentences)}. Of the candidate itself ({failure_class}): {detail}"
+        stage, failure_class, of_the_candidate = EXTERNAL_STAGE, "EXTERNAL_BASELINE_MISMATCH", next_action
+        classes = [failure_class, *classes]
+        decision, next_action = decide(failure_class, stage)
+        next_action += f" For the candidate: {of_the_candidate}"
     validation = evidence["validation"].content if "validation" in evidence else {}
     return {
         "release": release["name"],
@@ -60,7 +75,7 @@ def make_verdict(release: Mapping[str, Any], evidence: Mapping[str, Evidence]) -
         "evidence_strength": comparison.get("evidence"),
         "evidence_sentence": comparison.get("evidence_sentence"),
         "warnings": comparison.get("warnings", release.get("warnings", [])),
-        "external": comparison.get("external"),
+        "external": external,
         "baseline_precision": comparison.get("baseline_precision"),
         "size_ratio": validation.get("size_ratio"),
         "bits_per_weight": validation.get("bits_per_weight"),
@@ -104,13 +119,23 @@ def _classes(stage: str, failure_class: str | None, evidence: Mapping[str, Evide
     return list(dict.fromkeys([LASTING.get(failure_class, failure_class), failure_class, *others]))
 
 
+def _external_check(release: Mapping[str, Any], evidence: Mapping[str, Evidence]) -> dict[str, Any] | None:
+    """The external check by the baseline's run alone; None where there is no sound one."""
+    if "baseline_run" not in evidence or evidence["baseline_run"].content.get("pass") is not True:
+        return None
+    scores = scores_of(Run(evidence["baseline_run"].content))
+    scales = {task: entry["scale"] for task, entry in scores.items() if entry.get("scale")}
+    policy, _ = read_policy(with_declared(release["policy"], scales=scales))
+    return check_external(release.get("external", []), scores, policy.scales)
+
+
 def _deciding(evidence: Mapping[str, Evidence]) -> tuple[str, str | None, str]:
     for stage in STAGES:
         if stage not in evidence:
             return stage, "UNKNOWN", f"The assessment {stage} is missing, so nothing can be decided."
         content = evidence[stage].content
         passed, failure_class = content.get("pass"), content.get("failure_class")
-        detail = str(content.get("detail") or "it gives no reason")
+        detail = str(content.get("detail") or "it gives no reason").removeprefix(f"{failure_class}: ")
         has_no_answer = passed is not False and failure_class is None
         if passed is not True and (stage != COMPARISON_STAGE or has_no_answer):
             return stage, failure_class if isinstance(failure_class, str) else "UNKNOWN", detail

@@ -1,6 +1,7 @@
 """The real bundle in its receiver's hands, and the real MLflow."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -61,15 +62,17 @@ def test_card_and_provenance_are_of_the_published_forms(workspace):
     assert "vllm" in commands["candidate_run, serve"]
 
 
-def test_a_release_is_logged_with_mlflow_and_its_verdict_names_the_run(workspace):
-    setting = 'mlflow={tracking_uri: "sqlite:///tracking/mlflow.db", experiment: releases}'
-    (workspace.folder / "tracking").mkdir()
+@pytest.mark.parametrize("uri", ["sqlite:///tracking/mlflow.db", "tracking/runs"])
+def test_a_release_is_logged_with_mlflow_and_its_verdict_names_the_run(workspace, uri):
+    setting = f'mlflow={{tracking_uri: "{uri}", experiment: releases}}'
+    (workspace.folder / "tracking").mkdir(exist_ok=True)
     status, output = workspace.snakemake("release", "--config", setting)
     assert status == 0 and "evaluate_run" not in output.split("Job stats")[-1].split("Reasons")[0], output
     logged = workspace.read("tiny-llama/fp8/verdict.json")["mlflow"]
     assert logged["status"] == "logged", logged
-    command = [".envs/mlflow/bin/python", "-c", READ_RUN, "sqlite:///tracking/mlflow.db", logged["run_id"]]
-    done = subprocess.run(command, cwd=workspace.folder, capture_output=True, text=True)
+    command = [".envs/mlflow/bin/python", "-c", READ_RUN, uri, logged["run_id"]]
+    environment = os.environ | {"MLFLOW_ALLOW_FILE_STORE": "true"}
+    done = subprocess.run(command, cwd=workspace.folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     run = json.loads(done.stdout.splitlines()[-1])
     assert (run["status"], run["experiment"], run["tags"]["day0.decision"]) == ("FINISHED", "releases", "ACCEPT")

@@ -82,6 +82,46 @@ def test_a_recorded_failure_ends_in_its_verdict_and_nothing_below_it_runs(projec
     assert not project.exists("tiny-llama/fp8/release") and project.calls() == []
 
 
+def publish(project, score):
+    entry = (
+        f"{{model: tiny-llama, task: addition, metric: exact_match, score: {score}, source: 'https://a.org', notes: n}}"
+    )
+    (project.folder / "config" / "external_scores.yaml").write_text(f"scores:\n- {entry}\n")
+
+
+MISMATCH = ("ANOMALOUS", "EXTERNAL_BASELINE_MISMATCH")
+
+
+def test_a_candidate_that_cannot_be_served_hides_no_external_mismatch(project):
+    publish(project, 50)
+    project.behave({"evaluate": {"fp8": {"failure_class": "DEPLOYMENT_HEALTH_FAILED"}}})
+    run = project.snakemake("release")
+    assert run.status == 1 and decisions(project) == MISMATCH, run.output
+    verdict = project.read("tiny-llama/fp8/verdict.json")
+    assert verdict["failure_classes"][:2] == ["EXTERNAL_BASELINE_MISMATCH", "DEPLOYMENT_HEALTH_FAILED"]
+    assert "Serve the checkpoint alone" in run.output.splitlines()[-3] + run.output.splitlines()[-2], run.output
+
+
+def test_an_infeasible_candidate_is_held_against_the_baseline_at_hand_and_has_none_evaluated(project):
+    publish(project, 50)
+    project.configure(releases=TWO_RELEASES)
+    project.behave({"quantize": {"nvfp4": {"failure_class": "MODEL_UNSUPPORTED"}}})
+    assert project.snakemake("verdict").status == 0
+    evaluated = ["evaluate baseline", "evaluate fp8"]
+    assert [call for call in project.calls() if call.startswith("evaluate")] == evaluated
+    run = project.snakemake("verdict")  # the first may have decided on nvfp4 before the baseline had been evaluated
+    assert decisions(project, "fp8", "nvfp4") == [MISMATCH, MISMATCH] and project.calls() == [], run.output
+    assert set(project.snakemake("-n", "verdict").jobs()) <= {"verdict"}
+    publish(project, 90)
+    run = project.snakemake("verdict")
+    assert decisions(project, "fp8", "nvfp4") == [("ACCEPT", None), ("INFEASIBLE", "MODEL_UNSUPPORTED")], run.output
+    assert project.read("tiny-llama/nvfp4/verdict.json")["external"]["status"] == "verified"
+    with open(project.folder / "config" / "suites" / "demo.yaml", "a") as suite:
+        suite.write("\n# changed\n")
+    run = project.snakemake("results/tiny-llama/nvfp4/report.html")
+    assert run.status == 0 and project.calls() == [], run.output
+
+
 def test_a_gate_refuses_a_named_target_below_it(project):
     project.behave({"quantize": {"fp8": {"failure_class": "MODEL_UNSUPPORTED"}}})
     run = project.snakemake("results/tiny-llama/fp8/demo/results.yml")

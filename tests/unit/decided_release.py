@@ -169,7 +169,7 @@ def make_release(root: Path, decision: str) -> Path:
             "tasks": assessment.get("tasks", {}),
             "evidence": {name: {"path": str(path), "sha256": digest_of_file(path)} for name, path in evidence.items()},
             "digests": {"source_digest": DIGEST, "checkpoint_digest": DIGEST[::-1]},
-            "versions": {"python": "3.11.7"},
+            "versions": {"driver": {"python": "3.11.7"}, "harness": {"lm-eval": "0.4.13"}},
             "git_commit": "1c7d2be0aa31",
             "created": "2030-01-02T03:04:05+00:00",
         },

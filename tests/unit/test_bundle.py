@@ -1,6 +1,7 @@
 """A bundle holds what was accepted, byte for byte, or it is not made."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -88,6 +89,18 @@ def test_a_user_serves_with_what_the_evaluation_set(command, expected):
 
 def test_the_licence_of_the_source_comes_along(release):
     assert bundle().returncode == 0
+    assert (release / "release" / "LICENSE").read_text() == "Do as you like.\n"
+
+
+def test_files_that_are_links_as_in_the_hubs_cache_come_along_as_files(release):
+    for folder, name in ((Path("models/m"), "LICENSE"), (release / "checkpoint", "model.safetensors")):
+        blob = Path("blobs") / name
+        blob.parent.mkdir(exist_ok=True)
+        (folder / name).rename(blob)
+        (folder / name).symlink_to(os.path.relpath(blob, folder))
+    done = bundle()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not any(path.is_symlink() for path in (release / "release").rglob("*"))
     assert (release / "release" / "LICENSE").read_text() == "Do as you like.\n"
 
 

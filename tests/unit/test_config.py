@@ -84,6 +84,7 @@ def test_a_release_lays_its_policy_over_the_defaults():
         ({}, {"tiers": {"sorting": "minor"}}, "releases[0].tiers.sorting: found 'minor'"),
         ({"criterion": "sure"}, {}, "defaults.criterion: found 'sure'; input should be 'point' or 'confident'"),
         ({"max_relative_drop": 1}, {}, "defaults.max_relative_drop: found 1"),
+        ({}, {"relative_guard_below": 0.2}, "releases[0].relative_guard_below: found without max_relative_drop"),
         ({}, {"relative_guard_below": 0}, "releases[0].relative_guard_below: found 0"),
         ({"expected_disagreement_rate": 0}, {}, "defaults.expected_disagreement_rate: found 0"),
         (

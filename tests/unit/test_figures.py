@@ -93,3 +93,15 @@ def test_idle_time_is_cut_and_named():
 def test_stages_that_overlap_are_not_idle():
     stages = [Stage("long", 0.0, 1000.0, "a"), Stage("short", 10.0, 1.0, "b"), Stage("late", 1000.0, 1.0, "b")]
     assert "idle" not in timeline_chart(stages)
+
+
+def test_names_of_points_that_lie_together_are_written_apart():
+    names = ["alpha", "gamma", "delta", "omega"]
+    points = [Candidate(name, "ACCEPT", 0.5, 0.9 + 0.0001 * place) for place, name in enumerate(names)]
+    svg = pareto_chart("m", [*points, Candidate("low", "REGRESSION", 0.3, 0.8)], 0.95)
+    texts = [element for element in ElementTree.fromstring(svg).iter() if element.text in names]
+    places = [(float(text.get("x")), float(text.get("y"))) for text in texts]
+    assert len(places) == len(names)
+    for place, (x, y) in enumerate(places):
+        for other_x, other_y in places[:place]:
+            assert abs(y - other_y) >= 8 or abs(x - other_x) >= 18

@@ -5,9 +5,9 @@ import html
 import os
 
 import pytest
-from decided_release import run_script
+from decided_release import make_release, run_script
 
-from day0.artefacts import write_json
+from day0.artefacts import read_json, write_json
 from day0.index import COLUMNS, Decided, index_figures, index_rows
 from day0.triage import DECISIONS
 
@@ -32,6 +32,19 @@ def write(root, *verdicts):
         write_json(paths[-1], content)
         paths[-1].with_name("report.html").write_text("")
     return paths
+
+
+def test_an_unreadable_verdict_of_an_earlier_run_is_left_out_and_named(tmp_path):
+    verdict = make_release(tmp_path / "results", "ACCEPT")
+    for name, change in (("odd", {"tasks": {"a": 3}}), ("older", {"key_of_another_version": 1})):
+        write_json(
+            tmp_path / "results" / "tiny" / name / "verdict.json", read_json(verdict) | {"release": name} | change
+        )
+    output = tmp_path / "results" / "index.html"
+    done = run_script("index.py", verdict, "--others", tmp_path / "results", "--output", output)
+    assert done.returncode == 0, done.stderr
+    assert "left out:" in done.stdout and "tiny/odd/verdict.json" in done.stdout and "tasks.a" in done.stdout
+    assert ">older<" in output.read_text() and ">odd<" not in output.read_text()
 
 
 def test_every_decision_has_its_row_and_its_next_action(tmp_path):

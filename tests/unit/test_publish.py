@@ -17,7 +17,7 @@ from accepted_release import bundle, make_accepted_release
 
 import publish as publish_script
 import verify_release
-from day0.artefacts import run_cli
+from day0.artefacts import UnusableInput, run_cli
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "publish.py"
 TOKEN = "hf_a-secret-that-stays-here"
@@ -191,6 +191,7 @@ def test_an_interrupted_copy_goes_on_and_an_earlier_release_is_replaced(release,
     half.mkdir()
     shutil.copy2(release / "release" / "model.safetensors", half)
     (half / "README.md").write_text("half a ca")
+    (half / "of-another-release.json").write_text("")
     done = publish({"folder": str(target)})
     assert done.returncode == 0, done.stdout + done.stderr
     assert files_of(target) == files_of(release / "release") and not half.exists()
@@ -224,6 +225,28 @@ def test_a_destination_is_one_of_hub_and_folder(release):
     for destination in ({}, {"hub": "a/b", "folder": "c"}):
         done = publish(destination)
         assert done.returncode == 2 and "expected one of hub and folder" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("folder", "quoted"),
+    [
+        ("file/below", "file/below: cannot be read or written"),
+        ("m/fp8/release", "is the bundle itself or within it"),
+        ("m/fp8/release/below", "is the bundle itself or within it"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_said_plainly(release, folder, quoted):
+    Path("file").write_text("")
+    before = files_of(release / "release")
+    done = publish({"folder": folder})
+    assert done.returncode == 2 and quoted in done.stderr, done.stderr
+    assert files_of(release / "release") == before
+
+
+def test_a_record_of_something_else_is_not_shown(tmp_path):
+    (tmp_path / "published.json").write_text("{}")
+    with pytest.raises(UnusableInput, match="it has no bundle, url, published"):
+        publish_script.show_published(tmp_path / "published.json")
 
 
 def test_the_command_line_alone_publishes_to_the_hub(release, hub):

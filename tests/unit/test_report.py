@@ -1,6 +1,7 @@
 """The report page: every decision renders from real run folders, alone, escaped, and the same each time."""
 
 import html
+import json
 import re
 import shlex
 import subprocess
@@ -107,6 +108,17 @@ def test_unusable_verdict_is_refused(tmp_path):
     output = tmp_path / "report.html"
     done = run_script("report.py", "--verdict", tmp_path / "verdict.json", "--output", output)
     assert done.returncode == 2 and "no release" in done.stderr and "Traceback" not in done.stderr
+    sound = read_json(make_release(tmp_path, "ACCEPT"))
+    for key, value in (
+        ("tasks", 3),
+        ("stage", []),
+        ("size_ratio", "half"),
+        ("evidence", {"a": None}),
+        ("decision", "YES"),
+    ):
+        write_json(tmp_path / "verdict.json", sound | {key: value})
+        done = run_script("report.py", "--verdict", tmp_path / "verdict.json", "--output", output)
+        assert done.returncode == 2 and f"{key}" in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not output.exists()
     done = run_script(
         "report.py", "--verdict", make_release(tmp_path, "ACCEPT"), "--benchmark", "x", "--output", output
@@ -180,12 +192,26 @@ def test_the_figures_are_files_of_their_own_too(tmp_path):
     assert 'id="figure-drops"' in (tmp_path / "report.html").read_text()
 
 
-def test_the_commands_compare_again_with_the_same_policy(tmp_path):
+def test_the_commands_compare_again_to_the_same_result(tmp_path):
     verdict = make_release(tmp_path, "ACCEPT")
+    path = Path(read_json(verdict)["evidence"]["comparison"]["path"])
+    entry = {"task": "addition", "metric": "exact_match", "score": 0.996, "expected": 99, "difference": 0.6}
+    entry |= {"scale": {"min": 0, "max": 100}, "source": "https://a.example/b", "notes": "it's 0-shot"}
+    sentence = "addition: the baseline scores 99.6 of 100, published are 99.0 (https://a.example/b); "
+    entry |= {"status": "verified", "sentence": f"{sentence}0.6 points apart, within 5"}
+    write_json(path, read_json(path) | {"external": {"status": "verified", "entries": [entry]}})
     assert run_script("report.py", "--verdict", verdict, "--output", tmp_path / "report.html").returncode == 0
     text = html.unescape((tmp_path / "report.html").read_text())
     line = next(line for line in text.splitlines() if "gate_compare.py" in line)
     words = shlex.split(line.removeprefix("<pre>"))
     done = run_script("gate_compare.py", *words[2:])
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 2 and "results/tiny/source.json" in done.stderr, "the source's record is no part of this"
+    record = tmp_path / "source.json"
+    write_json(record, {"dtypes": {"F8_E4M3": 1}, "config": {}})
+    words[words.index("results/tiny/source.json")] = str(record)
+    done = run_script("gate_compare.py", *words[2:])
+    again, found = json.loads(done.stdout), read_json(read_json(verdict)["evidence"]["comparison"]["path"])
+    same = ("decision", "tasks", "evidence_sentence")
+    assert {key: again[key] for key in same} == {key: found[key] for key in same}, done.stderr
+    assert again["external"]["entries"][0] == {**entry, "difference": pytest.approx(0.6)}
     assert "verify_release.py" in text

@@ -71,6 +71,20 @@ def test_all_passed_is_accept():
             {"candidate_run": failed("SAMPLE_ACCOUNTING_FAILED")},
             ("ANOMALOUS", "SAMPLE_ACCOUNTING_FAILED", "candidate_run"),
         ),
+        ({"candidate_run": failed("EVAL_JUDGE_FAILED")}, ("ANOMALOUS", "EVAL_JUDGE_FAILED", "candidate_run")),
+        ({"baseline_run": failed("EVAL_JUDGE_FAILED")}, ("ANOMALOUS", "EVAL_JUDGE_FAILED", "baseline_run")),
+        (
+            {"comparison": failed("EXTERNAL_BASELINE_MISMATCH")},
+            ("ANOMALOUS", "EXTERNAL_BASELINE_MISMATCH", "comparison"),
+        ),
+        ({"comparison": failed("INSUFFICIENT_EVIDENCE")}, ("ANOMALOUS", "INSUFFICIENT_EVIDENCE", "comparison")),
+        ({"validation": failed("DEPLOYMENT_HEALTH_FAILED")}, ("INFEASIBLE", "DEPLOYMENT_HEALTH_FAILED", "validation")),
+        ({"preflight_suite": failed("SYSTEMIC")}, ("ANOMALOUS", "SYSTEMIC", "preflight_suite")),
+        ({"preflight_recipe": failed("INFRA_TRANSIENT")}, ("ANOMALOUS", "SYSTEMIC", "preflight_recipe")),
+        (
+            {"comparison": failed("A_CLASS_OF_ANOTHER_VERSION")},
+            ("ANOMALOUS", "A_CLASS_OF_ANOTHER_VERSION", "comparison"),
+        ),
         ({"preflight_model": failed("USER_CONFIG_ERROR")}, ("ANOMALOUS", "USER_CONFIG_ERROR", "preflight_model")),
         ({"validation": failed(None)}, ("ANOMALOUS", "UNKNOWN", "validation")),
         ({"validation": {"pass": "yes"}}, ("ANOMALOUS", "UNKNOWN", "validation")),
@@ -82,6 +96,11 @@ def test_all_passed_is_accept():
 )
 def test_the_first_failure_decides(changes, expected):
     assert decision(**changes) == expected
+
+
+def test_the_class_is_told_once():
+    told = failed("EVAL_JUDGE_FAILED") | {"detail": "EVAL_JUDGE_FAILED: no judge. UNKNOWN: what."}
+    assert make_verdict(RELEASE, evidence(candidate_run=told))["detail"] == "no judge. UNKNOWN: what."
 
 
 def test_an_earlier_failure_leads():
@@ -125,9 +144,58 @@ def test_the_verdict_carries_what_the_comparison_says():
 
 def test_without_a_comparison_the_plans_warnings_stand():
     planned = [{"task": "a", "sentence": "a: 198 samples cannot resolve the limit."}]
-    found = evidence(validation=failed("MODEL_UNSUPPORTED"), comparison=None)
+    found = evidence(validation=failed("MODEL_UNSUPPORTED"), baseline_run=None, candidate_run=None, comparison=None)
     verdict = make_verdict(RELEASE | {"warnings": planned}, found)
     assert verdict["warnings"] == planned and verdict["evidence_strength"] is None and verdict["external"] is None
+
+
+PUBLISHED = {"task": "a", "metric": "acc", "score": 50.0, "scale": {"min": 0, "max": 100}}
+PUBLISHED |= {"source": "https://example.org/card", "notes": "5-shot"}
+SCORED = {"scores": {"a": {"metric": "acc", "score": 0.9, "scale": {"min": 0, "max": 1, "direction": "higher"}}}}
+
+
+@pytest.mark.parametrize(
+    ("stage", "failure_class"),
+    [
+        ("preflight_recipe", "USER_CONFIG_ERROR"),
+        ("validation", "MODEL_UNSUPPORTED"),
+        ("validation", "DEPLOYMENT_HEALTH_FAILED"),
+        ("candidate_run", "DEPLOYMENT_HEALTH_FAILED"),
+        ("candidate_run", "SAMPLE_ACCOUNTING_FAILED"),
+    ],
+)
+def test_an_external_mismatch_leads_whatever_the_candidate_did(stage, failure_class):
+    found = evidence(**{stage: failed(failure_class)}, baseline_run=SCORED, comparison=None)
+    verdict = make_verdict(RELEASE | {"external": [PUBLISHED]}, found)
+    assert (verdict["decision"], verdict["failure_class"]) == ("ANOMALOUS", "EXTERNAL_BASELINE_MISMATCH")
+    assert verdict["failure_classes"] == ["EXTERNAL_BASELINE_MISMATCH", failure_class]
+    assert verdict["external"]["status"] == "failed" and verdict["stage"] == "external_check"
+    assert "https://example.org/card" in verdict["detail"] and verdict["detail"].endswith("because")
+    of_the_candidate = make_verdict(RELEASE, evidence(**{stage: failed(failure_class)}))["next_action"]
+    assert verdict["next_action"].startswith("Mend the baseline") and of_the_candidate in verdict["next_action"]
+
+
+@pytest.mark.parametrize(("score", "status"), [(88.0, "verified"), (None, "unverified")])
+def test_a_candidate_that_fails_early_states_the_external_check(score, status):
+    published = [] if score is None else [PUBLISHED | {"score": score}]
+    found = evidence(validation=failed("MODEL_UNSUPPORTED"), baseline_run=SCORED, comparison=None)
+    verdict = make_verdict(RELEASE | {"external": published}, found)
+    assert (verdict["decision"], verdict["failure_class"]) == ("INFEASIBLE", "MODEL_UNSUPPORTED")
+    assert verdict["external"]["status"] == status
+
+
+@pytest.mark.parametrize("stage", ["preflight_model", "preflight_suite", "baseline_run"])
+def test_what_the_baseline_itself_failed_by_comes_before_its_published_scores(stage):
+    changes = {"baseline_run": SCORED} | {stage: SCORED | failed("USER_CONFIG_ERROR")}
+    verdict = make_verdict(RELEASE | {"external": [PUBLISHED]}, evidence(**changes, comparison=None))
+    assert (verdict["failure_class"], verdict["stage"]) == ("USER_CONFIG_ERROR", stage)
+
+
+def test_the_external_check_reads_the_policys_scales():
+    policy = RELEASE["policy"] | {"scales": {"a": 1.8}}
+    found = evidence(candidate_run=failed("UNKNOWN"), baseline_run=SCORED, comparison=None)
+    verdict = make_verdict(RELEASE | {"external": [PUBLISHED], "policy": policy}, found)
+    assert verdict["external"]["status"] == "verified"
 
 
 def test_all_classes_of_the_deciding_assessment_are_told():

@@ -1,6 +1,7 @@
 """A receiver sees every change to a bundle, and is told where it is."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -112,6 +113,22 @@ def test_a_file_that_was_added_is_named_but_not_what_a_hub_adds(copy):
     (copy / "modeling.py").write_text("")
     done = run(copy)
     assert done.returncode == 1 and "modeling.py: not part of the release" in done.stdout
+
+
+def test_what_is_no_file_is_named_and_never_waited_for(copy):
+    (copy / "below" / "more").symlink_to("/etc")
+    (copy / "dangling").symlink_to("nowhere")
+    os.mkfifo(copy / "pipe")
+    done = run(copy)
+    assert done.returncode == 1
+    assert {line.partition(":")[0] for line in done.stdout.splitlines()[:-1]} == {"below/more", "dangling", "pipe"}
+
+
+def test_files_may_be_links_as_a_hubs_cache_has_them(copy):
+    weights = copy / "model.safetensors"
+    weights.rename(copy.parent / "blob")
+    weights.symlink_to(copy.parent / "blob")
+    assert run(copy).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def get_sources(script: Path) -> list[str]:
 @cache
 def _local_imports(file: Path, folder: Path) -> list[Path]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), filename=str(file))):
+    for node in _statements(ast.parse(file.read_text(encoding="utf-8"), filename=str(file))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -35,3 +36,11 @@ def _local_imports(file: Path, folder: Path) -> list[Path]:
     paths = [folder.joinpath(*name.split(".")).with_suffix(".py") for name in sorted(names)]
     packages = [folder.joinpath(*name.split(".")[:-1], "__init__.py") for name in sorted(names) if "." in name]
     return [path for path in paths + packages if path.is_file()]
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """What stands below a node but for expressions: most of a file, and no import is one."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.expr):
+            yield child
+            yield from _statements(child)

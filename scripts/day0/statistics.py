@@ -27,8 +27,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar
+from scipy import special  # not scipy.stats, whose import takes longer than a comparison
 
 from day0.resolution import CONFIDENCE, POWER, detectable_drop, samples_needed
 
@@ -103,14 +102,14 @@ def drop_interval(moments: Moments, width: float, confidence: float = CONFIDENCE
     scatter = scatter + 2 * PRIOR * size**2 * (width**2 + centre**2)
     error = np.sqrt(scatter) / samples
     freedom = moments.samples**2 / moments.sizes + 1
-    reach = stats.t.ppf((1 + confidence) / 2, df=freedom) * error
+    reach = special.stdtrit(freedom, (1 + confidence) / 2) * error
     return Interval(np.maximum(-width, centre - reach), np.minimum(width, centre + reach), centre, error, freedom)
 
 
 def regression_p(interval: Interval, limit: Any) -> Any:
     """One-sided p of the test that the true drop is beyond the limit; the interval lies wholly beyond it where this is
     below (1 - confidence) / 2."""
-    return stats.t.sf((interval.centre - limit) / interval.error, df=interval.freedom)
+    return special.stdtr(interval.freedom, (limit - interval.centre) / interval.error)
 
 
 def is_proven_regression(p_values: Any, confidence: float = CONFIDENCE) -> Any:
@@ -216,7 +215,7 @@ def mcnemar_p(wins: int, losses: int) -> float:
     """Two-sided p of the exact McNemar test: how likely so uneven a split of the flips is if neither is better."""
     if wins + losses == 0:
         return 1.0
-    return float(min(1.0, mcnemar([[0, wins], [losses, 0]], exact=True).pvalue))
+    return float(min(1.0, 2 * special.bdtr(min(wins, losses), wins + losses, 0.5)))
 
 
 def _cluster_labels(groups: Sequence[Hashable], samples: int) -> np.ndarray:

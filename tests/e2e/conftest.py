@@ -1,7 +1,6 @@
 """One workspace for all end-to-end tests: a copy of the project with real environments and a real trained model."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,6 @@ class Workspace:
         done = subprocess.run(
             [str(Path(sys.executable).parent / "snakemake"), *arguments],
             cwd=self.folder,
-            env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -17,12 +17,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 BACKEND = json.loads(os.environ["BACKEND"])  # port, key, log, python
-FAULT = json.loads(os.environ.get("FAULT", "{}"))  # kind, first, count, match
+FAULT = json.loads(os.environ.get("FAULT", "{}"))  # kind, first, count, match, until, pace
 NOTES = os.environ.get("NOTES")
 BODIES = os.environ.get("BODIES")  # where whole requests of tasks go, for who wants to send them again
 
+LONGEST_HOLD_SECONDS = 120  # for what a test waits for and never comes
+
 lock = threading.Lock()
 seen = {"tasks": 0, "faults": 0}
+was_sick = threading.Event()
 
 
 def is_task(path, content):
@@ -71,8 +74,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         kind = FAULT.get("kind")
-        if kind == "sick" and self.path == "/health" and 1 <= seen["tasks"] < 8:
-            return self.answer(503, b"{}")
+        if kind == "sick" and self.path == "/health" and seen["tasks"] and not was_sick.is_set():
+            self.answer(503, b"{}")
+            return was_sick.set()
         if self.path != "/health" and (kind == "wrong key from the start" or not self.is_known()):
             return self.answer(401, b'{"error": "Unauthorized"}')
         status, text = self.forward("GET", None)
@@ -103,6 +107,8 @@ class Handler(BaseHTTPRequestHandler):
                 stream.write("".join(json.dumps([prompt, content["seed"]]) + "\n" for prompt in prompts))
         if FAULT.get("pace"):
             time.sleep(FAULT["pace"])
+        if struck and kind in HOLDS and not HOLDS[kind](self):
+            return self.answer(400, b'{"error": "held back for longer than any test needs"}')
         if struck and kind in BEFORE:
             return BEFORE[kind](self)
         status, text = self.forward("POST", body)
@@ -125,6 +131,20 @@ class Handler(BaseHTTPRequestHandler):
             choice["logprobs"]["token_logprobs"] = [None if value is None else value - 5 for value in values]
         self.answer(status, json.dumps(answer).encode())
 
+    # --- faults before an answer; they say whether what they waited for came
+
+    def wait_for_file(self):
+        """The test makes it, or ends this process."""
+        deadline = time.monotonic() + LONGEST_HOLD_SECONDS
+        while not ("until" in FAULT and Path(FAULT["until"]).exists()):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def wait_for_sickness(self):
+        return was_sick.wait(LONGEST_HOLD_SECONDS)
+
     # --- faults in place of an answer
 
     def drop(self):
@@ -132,7 +152,9 @@ class Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
     def delay(self):
-        time.sleep(FAULT["seconds"])
+        """Answer nothing until the client has gone."""
+        self.connection.settimeout(LONGEST_HOLD_SECONDS)
+        self.connection.recv(1)
         self.drop()
 
     def refuse(self, status, headers=()):
@@ -177,6 +199,7 @@ class Handler(BaseHTTPRequestHandler):
         return json.dumps(content).encode()
 
 
+HOLDS = {"hold": Handler.wait_for_file, "sick": Handler.wait_for_sickness}
 BEFORE = {
     "drop": Handler.drop,
     "delay": Handler.delay,

@@ -16,7 +16,7 @@ from evaluate_stage import Stage
 pytestmark = pytest.mark.e2e
 
 DOCUMENTS = 160
-SLOW = {"pace": 0.4}  # seconds that each request takes at least, so that there is a middle to stop in
+SLOW = {"kind": "hold", "first": 2}  # two requests are answered, the others held, so that there is a middle to stop in
 FEW_IN_FLIGHT = {"concurrency": 32}
 TRANSIENT = 75
 
@@ -132,8 +132,8 @@ def test_only_what_has_no_answer_is_asked_again(backend, tmp_path, name):
 
 
 def test_a_walltime_ends_as_a_timeout_that_goes_on(backend, tmp_path):
-    stage = Stage(tmp_path, backend, SLOW | {"pace": 3}, FEW_IN_FLIGHT, limit=DOCUMENTS)
-    stage.run("--walltime-minutes", "0.25")
+    stage = Stage(tmp_path, backend, SLOW, FEW_IN_FLIGHT, limit=DOCUMENTS)
+    stage.run("--walltime-minutes", "0.5")
     assert stage.status == TRANSIENT and "TIMEOUT" in stage.said, stage.said
     assert stage.attempts[-1]["status"] == "TIMEOUT" and not (stage.output / "results.yml").exists()
     before = stage.asked()
@@ -169,18 +169,21 @@ def test_another_setting_never_gets_an_old_answer(backend, tmp_path):
 
 
 def test_a_full_disk_loses_no_answer(backend, tmp_path):
-    disk = tmp_path / "disk"
+    disk, go = tmp_path / "disk", tmp_path / "go"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
     try:
-        stage = Stage(tmp_path / "stage", backend, SLOW, FEW_IN_FLIGHT, limit=DOCUMENTS)
+        stage = Stage(tmp_path / "stage", backend, SLOW | {"until": str(go)}, FEW_IN_FLIGHT, limit=DOCUMENTS)
         stage.output = disk / "run"
         ballast = disk / "ballast"
         with in_the_middle(stage), ballast.open("wb") as stream, pytest.raises(OSError):
-            while True:
-                os.write(stream.fileno(), bytes(1024))
+            try:
+                while True:
+                    os.write(stream.fileno(), bytes(1024))
+            finally:
+                go.touch()
         assert stage.status == TRANSIENT and "No space left" in stage.said, stage.said
         assert "Traceback" not in stage.said and not (stage.output / "results.yml").exists()
         before = len(stage.asked())

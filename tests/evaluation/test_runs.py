@@ -78,13 +78,16 @@ def test_a_chat_template_and_a_system_prompt_change_what_is_asked(backend, tmp_p
 
 
 def test_a_key_is_in_no_file_and_on_no_command_line(backend, tmp_path):
-    stage = Stage(tmp_path, backend, {"pace": 1})
+    go = tmp_path / "go"
+    stage = Stage(tmp_path, backend, {"kind": "hold", "until": str(go)})
     process = stage.start()
     while not stage.notes.exists():
+        assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     keys = {one.environ().get("VLLM_API_KEY") for one in family} - {None}
     words = " ".join(word for one in family for word in one.cmdline())
+    go.touch()
     said, _ = process.communicate(timeout=120)
     (key,) = keys
     assert process.returncode == 0 and len(key) > 20 and key not in words + said

@@ -5,7 +5,8 @@ dense, per-expert and fused experts, a vision tower, latent attention, tied and 
 Each is quantized by ``scripts/quantize.py``'s own ``main``, so that an export here is made exactly as in a release. A
 combination that ModelOpt cannot export is kept as its record of the failure.
 
-Run with the interpreter of the quantize environment: ModelOpt's import costs most of the time, hence one process.
+Run with the interpreter of the quantize environment, whose own view of every recipe goes to resolved.json: ModelOpt's
+import costs much time, hence one process.
 """
 
 from __future__ import annotations
@@ -260,7 +261,7 @@ def write_texts(file: Path) -> None:
     chooser = random.Random(0)
     with open(file, "w", encoding="utf-8") as stream:
         for _ in range(16):
-            stream.write(json.dumps({"text": " ".join(chooser.choices(WORDS, k=48))}) + "\n")
+            stream.write(json.dumps({"text": " ".join(chooser.choices(WORDS, k=12))}) + "\n")
 
 
 # ---- recipes
@@ -492,12 +493,16 @@ def main() -> None:
 
     import torch
     import transformers
+    from resolve_all import resolve_all
 
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
     folder = arguments.folder.resolve()
     (folder / "sources").mkdir(parents=True)
     (folder / "logs").mkdir()
+    if not arguments.only:
+        # Before any export, which might leave its traces in ModelOpt's own configurations.
+        (folder / "resolved.json").write_text(json.dumps(resolve_all()), encoding="utf-8")
     write_texts(folder / "texts.jsonl")
     exports = [export for export in all_exports() if arguments.only in export.name]
     for name in sorted({export.source for export in exports}):

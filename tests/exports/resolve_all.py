@@ -1,27 +1,28 @@
-"""Print, as JSON, the configuration that ModelOpt itself makes of every preset and recipe of the catalogue.
+"""The configuration that ModelOpt itself makes of every preset and recipe of the catalogue; used by make_exports.py."""
 
-Run with the interpreter of the quantize environment.
-"""
+from __future__ import annotations
 
 import contextlib
 import io
 import json
-import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
 
-import quantize  # noqa: E402
 
-catalogue = json.loads((ROOT / "envs" / "modelopt_catalogue.json").read_text())
-asked = [({"preset": name}, None) for name in catalogue["presets"]]
-asked += [({"modelopt_recipe": name}, None) for name in catalogue["recipes"]]
-asked += [({"preset": "nvfp4"}, kv_cache) for kv_cache in [*catalogue["kv_presets"], "none"]]
-found = []
-with contextlib.redirect_stdout(io.StringIO()):
-    for definition, kv_cache in asked:
-        configuration = quantize.load_configuration(definition, kv_cache)
-        resolved = {key: quantize.as_json(value) for key, value in configuration.items()}
-        found.append({"definition": definition, "kv_cache": kv_cache, "configuration": resolved})
-print(json.dumps(found))
+def resolve_all() -> list[dict[str, Any]]:
+    """Every entry of the catalogue: its definition, KV-cache preset and ModelOpt's configuration."""
+    import quantize
+
+    catalogue = json.loads((ROOT / "envs" / "modelopt_catalogue.json").read_text())
+    asked = [({"preset": name}, None) for name in catalogue["presets"]]
+    asked += [({"modelopt_recipe": name}, None) for name in catalogue["recipes"]]
+    asked += [({"preset": "nvfp4"}, kv_cache) for kv_cache in [*catalogue["kv_presets"], "none"]]
+    found = []
+    with contextlib.redirect_stdout(io.StringIO()):
+        for definition, kv_cache in asked:
+            configuration = quantize.load_configuration(definition, kv_cache)
+            resolved = {key: quantize.as_json(value) for key, value in configuration.items()}
+            found.append({"definition": definition, "kv_cache": kv_cache, "configuration": resolved})
+    return found

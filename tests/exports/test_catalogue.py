@@ -1,7 +1,6 @@
 """What the catalogue gives a recipe is what ModelOpt makes of it, for every preset, recipe and KV-cache preset."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_recipe_resolves_as_by_modelopt_itself(exports):
-    python = ROOT / ".envs" / "quantize.cpu" / "bin" / "python"
-    done = subprocess.run([python, Path(__file__).parent / "resolve_all.py"], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-3000:]
     catalogue = read_json(ROOT / "envs" / "modelopt_catalogue.json")
-    resolved = json.loads(done.stdout.splitlines()[-1])
+    resolved = json.loads((exports.folder / "resolved.json").read_text())
     assert len(resolved) == len(catalogue["presets"]) + len(catalogue["recipes"]) + len(catalogue["kv_presets"]) + 1
     for entry in resolved:
         ours = resolve_configuration(entry["definition"], catalogue, "recipe", entry["kv_cache"])

@@ -2,6 +2,7 @@
 
 - The site's account, partitions and flags (``cluster:`` of the configuration) fill in what no resource says.
 - squeue tells stage, model and recipe by a job's name, and the releases that wait for it by its comment.
+- A job that ran out of memory, and only such a one, is submitted again with more.
 - A job's end is noticed in its log within seconds, without a question to the controller; the plugin's own polls, which
   grow to minutes, remain for jobs that die without a word.
 - No job is lost: states that the plugin takes for running (PREEMPTED without requeue, "CANCELLED by UID"), jobs that
@@ -15,6 +16,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import re
 import shlex
@@ -34,6 +36,7 @@ from day0.cluster import (
     LIVE_STATES,
     Attempt,
     base_state,
+    grown_memory,
     has_ended,
     job_comment,
     job_name,
@@ -118,6 +121,7 @@ class Executor(plugin.Executor):
         self._looks: dict[str, tuple[float, float]] = {}
         self._warned: set[tuple[str, str]] = set()
         self._earlier_jobs: list[tuple[str, str]] | None = None
+        self._accounts: list[str] | None = None
         plugin.get_submit_command = self._submit_command
         plugin.query_job_status = self._query
         plugin.query_job_status_squeue = lambda run: "squeue --me --noheader --states=all --format=%i|%T"
@@ -137,8 +141,22 @@ class Executor(plugin.Executor):
             message = f"could not tell whether a job of an earlier run still makes {', '.join(job.output)}: {error}"
             self._report_job_error_threadsafe(SubmittedJobInfo(job), message)
             return
+        if refusal := self._refusal(job):
+            self._report_job_error_threadsafe(SubmittedJobInfo(job), refusal)
+            return
         missing = {name: value for name, value in self._site_resources(job).items() if job.resources.get(name) is None}
         job.resources.update(missing)
+        if memory := job.resources.get("mem_mb"):
+            more = grown_memory(memory, self.attempts.get(job, []), self.site["max_mem_mb"])
+            job.resources.update(mem_mb=more)
+        if (nodes := job.resources.get("server_nodes") or 1) > 1:
+            # Within the job Snakemake starts the stage on the first node, and the stage the rest.
+            gpus = job.resources.get("gpu") or 0
+            flags = ["--ntasks-per-node=1", *([f"--gpus-per-node={gpus}"] if gpus else [])]
+            extra = " ".join([job.resources.get("slurm_extra") or "", *flags]).strip()
+            job.resources.update(
+                nodes=nodes, slurm_extra=extra, **({"gpu": gpus * nodes} if gpus else {"tasks": nodes})
+            )
         super().run_job(job)
 
     def _site_resources(self, job: Any) -> dict[str, Any]:
@@ -157,9 +175,25 @@ class Executor(plugin.Executor):
 
     def get_account_arg(self, job: Any) -> Iterable[str]:
         """The account's flag; without one Slurm takes the user's default, so there is nothing to guess."""
-        if not job.resources.get("slurm_account"):
-            return iter([""])
-        return super().get_account_arg(job)
+        account = job.resources.get("slurm_account")
+        return iter([f" -A {shlex.quote(str(account))}" if account else ""])
+
+    def _refusal(self, job: Any) -> str | None:
+        """Why a job's account cannot be charged, or None, also where the cluster keeps no accounts."""
+        account = job.resources.get("slurm_account") or self.site["account"]
+        if account is None:
+            return None
+        with self.lock:
+            if self._accounts is None:
+                user = f"user={getpass.getuser()}"
+                answer = ask("sacctmgr", "--noheader", "--parsable2", "list", "associations", user, "format=account")
+                self._accounts = sorted(set((answer or "").split()))
+        if not self._accounts or str(account).lower() in map(str.lower, self._accounts):
+            return None
+        return (
+            f"cluster.account: found {account}, expected an account of {getpass.getuser()}: "
+            f"{', '.join(self._accounts)}; mend config/site.yaml"
+        )
 
     def get_partition_arg(self, job: Any) -> str:
         """The partition's flag; without one Slurm takes its default."""

@@ -22,6 +22,11 @@ from day0.multinode import JOB_ID_VARIABLE
 PASSED_ON = (
     "VLLM|HF|HUGGINGFACE|TRANSFORMERS|TORCH[A-Z]*|CUDA|NVIDIA|NCCL|OMP|MKL|UV|XDG|PYTHON[A-Z]*|DO_NOT_TRACK|TMPDIR"
 )
+# What a job step, and enroot's hooks for PyTorch in it, tell a task of its rank; a stage is none (rules/common.smk).
+ALONE = (
+    "unset RANK LOCAL_RANK NODE_RANK WORLD_SIZE MASTER_ADDR MASTER_PORT "
+    r"""$(env | sed -n -E "s/^((SLURM|PMI|PMIX|OMPI)_[A-Za-z0-9_]*)=.*/\1/p")"""
+)
 
 
 def make_launcher(runtime: str, image: str, python: str, mounts: Sequence[str]) -> str:
@@ -39,9 +44,10 @@ def make_launcher(runtime: str, image: str, python: str, mounts: Sequence[str]) 
         mounts = shlex.quote(",".join(pairs))
         command = (
             f"""job=${{{JOB_ID_VARIABLE}:?containers.runtime pyxis starts images by srun, within a Slurm job only}}\n"""
+            f"""alone='{ALONE}'\neval "$alone"\n"""
             """exec srun --jobid="$job" --overlap --nodes=1 --ntasks=1 --nodelist="$SLURMD_NODENAME" --mem=0 \\\n"""
             f"""    --cpu-bind=none --container-image={image} --container-mounts={mounts},"$PWD" \\\n"""
-            f"""    --container-workdir="$PWD" {python} "$@"\n"""
+            f"""    --container-workdir="$PWD" sh -c "$alone"'; exec "$0" "$@"' {python} "$@"\n"""
         )
     elif runtime == "enroot":
         options = " ".join(f"--mount {shlex.quote(pair)}" for pair in pairs)

@@ -22,7 +22,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,16 @@ def state_of(job_id: str) -> str | None:
     return None
 
 
+def put(resources: Any, **values: Any) -> None:
+    """Put values into a job's resources, also where these have some already, which their own ``update`` refuses."""
+    known = set(resources.keys())
+    for name, value in values.items():
+        if name in known:
+            setattr(resources, name, value)
+        else:
+            resources.update({name: value})
+
+
 def digest_of_job(job: Any) -> str:
     """Digest of what a job does: its command, and the state of its inputs."""
     inputs = {}
@@ -141,27 +151,34 @@ class Executor(plugin.Executor):
             message = f"could not tell whether a job of an earlier run still makes {', '.join(job.output)}: {error}"
             self._report_job_error_threadsafe(SubmittedJobInfo(job), message)
             return
-        if refusal := self._refusal(job):
+        try:
+            refusal = self._refusal(job)
+            if refusal is None:
+                self._complete(job.resources, self.attempts.get(job, []))
+        except Exception as error:  # in a thread whose exceptions nobody reads: the driver would wait for ever
+            refusal = f"could not make out what to ask of Slurm: {error!r}"
+        if refusal:
             self._report_job_error_threadsafe(SubmittedJobInfo(job), refusal)
             return
-        missing = {name: value for name, value in self._site_resources(job).items() if job.resources.get(name) is None}
-        job.resources.update(missing)
-        if memory := job.resources.get("mem_mb"):
-            more = grown_memory(memory, self.attempts.get(job, []), self.site["max_mem_mb"])
-            job.resources.update(mem_mb=more)
-        if (nodes := job.resources.get("server_nodes") or 1) > 1:
-            # Within the job Snakemake starts the stage on the first node, and the stage the rest.
-            gpus = job.resources.get("gpu") or 0
-            flags = ["--ntasks-per-node=1", *([f"--gpus-per-node={gpus}"] if gpus else [])]
-            extra = " ".join([job.resources.get("slurm_extra") or "", *flags]).strip()
-            job.resources.update(
-                nodes=nodes, slurm_extra=extra, **({"gpu": gpus * nodes} if gpus else {"tasks": nodes})
-            )
         super().run_job(job)
 
-    def _site_resources(self, job: Any) -> dict[str, Any]:
+    def _complete(self, resources: Any, failed: Sequence[Attempt]) -> None:
+        """Put into a job's resources what the site's file, its failed attempts and its server's nodes say."""
+        site = self._site_resources(resources)
+        put(resources, **{name: value for name, value in site.items() if resources.get(name) is None})
+        if memory := resources.get("mem_mb"):
+            put(resources, mem_mb=grown_memory(memory, failed, self.site["max_mem_mb"]))
+        if (nodes := resources.get("server_nodes") or 1) > 1:
+            # Within the job Snakemake starts the stage on the first node, and the stage the rest.
+            gpus = resources.get("gpu") or 0
+            flags = ["--ntasks-per-node=1", *([f"--gpus-per-node={gpus}"] if gpus else [])]
+            extra = " ".join([*filter(None, [resources.get("slurm_extra")]), *flags])
+            whole = {"gpu": gpus * nodes} if gpus else {"tasks": nodes}
+            put(resources, nodes=nodes, slurm_extra=extra, **whole)
+
+    def _site_resources(self, resources: Any) -> dict[str, Any]:
         """What the site's file says of a job, as resources that the plugin knows."""
-        site, on_gpu = self.site, bool(job.resources.get("gpu"))
+        site, on_gpu = self.site, bool(resources.get("gpu"))
         flags = [*site["extra"], *(site["gpu_extra"] if on_gpu else [])]
         resources = {
             "slurm_account": site["account"],

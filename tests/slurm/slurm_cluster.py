@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -107,6 +108,20 @@ class Driver:
                 self.process.wait(30)
             self.process.kill()
             pytest.fail(f"the driver did not end within {seconds} s\n{self.output[-6000:]}")
+
+
+class Workspace:
+    """A copy of the project with the real stages, in a folder of its own."""
+
+    def __init__(self, folder):
+        self.folder, self.results = folder, folder / "results" / "tiny-llama"
+
+    def configure(self, serving=None, **changes):
+        """Change keys of config/config.yaml; the model's jobs get what two evaluations side by side leave them."""
+        path = self.folder / "config" / "config.yaml"
+        configuration = yaml.safe_load(path.read_text()) | changes
+        configuration["models"]["tiny-llama"] |= {"resources": {"mem_mb": 6000}, "serving": serving or {}}
+        path.write_text(yaml.safe_dump(configuration))
 
 
 def wait_until(condition, what, seconds=240, driver=None):

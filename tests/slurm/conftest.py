@@ -48,7 +48,11 @@ def workspace(tmp_path):
     (tmp_path / "slurm").symlink_to("profiles/slurm")
     (tmp_path / ".envs").mkdir()
     for entry in (ROOT / ".envs").iterdir():
-        (tmp_path / ".envs" / entry.name).symlink_to(entry)
+        # A link's own time would be that of an input that has changed.
+        if entry.is_file():
+            shutil.copy2(entry, tmp_path / ".envs" / entry.name)
+        else:
+            (tmp_path / ".envs" / entry.name).symlink_to(entry)
     shutil.copytree(ROOT / "results" / "demo", tmp_path / "results" / "demo")
     (tmp_path / "config" / "site.yaml").write_text(yaml.safe_dump({"cluster": SITE}))
     return Workspace(tmp_path)

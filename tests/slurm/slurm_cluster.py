@@ -80,7 +80,9 @@ class Driver:
     def __init__(self, cluster, folder, *arguments, profile="slurm", environment=(), log=None):
         logs = log or folder
         self.log = logs / f"driver-{len(list(logs.glob('driver-*')))}.log"
-        on_slurm = ["--profile", profile, "--latency-wait", "5"] if profile != "none" else []
+        # The profile's own settings, but that a node which dies without a word is noticed sooner.
+        quick = ["--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "5"]
+        on_slurm = ["--profile", profile, *quick] if profile != "none" else []
         variables = {k: v for k, v in cluster.environment.items() if k != "PYTHONDONTWRITEBYTECODE"}
         with self.log.open("w") as stream:
             self.process = subprocess.Popen(
@@ -116,11 +118,11 @@ class Workspace:
     def __init__(self, folder):
         self.folder, self.results = folder, folder / "results" / "tiny-llama"
 
-    def configure(self, serving=None, **changes):
-        """Change keys of config/config.yaml; the model's jobs get what two evaluations side by side leave them."""
+    def configure(self, model=(), **changes):
+        """Change keys of config/config.yaml and of its model, whose jobs get what two side by side leave them."""
         path = self.folder / "config" / "config.yaml"
         configuration = yaml.safe_load(path.read_text()) | changes
-        configuration["models"]["tiny-llama"] |= {"resources": {"mem_mb": 6000}, "serving": serving or {}}
+        configuration["models"]["tiny-llama"] |= {"resources": {"mem_mb": 6000}, **dict(model)}
         path.write_text(yaml.safe_dump(configuration))
 
 

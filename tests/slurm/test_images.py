@@ -53,7 +53,9 @@ def image(tmp_path_factory):
 
 @pytest.mark.parametrize("runtime", ["pyxis", "enroot"])
 def test_a_model_is_quantized_and_served_within_images(pyxis_cluster, workspace, image, runtime):
-    workspace.configure(releases=releases("fp8"))
+    # A model of its own: the embedded one would be trained anew by another image.
+    shutil.copytree(workspace.folder / "results/demo/model", workspace.folder / "model")
+    workspace.configure(model={"path": "model"}, releases=releases("fp8"))
     environments = (ROOT / ".envs").resolve()
     images = {}
     for stage in ("quantize", "serve"):

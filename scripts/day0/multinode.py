@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 
 # The name under which a stage knows its Slurm job: SLURM_* is unset, since torch would take it for that of a rank.
 JOB_ID_VARIABLE = "DAY0_SLURM_JOB_ID"
-OPENAI_SERVER, COMMAND_LINE = "vllm.entrypoints.openai.api_server", "vllm.entrypoints.cli.main"
+OPENAI_SERVER = "vllm.entrypoints.openai.api_server"
+# Only vLLM's command line starts a headless worker; its CPU build needs a hand there (scripts/vllm_plugin).
+COMMAND_LINE, COMMAND_LINE_ON_CPU = "vllm.entrypoints.cli.main", "day0_vllm_cli"
 
 
 def host_address(environment: Mapping[str, str]) -> str:
@@ -38,14 +40,20 @@ def worker_commands(head: Sequence[str], nodes: int, job_id: str, gpus: int) -> 
 
     Args:
         head: see :func:`head_command`.
-        gpus: GPUs of each node.
+        gpus: GPUs of each node; 0 on CPU.
     """
     step = ["srun", f"--jobid={job_id}", "--overlap", "--nodes=1", "--ntasks=1", "--mem=0", "--cpu-bind=none"]
     step += [f"--gpus-per-node={gpus}"] if gpus else []
     place = head.index(OPENAI_SERVER)
     commands = []
     for rank in range(1, nodes):
-        words = [*head[:place], COMMAND_LINE, "serve", *head[place + 1 :], "--headless"]
+        words = [
+            *head[:place],
+            COMMAND_LINE if gpus else COMMAND_LINE_ON_CPU,
+            "serve",
+            *head[place + 1 :],
+            "--headless",
+        ]
         words[words.index("--node-rank") + 1] = str(rank)
         commands.append([*step, f"--relative={rank}", *words])
     return commands

@@ -31,7 +31,8 @@ def test_each_other_node_runs_the_same_command_headless_with_its_rank():
         assert engine[:4] == ["python", "-m", "vllm.entrypoints.cli.main", "serve"] and engine[-1] == "--headless"
         told = [word if word != str(rank) or engine[n - 1] != "--node-rank" else "0" for n, word in enumerate(engine)]
         assert told[4:-1] == head[3:]
-    assert not any("gpus" in word for word in commands(gpus=0)[2][0])
+    worker = commands(gpus=0)[2][0]
+    assert not any("gpus" in word for word in worker) and "day0_vllm_cli" in worker
 
 
 def test_the_address_is_the_given_one_else_one_of_this_host():

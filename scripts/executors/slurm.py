@@ -171,7 +171,8 @@ class Executor(plugin.Executor):
         if (nodes := resources.get("server_nodes") or 1) > 1:
             # Within the job Snakemake starts the stage on the first node, and the stage the rest.
             gpus = resources.get("gpu") or 0
-            flags = ["--ntasks-per-node=1", *([f"--gpus-per-node={gpus}"] if gpus else [])]
+            kind = ":".join(map(str, filter(None, [resources.get("gpu_model"), gpus])))
+            flags = ["--ntasks-per-node=1", *([f"--gpus-per-node={kind}"] if gpus else [])]
             extra = " ".join([*filter(None, [resources.get("slurm_extra")]), *flags])
             whole = {"gpu": gpus * nodes} if gpus else {"tasks": nodes}
             put(resources, nodes=nodes, slurm_extra=extra, **whole)

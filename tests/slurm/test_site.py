@@ -59,7 +59,7 @@ def test_flags_of_the_site_and_nodes_of_a_server_reach_the_jobs(cluster, project
     assert (quantizing["NumNodes"], quantizing["TresPerJob"]) == ("1", "gres:gpu:a100:1")
     assert (quantizing["CPUs/Task"], evaluating["CPUs/Task"]) == ("2", "4")
     assert (evaluating["NumNodes"], evaluating["NumTasks"], evaluating["TimeLimit"]) == ("2", "2", "00:17:00")
-    assert (evaluating["TresPerJob"], evaluating["TresPerNode"]) == ("gres:gpu:a100:4", "gres:gpu:2")
+    assert (evaluating["TresPerJob"], evaluating["TresPerNode"]) == ("gres:gpu:a100:4", "gres:gpu:a100:2")
     assert evaluating["MinMemoryNode"] == "700M"
 
 

@@ -165,7 +165,7 @@ def test_only_a_lack_of_memory_is_met_with_more(executor):
 def test_a_server_over_nodes_gets_whole_parts_of_them(executor):
     asked = completed(executor, nodes=1, server_nodes=2, gpu=8)
     assert (asked["nodes"], asked["gpu"]) == (2, 16)
-    assert asked["slurm_extra"] == "--nice=5 --ntasks-per-node=1 --gpus-per-node=8"
+    assert asked["slurm_extra"] == "--nice=5 --ntasks-per-node=1 --gpus-per-node=h100:8"
     asked = completed(executor, nodes=1, server_nodes=2)
     assert (asked["nodes"], asked["tasks"], asked["slurm_extra"]) == (2, 2, "--nice=5 --ntasks-per-node=1")
 

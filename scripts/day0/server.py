@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from day0.comparability import native_quantization
+from day0.multinode import OPENAI_SERVER
 
 HOST = "127.0.0.1"
 END_LINE = "day0: all tasks are done; the server is stopped"
@@ -89,7 +90,7 @@ def server_command(
 
     Port 0 lets the kernel choose a free port at the moment of binding, so that two servers never meet.
     """
-    command = [python, "-m", "vllm.entrypoints.openai.api_server"]
+    command = [python, "-m", OPENAI_SERVER]
     command += ["--model", checkpoint, "--served-model-name", served_name, "--host", HOST, "--port", str(port)]
     command += ["--max-model-len", str(serving.get("max_model_len") or suite["context_length"])]
     command += ["--dtype", str(serving.get("dtype") or "auto")]
@@ -453,9 +454,12 @@ class Server:
             stream.write(f"\n{END_LINE}\n")
 
     def _listening_port(self) -> int | None:
-        # A container's runtime runs the server as its child, pyxis in a job step: it is known by its key.
+        # A container's runtime runs the server as its child, pyxis in a job step: it is known by its key. The engine and
+        # srun have the key, too, and listen for their own kind, which a question by HTTP would upset.
         for process in psutil.process_iter():
             try:
+                if OPENAI_SERVER not in process.cmdline() or process.name() == "srun":
+                    continue
                 if process.environ().get("VLLM_API_KEY") != self.key:
                     continue
                 connections = process.net_connections(kind="tcp4")

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from day0.multinode import OPENAI_SERVER
 from day0.server import (
     Children,
     DeploymentFailed,
@@ -214,8 +215,8 @@ http.server.HTTPServer(("127.0.0.1", 0), Handler).serve_forever()
 def test_a_server_that_its_runtime_runs_elsewhere_is_found_by_its_key(tmp_path):
     children = Children()
     # As a container's runtime does: the server is a child, or no descendant at all, as in a job step of pyxis.
-    inside = f"{sys.executable} -c '{HEALTHY}' & wait"
-    detached = f"setsid {sys.executable} -c '{HEALTHY}' & sleep 60"
+    python = f"{sys.executable} -c '{HEALTHY}' {OPENAI_SERVER}"
+    inside, detached = f"{python} & wait", f"setsid {python} & sleep 60"
     try:
         servers = [
             Server(children, ["sh", "-c", text], os.environ | {"VLLM_API_KEY": key}, tmp_path / f"{key}.log")

@@ -454,7 +454,7 @@ class Server:
             stream.write(f"\n{END_LINE}\n")
 
     def _listening_port(self) -> int | None:
-        # A container's runtime runs the server as its child, pyxis in a job step: it is known by its key. The engine and
+        # A container's runtime runs the server as its child, pyxis in a job step: it is known by its key. Engine and
         # srun have the key, too, and listen for their own kind, which a question by HTTP would upset.
         for process in psutil.process_iter():
             try:

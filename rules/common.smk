@@ -18,6 +18,7 @@ from day0.config import BASELINE, Calibration, make_plan
 from day0.engine import ENGINE, locked_version
 from day0.harness import HARNESSES, harnesses_of
 from day0.imports import imported_files
+from day0.multinode import JOB_ID_VARIABLE
 from day0.planning import read_published_scores, resolution_warnings
 from day0.circumstances import stamp
 from day0.sources import get_sources
@@ -72,7 +73,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A prefix of our own replaces Snakemake's, without which a failure before a pipe would count as success. A stage is one
 # process of its own: what srun, mpirun or torchrun leave behind would make torch wait for other ranks.
 shell.prefix(
-    "set -euo pipefail; unset ${{!SLURM_@}} ${{!PMI_@}} ${{!PMIX_@}} ${{!OMPI_@}} ${{!TORCHELASTIC_@}} RANK LOCAL_RANK GROUP_RANK NODE_RANK"
+    f"set -euo pipefail; export {JOB_ID_VARIABLE}=${{{{SLURM_JOB_ID-}}}};"
+    " unset ${{!SLURM_@}} ${{!PMI_@}} ${{!PMIX_@}} ${{!OMPI_@}} ${{!TORCHELASTIC_@}} RANK LOCAL_RANK GROUP_RANK NODE_RANK"
     " WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT; "
 )
 
@@ -259,26 +261,32 @@ def get_weights_bytes(model):
 
 
 def get_mem_mb(stage):
-    """Host memory of a stage's job: the configuration's, else by the model's size; more for each new attempt."""
+    """Host memory of a stage's job: the configuration's, else by the model's size; never more than a node has."""
     formula = {"quantize": cluster.quantize_memory_mb, "evaluate": cluster.evaluate_memory_mb}[stage]
 
-    def mem_mb(wildcards, attempt):
+    def mem_mb(wildcards):
         given = PLAN.resource(wildcards.model, stage, "mem_mb")
         memory = given or formula(get_weights_bytes(wildcards.model), on_cpu=VARIANT == "cpu")
-        return cluster.memory_of_attempt(memory, attempt, PLAN.config.cluster.max_mem_mb)
+        return min(memory, PLAN.config.cluster.max_mem_mb or memory)
 
     return mem_mb
 
 
+def get_server_nodes(wildcards):
+    """Nodes of an evaluate job, one for each part of its server."""
+    return PLAN.serving(wildcards.model, wildcards.candidate).get("nodes") or 1
+
+
 def get_gpu(stage):
-    """GPUs of a stage's job: the configuration's, else what its serving settings or the model's size need."""
+    """GPUs on each node of a stage's job: the configuration's, else what its serving settings or the model's size need."""
 
     def gpu(wildcards):
         given = PLAN.resource(wildcards.model, stage, "gpu")
         if given is not None or VARIANT == "cpu":
             return given or 0
         if stage == "evaluate":
-            return cluster.serving_gpus(PLAN.serving(wildcards.model, wildcards.candidate))
+            serving = PLAN.serving(wildcards.model, wildcards.candidate)
+            return cluster.serving_gpus(serving) // get_server_nodes(wildcards)
         site, device = PLAN.config.cluster, PLAN.config.quantization.device
         weights = get_weights_bytes(wildcards.model)
         return min(cluster.quantize_gpus(weights, device, site.gpu_memory_gb), site.gpus_per_node)

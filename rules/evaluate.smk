@@ -24,6 +24,7 @@ rule evaluate_run:
         gpu=get_gpu("evaluate"),
         cpus_per_task=get_cpus("evaluate"),
         nodes=1,
+        server_nodes=get_server_nodes,
         runtime=get_runtime("evaluate", 480),
     params:
         serve=get_python("serve"),

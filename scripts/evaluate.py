@@ -48,6 +48,7 @@ from day0.container import container_command, image_identity
 from day0.gpus import reserve_gpus
 from day0.harness import HARNESSES, harnesses_of
 from day0.harness_process import HarnessProcess
+from day0.multinode import head_command, host_address, job_id, worker_commands
 from day0.results import effective
 from day0.run_folder import close_attempt, open_attempt, write_run
 from day0.server import (
@@ -73,7 +74,7 @@ CANARY_MINIMUM_TOKENS = 16
 HASHED_BYTES = 64 << 20  # larger files are the gate's and the bundle's to hash; here their size must do
 PROGRESS_SECONDS = 5.0
 # Settings of serving and of a task that no answer depends on.
-NOT_FOR_ANSWERS = frozenset({"startup_timeout_seconds", "gpus"})
+NOT_FOR_ANSWERS = frozenset({"startup_timeout_seconds", "gpus", "nodes"})
 ASKED_OF_A_TASK = ("harness", "task", "num_fewshot", "repeats", "parameters", "runs_generated_code")
 # Of the walltime, what is left for stopping and writing.
 WALLTIME_MARGIN, WALLTIME_MARGIN_SECONDS = 0.1, 180.0
@@ -238,6 +239,11 @@ class Evaluation:
             "plugin": [digest_of_file(file) for file in sorted(PLUGIN_FOLDER.glob("*.py"))] if self.on_cpu else None,
             "harness": self.harness_versions,
         }
+        if (self.serving.get("nodes") or 1) > 1 and job_id() is None:
+            raise UnusableInput(
+                f"serving.nodes: a server over {self.serving['nodes']} nodes is started by srun, but this is no Slurm "
+                "job; use --profile slurm"
+            )
         container = self.serving.get("container")
         if container and shutil.which(container["runtime"]) is None:
             raise UnusableInput(
@@ -321,9 +327,15 @@ class Evaluation:
         self.command = prefix + server_command(
             python, checkpoint, self.arguments.model, self.suite, self.serving, self.on_cpu, port
         )
-        self.server = Server(
-            children, self.command, environment, self.output / "logs" / "server.log", port or None, removal
-        )
+        workers: list[list[str]] = []
+        if (nodes := self.serving.get("nodes") or 1) > 1:
+            self.command = head_command(self.command, nodes, host_address(environment), free_port())
+            gpus = 0 if self.on_cpu else serving_gpus(self.serving) // nodes
+            workers = worker_commands(self.command, nodes, job_id() or "", gpus)
+            for worker in workers:
+                say(f"on another node: {shlex.join(worker)}")
+        log = self.output / "logs" / "server.log"
+        self.server = Server(children, self.command, environment, log, port or None, removal, workers)
         self.server_facts = {
             "engine": self.engine.split()[0],
             "engine_version": self.engine.split()[1],

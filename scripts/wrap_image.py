@@ -2,9 +2,10 @@
 
 ENVIRONMENT/bin/python becomes a script that starts the image with the project's folder, /tmp and further folders
 mounted, in the working directory it was called in, with the caller's environment and GPUs, and hands its arguments to
-the interpreter within. The runtime is started without a server or a job step of its own (``enroot start`` of a squashfs
-file, ``apptainer exec`` of a .sif file), so that signals and exit status pass through. The marker (``--output``) holds
-the image's sha256: another image redoes the stages that run in it.
+the interpreter within; signals and exit status pass through. The runtime is ``enroot start`` of a squashfs file,
+``apptainer exec`` of a .sif file, or pyxis: a step of the Slurm job that the stage runs in, by ``srun
+--container-image`` of a squashfs file. The marker (``--output``) holds the image's sha256: another image redoes the
+stages that run in it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from day0.artefacts import UnusableInput, digest_of_file, run_cli, write_json, write_text
+from day0.multinode import JOB_ID_VARIABLE
 
 # enroot hands no variable of the caller on by itself.
 PASSED_ON = (
     "VLLM|HF|HUGGINGFACE|TRANSFORMERS|TORCH[A-Z]*|CUDA|NVIDIA|NCCL|OMP|MKL|UV|XDG|PYTHON[A-Z]*|DO_NOT_TRACK|TMPDIR"
+)
+# What a job step, and enroot's hooks for PyTorch in it, tell a task of its rank; a stage is none (rules/common.smk).
+ALONE = (
+    "unset RANK LOCAL_RANK NODE_RANK WORLD_SIZE MASTER_ADDR MASTER_PORT "
+    r"""$(env | sed -n -E "s/^((SLURM|PMI|PMIX|OMPI)_[A-Za-z0-9_]*)=.*/\1/p")"""
 )
 
 
@@ -26,14 +33,23 @@ def make_launcher(runtime: str, image: str, python: str, mounts: Sequence[str]) 
     """The text of the interpreter's script.
 
     Args:
-        runtime: ``enroot`` or ``apptainer``.
+        runtime: ``pyxis``, ``enroot`` or ``apptainer``.
         image: squashfs or .sif file.
         python: interpreter within the image.
         mounts: HOST or HOST:INSIDE.
     """
     pairs = [mount if ":" in mount else f"{mount}:{mount}" for mount in ("/tmp", *mounts)]
     image, python = shlex.quote(image), shlex.quote(python)
-    if runtime == "enroot":
+    if runtime == "pyxis":
+        mounts = shlex.quote(",".join(pairs))
+        command = (
+            f"""job=${{{JOB_ID_VARIABLE}:?containers.runtime pyxis starts images by srun, within a Slurm job only}}\n"""
+            f"""alone='{ALONE}'\neval "$alone"\n"""
+            """exec srun --jobid="$job" --overlap --nodes=1 --ntasks=1 --nodelist="$SLURMD_NODENAME" --mem=0 \\\n"""
+            f"""    --cpu-bind=none --container-image={image} --container-mounts={mounts},"$PWD" \\\n"""
+            f"""    --container-workdir="$PWD" sh -c "$alone"'; exec "$0" "$@"' {python} "$@"\n"""
+        )
+    elif runtime == "enroot":
         options = " ".join(f"--mount {shlex.quote(pair)}" for pair in pairs)
         command = (
             f"""names=$(env | sed -n -E 's/^(({PASSED_ON})(_[A-Za-z0-9_]*)?)=.*/--env \\1/p')\n"""
@@ -51,8 +67,8 @@ def make_launcher(runtime: str, image: str, python: str, mounts: Sequence[str]) 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runtime", choices=("enroot", "apptainer"), required=True)
-    parser.add_argument("--image", type=Path, required=True, help="squashfs file (enroot) or .sif file (apptainer)")
+    parser.add_argument("--runtime", choices=("pyxis", "enroot", "apptainer"), required=True)
+    parser.add_argument("--image", type=Path, required=True, help="squashfs or .sif file (apptainer)")
     parser.add_argument("--python", default="python3", help="interpreter within the image")
     parser.add_argument("--mount", nargs="*", default=[], metavar="HOST[:INSIDE]", help="further folders to mount")
     parser.add_argument(
@@ -61,11 +77,8 @@ def main() -> int:
     arguments = parser.parse_args()
 
     if not arguments.image.is_file():
-        how = {
-            "enroot": "enroot import --output FILE docker://IMAGE",
-            "apptainer": "apptainer pull FILE docker://IMAGE",
-        }
-        raise UnusableInput(f"found no image {arguments.image}; make it with: {how[arguments.runtime]}")
+        how = "apptainer pull" if arguments.runtime == "apptainer" else "enroot import --output"
+        raise UnusableInput(f"found no image {arguments.image}; make it with: {how} FILE docker://IMAGE")
     python = arguments.output.with_suffix("") / "bin" / "python"
     python.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.unlink(missing_ok=True)

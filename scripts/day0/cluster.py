@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 GB = 10**9
 USABLE_GPU_SHARE = 0.9
-# More memory for each new attempt, so that a job that ran out of it has a second chance on the same nodes.
+# A job that ran out of memory has a second chance on the same nodes.
 MEMORY_GROWTH = 1.5
 
 ENDED = "day0: the job ended with status"
@@ -64,10 +64,11 @@ def serving_gpus(serving: Mapping[str, object]) -> int:
     return math.prod(int(serving.get(size) or 1) for size in sizes)  # type: ignore[call-overload]
 
 
-def memory_of_attempt(memory_mb: int, attempt: int, limit_mb: int | None) -> int:
-    """Memory of a job's n-th attempt in MB, never more than a node has."""
-    grown = math.ceil(memory_mb * MEMORY_GROWTH ** (attempt - 1))
-    return grown if limit_mb is None else min(grown, max(limit_mb, 1))
+def grown_memory(memory_mb: int, attempts: Sequence[Attempt], limit_mb: int | None) -> int:
+    """Memory in MB of a job after failed attempts: more for each that ran out of it, never more than a node has."""
+    shortages = sum(attempt.state == "OUT_OF_MEMORY" for attempt in attempts)
+    grown = math.ceil(memory_mb * MEMORY_GROWTH**shortages)
+    return grown if limit_mb is None else min(grown, limit_mb)
 
 
 def reading_minutes(weights: int, minimum: int) -> int:

@@ -28,7 +28,10 @@ RECIPES_FOLDER = Path("config/recipes")
 SUITES_FOLDER = Path("config/suites")
 CATALOGUE = Path("envs/modelopt_catalogue.json")
 SECRET_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS?)(_|$)", re.I)
-OWN_ARGUMENTS = frozenset({"--api-key", "--host", "--port", "--model", "--served-model-name", "--seed"})
+OWN_ARGUMENTS = frozenset(
+    {"--api-key", "--host", "--port", "--model", "--served-model-name", "--seed"}
+    | {"--nnodes", "--node-rank", "--master-addr", "--master-port", "--headless"}
+)
 # The harness adds these to each request itself: another seed per repeat, one answer, whole.
 OWN_GENERATION = frozenset({"seed", "n", "stream"})
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -88,7 +91,7 @@ MANAGED_FLAGS = {
     **dict.fromkeys(("-t", "--time"), "a model's resources.runtime and the site's max_runtime say it"),
     **dict.fromkeys(("--mem", "--mem-per-cpu", "--mem-per-gpu"), "a model's resources.mem_mb says it"),
     **dict.fromkeys(("-c", "--cpus-per-task", "--cpus-per-gpu"), "a model's resources.cpus says it"),
-    **dict.fromkeys(("-N", "--nodes", "-n", "--ntasks"), "every job runs on one node, as one task"),
+    **dict.fromkeys(("-N", "--nodes", "-n", "--ntasks"), "a model's serving.nodes says it; a job is one task"),
     **dict.fromkeys(
         ("-J", "--job-name", "--comment", "-o", "--output", "-e", "--error", "-D", "--chdir", "--export", "--parsable"),
         "the executor sets it for every job; remove it",
@@ -120,6 +123,9 @@ class Serving(Strict):
     pipeline_parallel_size: PositiveInteger = 1
     data_parallel_size: PositiveInteger = 1
     gpus: PositiveInteger | None = Field(None, description="GPUs of the server; null: the product of the three sizes")
+    nodes: PositiveInteger = Field(
+        1, description="nodes of a Slurm cluster that the server is spread over, by tensor or pipeline parallelism"
+    )
     max_model_len: PositiveInteger | None = Field(None, description="tokens; null: what the suite needs")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     kv_cache_dtype: str = Field("auto", description="vLLM's --kv-cache-dtype")
@@ -470,7 +476,7 @@ class Cluster(Strict):
     constraint: str | None = Field(None, description="node features that GPU jobs need, as sbatch --constraint")
     extra: list[str] = Field([], description="further sbatch flags of every job: [--reservation=release]")
     gpu_extra: list[str] = Field([], description="further sbatch flags of GPU jobs only")
-    gpus_per_node: PositiveInteger = Field(8, description="GPUs of one node; a server runs on one node")
+    gpus_per_node: PositiveInteger = Field(8, description="GPUs of one node")
     gpu_memory_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(80, description="memory of one GPU in GB")
     cpus_per_gpu: PositiveInteger = Field(8, description="CPU cores for each GPU of a job")
     max_mem_mb: PositiveInteger | None = Field(None, description="most host memory that a job may ask for, in MB")
@@ -494,14 +500,16 @@ class Cluster(Strict):
 class Container(Strict):
     """An image that stands in for a stage's environment."""
 
-    image: str = Field(min_length=1, description="squashfs file (enroot) or .sif file (apptainer) on the shared disk")
+    image: str = Field(min_length=1, description="squashfs file (pyxis, enroot) or .sif file (apptainer)")
     python: str = Field("python3", description="interpreter within the image that has the stage's packages")
 
 
 class Containers(Strict):
     """Container images in place of the locked environments, by stage."""
 
-    runtime: Literal["enroot", "apptainer"] = "enroot"
+    runtime: Literal["pyxis", "enroot", "apptainer"] = Field(
+        "enroot", description="pyxis: a job step with srun --container-image; enroot, apptainer: started directly"
+    )
     mounts: list[str] = Field([], description="further folders to mount, HOST or HOST:INSIDE; the project's is always")
     quantize: Container | None = None
     serve: Container | None = None
@@ -871,19 +879,16 @@ def make_plan(
     for stage in ("quantize", "serve"):
         container = getattr(config.containers, stage)
         if container and not (root / container.image).is_file():
-            how = {"enroot": "enroot import --output", "apptainer": "apptainer pull"}[config.containers.runtime]
+            how = "apptainer pull" if config.containers.runtime == "apptainer" else "enroot import --output"
             mistakes.add(
                 f"containers.{stage}.image",
                 f"found no file {container.image}; make it with {how} {container.image} docker://IMAGE",
             )
     per_node = config.cluster.gpus_per_node
     for model, candidate in sorted({(r.model, c) for r in planned for c in (BASELINE, r.recipe.path_name)}):
-        if model in config.models and serving_gpus(plan.serving(model, candidate)) > per_node:
-            mistakes.add(
-                f"models.{model}.serving" if candidate == BASELINE else f"recipe of {model} {candidate}: serving",
-                f"its parallel sizes multiply to {serving_gpus(plan.serving(model, candidate))} GPUs; a server runs "
-                f"on one node, which has {per_node} (cluster.gpus_per_node); choose smaller sizes or larger nodes",
-            )
+        if model in config.models and (mistake := _misplaced(plan.serving(model, candidate), per_node)):
+            place = f"models.{model}.serving" if candidate == BASELINE else f"recipe of {model} {candidate}: serving"
+            mistakes.add(place, mistake)
     for release in planned:
         if release.model in config.models:
             calibration = Calibration(**plan.calibration(release.model, release.recipe.path_name))
@@ -900,6 +905,24 @@ def make_plan(
     if mistakes.sentences:
         raise _unusable(mistakes)
     return plan
+
+
+def _misplaced(serving: Mapping[str, Any], per_node: int) -> str | None:
+    """Why a server cannot be laid over its nodes, or None."""
+    gpus, nodes = serving_gpus(serving), serving.get("nodes") or 1
+    if nodes > 1:
+        if (serving.get("data_parallel_size") or 1) > 1:
+            return "data_parallel_size: a server over several nodes is one; 'shards' runs several side by side"
+        if serving.get("container"):
+            return "container: a server over several nodes runs in its environment, or in the image of containers.serve"
+        if gpus % nodes:
+            return f"nodes: {gpus} GPUs cannot be laid evenly over {nodes} nodes; mend the parallel sizes or nodes"
+    if gpus > nodes * per_node:
+        return (
+            f"its parallel sizes multiply to {gpus} GPUs; it runs on {nodes} node{'s' * (nodes > 1)} of {per_node} "
+            f"(cluster.gpus_per_node); choose smaller sizes, or nodes: {-(-gpus // per_node)}"
+        )
+    return None
 
 
 def _check_suites(plan: Plan, mistakes: _Mistakes, root: Path) -> None:

@@ -241,6 +241,8 @@ def check_environment(marker: Path, packages: Mapping[str, str]) -> Check:
     question = "import importlib.metadata as m, sys; print(*(f'{d} {m.version(d)}' for d in sys.argv[1:]), sep=', ')"
     answer = subprocess.run([str(python), "-c", question, *packages.values()], capture_output=True, text=True)
     if answer.returncode:
-        reason = (answer.stderr.strip().splitlines() or ["it does not start"])[-1]
+        # srun adds to the interpreter's own words that it failed.
+        said = [line for line in answer.stderr.strip().splitlines() if not line.startswith("srun: ")]
+        reason = (said or answer.stderr.strip().splitlines() or ["it does not start"])[-1]
         return Check("environment", f"{python}: {reason}; delete {marker} and rerun to build it anew", SYSTEMIC)
     return Check("environment", answer.stdout.strip())

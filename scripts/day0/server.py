@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from day0.comparability import native_quantization
+from day0.multinode import OPENAI_SERVER
 
 HOST = "127.0.0.1"
 END_LINE = "day0: all tasks are done; the server is stopped"
@@ -94,7 +95,7 @@ def server_command(
 
     Port 0 lets the kernel choose a free port at the moment of binding, so that two servers never meet.
     """
-    command = [python, "-m", "vllm.entrypoints.openai.api_server"]
+    command = [python, "-m", OPENAI_SERVER]
     command += ["--model", checkpoint, "--served-model-name", served_name, "--host", HOST, "--port", str(port)]
     command += ["--max-model-len", str(serving.get("max_model_len") or suite["context_length"])]
     command += ["--dtype", str(serving.get("dtype") or "auto")]
@@ -104,8 +105,9 @@ def server_command(
     # Sampling is the suite's: a checkpoint's own generation_config.json must not shift it.
     command += ["--seed", str(suite["seed"]), "--generation-config", "vllm"]
     command += ["--uvicorn-log-level", "warning", "--disable-log-stats"]
+    several = (serving.get("nodes") or 1) > 1
     if on_cpu:
-        command += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+        command += ["--enforce-eager", *([] if several else ["--distributed-executor-backend", "uni"])]
     if serving.get("trust_remote_code"):
         command += ["--trust-remote-code"]
     return command + [str(argument) for argument in serving.get("extra_arguments") or []]
@@ -383,23 +385,30 @@ class Server:
         log: Path,
         port: int | None = None,
         removal: list[str] | None = None,
+        workers: Sequence[Sequence[str]] = (),
     ) -> None:
+        """Start it.
+
+        Args:
+            workers: commands of its workers on other nodes; their logs stand beside the server's.
+        """
         self.log = log
         self.key = environment["VLLM_API_KEY"]
         self.port = port
         self.incidents: list[dict[str, Any]] = []
         self._silent_since: float | None = None
         self._next_look = 0.0
-        log.write_bytes(b"")
-        with log.open("ab") as stream:
-            self.process = children.start(
-                command,
-                removal,
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-            )
+
+        def start(command: Sequence[str], log: Path, removal: list[str] | None = None) -> subprocess.Popen:
+            with log.open("wb") as stream:
+                pipes = {"stdin": subprocess.DEVNULL, "stdout": stream, "stderr": subprocess.STDOUT}
+                return children.start(command, removal, env=dict(environment), **pipes)
+
+        self.process = start(command, log, removal)
+        self._workers = []
+        for rank, worker in enumerate(workers, 1):
+            path = log.with_suffix(f".node-{rank}.log")
+            self._workers.append((f"the server's worker on node {rank}", start(worker, path), path))
 
     @property
     def base_url(self) -> str:
@@ -427,15 +436,17 @@ class Server:
 
     def check(self, when: str) -> None:
         """Raise if the server has ended."""
-        code = self.process.poll()
-        if code is None:
-            return
-        log = self.read_log()
-        if ended_by_transient(code, log):
-            raise Transient(f"the server was killed {when} (exit status {code}); log: {self.log}")
-        raise DeploymentFailed(
-            f"the server ended {when} (exit status {code}): {error_line(log) or 'its log holds no error line'}"
-        )
+        # A worker first: where one ends, the head soon complains of it, but not of the cause.
+        for who, process, path in [*self._workers, ("the server", self.process, self.log)]:
+            code = process.poll()
+            if code is None:
+                continue
+            log = path.read_text(encoding="utf-8", errors="replace")
+            if ended_by_transient(code, log):
+                raise Transient(f"{who} was killed {when} (exit status {code}); log: {path}")
+            raise DeploymentFailed(
+                f"{who} ended {when} (exit status {code}): {error_line(log) or 'its log holds no error line'}"
+            )
 
     def watch(self, when: str) -> None:
         """Look at the server, and every few seconds at its /health; what was amiss is kept in ``incidents``.
@@ -482,15 +493,20 @@ class Server:
             stream.write(f"\n{END_LINE}\n")
 
     def _listening_port(self) -> int | None:
-        # The API server binds before it starts the engine, and only it (not the engine) runs under this process id.
-        try:
-            connections = psutil.Process(self.process.pid).net_connections(kind="tcp4")
-        except psutil.Error:
-            return None
-        ports = [entry.laddr.port for entry in connections if entry.status == psutil.CONN_LISTEN]
-        for port in ports:
-            if _answers_http(port):
-                return port
+        # A container's runtime runs the server as its child, pyxis in a job step: it is known by its key. Engine and
+        # srun have the key, too, and listen for their own kind, which a question by HTTP would upset.
+        for process in psutil.process_iter():
+            try:
+                if OPENAI_SERVER not in process.cmdline() or process.name() == "srun":
+                    continue
+                if process.environ().get("VLLM_API_KEY") != self.key:
+                    continue
+                connections = process.net_connections(kind="tcp4")
+            except psutil.Error:
+                continue
+            for entry in connections:
+                if entry.status == psutil.CONN_LISTEN and _answers_http(entry.laddr.port):
+                    return entry.laddr.port
         return None
 
     def _healthy(self) -> bool:

@@ -2,6 +2,7 @@
 
 - The site's account, partitions and flags (``cluster:`` of the configuration) fill in what no resource says.
 - squeue tells stage, model and recipe by a job's name, and the releases that wait for it by its comment.
+- A job that ran out of memory, and only such a one, is submitted again with more.
 - A job's end is noticed in its log within seconds, without a question to the controller; the plugin's own polls, which
   grow to minutes, remain for jobs that die without a word.
 - No job is lost: states that the plugin takes for running (PREEMPTED without requeue, "CANCELLED by UID"), jobs that
@@ -15,12 +16,13 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import re
 import shlex
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from day0.cluster import (
     LIVE_STATES,
     Attempt,
     base_state,
+    grown_memory,
     has_ended,
     job_comment,
     job_name,
@@ -90,6 +93,16 @@ def state_of(job_id: str) -> str | None:
     return None
 
 
+def put(resources: Any, **values: Any) -> None:
+    """Put values into a job's resources, also where these have some already, which their own ``update`` refuses."""
+    known = set(resources.keys())
+    for name, value in values.items():
+        if name in known:
+            setattr(resources, name, value)
+        else:
+            resources.update({name: value})
+
+
 def digest_of_job(job: Any) -> str:
     """Digest of what a job does: its command, and the state of its inputs."""
     inputs = {}
@@ -118,6 +131,7 @@ class Executor(plugin.Executor):
         self._looks: dict[str, tuple[float, float]] = {}
         self._warned: set[tuple[str, str]] = set()
         self._earlier_jobs: list[tuple[str, str]] | None = None
+        self._accounts: list[str] | None = None
         plugin.get_submit_command = self._submit_command
         plugin.query_job_status = self._query
         plugin.query_job_status_squeue = lambda run: "squeue --me --noheader --states=all --format=%i|%T"
@@ -137,13 +151,35 @@ class Executor(plugin.Executor):
             message = f"could not tell whether a job of an earlier run still makes {', '.join(job.output)}: {error}"
             self._report_job_error_threadsafe(SubmittedJobInfo(job), message)
             return
-        missing = {name: value for name, value in self._site_resources(job).items() if job.resources.get(name) is None}
-        job.resources.update(missing)
+        try:
+            refusal = self._refusal(job)
+            if refusal is None:
+                self._complete(job.resources, self.attempts.get(job, []))
+        except Exception as error:  # in a thread whose exceptions nobody reads: the driver would wait for ever
+            refusal = f"could not make out what to ask of Slurm: {error!r}"
+        if refusal:
+            self._report_job_error_threadsafe(SubmittedJobInfo(job), refusal)
+            return
         super().run_job(job)
 
-    def _site_resources(self, job: Any) -> dict[str, Any]:
+    def _complete(self, resources: Any, failed: Sequence[Attempt]) -> None:
+        """Put into a job's resources what the site's file, its failed attempts and its server's nodes say."""
+        site = self._site_resources(resources)
+        put(resources, **{name: value for name, value in site.items() if resources.get(name) is None})
+        if memory := resources.get("mem_mb"):
+            put(resources, mem_mb=grown_memory(memory, failed, self.site["max_mem_mb"]))
+        if (nodes := resources.get("server_nodes") or 1) > 1:
+            # Within the job Snakemake starts the stage on the first node, and the stage the rest.
+            gpus = resources.get("gpu") or 0
+            kind = ":".join(map(str, filter(None, [resources.get("gpu_model"), gpus])))
+            flags = ["--ntasks-per-node=1", *([f"--gpus-per-node={kind}"] if gpus else [])]
+            extra = " ".join([*filter(None, [resources.get("slurm_extra")]), *flags])
+            whole = {"gpu": gpus * nodes} if gpus else {"tasks": nodes}
+            put(resources, nodes=nodes, slurm_extra=extra, **whole)
+
+    def _site_resources(self, resources: Any) -> dict[str, Any]:
         """What the site's file says of a job, as resources that the plugin knows."""
-        site, on_gpu = self.site, bool(job.resources.get("gpu"))
+        site, on_gpu = self.site, bool(resources.get("gpu"))
         flags = [*site["extra"], *(site["gpu_extra"] if on_gpu else [])]
         resources = {
             "slurm_account": site["account"],
@@ -157,9 +193,25 @@ class Executor(plugin.Executor):
 
     def get_account_arg(self, job: Any) -> Iterable[str]:
         """The account's flag; without one Slurm takes the user's default, so there is nothing to guess."""
-        if not job.resources.get("slurm_account"):
-            return iter([""])
-        return super().get_account_arg(job)
+        account = job.resources.get("slurm_account")
+        return iter([f" -A {shlex.quote(str(account))}" if account else ""])
+
+    def _refusal(self, job: Any) -> str | None:
+        """Why a job's account cannot be charged, or None, also where the cluster keeps no accounts."""
+        account = job.resources.get("slurm_account") or self.site["account"]
+        if account is None:
+            return None
+        with self.lock:
+            if self._accounts is None:
+                user = f"user={getpass.getuser()}"
+                answer = ask("sacctmgr", "--noheader", "--parsable2", "list", "associations", user, "format=account")
+                self._accounts = sorted(set((answer or "").split()))
+        if not self._accounts or str(account).lower() in map(str.lower, self._accounts):
+            return None
+        return (
+            f"cluster.account: found {account}, expected an account of {getpass.getuser()}: "
+            f"{', '.join(self._accounts)}; mend config/site.yaml"
+        )
 
     def get_partition_arg(self, job: Any) -> str:
         """The partition's flag; without one Slurm takes its default."""

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -79,7 +80,9 @@ class Driver:
     def __init__(self, cluster, folder, *arguments, profile="slurm", environment=(), log=None):
         logs = log or folder
         self.log = logs / f"driver-{len(list(logs.glob('driver-*')))}.log"
-        on_slurm = ["--profile", profile, "--latency-wait", "5"] if profile != "none" else []
+        # The profile's own settings, but that a node which dies without a word is noticed sooner.
+        quick = ["--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "5"]
+        on_slurm = ["--profile", profile, *quick] if profile != "none" else []
         variables = {k: v for k, v in cluster.environment.items() if k != "PYTHONDONTWRITEBYTECODE"}
         with self.log.open("w") as stream:
             self.process = subprocess.Popen(
@@ -107,6 +110,20 @@ class Driver:
                 self.process.wait(30)
             self.process.kill()
             pytest.fail(f"the driver did not end within {seconds} s\n{self.output[-6000:]}")
+
+
+class Workspace:
+    """A copy of the project with the real stages, in a folder of its own."""
+
+    def __init__(self, folder):
+        self.folder, self.results = folder, folder / "results" / "tiny-llama"
+
+    def configure(self, model=(), **changes):
+        """Change keys of config/config.yaml and of its model, whose jobs get what two side by side leave them."""
+        path = self.folder / "config" / "config.yaml"
+        configuration = yaml.safe_load(path.read_text()) | changes
+        configuration["models"]["tiny-llama"] |= {"resources": {"mem_mb": 6000}, **dict(model)}
+        path.write_text(yaml.safe_dump(configuration))
 
 
 def wait_until(condition, what, seconds=240, driver=None):

@@ -63,8 +63,13 @@ def test_a_job_killed_a_node_down_memory_and_time_run_out(cluster, project):
         **dict.fromkeys(faults, 2),
         "unsupported": 1,
     }
-    first, second = quantize("hungry")
-    assert (first["mb"], second["mb"]) == ("700M", "1050M")
+    # More memory where it ran out, and nowhere else.
+    memory = {name: [job["mb"] for job in quantize(name)] for name in faults}
+    assert memory == {
+        **{name: ["700M", "700M"] for name in faults},
+        "hungry": ["700M", "1050M"],
+        "unsupported": ["700M"],
+    }
     assert quantize("orphan")[0]["state"] == "NODE_FAIL" and quantize("orphan")[1]["node"] != node
     verdict = project.read("tiny-llama/late/verdict.json")
     for number, job in enumerate(quantize("late"), 1):

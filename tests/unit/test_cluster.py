@@ -15,10 +15,10 @@ from day0.cluster import (
     Attempt,
     base_state,
     evaluate_memory_mb,
+    grown_memory,
     has_ended,
     job_comment,
     job_name,
-    memory_of_attempt,
     next_action_after,
     quantize_gpus,
     quantize_memory_mb,
@@ -67,9 +67,15 @@ def test_a_server_takes_the_product_of_its_parallel_sizes():
     assert serving_gpus({"tensor_parallel_size": 4, "pipeline_parallel_size": 2, "data_parallel_size": None}) == 8
 
 
-def test_memory_grows_with_the_attempt_up_to_what_a_node_has():
-    assert [memory_of_attempt(1000, attempt, None) for attempt in (1, 2, 3)] == [1000, 1500, 2250]
-    assert [memory_of_attempt(1000, attempt, 1200) for attempt in (1, 2)] == [1000, 1200]
+def test_memory_grows_where_it_ran_out_and_nowhere_else_up_to_what_a_node_has():
+    short, lost = Attempt(1, "17", "OUT_OF_MEMORY", None), Attempt(1, "17", "NODE_FAIL", None)
+    assert [grown_memory(1000, past, None) for past in ([], [lost], [short], [short, short])] == [
+        1000,
+        1000,
+        1500,
+        2250,
+    ]
+    assert [grown_memory(1000, past, 1200) for past in ([], [short])] == [1000, 1200]
 
 
 def test_names_and_comments_tell_stage_recipe_and_release():
@@ -147,12 +153,32 @@ def test_flags_that_the_executor_sets_are_refused_with_the_key_to_use(flag, word
 def test_a_server_larger_than_a_node_is_refused():
     serving = {"tensor_parallel_size": 8, "pipeline_parallel_size": 2}
     models = {"tiny-llama": {"path": "results/demo/model", "serving": serving}}
-    assert "multiply to 16 GPUs; a server runs on one node, which has 8" in mistakes(models=models)
+    assert "multiply to 16 GPUs; it runs on 1 node of 8" in mistakes(models=models)
+    assert "or nodes: 2" in mistakes(models=models)
     assert plan(models=models, cluster={"gpus_per_node": 16})
+    serving["nodes"] = 2
+    assert plan(models=models)
+
+
+@pytest.mark.parametrize(
+    ("serving", "words"),
+    [
+        ({"tensor_parallel_size": 3}, "3 GPUs cannot be laid evenly over 2 nodes"),
+        ({"tensor_parallel_size": 8, "data_parallel_size": 2}, "'shards' runs several side by side"),
+        ({"tensor_parallel_size": 8, "container": {"image": "vllm.sif"}}, "containers.serve"),
+        ({"tensor_parallel_size": 32}, "or nodes: 4"),
+        ({"tensor_parallel_size": 8, "extra_arguments": ["--node-rank=1"]}, "--node-rank=1: the evaluate stage sets"),
+    ],
+)
+def test_a_server_that_cannot_be_laid_over_its_nodes_is_refused(serving, words):
+    models = {"tiny-llama": {"path": "results/demo/model", "serving": {"nodes": 2, **serving}}}
+    assert words in mistakes(models=models)
 
 
 def test_launchers_mount_what_a_stage_reads_and_quote_what_they_are_given():
     text = make_launcher("enroot", "/images/a b.sqsh", "python3", ["/models", "/cache:/root/.cache"])
     assert "enroot start --mount /tmp:/tmp --mount /models:/models --mount /cache:/root/.cache" in text
     assert "'/images/a b.sqsh'" in text
+    text = make_launcher("pyxis", "/images/a b.sqsh", "python3", ["/models"])
+    assert "--container-image='/images/a b.sqsh' --container-mounts=/tmp:/tmp,/models:/models,\"$PWD\"" in text
     assert "apptainer exec $gpu --bind /tmp:/tmp --bind /m:/m" in make_launcher("apptainer", "x.sif", "python3", ["/m"])

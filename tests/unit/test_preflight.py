@@ -136,3 +136,12 @@ def test_an_environment_without_its_package_is_systemic(tmp_path):
     shutil.copy2("/bin/false", python)
     check = check_environment(tmp_path / "stage.json", {"engine": "vllm"})
     assert check.failure_class == "SYSTEMIC" and "delete" in check.detail
+
+
+def test_what_an_interpreter_in_a_job_step_says_is_told_and_not_what_srun_adds(tmp_path):
+    python = tmp_path / "stage" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho 'No package vllm' >&2; echo 'srun: error: c0: task 0: Exited' >&2; exit 1\n")
+    python.chmod(0o755)
+    detail = check_environment(tmp_path / "stage.json", {"engine": "vllm"}).detail
+    assert "No package vllm" in detail and "srun" not in detail

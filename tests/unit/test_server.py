@@ -10,8 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from day0.multinode import OPENAI_SERVER
 from day0.server import (
     Children,
+    DeploymentFailed,
+    Server,
     effective_kv_cache_dtype,
     ended_by_transient,
     error_line,
@@ -257,3 +260,46 @@ def test_no_child_survives_a_killed_stage(tmp_path):
     while (not (tmp_path / "removed").exists() or list(scratch.iterdir())) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert (tmp_path / "removed").exists() and not list(scratch.iterdir())
+
+
+HEALTHY = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+http.server.HTTPServer(("127.0.0.1", 0), Handler).serve_forever()
+"""
+
+
+def test_a_server_that_its_runtime_runs_elsewhere_is_found_by_its_key(tmp_path):
+    children = Children()
+    # As a container's runtime does: the server is a child, or no descendant at all, as in a job step of pyxis.
+    python = f"{sys.executable} -c '{HEALTHY}' {OPENAI_SERVER}"
+    inside, detached = f"{python} & wait", f"setsid {python} & sleep 60"
+    try:
+        servers = [
+            Server(children, ["sh", "-c", text], os.environ | {"VLLM_API_KEY": key}, tmp_path / f"{key}.log")
+            for key, text in (("first", inside), ("second", f"({detached}) & wait"))
+        ]
+        for server in servers:
+            server.wait(20)
+        assert len({server.port for server in servers}) == 2
+    finally:
+        children.stop_all()
+        for process in psutil.process_iter(["cmdline"]):
+            if HEALTHY in (process.info["cmdline"] or []):
+                process.kill()
+
+
+def test_a_worker_on_another_node_that_ends_is_named(tmp_path):
+    children = Children()
+    worker = ["sh", "-c", "echo 'ValueError: no such device'; exit 1"]
+    try:
+        server = Server(
+            children, ["sleep", "60"], os.environ | {"VLLM_API_KEY": "k"}, tmp_path / "server.log", workers=[worker]
+        )
+        with pytest.raises(DeploymentFailed, match=r"worker on node 1 ended .*ValueError: no such device"):
+            server.wait(20)
+        assert (tmp_path / "server.node-1.log").read_text() == "ValueError: no such device\n"
+    finally:
+        children.stop_all()

@@ -1,12 +1,14 @@
 """What the Slurm executor makes of the controller's answers, and of none; tests/slurm runs it on a real cluster."""
 
 import asyncio
+import threading
 from types import SimpleNamespace
 
 import pytest
+from snakemake.iocontainers import ResourceList
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
-from day0.cluster import ENDED
+from day0.cluster import ENDED, Attempt
 from executors import slurm
 
 
@@ -133,3 +135,50 @@ def test_a_log_that_has_ended_is_asked_for_at_once_and_then_ever_more_rarely(exe
 )
 def test_reasons_to_wait_are_told_from_those_without_hope(reason, hopeless):
     assert bool(slurm.HOPELESS_REASON.fullmatch(reason)) is hopeless
+
+
+SITE = {"account": "a", "partition": "cpu", "gpu_partition": "gpu", "gpu_type": "h100", "qos": None, "gpu_qos": None}
+SITE |= {"constraint": None, "extra": ["--nice=5"], "gpu_extra": [], "max_mem_mb": 4000}
+
+
+def completed(executor, failed=(), **given):
+    """The resources of a job that asks for so much, as they reach sbatch."""
+    executor.site = SITE
+    resources = ResourceList(fromdict=given)
+    executor._complete(resources, failed)
+    return dict(resources.items())
+
+
+def test_a_job_is_given_what_the_site_says_and_it_does_not():
+    asked = completed(slurm.Executor.__new__(slurm.Executor), mem_mb=1000, gpu=2, slurm_extra=None)
+    assert asked["slurm_account"] == "a" and asked["slurm_partition"] == "gpu" and asked["gpu_model"] == "h100"
+    assert asked["slurm_extra"] == "--nice=5" and asked["mem_mb"] == 1000 and "nodes" not in asked
+    assert completed(slurm.Executor.__new__(slurm.Executor), slurm_partition="own")["slurm_partition"] == "own"
+
+
+def test_only_a_lack_of_memory_is_met_with_more(executor):
+    short, lost = (Attempt(1, "17", state, None) for state in ("OUT_OF_MEMORY", "NODE_FAIL"))
+    memory = [completed(executor, failed, mem_mb=3000)["mem_mb"] for failed in ([], [lost], [short])]
+    assert memory == [3000, 3000, 4000]
+
+
+def test_a_server_over_nodes_gets_whole_parts_of_them(executor):
+    asked = completed(executor, nodes=1, server_nodes=2, gpu=8)
+    assert (asked["nodes"], asked["gpu"]) == (2, 16)
+    assert asked["slurm_extra"] == "--nice=5 --ntasks-per-node=1 --gpus-per-node=h100:8"
+    asked = completed(executor, nodes=1, server_nodes=2)
+    assert (asked["nodes"], asked["tasks"], asked["slurm_extra"]) == (2, 2, "--nice=5 --ntasks-per-node=1")
+
+
+def test_a_fault_before_a_submission_is_reported_and_does_not_hang(executor, monkeypatch):
+    told = []
+    executor._report_job_error_threadsafe = lambda info, message: told.append(message)
+    executor.lock, executor._accounts, executor.attempts, executor.site = threading.Lock(), None, {}, SITE
+    monkeypatch.setattr(slurm.Executor, "_adopt", lambda self, job: False)
+    monkeypatch.setattr(slurm, "ask", lambda *command: "llm\nother\n")
+    executor.run_job(SimpleNamespace(resources=ResourceList(fromdict={})))
+    assert "cluster.account: found a, expected an account of" in told[0] and "llm, other" in told[0]
+    monkeypatch.setattr(slurm, "ask", lambda *command: None)
+    executor._accounts, executor.site = None, {**SITE, "extra": 5}
+    executor.run_job(SimpleNamespace(resources=ResourceList(fromdict={})))
+    assert "TypeError" in told[1]

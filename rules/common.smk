@@ -470,17 +470,15 @@ def get_verdict_evidence(wildcards):
 def get_baseline_at_hand(wildcards):
     """The baseline's run where one is there, so that an external mismatch leads also where the candidate failed early.
 
-    Nothing is evaluated for that, so it need be no input of the decision: its digest is a param.
+    Nothing is evaluated for that: it is an option of the decision, with its digest, and no input.
     """
     release = get_release(wildcards)
     run = f"results/{release.model}/{BASELINE}/{release.suite}/run.json"
-    if not os.path.exists(run):
-        return {}
     try:
         is_current = read_json(run).get("definition_digest") == get_definition(release.model, suite=release.suite)
-    except UnusableInput:
-        return {}
-    return {"baseline_run": run} if is_current else {}
+        return ["--baseline-run", run, digest_of_file(run)] if is_current else []
+    except (UnusableInput, OSError):
+        return []
 
 
 def get_decision_input(wildcards):

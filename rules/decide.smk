@@ -32,16 +32,14 @@ rule decide_release:
         "results/{model}/{release}/benchmarks/decide_release.tsv"
     params:
         release=lambda wildcards: get_text(get_release_request(wildcards)),
-        evidence=lambda wildcards, input: get_text(
-            {k: v for k, v in input.items() if k not in ("script", "tracking")} | get_baseline_at_hand(wildcards)
-        ),
-        baseline=lambda wildcards: [*map(digest_of_file, get_baseline_at_hand(wildcards).values())],
+        evidence=lambda wildcards, input: get_text({k: v for k, v in input.items() if k not in ("script", "tracking")}),
+        baseline=get_baseline_at_hand,
         tracking="--mlflow results/{model}/{release}/mlflow.json" if PLAN.config.mlflow else "",
     message:
         "Deciding on {wildcards.release} of {wildcards.model}"
     shell:
-        "python scripts/decide.py --release {params.release:q} --evidence {params.evidence:q} {params.tracking}"
-        " --output {output.verdict} 2>&1 | tee {log}"
+        "python scripts/decide.py --release {params.release:q} --evidence {params.evidence:q} {params.baseline}"
+        " {params.tracking} --output {output.verdict} 2>&1 | tee {log}"
 
 
 rule render_report:

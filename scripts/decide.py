@@ -21,6 +21,12 @@ def main() -> int:
         "--release", required=True, help="JSON: name, model, recipe, candidate, suite, policy, external, warnings"
     )
     parser.add_argument("--evidence", required=True, help='JSON: {"validation": PATH, ...}')
+    parser.add_argument(
+        "--baseline-run",
+        nargs=2,
+        metavar=("FILE", "SHA256"),
+        help="run.json of the baseline where the evidence ends before it; left out where it is another by now",
+    )
     parser.add_argument("--mlflow", type=Path, help="mlflow.json: the run that the evidence was logged as")
     parser.add_argument("--output", type=Path, required=True, help="verdict.json to write")
     arguments = parser.parse_args()
@@ -35,6 +41,10 @@ def main() -> int:
         raise UnusableInput(f"--evidence: unknown: {', '.join(unknown)}; expected some of {', '.join(STAGES)}")
     if not all(isinstance(path, str) for path in paths.values()):
         raise UnusableInput(f"--evidence: expected a path for each name, found {paths}")
+    if arguments.baseline_run and "baseline_run" not in paths:
+        path, digest = arguments.baseline_run
+        if Path(path).is_file() and digest_of_file(path) == digest:
+            paths["baseline_run"] = path
     contents = {name: read_json(path) for name, path in paths.items()}
     evidence = {name: Evidence(path, digest_of_file(path), contents[name]) for name, path in paths.items()}
     verdict = make_verdict(release, evidence)

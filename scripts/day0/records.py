@@ -204,7 +204,10 @@ class Verdict(Record):
     passed: bool = Field(alias="pass")
     failure_class: str | None
     failure_classes: list[str]
-    stage: str = Field(description="the assessment that decided, or the rule that crashed")
+    stage: str = Field(
+        description="the assessment that decided, external_check for the published scores by themselves, or the rule "
+        "that crashed"
+    )
     detail: str
     next_action: str
     evidence_strength: Evidence | None

@@ -1,11 +1,15 @@
 """One decision from all evidence: the first failure in the graph's order, else the comparison, else nothing."""
 
 import copy
+import json
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import decide
+from day0.artefacts import digest_of_file, read_json, run_cli, write_json
 from day0.triage import DECISIONS
 from day0.verdict import STAGES, Evidence, make_crash_verdict, make_verdict
 
@@ -231,3 +235,54 @@ def test_nothing_but_whole_evidence_is_accepted(changed):
     assert verdict["decision"] in DECISIONS
     sound = all(change.get("pass", True) is True and change.get("failure_class") is None for change in changed.values())
     assert (verdict["decision"] == "ACCEPT") == sound
+
+
+# --- the command line -----------------------------------------------------------------------------------------------
+
+
+def decide_by_hand(monkeypatch, folder, paths, *options, release=None):
+    """Run decide.py over files; its exit status."""
+    arguments = ["--release", json.dumps(RELEASE if release is None else release), "--evidence", json.dumps(paths)]
+    monkeypatch.setattr(
+        sys, "argv", ["decide.py", *arguments, *map(str, options), "--output", str(folder / "verdict.json")]
+    )
+    with pytest.raises(SystemExit) as ended:
+        run_cli(decide.main)
+    return ended.value.code
+
+
+@pytest.fixture
+def infeasible(tmp_path):
+    """Evidence of a checkpoint that failed, as files, and the baseline's run beside it."""
+    found = evidence(validation=failed("MODEL_UNSUPPORTED"), baseline_run=SCORED, candidate_run=None, comparison=None)
+    for assessment in found.values():
+        write_json(tmp_path / assessment.path, assessment.content)
+    return {stage: str(tmp_path / found[stage].path) for stage in found if stage != "baseline_run"}
+
+
+def test_the_baseline_at_hand_is_read_where_it_still_is_the_same(tmp_path, monkeypatch, infeasible):
+    run, release = tmp_path / "baseline_run.json", RELEASE | {"external": [PUBLISHED]}
+    option = ("--baseline-run", run, digest_of_file(run))
+    assert decide_by_hand(monkeypatch, tmp_path, infeasible, *option, release=release) == 0
+    verdict = read_json(tmp_path / "verdict.json")
+    assert verdict["failure_class"] == "EXTERNAL_BASELINE_MISMATCH"
+    assert verdict["evidence"]["baseline_run"] == {"path": str(run), "sha256": digest_of_file(run)}
+    for change in (lambda: run.write_text("{}"), run.unlink):
+        change()
+        assert decide_by_hand(monkeypatch, tmp_path, infeasible, *option, release=release) == 0
+        verdict = read_json(tmp_path / "verdict.json")
+        assert (verdict["decision"], verdict["external"]) == ("INFEASIBLE", None)
+
+
+@pytest.mark.parametrize(
+    ("release", "paths", "quoted"),
+    [
+        ({}, {}, "it has no name, model"),
+        (RELEASE, {"validaton": "x"}, "unknown: validaton"),
+        (RELEASE, {"validation": 3}, "expected a path for each name"),
+        (RELEASE, {"validation": "nowhere.json"}, "nowhere.json: cannot be read"),
+    ],
+)
+def test_what_cannot_be_decided_on_is_said_plainly(tmp_path, monkeypatch, capsys, release, paths, quoted):
+    assert decide_by_hand(monkeypatch, tmp_path, paths, release=release) == 2
+    assert quoted in capsys.readouterr().err and not (tmp_path / "verdict.json").exists()

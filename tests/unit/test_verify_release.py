@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import verify_release
 from day0.artefacts import digest_of_file, digest_of_inventory
 from day0.provenance import PREDICATE_TYPE, STATEMENT_TYPE
+from day0.verdict import STAGES
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "verify_release.py"
 
@@ -70,6 +71,7 @@ def test_a_sound_bundle_passes_with_the_standard_library_alone(sound):
 
 def test_the_types_are_those_that_the_bundle_is_made_with():
     assert (verify_release.STATEMENT_TYPE, verify_release.PREDICATE_TYPE) == (STATEMENT_TYPE, PREDICATE_TYPE)
+    assert verify_release.STAGES == STAGES
 
 
 @settings(max_examples=150)

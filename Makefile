@@ -2,24 +2,26 @@
 PYTHON ?= python3
 UV = .venv/bin/python -m uv pip
 
-.PHONY: release test test-release test-runs check setup locks generated browser
+.PHONY: release test environments check setup locks generated browser
 
 release: .venv/workflow ## take the releases of config/config.yaml to a verdict and a bundle
 	.venv/bin/snakemake release
 
 setup: .venv/workflow ## make the driver environment
 
-test: check browser ## run all tests, the end-to-end ones included
-	.venv/bin/python -m pytest -n 2 --dist worksteal -m 'not e2e and not slurm'
-	.venv/bin/snakemake --quiet all -- environments results/tiny-llama/source.json
-	$(MAKE) --jobs 2 --output-sync=target test-release test-runs
+test: check ## run all tests, the end-to-end ones included
+	$(MAKE) --jobs 2 --keep-going --output-sync=target $(addprefix test-,graph e2e slurm evaluation exports unit)
 
-# Each takes a core most of the time; the folders share no file that they write.
-test-release:
-	.venv/bin/python -m pytest tests/e2e tests/exports
+# One process each, two at a time, begun in this order as soon as what they need is there: tests/slurm, which mostly
+# waits, beside tests/e2e, which would use more than a core. The folders share no file that they write.
+test-graph test-evaluation test-e2e test-exports test-slurm test-unit:
+	.venv/bin/python -m pytest $(@:test-%=tests/%)
 
-test-runs:
-	.venv/bin/python -m pytest tests/evaluation tests/slurm
+test-unit: browser
+test-evaluation test-e2e test-exports test-slurm: environments
+
+environments: .venv/workflow ## make what the tests with the real tools share: the environments and the embedded model
+	.venv/bin/snakemake --quiet all -- environments .envs/nemo-evaluator.json .envs/mlflow.json results/tiny-llama/source.json
 
 check: .venv/develop ## lint and formats
 	.venv/bin/ruff check .

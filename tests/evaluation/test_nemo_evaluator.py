@@ -134,7 +134,7 @@ def stop_harness(process, family):
 )
 def test_only_what_has_no_answer_is_asked_again(backend, tmp_path, stop, status, recorded):
     suite = {"concurrency": 4, "tasks": {"addition": TASK}}
-    stage = Stage(tmp_path, backend, SLOW, suite, limit=DOCUMENTS)
+    stage = Stage(tmp_path, backend, SLOW | {"first": 6}, suite, limit=DOCUMENTS)
     stage.environment["TMPDIR"] = str(tmp_path)
     with in_the_middle(stage, answered=lambda: stored_answers(stage) >= 3) as (process, family):
         ports = ports_of(family)

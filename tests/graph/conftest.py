@@ -1,10 +1,13 @@
 """A copy of the project whose heavy stages are replaced by stand-ins; graph, gates and decisions are the real ones."""
 
+import compileall
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +41,21 @@ class Run:
         return counts
 
 
-class Project:
-    """The copy, in a folder of its own."""
+@functools.cache
+def snakemake_server():
+    """The process that runs this session's commands; it ends with this one."""
+    command = [sys.executable, str(Path(__file__).parent / "snakemake_server.py")]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def __init__(self, folder):
+
+class Project:
+    """A copy of the project, or of another copy with all that it has made, in a folder of its own."""
+
+    def __init__(self, folder, origin=None):
         self.folder = folder
+        if origin:
+            subprocess.run(["cp", "--archive", f"{origin.folder}/.", str(folder)], check=True)
+            return
         for name in ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "docs"):
             source = ROOT / name
             if source.is_dir():
@@ -64,17 +77,14 @@ class Project:
 
     def snakemake(self, *arguments):
         """Run snakemake in the copy and wait for it."""
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-        done = subprocess.run(
-            [sys.executable, "-m", "snakemake", *arguments],
-            cwd=self.folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
-        return Run(done.returncode, done.stdout)
+        with tempfile.NamedTemporaryFile("r") as output:
+            command = {"folder": str(self.folder), "arguments": arguments, "environment": dict(os.environ)}
+            server = snakemake_server()
+            server.stdin.write(json.dumps(command | {"output": output.name}) + "\n")
+            server.stdin.flush()
+            status = server.stdout.readline()
+            assert status, "the server of snakemake commands has ended; its message stands above"
+            return Run(int(status), output.read())
 
     def calls(self):
         """Calls of the stand-ins since the last question, sorted."""
@@ -92,17 +102,45 @@ class Project:
         return (self.folder / "results" / path).exists()
 
 
-@pytest.fixture
-def project(tmp_path):
-    """A fresh copy with one release, fp8."""
-    return Project(tmp_path)
+@pytest.fixture(scope="session")
+def fresh_project(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("fresh"))
+    compileall.compile_dir(project.folder / "scripts", quiet=1)
+    return project
 
 
-@pytest.fixture
-def released(project):
-    """A copy whose two releases, fp8 and nvfp4, were accepted."""
+@pytest.fixture(scope="session")
+def equipped_project(tmp_path_factory, fresh_project):
+    project = Project(tmp_path_factory.mktemp("equipped"), fresh_project)
+    run = project.snakemake("environments", "results/demo/model/model.safetensors")
+    assert run.status == 0, run.output
+    project.calls()
+    return project
+
+
+@pytest.fixture(scope="session")
+def released_project(tmp_path_factory, equipped_project):
+    project = Project(tmp_path_factory.mktemp("released"), equipped_project)
     project.configure(releases=TWO_RELEASES)
     run = project.snakemake("release")
     assert run.status == 0, run.output
     project.calls()
     return project
+
+
+@pytest.fixture
+def project(tmp_path, fresh_project):
+    """A fresh copy with one release, fp8."""
+    return Project(tmp_path, fresh_project)
+
+
+@pytest.fixture
+def equipped(tmp_path, equipped_project):
+    """A copy with one release, fp8, that has its environments and the embedded model."""
+    return Project(tmp_path, equipped_project)
+
+
+@pytest.fixture
+def released(tmp_path, released_project):
+    """A copy whose two releases, fp8 and nvfp4, were accepted."""
+    return Project(tmp_path, released_project)

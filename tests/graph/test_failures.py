@@ -11,6 +11,12 @@ import pytest
 from conftest import TWO_RELEASES
 
 
+@pytest.fixture
+def project(equipped):
+    """With environments and a model: what these tests look at comes after them."""
+    return equipped
+
+
 def decisions(project, *releases):
     verdicts = [project.read(f"tiny-llama/{release}/verdict.json") for release in releases or ("fp8",)]
     found = [(v["decision"], v["failure_class"]) for v in verdicts]

@@ -9,18 +9,16 @@ MODEL = {"path": "results/demo/model"}
 
 
 @pytest.fixture
-def made(project):
+def made(released):
     """A project whose runs of an earlier release lie in elsewhere/, and nothing but its model below results/."""
-    run = project.snakemake("evaluate")
-    assert run.status == 0, run.output
     for candidate in ("baseline", "fp8"):
-        source = project.folder / "results" / "tiny-llama" / candidate / "demo"
-        shutil.copytree(source, project.folder / "elsewhere" / candidate)
-    shutil.rmtree(project.folder / "results" / "tiny-llama")
-    shutil.rmtree(project.folder / ".snakemake")
-    project.calls()
-    project.configure(models={"tiny-llama": MODEL | {"baseline": {"demo": "elsewhere/baseline"}}})
-    return project
+        source = released.folder / "results" / "tiny-llama" / candidate / "demo"
+        shutil.copytree(source, released.folder / "elsewhere" / candidate)
+    shutil.rmtree(released.folder / "results" / "tiny-llama")
+    shutil.rmtree(released.folder / ".snakemake")
+    model = MODEL | {"baseline": {"demo": "elsewhere/baseline"}}
+    released.configure(models={"tiny-llama": model}, releases=[{"model": "tiny-llama", "recipe": "fp8"}])
+    return released
 
 
 def edit(project, path, change):

@@ -68,13 +68,13 @@ def test_one_more_recipe_runs_that_candidate_only(released):
     ]
 
 
-def test_a_recipe_file_redoes_its_candidate_only(project):
-    recipe = project.folder / "config" / "recipes" / "mine.yaml"
+def test_a_recipe_file_redoes_its_candidate_only(released):
+    recipe = released.folder / "config" / "recipes" / "mine.yaml"
     recipe.write_text("description: mine\npreset: fp8\n")
-    project.configure(releases=[{"model": "tiny-llama", "recipe": "mine"}, {"model": "tiny-llama", "recipe": "nvfp4"}])
-    rerun(project)
+    released.configure(releases=[{"model": "tiny-llama", "recipe": "mine"}, {"model": "tiny-llama", "recipe": "nvfp4"}])
+    rerun(released)
     recipe.write_text("description: mine\npreset: mxfp8\n")
-    assert rerun(project) == ["evaluate mine", "preflight tiny-llama/mine", "quantize mine", "validate mine"]
+    assert rerun(released) == ["evaluate mine", "preflight tiny-llama/mine", "quantize mine", "validate mine"]
 
 
 def test_a_suite_redoes_the_evaluations(released):
@@ -102,12 +102,12 @@ def test_a_lock_redoes_the_stages_of_its_environment(released):
     assert rerun(released) == ["environment lm-eval", *EVALUATIONS, "preflight tiny-llama/baseline/demo"]
 
 
-def test_serving_settings_of_a_recipe_redo_its_evaluation_only(project):
+def test_serving_settings_of_a_recipe_redo_its_evaluation_only(released):
     releases = [{"model": "tiny-llama", "recipe": "mine"}, {"model": "tiny-llama", "recipe": "nvfp4"}]
-    project.configure(recipes={"mine": {"preset": "fp8"}}, releases=releases)
-    rerun(project)
-    project.configure(recipes={"mine": {"preset": "fp8", "serving": {"max_model_len": 128}}})
-    assert "evaluate nvfp4" not in (calls := rerun(project)) and "evaluate mine" in calls
+    released.configure(recipes={"mine": {"preset": "fp8"}}, releases=releases)
+    rerun(released)
+    released.configure(recipes={"mine": {"preset": "fp8", "serving": {"max_model_len": 128}}})
+    assert "evaluate nvfp4" not in (calls := rerun(released)) and "evaluate mine" in calls
 
 
 def test_a_lost_artefact_is_made_again_with_what_it_needs(released):

@@ -13,28 +13,25 @@ import pytest
         ),
     ],
 )
-def test_shards_are_evaluated_apart_and_decided_together(project, shards, calls):
-    run = project.snakemake("release")
-    assert run.status == 0, run.output
-    whole = project.read("tiny-llama/fp8/comparison.json")
-    project.calls()
-    project.configure(shards=shards)
-    project.configure(quantization={"seed": 7, "calibration": {"dataset": "results/demo/data/calibration.jsonl"}})
+def test_shards_are_evaluated_apart_and_decided_together(released, shards, calls):
+    whole = released.read("tiny-llama/fp8/comparison.json")
+    released.configure(shards=shards, releases=[{"model": "tiny-llama", "recipe": "fp8"}])
+    released.configure(quantization={"seed": 7, "calibration": {"dataset": "results/demo/data/calibration.jsonl"}})
     for name in ("baseline", "fp8"):
-        (project.folder / f"results/tiny-llama/{name}/demo/results.yml").unlink()
-    run = project.snakemake("release")
+        (released.folder / f"results/tiny-llama/{name}/demo/results.yml").unlink()
+    run = released.snakemake("release")
     assert run.status == 0, run.output
-    assert [call for call in project.calls() if call.startswith("evaluate")] == calls
-    split = project.read("tiny-llama/fp8/comparison.json")
+    assert [call for call in released.calls() if call.startswith("evaluate")] == calls
+    split = released.read("tiny-llama/fp8/comparison.json")
     assert split["tasks"] == whole["tasks"] and split["decision"] == "ACCEPT"
 
 
-def test_a_shard_that_fails_fails_the_run(project):
-    project.configure(shards=2)
-    project.behave({"evaluate": {"baseline 2-of-2": {"failure_class": "DEPLOYMENT_HEALTH_FAILED"}}})
-    run = project.snakemake("verdict")
+def test_a_shard_that_fails_fails_the_run(equipped):
+    equipped.configure(shards=2)
+    equipped.behave({"evaluate": {"baseline 2-of-2": {"failure_class": "DEPLOYMENT_HEALTH_FAILED"}}})
+    run = equipped.snakemake("verdict")
     assert run.status == 0, run.output
-    verdict = project.read("tiny-llama/fp8/verdict.json")
+    verdict = equipped.read("tiny-llama/fp8/verdict.json")
     assert (verdict["decision"], verdict["failure_class"]) == ("ANOMALOUS", "DEPLOYMENT_HEALTH_FAILED")
 
 

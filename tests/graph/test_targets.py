@@ -1,8 +1,16 @@
 """What the targets leave behind and say last, whatever was decided."""
 
+import pytest
+
 from conftest import TWO_RELEASES
 
 INFEASIBLE = {"quantize": {"nvfp4": {"failure_class": "MODEL_UNSUPPORTED"}}}
+
+
+@pytest.fixture
+def project(equipped):
+    """With environments and a model: what these tests look at comes after them."""
+    return equipped
 
 
 def last_lines(run, count=6):

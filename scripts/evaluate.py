@@ -329,7 +329,7 @@ class Evaluation:
         )
         workers: list[list[str]] = []
         if (nodes := self.serving.get("nodes") or 1) > 1:
-            self.command = head_command(self.command, nodes, host_address(environment), free_port())
+            self.command = head_command(self.command, nodes, host_address(), free_port())
             gpus = 0 if self.on_cpu else serving_gpus(self.serving) // nodes
             workers = worker_commands(self.command, nodes, job_id() or "", gpus)
             for worker in workers:

@@ -239,9 +239,10 @@ class Evaluation:
             "plugin": [digest_of_file(file) for file in sorted(PLUGIN_FOLDER.glob("*.py"))] if self.on_cpu else None,
             "harness": self.harness_versions,
         }
-        if (self.serving.get("nodes") or 1) > 1 and job_id() is None:
+        self.nodes = self.serving.get("nodes") or 1
+        if self.nodes > 1 and job_id() is None:
             raise UnusableInput(
-                f"serving.nodes: a server over {self.serving['nodes']} nodes is started by srun, but this is no Slurm "
+                f"serving.nodes: a server over {self.nodes} nodes is started by srun, but this is no Slurm "
                 "job; use --profile slurm"
             )
         container = self.serving.get("container")
@@ -260,7 +261,7 @@ class Evaluation:
             Transient: the run was stopped by something that a retry may cure; nothing but logs and cache is written.
         """
         if not self.on_cpu:
-            reserve_gpus(serving_gpus(self.serving), say)
+            reserve_gpus(serving_gpus(self.serving) // self.nodes, say)
             self.started = time.monotonic()  # the walltime is not for waiting
         changed = find_changed_file(self.record, self.checkpoint)
         if changed:
@@ -328,10 +329,10 @@ class Evaluation:
             python, checkpoint, self.arguments.model, self.suite, self.serving, self.on_cpu, port
         )
         workers: list[list[str]] = []
-        if (nodes := self.serving.get("nodes") or 1) > 1:
-            self.command = head_command(self.command, nodes, host_address(environment), free_port())
-            gpus = 0 if self.on_cpu else serving_gpus(self.serving) // nodes
-            workers = worker_commands(self.command, nodes, job_id() or "", gpus)
+        if self.nodes > 1:
+            self.command = head_command(self.command, self.nodes, host_address(), free_port())
+            gpus = 0 if self.on_cpu else serving_gpus(self.serving) // self.nodes
+            workers = worker_commands(self.command, self.nodes, job_id() or "", gpus)
             for worker in workers:
                 say(f"on another node: {shlex.join(worker)}")
         log = self.output / "logs" / "server.log"

@@ -17,10 +17,8 @@ OPENAI_SERVER = "vllm.entrypoints.openai.api_server"
 COMMAND_LINE, COMMAND_LINE_ON_CPU = "vllm.entrypoints.cli.main", "day0_vllm_cli"
 
 
-def host_address(environment: Mapping[str, str]) -> str:
-    """The address by which other nodes reach this one: VLLM_HOST_IP, else the default route's, as vLLM takes it."""
-    if given := environment.get("VLLM_HOST_IP"):
-        return given
+def host_address() -> str:
+    """The address by which other nodes reach this one: that of its default route, which vLLM takes, too."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # sends nothing; an address of documentation's

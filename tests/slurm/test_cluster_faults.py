@@ -11,11 +11,6 @@ from slurm_cluster import Driver, calls_of, jobs_of, releases, wait_until
 pytestmark = pytest.mark.slurm
 
 
-def decisions(project, *names):
-    verdicts = {name: project.read(f"tiny-llama/{name}/verdict.json") for name in names}
-    return {name: (verdict["decision"], verdict["failure_class"]) for name, verdict in verdicts.items()}
-
-
 def test_a_job_killed_a_node_down_memory_and_time_run_out(cluster, project):
     faults = {
         "killed": {"crashes": 1, "environment": "environment.json"},
@@ -31,7 +26,11 @@ def test_a_job_killed_a_node_down_memory_and_time_run_out(cluster, project):
     )
     project.behave({"quantize": faults})
     ranks = {"RANK": "3", "WORLD_SIZE": "8", "MASTER_ADDR": "elsewhere", "PMI_RANK": "3"}
-    driver = Driver(cluster, project.folder, "verdict", environment=ranks)
+    # The verdicts where something failed for good; of the others what the faults struck.
+    failed, cured = ("unsupported", "late"), ("killed", "hungry", "orphan")
+    targets = [f"results/tiny-llama/{name}/verdict.json" for name in failed]
+    targets += [f"results/tiny-llama/{name}/validation.json" for name in cured]
+    driver = Driver(cluster, project.folder, *targets, environment=ranks)
 
     def quantize(name):
         return jobs_of(cluster, project, f"quantize_candidate:tiny-llama/{name}")
@@ -51,13 +50,12 @@ def test_a_job_killed_a_node_down_memory_and_time_run_out(cluster, project):
         cluster.start_node(node)
     assert status == 1 and "Traceback" not in driver.output, driver.output[-6000:]
 
-    assert decisions(project, *faults) == {
-        "killed": ("ACCEPT", None),
-        "hungry": ("ACCEPT", None),
+    verdicts = {name: project.read(f"tiny-llama/{name}/verdict.json") for name in failed}
+    assert {name: (verdict["decision"], verdict["failure_class"]) for name, verdict in verdicts.items()} == {
         "unsupported": ("INFEASIBLE", "MODEL_UNSUPPORTED"),
         "late": ("ANOMALOUS", "SYSTEMIC"),
-        "orphan": ("ACCEPT", None),
     }
+    assert all(project.read(f"tiny-llama/{name}/validation.json")["pass"] for name in cured)
     # Once more after each fault, and never after a failure that a retry cannot cure.
     assert {name: calls_of(project, f"quantize {name}") for name in faults} == {
         **dict.fromkeys(faults, 2),
@@ -71,7 +69,7 @@ def test_a_job_killed_a_node_down_memory_and_time_run_out(cluster, project):
         "unsupported": ["700M"],
     }
     assert quantize("orphan")[0]["state"] == "NODE_FAIL" and quantize("orphan")[1]["node"] != node
-    verdict = project.read("tiny-llama/late/verdict.json")
+    verdict = verdicts["late"]
     for number, job in enumerate(quantize("late"), 1):
         assert f"attempt {number}: Slurm job {job['id']}, TIMEOUT, log .snakemake/slurm_logs/" in verdict["detail"]
     assert "longer runtime" in verdict["next_action"]
@@ -95,8 +93,9 @@ def test_a_driver_killed_and_restarted_and_interrupted(cluster, project):
     recipes = {name: {"preset": "fp8"} for name in ("done", "running", "changed")}
     project.configure(recipes=recipes, releases=releases(*recipes))
     waits = {name: {"waits_for": [f"go-{name}"]} for name in recipes}
-    project.behave({"quantize": waits, "evaluate": {"done": {"waits_for": ["never"]}}})
-    driver = Driver(cluster, project.folder, "verdict")
+    project.behave({"quantize": waits, "evaluate": {"baseline": {"waits_for": ["never"]}}})
+    targets = [f"results/tiny-llama/{name}/validation.json" for name in recipes]
+    driver = Driver(cluster, project.folder, *targets)
     for name in recipes:
         wait_until(lambda n=name: calls_of(project, f"quantize {n}") == 1, f"{name} runs", driver=driver)
     driver.process.kill()
@@ -109,10 +108,11 @@ def test_a_driver_killed_and_restarted_and_interrupted(cluster, project):
     wait_until(lambda: quantize("done")[0]["state"] == "COMPLETED", "the job ends without its driver")
     project.configure(recipes=recipes | {"changed": {"preset": "nvfp4"}})
     assert project.snakemake("--unlock").status == 0
-    driver = Driver(cluster, project.folder, "verdict")
+    targets += ["results/tiny-llama/baseline/demo/results.yml"]
+    driver = Driver(cluster, project.folder, *targets)
     wait_until(lambda: calls_of(project, "quantize changed") == 2, "the changed recipe is redone", driver=driver)
     (project.folder / "go-running").touch()
-    wait_until(lambda: calls_of(project, "evaluate done") == 1, "the evaluation runs", driver=driver)
+    wait_until(lambda: calls_of(project, "evaluate baseline") == 1, "the evaluation runs", driver=driver)
     for name in ("running", "changed"):
         # Assessed where the driver runs, once it has seen that the job is over: Ctrl-C must find no such job half done.
         validation = f"tiny-llama/{name}/validation.json"
@@ -131,8 +131,8 @@ def test_a_driver_killed_and_restarted_and_interrupted(cluster, project):
     assert driver.wait(20) == 1 and time.monotonic() - began < 20
 
     project.behave({})
-    driver = Driver(cluster, project.folder, "verdict")
+    driver = Driver(cluster, project.folder, *targets)
     assert driver.wait() == 0, driver.output[-6000:]
-    assert decisions(project, *recipes) == dict.fromkeys(recipes, ("ACCEPT", None))
+    assert all((project.folder / target).exists() for target in targets)
     counts = {name: calls_of(project, f"quantize {name}") for name in recipes}
-    assert counts == {"done": 1, "running": 1, "changed": 2}
+    assert counts == {"done": 1, "running": 1, "changed": 2} and calls_of(project, "evaluate baseline") == 2

@@ -44,13 +44,14 @@ def test_flags_of_the_site_and_nodes_of_a_server_reach_the_jobs(cluster, project
     ]
     cluster.run("scontrol", "create", *reservation)
     try:
-        driver = Driver(cluster, project.folder, "evaluate")
+        targets = ["results/tiny-llama/fp8/quantization.json", "results/tiny-llama/baseline/demo/results.yml"]
+        driver = Driver(cluster, project.folder, *targets)
         assert driver.wait() == 0, driver.output[-6000:]
+        describing = described(cluster, project, "describe_source:tiny-llama")
+        quantizing, evaluating = (described(cluster, project, name) for name in (QUANTIZATION, EVALUATION))
     finally:
         cluster.run("scontrol", "delete", "reservation=release")
 
-    describing = described(cluster, project, "describe_source:tiny-llama")
-    quantizing, evaluating = (described(cluster, project, name) for name in (QUANTIZATION, EVALUATION))
     for job in (describing, quantizing, evaluating):
         assert (job["Account"], job["Reservation"], job["Nice"]) == ("llm-release", "release", "5")
     assert (describing["Partition"], describing["Features"]) == ("cpu", "(null)") and "TresPerJob" not in describing

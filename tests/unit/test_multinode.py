@@ -1,5 +1,7 @@
 """The commands of a server over several nodes; tests/slurm runs them on a real cluster."""
 
+import socket
+
 from day0.multinode import head_command, host_address, job_id, worker_commands
 from day0.server import server_command
 
@@ -35,9 +37,9 @@ def test_each_other_node_runs_the_same_command_headless_with_its_rank():
     assert not any("gpus" in word for word in worker) and "day0_vllm_cli" in worker
 
 
-def test_the_address_is_the_given_one_else_one_of_this_host():
-    assert host_address({"VLLM_HOST_IP": "10.1.2.3"}) == "10.1.2.3"
-    assert host_address({}).count(".") == 3
+def test_the_address_is_one_of_this_host():
+    with socket.socket() as probe:
+        probe.bind((host_address(), 0))
 
 
 def test_a_stage_knows_its_slurm_job_by_a_name_that_no_library_reads():

@@ -330,7 +330,7 @@ def test_accept_means_every_blocking_task_is_there_and_within(baseline, candidat
         assert not isinstance(old, bool) and not isinstance(new, bool)
         assert math.isfinite(old) and math.isfinite(new)
         width = 1 if 0 <= old <= 1 and 0 <= new <= 1 else 100
-        assert 0 <= old <= width + 1e-6 and 0 <= new <= width + 1e-6
+        assert -1e-6 <= old <= width + 1e-6 and -1e-6 <= new <= width + 1e-6
         assert old - new <= threshold * (abs(old) if relative else width) + 1e-8 * width
 
 

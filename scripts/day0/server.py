@@ -400,7 +400,8 @@ class Server:
         self._next_look = 0.0
 
         def start(command: Sequence[str], log: Path, removal: list[str] | None = None) -> subprocess.Popen:
-            with log.open("wb") as stream:
+            log.write_bytes(b"")
+            with log.open("ab") as stream:  # to append: the stage writes into the server's log, too
                 pipes = {"stdin": subprocess.DEVNULL, "stdout": stream, "stderr": subprocess.STDOUT}
                 return children.start(command, removal, env=dict(environment), **pipes)
 

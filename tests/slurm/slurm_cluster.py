@@ -118,6 +118,13 @@ class Workspace:
     def __init__(self, folder):
         self.folder, self.results = folder, folder / "results" / "tiny-llama"
 
+    def ask(self, questions):
+        """Ask only so many of each task."""
+        path = self.folder / "config" / "suites" / "demo.yaml"
+        suite = yaml.safe_load(path.read_text())
+        suite["tasks"] = {name: task | {"limit": questions} for name, task in suite["tasks"].items()}
+        path.write_text(yaml.safe_dump(suite))
+
     def configure(self, model=(), **changes):
         """Change keys of config/config.yaml and of its model, whose jobs get what two side by side leave them."""
         path = self.folder / "config" / "config.yaml"

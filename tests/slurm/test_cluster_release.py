@@ -60,7 +60,9 @@ def test_two_recipes_reach_their_bundles_though_time_runs_out(cluster, workspace
 
 
 def test_a_server_over_two_nodes_answers_as_one_over_one(cluster, workspace):
+    # On CPU by tensor parallelism: pipelines of vLLM 0.32's CPU build fail at their first request.
     workspace.configure(model={"serving": {"tensor_parallel_size": 2, "nodes": 2}})
+    workspace.ask(100)
     driver = Driver(cluster, workspace.folder, "results/tiny-llama/baseline/demo/run.json")
     assert driver.wait(600) == 0, driver.output[-8000:]
 

@@ -12,6 +12,7 @@ import pytest
 
 from day0.multinode import OPENAI_SERVER
 from day0.server import (
+    END_LINE,
     Children,
     DeploymentFailed,
     Server,
@@ -301,5 +302,22 @@ def test_a_worker_on_another_node_that_ends_is_named(tmp_path):
         with pytest.raises(DeploymentFailed, match=r"worker on node 1 ended .*ValueError: no such device"):
             server.wait(20)
         assert (tmp_path / "server.node-1.log").read_text() == "ValueError: no such device\n"
+    finally:
+        children.stop_all()
+
+
+def test_what_a_server_says_while_it_is_stopped_stands_below_the_end_of_its_tasks(tmp_path):
+    children = Children()
+    talking = "echo before; read line < go; echo after"
+    os.mkfifo(tmp_path / "go")
+    try:
+        log = tmp_path / "server.log"
+        server = Server(children, ["sh", "-c", f"cd {tmp_path}; {talking}"], os.environ | {"VLLM_API_KEY": "k"}, log)
+        while "before" not in server.read_log():
+            time.sleep(0.02)
+        server.mark_end()
+        (tmp_path / "go").write_text("on\n")
+        server.process.wait()
+        assert server.read_log() == f"before\n\n{END_LINE}\nafter\n"
     finally:
         children.stop_all()

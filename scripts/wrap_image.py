@@ -4,8 +4,8 @@ ENVIRONMENT/bin/python becomes a script that starts the image with the project's
 mounted, in the working directory it was called in, with the caller's environment and GPUs, and hands its arguments to
 the interpreter within; signals and exit status pass through. The runtime is ``enroot start`` of a squashfs file,
 ``apptainer exec`` of a .sif file, or pyxis: a step of the Slurm job that the stage runs in, by ``srun
---container-image`` of a squashfs file. The marker (``--output``) holds the image's sha256: another image redoes the
-stages that run in it.
+--container-image`` of a squashfs file. What a stage writes beside its mounts, such as caches, is forgotten with it. The
+marker (``--output``) holds the image's sha256: another image redoes the stages that run in it.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def make_launcher(runtime: str, image: str, python: str, mounts: Sequence[str]) 
             f"""job=${{{JOB_ID_VARIABLE}:?containers.runtime pyxis starts images by srun, within a Slurm job only}}\n"""
             f"""alone='{ALONE}'\neval "$alone"\n"""
             """exec srun --jobid="$job" --overlap --nodes=1 --ntasks=1 --nodelist="$SLURMD_NODENAME" --mem=0 \\\n"""
-            f"""    --cpu-bind=none --container-image={image} --container-mounts={mounts},"$PWD" \\\n"""
+            f"""    --cpu-bind=none --container-writable --container-image={image} --container-mounts={mounts},"$PWD" \\\n"""
             f"""    --container-workdir="$PWD" sh -c "$alone"'; exec "$0" "$@"' {python} "$@"\n"""
         )
     elif runtime == "enroot":
         options = " ".join(f"--mount {shlex.quote(pair)}" for pair in pairs)
         command = (
             f"""names=$(env | sed -n -E 's/^(({PASSED_ON})(_[A-Za-z0-9_]*)?)=.*/--env \\1/p')\n"""
-            f"""exec enroot start {options} --mount "$PWD:$PWD" $names {image} \\\n"""
+            f"""exec enroot start --rw {options} --mount "$PWD:$PWD" $names {image} \\\n"""
             f"""    sh -c 'cd "$0" && exec "$@"' "$PWD" {python} "$@"\n"""
         )
     else:

@@ -49,7 +49,7 @@ def wrap(project, runtime):
 
 def test_an_image_of_enroot_is_wrapped(project):
     called = wrap(project, "enroot")
-    assert "start --mount /tmp:/tmp --mount /models:/models" in called
+    assert "start --rw --mount /tmp:/tmp --mount /models:/models" in called
     assert "--env VLLM_API_KEY" in called and "secret" not in called
     marker = json.loads((project.folder / ".envs/serve.image.json").read_text())
     assert marker["image_sha256"] == hashlib.sha256(b"an image").hexdigest()

@@ -177,8 +177,9 @@ def test_a_server_that_cannot_be_laid_over_its_nodes_is_refused(serving, words):
 
 def test_launchers_mount_what_a_stage_reads_and_quote_what_they_are_given():
     text = make_launcher("enroot", "/images/a b.sqsh", "python3", ["/models", "/cache:/root/.cache"])
-    assert "enroot start --mount /tmp:/tmp --mount /models:/models --mount /cache:/root/.cache" in text
+    assert "enroot start --rw --mount /tmp:/tmp --mount /models:/models --mount /cache:/root/.cache" in text
     assert "'/images/a b.sqsh'" in text
     text = make_launcher("pyxis", "/images/a b.sqsh", "python3", ["/models"])
-    assert "--container-image='/images/a b.sqsh' --container-mounts=/tmp:/tmp,/models:/models,\"$PWD\"" in text
+    assert "--container-writable --container-image='/images/a b.sqsh'" in text
+    assert '--container-mounts=/tmp:/tmp,/models:/models,"$PWD"' in text
     assert "apptainer exec $gpu --bind /tmp:/tmp --bind /m:/m" in make_launcher("apptainer", "x.sif", "python3", ["/m"])

@@ -46,7 +46,8 @@ def make_launcher(runtime: str, image: str, python: str, mounts: Sequence[str]) 
             f"""job=${{{JOB_ID_VARIABLE}:?containers.runtime pyxis starts images by srun, within a Slurm job only}}\n"""
             f"""alone='{ALONE}'\neval "$alone"\n"""
             """exec srun --jobid="$job" --overlap --nodes=1 --ntasks=1 --nodelist="$SLURMD_NODENAME" --mem=0 \\\n"""
-            f"""    --cpu-bind=none --container-writable --container-image={image} --container-mounts={mounts},"$PWD" \\\n"""
+            f"""    --cpu-bind=none --container-writable --container-image={image} \\\n"""
+            f"""    --container-mounts={mounts},"$PWD" \\\n"""
             f"""    --container-workdir="$PWD" sh -c "$alone"'; exec "$0" "$@"' {python} "$@"\n"""
         )
     elif runtime == "enroot":

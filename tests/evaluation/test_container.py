@@ -93,14 +93,14 @@ def in_the_middle(stage, serving, podman):
     """A started run of which some requests have been answered, and the name of its container."""
     process = stage.start(*serving)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not any(file.stat().st_size for file in stage.output.glob("cache/*")):
             assert process.poll() is None, process.stdout.read()
             assert time.monotonic() < deadline, "no request was answered"
             time.sleep(0.05)
         (name,) = containers(podman["environment"])
         yield process, name
-        stage.said, _ = process.communicate(timeout=120)
+        stage.said, _ = process.communicate(timeout=300)
         stage.status = process.returncode
     finally:
         process.kill()

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import os
 from pathlib import Path
 
 import requests
@@ -10,7 +11,7 @@ from nemo_evaluator.contrib.byob.decorators import ScorerInput
 from nemo_evaluator.contrib.byob.judge import JudgeConfig, judge_call, judge_score
 
 parser = argparse.ArgumentParser()
-for name in ("url", "model", "data", "judge-url", "judge-model", "judge-key-variable"):
+for name in ("url", "model", "key-variable", "data", "judge-url", "judge-model", "judge-key-variable"):
     parser.add_argument(f"--{name}", required=True)
 parser.add_argument("--limit", type=int, required=True)
 parser.add_argument("--output", type=Path, required=True)
@@ -19,7 +20,7 @@ arguments = parser.parse_args()
 
 judge = {"url": arguments.judge_url, "model_id": arguments.judge_model, "api_key": arguments.judge_key_variable}
 judge |= {"max_new_tokens": 8, "max_retries": 1, "request_timeout": 30}
-session = requests.Session()
+session, models_key = requests.Session(), {"Authorization": f"Bearer {os.environ[arguments.key_variable]}"}
 
 
 def score_of(prompt, answer, expected):
@@ -40,7 +41,7 @@ with open(arguments.data, encoding="utf-8") as lines:
     for line in itertools.islice(lines, arguments.limit):
         document = json.loads(line)
         request = {"model": arguments.model, "prompt": document["prompt"], "max_tokens": 8, "temperature": 0}
-        response = session.post(arguments.url, json=request, timeout=30)
+        response = session.post(arguments.url, json=request, headers=models_key, timeout=30)
         response.raise_for_status()
         answer = response.json()["choices"][0]["text"].split(";")[0]
         score = score_of(document["prompt"], answer, document["answer"])

@@ -18,9 +18,9 @@ def cluster():
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def accounted_cluster():
-    """The same with slurmdbd and MariaDB, so that sacct answers."""
+    """The same with slurmdbd and MariaDB, so that sacct answers; each test its own, since one stops slurmdbd."""
     with running_cluster((*DAEMONS, "slurmdbd", "mariadbd"), ACCT="1") as made:
         yield made
 

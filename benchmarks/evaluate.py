@@ -101,7 +101,7 @@ def run_cli(folder: Path, suite: dict) -> float:
         for name, task in suite["tasks"].items():
             arguments = f"model=tiny-llama,base_url={server.base_url}/v1/completions,tokenizer={MODEL},num_concurrent=4"
             command = [HARNESS, "-m", "lm_eval", "run", "--model", "local-completions", "--tasks", task["task"]]
-            command += ["--model_args", f"{arguments},tokenized_requests=True,batch_size=16,max_length=64"]
+            command += ["--model_args", f"{arguments},tokenized_requests=True,max_length=64", "--batch_size", "16"]
             command += ["--include_path", suite["include_path"], "--output_path", str(folder / name), "--log_samples"]
             environment = {**os.environ, "OPENAI_API_KEY": KEY, "HF_HUB_OFFLINE": "1"}
             subprocess.run(command, check=True, env=environment, capture_output=True)

@@ -41,8 +41,10 @@ class HarnessProcess:
             # Local task files: a data-set cache of the run's own, which no other run's files can be mistaken for.
             environment["HF_DATASETS_CACHE"] = str(self.output.parent / f"datasets-{name}")
         with log.open("ab") as stream:
+            # All harnesses in the stage's session: while they load, the server gets its share of the processors.
             self.process = children.start(
                 command,
+                own_session=False,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stream,

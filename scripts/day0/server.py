@@ -300,14 +300,18 @@ class Children:
             [sys.executable, "-I", "-S", "-c", _GUARD], stdin=subprocess.PIPE, start_new_session=True, text=True
         )
 
-    def start(self, command: Sequence[str], removal: list[str] | None = None, **options: Any) -> subprocess.Popen:
-        """Start a command as the leader of a session of its own.
+    def start(
+        self, command: Sequence[str], removal: list[str] | None = None, own_session: bool = True, **options: Any
+    ) -> subprocess.Popen:
+        """Start a command as the leader of a process group of its own.
 
         Args:
-            removal: a command that removes what would outlive the session, such as a container; run at its end.
+            removal: a command that removes what would outlive the group, such as a container; run at its end.
+            own_session: whether in a session of its own, too. Linux shares processors between sessions (autogroup).
         """
+        leading: dict[str, Any] = {"start_new_session": True} if own_session else {"process_group": 0}
         with signals_held():
-            process = subprocess.Popen(command, start_new_session=True, **options)
+            process = subprocess.Popen(command, **leading, **options)
             self._groups[process.pid] = process
             if removal:
                 self._removals[process.pid] = removal

@@ -274,7 +274,7 @@ def get_mem_mb(stage):
 
 def get_server_nodes(wildcards):
     """Nodes of an evaluate job, one for each part of its server."""
-    return PLAN.serving(wildcards.model, wildcards.candidate).get("nodes") or 1
+    return cluster.serving_nodes(PLAN.serving(wildcards.model, wildcards.candidate))
 
 
 def get_gpu(stage):
@@ -286,7 +286,7 @@ def get_gpu(stage):
             return given or 0
         if stage == "evaluate":
             serving = PLAN.serving(wildcards.model, wildcards.candidate)
-            return cluster.serving_gpus(serving) // get_server_nodes(wildcards)
+            return cluster.serving_gpus(serving) // cluster.serving_nodes(serving)
         site, device = PLAN.config.cluster, PLAN.config.quantization.device
         weights = get_weights_bytes(wildcards.model)
         return min(cluster.quantize_gpus(weights, device, site.gpu_memory_gb), site.gpus_per_node)

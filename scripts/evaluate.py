@@ -42,7 +42,7 @@ from day0.artefacts import (
 )
 from day0.canary import baseline_perplexity, judge_generation, judge_perplexity, passage_logprobs, perplexity_of
 from day0.checkpoint_metadata import effective_chat_template
-from day0.cluster import serving_gpus
+from day0.cluster import serving_gpus, serving_nodes
 from day0.config import read_suite
 from day0.container import container_command, image_identity
 from day0.gpus import reserve_gpus
@@ -239,7 +239,8 @@ class Evaluation:
             "plugin": [digest_of_file(file) for file in sorted(PLUGIN_FOLDER.glob("*.py"))] if self.on_cpu else None,
             "harness": self.harness_versions,
         }
-        self.nodes = self.serving.get("nodes") or 1
+        self.nodes = serving_nodes(self.serving)
+        self.gpus_of_node = 0 if self.on_cpu else serving_gpus(self.serving) // self.nodes
         if self.nodes > 1 and job_id() is None:
             raise UnusableInput(
                 f"serving.nodes: a server over {self.nodes} nodes is started by srun, but this is no Slurm "
@@ -261,7 +262,7 @@ class Evaluation:
             Transient: the run was stopped by something that a retry may cure; nothing but logs and cache is written.
         """
         if not self.on_cpu:
-            reserve_gpus(serving_gpus(self.serving) // self.nodes, say)
+            reserve_gpus(self.gpus_of_node, say)
             self.started = time.monotonic()  # the walltime is not for waiting
         changed = find_changed_file(self.record, self.checkpoint)
         if changed:
@@ -331,8 +332,7 @@ class Evaluation:
         workers: list[list[str]] = []
         if self.nodes > 1:
             self.command = head_command(self.command, self.nodes, host_address(), free_port())
-            gpus = 0 if self.on_cpu else serving_gpus(self.serving) // self.nodes
-            workers = worker_commands(self.command, self.nodes, job_id() or "", gpus)
+            workers = worker_commands(self.command, self.nodes, job_id() or "", self.gpus_of_node)
             for worker in workers:
                 say(f"on another node: {shlex.join(worker)}")
         log = self.output / "logs" / "server.log"

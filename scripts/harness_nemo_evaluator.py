@@ -38,6 +38,7 @@ from urllib.parse import urlsplit
 
 from day0.artefacts import read_yaml
 from day0.nemo_evaluator import (
+    COLOURS,
     LM_EVALUATION_HARNESS,
     MARKERS,
     REPEAT_PARAMETERS,
@@ -56,7 +57,6 @@ TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens")
 NOT_SENT = ("do_sample",)
 # How a request to another endpoint fails, in the words of its client.
 REFUSED = re.compile(r"\b(401|403|404|429|5\d\d)\b|(?i:unauthorized|authentication|rate.?limit|connection|timed? ?out)")
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # Words of lm-eval's last traceback that say that a request was given up after its attempts.
 LOST_REQUEST = ("aiohttp.", "API request failed", "RetryError")
 

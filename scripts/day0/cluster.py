@@ -64,6 +64,11 @@ def serving_gpus(serving: Mapping[str, object]) -> int:
     return math.prod(int(serving.get(size) or 1) for size in sizes)  # type: ignore[call-overload]
 
 
+def serving_nodes(serving: Mapping[str, object]) -> int:
+    """Nodes that the engine of these serving settings is spread over, each with as many of its GPUs."""
+    return int(serving.get("nodes") or 1)  # type: ignore[call-overload]
+
+
 def grown_memory(memory_mb: int, attempts: Sequence[Attempt], limit_mb: int | None) -> int:
     """Memory in MB of a job after failed attempts: more for each that ran out of it, never more than a node has."""
     shortages = sum(attempt.state == "OUT_OF_MEMORY" for attempt in attempts)

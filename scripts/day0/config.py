@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from day0.artefacts import UnusableInput, digest_of, read_json, read_yaml
-from day0.cluster import serving_gpus
+from day0.cluster import serving_gpus, serving_nodes
 from day0.harness import HARNESSES
 from day0.recipes import Calibration, Recipe, ResolvedRecipe, resolve_recipe
 from day0.suite_needs import context_limit_of, context_problems, missing_endpoints, unallowed_code, unknown_scores
@@ -909,7 +909,7 @@ def make_plan(
 
 def _misplaced(serving: Mapping[str, Any], per_node: int) -> str | None:
     """Why a server cannot be laid over its nodes, or None."""
-    gpus, nodes = serving_gpus(serving), serving.get("nodes") or 1
+    gpus, nodes = serving_gpus(serving), serving_nodes(serving)
     if nodes > 1:
         if (serving.get("data_parallel_size") or 1) > 1:
             return "data_parallel_size: a server over several nodes is one; 'shards' runs several side by side"

@@ -17,6 +17,7 @@ from typing import Any
 from day0.artefacts import UnusableInput, read_json
 from day0.numbers import is_number
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # in which it and its frameworks write their logs
 LM_EVALUATION_HARNESS = "lm-evaluation-harness"
 SAMPLE_OUTPUTS = "nemo-evaluator-per-sample-outputs"
 # Names under which frameworks take the number of repeats.

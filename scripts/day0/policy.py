@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from day0.numbers import is_number
 from day0.resolution import EXPECTED_DISAGREEMENT_RATE
 
 DEFAULT_THRESHOLD = 0.01
@@ -227,13 +228,7 @@ def _scales(raw: Any, wrong: Any) -> dict[str, Scale]:
 
 def number(value: Any) -> float | None:
     """The value as a float, or None where it is no finite number (a bool and a text are none)."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        found = float(value)
-    except OverflowError:
-        return None
-    return found if math.isfinite(found) else None
+    return float(value) if is_number(value) else None
 
 
 def short(value: Any, length: int = 60) -> str:

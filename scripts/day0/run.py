@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from day0.artefacts import UnusableInput, digest_of_file, read_json, read_yaml
-from day0.nemo_evaluator import find_score
+from day0.nemo_evaluator import COLOURS, find_score
 from day0.numbers import is_count, is_number
 from day0.server import END_LINE
 
@@ -72,7 +72,6 @@ LOG_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 )
 # A request that lm-eval repeated and then got is no finding; the accounts tell whether one was lost.
 QUOTED_LINES_PER_LOG = 3
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # What uvicorn says once a server was told to end, by whoever served elsewhere; what follows is no finding.
 OTHER_END_LINE = re.compile(r"(\(APIServer pid=\d+\) )?INFO: +Shutting down")
 

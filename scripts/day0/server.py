@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from day0.cluster import serving_nodes
 from day0.comparability import native_quantization
 from day0.multinode import OPENAI_SERVER
 
@@ -105,7 +106,7 @@ def server_command(
     # Sampling is the suite's: a checkpoint's own generation_config.json must not shift it.
     command += ["--seed", str(suite["seed"]), "--generation-config", "vllm"]
     command += ["--uvicorn-log-level", "warning", "--disable-log-stats"]
-    several = (serving.get("nodes") or 1) > 1
+    several = serving_nodes(serving) > 1
     if on_cpu:
         command += ["--enforce-eager", *([] if several else ["--distributed-executor-backend", "uni"])]
     if serving.get("trust_remote_code"):
@@ -327,7 +328,7 @@ class Children:
         self._tell("-", folder)
 
     def stop(self, process: subprocess.Popen, patience_seconds: float = 5.0) -> None:
-        """End a child and everything it started: SIGTERM, then SIGKILL for what is left of its session."""
+        """End a child and everything it started: SIGTERM, then SIGKILL for what is left of its group."""
         self._signal(process.pid, signal.SIGTERM)
         deadline = time.monotonic() + patience_seconds
         while time.monotonic() < deadline and _group_lives(process):
@@ -500,7 +501,12 @@ class Server:
     def _listening_port(self) -> int | None:
         # A container's runtime runs the server as its child, pyxis in a job step: it is known by its key. Engine and
         # srun have the key, too, and listen for their own kind, which a question by HTTP would upset.
-        for process in psutil.process_iter():
+        try:
+            own = psutil.Process(self.process.pid)
+            is_the_server = own.cmdline()[1:3] == ["-m", OPENAI_SERVER]
+        except psutil.Error:
+            return None
+        for process in [own] if is_the_server else psutil.process_iter():
             try:
                 if OPENAI_SERVER not in process.cmdline() or process.name() == "srun":
                     continue

@@ -181,7 +181,7 @@ class Executor(plugin.Executor):
         """What the site's file says of a job, as resources that the plugin knows."""
         site, on_gpu = self.site, bool(resources.get("gpu"))
         flags = [*site["extra"], *(site["gpu_extra"] if on_gpu else [])]
-        resources = {
+        said = {
             "slurm_account": site["account"],
             "slurm_partition": (on_gpu and site["gpu_partition"]) or site["partition"],
             "qos": (on_gpu and site["gpu_qos"]) or site["qos"],
@@ -189,7 +189,7 @@ class Executor(plugin.Executor):
             "gpu_model": site["gpu_type"] if on_gpu else None,
             "slurm_extra": " ".join(map(shlex.quote, flags)) or None,
         }
-        return {name: value for name, value in resources.items() if value is not None}
+        return {name: value for name, value in said.items() if value is not None}
 
     def get_account_arg(self, job: Any) -> Iterable[str]:
         """The account's flag; without one Slurm takes the user's default, so there is nothing to guess."""

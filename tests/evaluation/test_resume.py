@@ -54,6 +54,23 @@ def assert_nothing_is_left(family, ports):
     assert not ports & listening
 
 
+def go_on(stage, before, stored, documents, recorded):
+    """Run a stopped stage to its end: it asks what has no answer, and nothing else. Returns its counts of requests."""
+    assert 0 < stored <= len(before) < documents
+    stage.strike()
+    stage.run()
+    assert stage.status == 0, stage.said
+    again = stage.asked()
+    assert len(again) == documents - stored
+    assert len(set(before) | set(again)) == documents
+    requests = stage.metadata["requests"]["addition"]
+    assert requests["from_store"] == stored
+    assert [attempt["status"] for attempt in stage.metadata["attempts"]] == [recorded, "ANSWERED"]
+    assert stage.assessment()["pass"], stage.assessment()
+    assert not (stage.output / "cache").exists()
+    return requests
+
+
 def harness_of(family):
     return next(p for p in family if "harness_lm_eval.py" in " ".join(p.cmdline()))
 
@@ -116,19 +133,7 @@ def test_only_what_has_no_answer_is_asked_again(backend, tmp_path, name):
     (cache,) = (stage.output / "cache").iterdir()
     stored = len(cache.read_bytes().splitlines())
     before = stage.asked()
-    assert 0 < stored <= len(before) < DOCUMENTS
-
-    stage.strike()
-    stage.run()
-    assert stage.status == 0, stage.said
-    again = stage.asked()
-    assert len(again) == DOCUMENTS - stored
-    assert len(set(before) | set(again)) == DOCUMENTS
-    requests = stage.metadata["requests"]["addition"]
-    assert requests["from_store"] == stored and requests["answered"] == DOCUMENTS
-    assert [attempt["status"] for attempt in stage.metadata["attempts"]] == [recorded, "ANSWERED"]
-    assert stage.assessment()["pass"], stage.assessment()
-    assert not (stage.output / "cache").exists()
+    assert go_on(stage, before, stored, DOCUMENTS, recorded)["answered"] == DOCUMENTS
 
 
 def test_a_walltime_ends_as_a_timeout_that_goes_on(backend, tmp_path):

@@ -83,12 +83,11 @@ class Driver:
         # The profile's own settings, but that a node which dies without a word is noticed sooner.
         quick = ["--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "5"]
         on_slurm = ["--profile", profile, *quick] if profile != "none" else []
-        variables = {k: v for k, v in cluster.environment.items() if k != "PYTHONDONTWRITEBYTECODE"}
         with self.log.open("w") as stream:
             self.process = subprocess.Popen(
                 [sys.executable, "-u", "-m", "snakemake", *on_slurm, *arguments],
                 cwd=folder,
-                env={**variables, **dict(environment)},
+                env={**cluster.environment, **dict(environment)},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,

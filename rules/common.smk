@@ -23,6 +23,8 @@ from day0.planning import read_published_scores, resolution_warnings
 from day0.circumstances import stamp
 from day0.sources import get_sources
 from day0.verdict import make_crash_verdict
+from executors.refusals import REFUSED, error_in
+from executors.refusals import install as install_refusals
 from summarize import format_decisions
 
 DEMO_MODEL = "results/demo/model"
@@ -533,6 +535,8 @@ def get_publish_commands():
     return " && ".join(shown + done)
 
 
+install_refusals()
+
 # The executor plugins are loaded by the time that a Snakefile is read; a job within Slurm has no use for this one.
 if "snakemake_executor_plugin_slurm" in sys.modules and workflow.is_main_process:
     from executors.slurm import install
@@ -571,7 +575,8 @@ def record_crashes(workflow):
             if below.rule.name == "decide_release":
                 release = get_release_request(below.wildcards)
                 log = str(job.log[0]) if job.log else None
-                verdict = make_crash_verdict(release, job.rule.name, job.attempt, log, attempts.get(job, []))
+                refusal = error_in(log) if job in REFUSED else None
+                verdict = make_crash_verdict(release, job.rule.name, job.attempt, log, attempts.get(job, []), refusal)
                 write_json(str(below.output[0]), verdict | stamp())
     if workflow.is_main_process:
         show_decisions(dag)

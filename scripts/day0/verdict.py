@@ -23,6 +23,7 @@ STAGES = (
 )
 
 EXTERNAL_STAGE = "external_check"
+REFUSAL_ACTION = "Correct what the stage names, then run the same command again."
 ABOUT_THE_CANDIDATE = ("preflight_recipe", "validation", "candidate_run")
 
 
@@ -91,14 +92,23 @@ def make_verdict(release: Mapping[str, Any], evidence: Mapping[str, Evidence]) -
 
 
 def make_crash_verdict(
-    release: Mapping[str, Any], rule: str, attempt: int, log: str | None, attempts: Sequence[Attempt] = ()
+    release: Mapping[str, Any],
+    rule: str,
+    attempt: int,
+    log: str | None,
+    attempts: Sequence[Attempt] = (),
+    refusal: str | None = None,
 ) -> dict[str, Any]:
     """The verdict of a release whose stage crashed: nothing is known of the model, so it is ANOMALOUS.
 
-    ``attempts`` are those that failed on a cluster, with their jobs' ids, states and logs.
+    Args:
+        attempts: those that failed on a cluster, with their jobs' ids, states and logs.
+        refusal: what the stage found to be wrong with its input, where it refused that.
     """
     where = f"its log is {log}" if log else "it has no log"
     detail = f"Rule {rule} crashed in attempt {attempt}; {where}."
+    if refusal:
+        detail = f"Rule {rule} cannot use its input: {refusal.rstrip('.')}; {where}."
     if attempts:
         detail += f" On the cluster: {'; '.join(map(str, attempts))}."
     return make_verdict(release, {}) | {
@@ -106,7 +116,9 @@ def make_crash_verdict(
         "failure_classes": ["SYSTEMIC"],
         "stage": rule,
         "detail": detail,
-        "next_action": next_action_after(attempts) or decide("SYSTEMIC", rule).next_action,
+        "next_action": REFUSAL_ACTION
+        if refusal
+        else next_action_after(attempts) or decide("SYSTEMIC", rule).next_action,
     }
 
 

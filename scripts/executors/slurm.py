@@ -2,7 +2,7 @@
 
 - The site's account, partitions and flags (``cluster:`` of the configuration) fill in what no resource says.
 - squeue tells stage, model and recipe by a job's name, and the releases that wait for it by its comment.
-- A job that ran out of memory, and only such a one, is submitted again with more.
+- A job that ran out of memory, and only such a one, is submitted again with more; one that refused its input is not.
 - A job's end is noticed in its log within seconds, without a question to the controller; the plugin's own polls, which
   grow to minutes, remain for jobs that die without a word.
 - No job is lost: states that the plugin takes for running (PREEMPTED without requeue, "CANCELLED by UID"), jobs that
@@ -43,11 +43,12 @@ from day0.cluster import (
     state_from_log,
     status_in_log,
 )
+from executors.refusals import REFUSAL, REFUSED
 
 LOOK_SECONDS = 2.0  # between two looks at the logs of running jobs
 LONGEST_POLL_SECONDS = 60  # between two questions to the controller
 POLLS_UNTIL_LOST = 3
-LOG_TAIL_BYTES = 8192
+LOG_TAIL_BYTES, WHOLE_LOG_BYTES = 8192, 2**24
 RECORDS = Path(".snakemake/slurm_jobs")
 SMALL_FILE_BYTES = 1_000_000  # up to here an input is compared by its content, as Snakemake does
 FINAL_STATES_OF_PLUGIN = frozenset(
@@ -61,12 +62,12 @@ HOPELESS_REASON = re.compile(
 )
 
 
-def read_tail(log: Path | None) -> str:
+def read_tail(log: Path | None, size: int = LOG_TAIL_BYTES) -> str:
     """The last bytes of a log, or nothing where it cannot be read."""
     try:
         with open(log, "rb") as stream:  # type: ignore[arg-type]
             stream.seek(0, 2)
-            stream.seek(max(0, stream.tell() - LOG_TAIL_BYTES))
+            stream.seek(max(0, stream.tell() - size))
             return stream.read().decode("utf-8", errors="replace")
     except (OSError, TypeError):
         return ""
@@ -158,6 +159,7 @@ class Executor(plugin.Executor):
         except Exception as error:  # in a thread whose exceptions nobody reads: the driver would wait for ever
             refusal = f"could not make out what to ask of Slurm: {error!r}"
         if refusal:
+            REFUSED.add(job)
             self._report_job_error_threadsafe(SubmittedJobInfo(job), refusal)
             return
         super().run_job(job)
@@ -398,6 +400,8 @@ class Executor(plugin.Executor):
         self._reported.add(job_id)
         state = self._states.get(job_id or "", "SUBMISSION FAILED")
         log = (job_info.aux or {}).get("slurm_logfile")
+        if REFUSAL in read_tail(log, WHOLE_LOG_BYTES).splitlines():
+            REFUSED.add(job_info.job)
         if log and Path(log).is_relative_to(Path.cwd()):
             log = Path(log).relative_to(Path.cwd())
         attempt = Attempt(job_info.job.attempt, job_id, state, str(log) if log else None)

@@ -151,6 +151,19 @@ def test_a_killed_job_is_retried_once(project):
     assert project.calls().count("quantize fp8") == 2
 
 
+def test_a_stage_that_refuses_its_input_is_not_tried_again_and_the_verdict_tells_why(project):
+    project.behave({"quantize": {"fp8": {"refuses": "recipe.yaml: found no quantizers"}}})
+    run = project.snakemake("release")
+    assert run.status == 1 and decisions(project) == ("ANOMALOUS", "SYSTEMIC"), run.output
+    assert project.calls().count("quantize fp8") == 1 and "not tried again" in run.output
+    verdict = project.read("tiny-llama/fp8/verdict.json")
+    assert verdict["detail"] == (
+        "Rule quantize_candidate cannot use its input: recipe.yaml: found no quantizers; "
+        "its log is results/tiny-llama/fp8/logs/quantize.log."
+    )
+    assert "Correct what the stage names" in run.output.splitlines()[-1] + run.output.splitlines()[-2], run.output
+
+
 @pytest.mark.parametrize(("transient", "expected"), [(1, ("ACCEPT", None)), (2, ("ANOMALOUS", "SYSTEMIC"))])
 def test_a_transient_failure_of_an_evaluation_is_tried_once_more_and_then_systemic(project, transient, expected):
     """Exit status 75 is the evaluate stage's word for what a retry may cure."""

@@ -18,6 +18,7 @@ def test_a_job_killed_a_node_down_memory_and_time_run_out(cluster, project):
         "unsupported": {"failure_class": "MODEL_UNSUPPORTED"},
         "late": {"waits_for": ["never", "never"]},
         "orphan": {"waits_for": ["never"]},
+        "refused": {"refuses": "recipe.yaml: found no quantizers"},
     }
     project.configure(
         accelerator="cuda",
@@ -27,7 +28,7 @@ def test_a_job_killed_a_node_down_memory_and_time_run_out(cluster, project):
     project.behave({"quantize": faults})
     ranks = {"RANK": "3", "WORLD_SIZE": "8", "MASTER_ADDR": "elsewhere", "PMI_RANK": "3"}
     # The verdicts where something failed for good; of the others what the faults struck.
-    failed, cured = ("unsupported", "late"), ("killed", "hungry", "orphan")
+    failed, cured = ("unsupported", "late", "refused"), ("killed", "hungry", "orphan")
     targets = [f"results/tiny-llama/{name}/verdict.json" for name in failed]
     targets += [f"results/tiny-llama/{name}/validation.json" for name in cured]
     driver = Driver(cluster, project.folder, *targets, environment=ranks)
@@ -54,25 +55,29 @@ def test_a_job_killed_a_node_down_memory_and_time_run_out(cluster, project):
     assert {name: (verdict["decision"], verdict["failure_class"]) for name, verdict in verdicts.items()} == {
         "unsupported": ("INFEASIBLE", "MODEL_UNSUPPORTED"),
         "late": ("ANOMALOUS", "SYSTEMIC"),
+        "refused": ("ANOMALOUS", "SYSTEMIC"),
     }
     assert all(project.read(f"tiny-llama/{name}/validation.json")["pass"] for name in cured)
     # Once more after each fault, and never after a failure that a retry cannot cure.
     assert {name: calls_of(project, f"quantize {name}") for name in faults} == {
         **dict.fromkeys(faults, 2),
-        "unsupported": 1,
+        **{"unsupported": 1, "refused": 1},
     }
     # More memory where it ran out, and nowhere else.
     memory = {name: [job["mb"] for job in quantize(name)] for name in faults}
     assert memory == {
         **{name: ["700M", "700M"] for name in faults},
         "hungry": ["700M", "1050M"],
-        "unsupported": ["700M"],
+        **{name: ["700M"] for name in ("unsupported", "refused")},
     }
     assert quantize("orphan")[0]["state"] == "NODE_FAIL" and quantize("orphan")[1]["node"] != node
     verdict = verdicts["late"]
     for number, job in enumerate(quantize("late"), 1):
         assert f"attempt {number}: Slurm job {job['id']}, TIMEOUT, log .snakemake/slurm_logs/" in verdict["detail"]
     assert "longer runtime" in verdict["next_action"]
+    (job,) = quantize("refused")
+    assert f"Slurm job {job['id']}, FAILED" in verdicts["refused"]["detail"]
+    assert "recipe.yaml: found no quantizers" in verdicts["refused"]["detail"]
 
     job = quantize("killed")[0]
     assert job["partition"] == "gpu"
@@ -80,7 +85,8 @@ def test_a_job_killed_a_node_down_memory_and_time_run_out(cluster, project):
     assert job["comment"] == "stage=quantize_candidate model=tiny-llama recipe=killed releases=killed attempt=1"
     (describing,) = jobs_of(cluster, project, "describe_source:tiny-llama")
     assert (
-        describing["partition"] == "cpu" and "releases=hungry,killed,late,orphan,unsupported" in describing["comment"]
+        describing["partition"] == "cpu"
+        and "releases=hungry,killed,late,orphan,refused,unsupported" in describing["comment"]
     )
     stages = {job["name"].split(":")[0] for job in cluster.jobs() if job["folder"] == str(project.folder)}
     assert stages == {"train_demo_model", "describe_source", "quantize_candidate", "evaluate_run"}

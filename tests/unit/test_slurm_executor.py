@@ -9,7 +9,7 @@ from snakemake.iocontainers import ResourceList
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
 from day0.cluster import ENDED, Attempt
-from executors import slurm
+from executors import refusals, slurm
 
 
 @pytest.fixture
@@ -176,9 +176,13 @@ def test_a_fault_before_a_submission_is_reported_and_does_not_hang(executor, mon
     executor.lock, executor._accounts, executor.attempts, executor.site = threading.Lock(), None, {}, SITE
     monkeypatch.setattr(slurm.Executor, "_adopt", lambda self, job: False)
     monkeypatch.setattr(slurm, "ask", lambda *command: "llm\nother\n")
-    executor.run_job(SimpleNamespace(resources=ResourceList(fromdict={})))
+    job = type("Job", (), {"resources": ResourceList(fromdict={})})()
+    executor.run_job(job)
+    assert job in refusals.REFUSED
     assert "cluster.account: found a, expected an account of" in told[0] and "llm, other" in told[0]
     monkeypatch.setattr(slurm, "ask", lambda *command: None)
     executor._accounts, executor.site = None, {**SITE, "extra": 5}
-    executor.run_job(SimpleNamespace(resources=ResourceList(fromdict={})))
+    job = type("Job", (), {"resources": ResourceList(fromdict={})})()
+    executor.run_job(job)
+    assert job in refusals.REFUSED
     assert "TypeError" in told[1]

@@ -221,6 +221,12 @@ def test_a_crash_is_anomalous_and_names_rule_attempt_and_log():
     verdict = make_crash_verdict(RELEASE, "quantize_candidate", 2, "a.log")
     assert (verdict["decision"], verdict["failure_class"], verdict["pass"]) == ("ANOMALOUS", "SYSTEMIC", False)
     assert verdict["detail"] == "Rule quantize_candidate crashed in attempt 2; its log is a.log."
+    refused = make_crash_verdict(RELEASE, "quantize_candidate", 1, "a.log", refusal="x.yaml: found 1, expected 2.")
+    assert (
+        refused["detail"]
+        == "Rule quantize_candidate cannot use its input: x.yaml: found 1, expected 2; its log is a.log."
+    )
+    assert refused["failure_class"] == "SYSTEMIC" and refused["next_action"] != verdict["next_action"]
 
 
 values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers())

@@ -1,8 +1,8 @@
 """What all stand-ins share: they do as behaviour.json says, and leave a line in calls.log.
 
-A behaviour may ask to crash in the first ``crashes`` calls, to wait in the n-th call for the n-th file of
-``waits_for`` (an interrupt is said and ends it), to take ``bytes`` of memory and keep it in the first ``overeats``
-calls, and to write down its ``environment`` in a file.
+A behaviour may ask to crash in the first ``crashes`` calls, to refuse its input with what ``refuses`` says, to wait in
+the n-th call for the n-th file of ``waits_for`` (an interrupt is said and ends it), to take ``bytes`` of memory and
+keep it in the first ``overeats`` calls, and to write down its ``environment`` in a file.
 """
 
 import json
@@ -26,6 +26,9 @@ def called(stage, subject):
     if calls <= behaviour.get("transient", 0):
         print(f"{stage} {subject}: transient in call {calls}", flush=True)
         sys.exit(75)
+    if "refuses" in behaviour:
+        print(f"error: {behaviour['refuses']}", file=sys.stderr)
+        sys.exit(2)
 
     def interrupted(number, frame):
         time.sleep(1)  # as long as the cleaning up takes

@@ -14,13 +14,13 @@ sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
 from day0 import cluster
 from day0.artefacts import UnusableInput, digest_of, digest_of_file, read_json, write_json
-from day0.config import BASELINE, Calibration, make_plan
+from day0.plan import BASELINE, make_plan, read_published_scores, resolution_warnings
 from day0.engine import ENGINE, locked_version
 from day0.harness import HARNESSES, harnesses_of
 from day0.imports import imported_files
-from day0.multinode import JOB_ID_VARIABLE
-from day0.planning import read_published_scores, resolution_warnings
+from day0.multinode import JOB_ID_VARIABLE, serving_gpus, serving_nodes
 from day0.circumstances import stamp
+from day0.recipes import Calibration
 from day0.sources import get_sources
 from day0.verdict import make_crash_verdict
 from executors.refusals import REFUSED, error_in
@@ -276,7 +276,7 @@ def get_mem_mb(stage):
 
 def get_server_nodes(wildcards):
     """Nodes of an evaluate job, one for each part of its server."""
-    return cluster.serving_nodes(PLAN.serving(wildcards.model, wildcards.candidate))
+    return serving_nodes(PLAN.serving(wildcards.model, wildcards.candidate))
 
 
 def get_gpu(stage):
@@ -288,7 +288,7 @@ def get_gpu(stage):
             return given or 0
         if stage == "evaluate":
             serving = PLAN.serving(wildcards.model, wildcards.candidate)
-            return cluster.serving_gpus(serving) // cluster.serving_nodes(serving)
+            return serving_gpus(serving) // serving_nodes(serving)
         site, device = PLAN.config.cluster, PLAN.config.quantization.device
         weights = get_weights_bytes(wildcards.model)
         return min(cluster.quantize_gpus(weights, device, site.gpu_memory_gb), site.gpus_per_node)

@@ -10,8 +10,7 @@ import argparse
 from pathlib import Path
 
 from day0.artefacts import UnusableInput, json_argument, run_cli, write_json
-from day0.config import check_model_folder
-from day0.source import describe_source
+from day0.source import check_model_folder, describe_source
 
 ALLOWED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.md", "LICENSE*", "*.jsonl"]
 

@@ -42,13 +42,11 @@ from day0.artefacts import (
 )
 from day0.canary import baseline_perplexity, judge_generation, judge_perplexity, passage_logprobs, perplexity_of
 from day0.checkpoint_metadata import effective_chat_template
-from day0.cluster import serving_gpus, serving_nodes
-from day0.config import read_suite
 from day0.container import container_command, image_identity
 from day0.gpus import reserve_gpus
 from day0.harness import HARNESSES, harnesses_of
 from day0.harness_process import HarnessProcess
-from day0.multinode import head_command, host_address, job_id, worker_commands
+from day0.multinode import head_command, host_address, job_id, serving_gpus, serving_nodes, worker_commands
 from day0.results import effective
 from day0.run_folder import close_attempt, open_attempt, write_run
 from day0.server import (
@@ -67,6 +65,7 @@ from day0.server import (
     stop_by,
 )
 from day0.suite_needs import unallowed_code
+from day0.suites import read_suite
 
 EXIT_TRANSIENT = 75  # EX_TEMPFAIL
 SCRIPTS = Path(__file__).resolve().parent

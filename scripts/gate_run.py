@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 
 from day0.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, run_cli, write_json
-from day0.config import read_suite
 from day0.run import evaluate_run, read_run
+from day0.suites import read_suite
 
 
 def main() -> int:

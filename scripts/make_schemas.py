@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 
 from day0.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, run_cli, write_text
-from day0.config import Config, Suite
+from day0.config import Config
 from day0.external import ExternalScores
 from day0.recipes import Recipe
 from day0.records import Comparison, Verdict
+from day0.suites import Suite
 
 SCHEMAS = {
     "config": Config,

@@ -41,6 +41,7 @@ from day0.artefacts import EXIT_PASS, UnusableInput, digest_of_inventory, invent
 from day0.checkpoint_metadata import WEIGHTS_DECLARATION, merged_config, side_files
 from day0.gpus import reserve_gpus
 from day0.recipes import KV_CACHE_NONE, Calibration, Recipe, resolve_recipe, resolve_recipe_file
+from day0.schema import mistakes_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "nvidia-modelopt", "transformers", "safetensors", "tokenizers")
@@ -154,9 +155,7 @@ def read_calibration(arguments: argparse.Namespace) -> Calibration:
     try:
         calibration = Calibration.model_validate(settings)
     except ValidationError as error:
-        mistake = error.errors(include_url=False)[0]
-        place = ".".join(map(str, mistake["loc"]))
-        raise UnusableInput(f"calibration: {place}: found {mistake['input']!r}; {mistake['msg']}") from None
+        raise UnusableInput("\n".join(mistakes_of(error, Calibration, "calibration"))) from None
     file = calibration.local_file
     if file is not None and not file.is_file():
         raise UnusableInput(

@@ -56,19 +56,6 @@ def quantize_gpus(weights: int, device: str, gpu_memory_gb: float) -> int:
     return max(1, math.ceil(1.25 * weights / (USABLE_GPU_SHARE * gpu_memory_gb * GB)))
 
 
-def serving_gpus(serving: Mapping[str, object]) -> int:
-    """GPUs of an evaluate job: those that are asked for, else what vLLM's parallel sizes multiply to."""
-    if serving.get("gpus"):
-        return int(serving["gpus"])  # type: ignore[call-overload]
-    sizes = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
-    return math.prod(int(serving.get(size) or 1) for size in sizes)  # type: ignore[call-overload]
-
-
-def serving_nodes(serving: Mapping[str, object]) -> int:
-    """Nodes that the engine of these serving settings is spread over, each with as many of its GPUs."""
-    return int(serving.get("nodes") or 1)  # type: ignore[call-overload]
-
-
 def grown_memory(memory_mb: int, attempts: Sequence[Attempt], limit_mb: int | None) -> int:
     """Memory in MB of a job after failed attempts: more for each that ran out of it, never more than a node has."""
     shortages = sum(attempt.state == "OUT_OF_MEMORY" for attempt in attempts)

@@ -9,21 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AnyHttpUrl, Field, ValidationError, field_validator, model_validator
 
 from day0.artefacts import UnusableInput
 from day0.nemo_evaluator import canonical_score
 from day0.policy import Scale, assumed_scale, number
+from day0.schema import Strict, mistakes_of
 
 ALLOWED_POINTS = 5.0  # on a scale of 0 to 100
 VERIFIED, FAILED, UNVERIFIED = "verified", "failed", "unverified"
 ROUNDING = 1e-9
 
 
-class ExternalScale(BaseModel):
+class ExternalScale(Strict):
     """Range of a published score."""
-
-    model_config = ConfigDict(extra="forbid")
 
     min: float = Field(0, allow_inf_nan=False)
     max: float = Field(100, allow_inf_nan=False)
@@ -35,10 +34,8 @@ class ExternalScale(BaseModel):
         return self
 
 
-class ExternalScore(BaseModel):
+class ExternalScore(Strict):
     """One published score of an unquantized model."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: str = Field(min_length=1, description="hub repository id, or the model's name in the configuration")
     task: str = Field(min_length=1, description="the task's name in the suite")
@@ -60,12 +57,10 @@ class ExternalScore(BaseModel):
         return self
 
 
-class ExternalScores(BaseModel):
+class ExternalScores(Strict):
     """The file of published scores, config/external_scores.yaml."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    scores: list[ExternalScore] = []
+    scores: list[ExternalScore] = Field([], description="an entry for each published score")
 
     @model_validator(mode="after")
     def _each_once(self) -> ExternalScores:
@@ -93,16 +88,7 @@ def parse_external_scores(content: Mapping[str, Any], place: str) -> ExternalSco
     try:
         return ExternalScores.model_validate(content)
     except ValidationError as error:
-        lines = []
-        for mistake in error.errors(include_url=False):
-            where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in mistake["loc"]).lstrip(".")
-            message = mistake["msg"].removeprefix("Value error, ")
-            found = "" if isinstance(mistake["input"], dict | list) else f"found {mistake['input']!r}; "
-            allowed = ", ".join(ExternalScore.model_fields)
-            if mistake["type"] == "extra_forbidden":
-                found, message = "", f"unknown key; an entry has {allowed}, and the file holds a list 'scores'"
-            lines.append(f"{place}: {where or 'scores'}: {found}{message}")
-        raise UnusableInput("\n".join(lines)) from None
+        raise UnusableInput("\n".join(f"{place}: {line}" for line in mistakes_of(error, ExternalScores))) from None
 
 
 def check_external(

@@ -1,11 +1,13 @@
-"""A vLLM server over several nodes of a Slurm job: its head here, a headless worker on each other node by srun.
+"""The GPUs and nodes that a vLLM server is laid over, and how it is started on several nodes of a Slurm job.
 
-vLLM's own way without Ray (vllm/config/parallel.py, vllm/entrypoints/cli/serve.py of 0.32): each node runs the same
-command with its rank; all meet at the head's address; only the head listens for requests.
+The head runs where the stage does, a headless worker on each other node by srun. That is vLLM's own way without Ray
+(vllm/config/parallel.py, vllm/entrypoints/cli/serve.py of 0.32): each node runs the same command with its rank; all
+meet at the head's address; only the head listens for requests.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,19 @@ JOB_ID_VARIABLE = "DAY0_SLURM_JOB_ID"
 OPENAI_SERVER = "vllm.entrypoints.openai.api_server"
 # Only vLLM's command line starts a headless worker; its CPU build needs a hand there (scripts/vllm_plugin).
 COMMAND_LINE, COMMAND_LINE_ON_CPU = "vllm.entrypoints.cli.main", "day0_vllm_cli"
+
+
+def serving_gpus(serving: Mapping[str, object]) -> int:
+    """GPUs of an evaluate job: those that are asked for, else what vLLM's parallel sizes multiply to."""
+    if serving.get("gpus"):
+        return int(serving["gpus"])  # type: ignore[call-overload]
+    sizes = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+    return math.prod(int(serving.get(size) or 1) for size in sizes)  # type: ignore[call-overload]
+
+
+def serving_nodes(serving: Mapping[str, object]) -> int:
+    """Nodes that the engine of these serving settings is spread over, each with as many of its GPUs."""
+    return int(serving.get("nodes") or 1)  # type: ignore[call-overload]
 
 
 def host_address() -> str:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from day0.artefacts import UnusableInput, read_json
-from day0.config import check_model_folder
 from day0.engine import ALGORITHM_OF_PRESET, MINIMUM_CAPABILITY
+from day0.source import check_model_folder
 from day0.suite_needs import context_limit_of, context_problems, missing_endpoints
 
 SCRIPTS = Path(__file__).resolve().parents[1]

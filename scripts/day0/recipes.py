@@ -7,29 +7,26 @@ where ModelOpt is not installed.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from day0.artefacts import UnusableInput, digest_of, read_yaml
+from day0.schema import PositiveInteger, Strict, mistakes_of, nearest
 
 KV_CACHE_NONE = "none"
 RECIPE_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LOCAL_DATASET_SUFFIXES = (".jsonl", ".txt")
 
-PositiveInteger = Annotated[int, Field(gt=0, strict=True)]
 Kind = Literal["preset", "modelopt_recipe", "file", "inline"]
 
 
-class Calibration(BaseModel):
+class Calibration(Strict):
     """Texts that the activations are measured on."""
-
-    model_config = ConfigDict(extra="forbid")
 
     dataset: str | None = Field(
         None,
@@ -46,10 +43,8 @@ class Calibration(BaseModel):
         return Path(self.dataset) if self.dataset and self.dataset.endswith(LOCAL_DATASET_SUFFIXES) else None
 
 
-class Recipe(BaseModel):
+class Recipe(Strict):
     """A recipe file, config/recipes/NAME.yaml, or a definition of the same form within the configuration."""
-
-    model_config = ConfigDict(extra="forbid")
 
     description: str = ""
     preset: str | None = Field(None, description="ModelOpt's preset, such as fp8 or nvfp4")
@@ -155,7 +150,7 @@ def resolve_recipe(
     files = sorted(path.stem for path in recipes_dir.glob("*.yaml"))
     known = [*definitions, *files, *catalogue["presets"], *catalogue["recipes"]]
     raise UnusableInput(
-        f"unknown recipe {name!r}{_nearest(name, known)}; a recipe is one defined under 'recipes' in the configuration "
+        f"unknown recipe {name!r}{nearest(name, known)}; a recipe is one defined under 'recipes' in the configuration "
         f"({', '.join(definitions) or 'none is'}), a file {recipes_dir}/NAME.yaml ({', '.join(files) or 'none'}), a "
         f"preset of ModelOpt {catalogue['version']} ({', '.join(catalogue['presets'])}) or one of the "
         f"{len(catalogue['recipes'])} recipes of its wheel (such as general/ptq/nvfp4_default-kv_fp8)"
@@ -177,7 +172,7 @@ def _resolved(
     try:
         recipe = Recipe.model_validate(definition)
     except ValidationError as error:
-        raise UnusableInput("; ".join(_sentences(place, error))) from None
+        raise UnusableInput("; ".join(f"{place}: {line}" for line in mistakes_of(error, Recipe))) from None
     _check_names(recipe, catalogue, place)
     full = recipe.model_dump(mode="json", exclude_defaults=True)
     digest = digest_of(_of_the_weights(full))
@@ -187,18 +182,6 @@ def _resolved(
 
 def _of_the_weights(definition: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in definition.items() if key not in ("description", "calibration", "serving")}
-
-
-def _sentences(place: str, error: ValidationError) -> Iterable[str]:
-    for mistake in error.errors(include_url=False):
-        location = ".".join(map(str, mistake["loc"]))
-        message = mistake["msg"].removeprefix("Value error, ")
-        if mistake["type"] == "extra_forbidden":
-            known = list(Recipe.model_fields)
-            message = f"unknown key{_nearest(str(mistake['loc'][-1]), known)}; allowed: {', '.join(known)}"
-        elif location:
-            message = f"found {mistake['input']!r}; {message}"
-        yield f"{place}: {location}: {message}" if location else f"{place}: {message}"
 
 
 def _check_names(recipe: Recipe, catalogue: Mapping[str, Any], place: str) -> None:
@@ -212,17 +195,6 @@ def _check_names(recipe: Recipe, catalogue: Mapping[str, Any], place: str) -> No
         if value is not None and value.removesuffix(".yaml") not in known:
             listed = ", ".join(known) if len(known) < 50 else f"{len(known)} such as {', '.join(known[:3])}"
             raise UnusableInput(
-                f"{place}: {key}: found {value!r}{_nearest(value, known)}; "
+                f"{place}: {key}: found {value!r}{nearest(value, known)}; "
                 f"ModelOpt {catalogue['version']} has the {what} {listed}"
             )
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    choices = {choice.lower(): choice for choice in known}
-    near = [choices[match] for match in difflib.get_close_matches(name.lower(), list(choices), n=3, cutoff=0.6)]
-    endings = {choice.rsplit("/", 1)[-1]: choice for choice in choices.values() if "/" in choice}
-    near += [
-        endings[match] for match in difflib.get_close_matches(name.rsplit("/", 1)[-1], list(endings), n=2, cutoff=0.7)
-    ]
-    near = list(dict.fromkeys(near))
-    return f"; did you mean {' or '.join(near)}?" if near else ""

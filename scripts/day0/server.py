@@ -23,9 +23,8 @@ from typing import Any
 
 import psutil
 
-from day0.cluster import serving_nodes
 from day0.comparability import native_quantization
-from day0.multinode import OPENAI_SERVER
+from day0.multinode import OPENAI_SERVER, serving_nodes
 
 HOST = "127.0.0.1"
 END_LINE = "day0: all tasks are done; the server is stopped"

@@ -11,6 +11,22 @@ from day0.artefacts import digest_of_inventory, inventory, read_json
 from day0.safetensors_headers import payload_bytes, read_tensors
 
 
+def check_model_folder(path: str) -> str | None:
+    """Say what keeps a local folder from being a source model, or None."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return f"found no folder {path}; expected one with config.json, a tokenizer and *.safetensors"
+    if not (folder / "config.json").is_file():
+        return f"{path} holds no config.json; expected a Hugging Face model folder"
+    if not any(folder.glob("*.safetensors")):
+        pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
+        found = f" (found {', '.join(pickles[:3])})" if pickles else ""
+        return (
+            f"{path} holds no *.safetensors{found}; convert the weights with save_pretrained(safe_serialization=True)"
+        )
+    return None
+
+
 def describe_source(folder: Path, trust_remote_code: bool = False) -> dict[str, Any]:
     """Describe a model folder for source.json.
 

@@ -23,11 +23,12 @@ from day0.cluster import (
     quantize_gpus,
     quantize_memory_mb,
     reading_minutes,
-    serving_gpus,
     state_from_log,
     status_in_log,
 )
-from day0.config import Containers, make_plan
+from day0.config import Containers
+from day0.multinode import serving_gpus
+from day0.plan import make_plan
 from wrap_image import make_launcher
 
 ROOT = Path(__file__).parents[2]

@@ -862,7 +862,7 @@ def test_command_line_states_precision_and_external_sanity(tmp_path):
     assert json.loads(gate(*both).stdout)["failure_class"] == "EXTERNAL_BASELINE_MISMATCH"
     write_yaml(tmp_path / "scores.yaml", {"scores": [{"model": "m", "score": 101}]})
     done = gate(*both)
-    assert done.returncode == 2 and "scores.yaml: scores[0].task: Field required" in done.stderr
+    assert done.returncode == 2 and "scores.yaml: scores[0].task: missing" in done.stderr
     write_json(tmp_path / "plain.json", {"a": 0.9})
     plain = ("--baseline", tmp_path / "plain.json", "--candidate", tmp_path / "plain.json")
     done = gate(*plain, "--source-record", tmp_path / "source.json")

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from day0.artefacts import UnusableInput
-from day0.config import Config, Plan, make_plan
+from day0.config import Config
+from day0.plan import Plan, make_plan
 from day0.policy import read_policy
 
 ROOT = Path(__file__).parents[2]

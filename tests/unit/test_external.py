@@ -34,7 +34,7 @@ def test_the_projects_own_file_is_sound():
         ({"scale": {"maximum": 1}}, "scores[0].scale.maximum: unknown key"),
         ({"source": "the paper"}, "scores[0].source: found 'the paper'"),
         ({"notes": ""}, "scores[0].notes: found ''"),
-        ({"shots": 5}, "scores[0].shots: unknown key; an entry has model, task, metric, score"),
+        ({"shots": 5}, "scores[0].shots: unknown key; allowed here: metric, model, notes, scale, score, source, task"),
     ],
 )
 def test_mistakes_are_named_with_their_places(change, quoted):

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import import_run as command
 from day0.comparison import Run, compare_runs
-from day0.config import Suite
 from day0.imports import find_results, import_run, imported_files
 from day0.run import evaluate_run, read_run
+from day0.suites import Suite
 
 RUNS = Path(__file__).parent / "data" / "nemo_evaluator"
 DIGEST = "a" * 64

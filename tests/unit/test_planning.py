@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from day0.artefacts import UnusableInput
-from day0.config import Policy, make_plan
-from day0.planning import read_published_scores, resolution_warnings
+from day0.config import Policy
+from day0.plan import make_plan, read_published_scores, resolution_warnings
 from day0.resolution import EXPECTED_DISAGREEMENT_RATE
 
 ROOT = Path(__file__).parents[2]

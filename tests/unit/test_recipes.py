@@ -89,7 +89,7 @@ def test_a_name_never_leaves_the_folder(name):
         ({"preset": "fp9"}, "preset: found 'fp9'; did you mean fp8"),
         ({"preset": "fp8", "kv_cache": "fp7"}, "kv_cache: found 'fp7'; did you mean fp8"),
         ({"modelopt_recipe": "general/ptq/none"}, "modelopt_recipe: found 'general/ptq/none'"),
-        ({"preset": "fp8", "kv_cach": "fp8"}, "unknown key; did you mean kv_cache"),
+        ({"preset": "fp8", "kv_cach": "fp8"}, "kv_cach: unknown key; allowed here: auto_quantize, calibration"),
         ({"preset": 8}, "found 8"),
         ({"preset": "fp8", "calibration": {"samples": 0}}, "greater than 0"),
         ({"preset": "fp8", "calibration": {"sample": 1}}, "sample"),

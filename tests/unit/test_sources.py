@@ -34,3 +34,10 @@ def test_decisions_import_no_workflow_and_no_framework():
         for name in ("snakemake", "torch", "vllm", "modelopt", "transformers"):
             text = module.read_text()
             assert f"import {name}" not in text and f"from {name}" not in text, (module, name)
+
+
+@pytest.mark.parametrize("stage", ["describe_source", "quantize", "gate_ptq", "evaluate", "gate_run", "gate_compare"])
+def test_what_a_configuration_may_say_redoes_no_stage(stage):
+    """A stage gets its part as params: a new key of the configuration must not redo evaluations."""
+    names = {Path(source).name for source in get_sources(SCRIPTS / f"{stage}.py")}
+    assert not names & {"config.py", "plan.py", "cluster.py"}

@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from day0.artefacts import UnusableInput
-from day0.config import load_suite, make_plan
 from day0.harness import HARNESSES
 from day0.nemo_evaluator import canonical_score
+from day0.plan import make_plan
 from day0.suite_needs import context_limit, context_problems, missing_endpoints
+from day0.suites import load_suite
 
 ROOT = Path(__file__).parents[2]
 SUITES = sorted(path.stem for path in (ROOT / "config" / "suites").glob("*.yaml"))
@@ -145,7 +146,7 @@ PLAN = """
 import sys, yaml
 from pathlib import Path
 from day0.artefacts import UnusableInput
-from day0.config import make_plan
+from day0.plan import make_plan
 try:
     make_plan(yaml.safe_load(sys.stdin), lambda path: path.startswith("results/demo"), Path(sys.argv[1]))
 except UnusableInput as error:

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 from day0.artefacts import read_json, write_json
-from day0.config import read_suite
 from day0.run_folder import write_run
+from day0.suites import read_suite
 from stand_in import called
 
 parser = argparse.ArgumentParser()

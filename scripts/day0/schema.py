@@ -1,0 +1,89 @@
+"""Types of the files that users write: unknown keys are refused, and every mistake is told with its place."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _safe_name(name: str) -> str:
+    if not SAFE_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} becomes a folder's name; it must start with a letter or digit and hold only letters, digits, "
+            "'.', '_' and '-'"
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(_safe_name)]
+
+
+PositiveInteger = Annotated[int, Field(gt=0, strict=True)]
+
+
+class Strict(BaseModel):
+    """Refuses keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+def mistakes_of(error: ValidationError, types: type[BaseModel], place: str = "") -> list[str]:
+    """A sentence for each mistake: where, what was found, and what is expected or allowed.
+
+    Args:
+        error: what pydantic says of the content.
+        types: the type that the content was to have.
+        place: where the content stands within its file; empty: it is the whole.
+    """
+    sentences = []
+    for mistake in error.errors(include_url=False):
+        location = dotted((place, *mistake["loc"]) if place else mistake["loc"])
+        message = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "extra_forbidden":
+            allowed = _keys_at(types, mistake["loc"][:-1])
+            message = f"unknown key; allowed here: {', '.join(allowed)}{nearest(str(mistake['loc'][-1]), allowed)}"
+        elif mistake["type"] == "missing":
+            message = "missing"
+        elif not isinstance(mistake["input"], dict | list):
+            message = f"found {mistake['input']!r}; {message[0].lower()}{message[1:]}"
+        sentences.append(f"{location}: {message}" if location else message)
+    return sentences
+
+
+def dotted(location: Iterable[str | int]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _keys_at(types: type[BaseModel], location: Iterable[str | int]) -> list[str]:
+    """Keys allowed at a place of a configuration, found by walking the annotations."""
+    current: Any = types
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(str(part))
+            current = field.annotation if field else current  # else a key or an index of what holds it
+        current = _model_within(current)
+    return sorted(current.model_fields) if current else []
+
+
+def _model_within(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_within, getattr(annotation, "__args__", ()))), None)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question for the known names that are like a wrong one, whole or in their last part; empty where none is."""
+    choices = {choice.lower(): choice for choice in known}
+    near = [choices[match] for match in difflib.get_close_matches(name.lower(), list(choices), n=3)]
+    endings = {choice.rsplit("/", 1)[-1]: choice for choice in choices.values() if "/" in choice}
+    near += [endings[match] for match in difflib.get_close_matches(name.rsplit("/", 1)[-1], list(endings), 2, 0.7)]
+    return f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""

@@ -2,7 +2,9 @@
 PYTHON ?= python3
 UV = .venv/bin/python -m uv pip
 
-.PHONY: release test environments check setup locks generated browser
+SUITES = graph e2e slurm evaluation exports unit
+
+.PHONY: release test environments check setup locks generated browser $(SUITES:%=test-%)
 
 release: .venv/workflow ## take the releases of config/config.yaml to a verdict and a bundle
 	.venv/bin/snakemake release
@@ -10,11 +12,11 @@ release: .venv/workflow ## take the releases of config/config.yaml to a verdict 
 setup: .venv/workflow ## make the driver environment
 
 test: check ## run all tests, the end-to-end ones included
-	$(MAKE) --jobs 2 --keep-going --output-sync=target $(addprefix test-,graph e2e slurm evaluation exports unit)
+	$(MAKE) --jobs 2 --keep-going --output-sync=target $(SUITES:%=test-%)
 
 # One process each, two at a time, begun in this order as soon as what they need is there: tests/slurm, which mostly
 # waits, beside tests/e2e, which would use more than a core. The folders share no file that they write.
-test-graph test-evaluation test-e2e test-exports test-slurm test-unit:
+$(SUITES:%=test-%):
 	.venv/bin/python -m pytest $(@:test-%=tests/%)
 
 test-unit: browser

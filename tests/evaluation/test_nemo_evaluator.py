@@ -10,7 +10,7 @@ import threading
 
 import psutil
 import pytest
-from test_resume import SLOW, TRANSIENT, assert_nothing_is_left, go_on, in_the_middle, kill_stage, ports_of, stop_server
+from test_resume import HELD, TRANSIENT, assert_nothing_is_left, go_on, in_the_middle, kill_stage, ports_of, stop_server
 
 from evaluate_stage import HERE, Stage
 
@@ -134,7 +134,7 @@ def stop_harness(process, family):
 )
 def test_only_what_has_no_answer_is_asked_again(backend, tmp_path, stop, status, recorded):
     suite = {"concurrency": 4, "tasks": {"addition": TASK}}
-    stage = Stage(tmp_path, backend, SLOW | {"first": 6}, suite, limit=DOCUMENTS)
+    stage = Stage(tmp_path, backend, HELD | {"first": 6}, suite, limit=DOCUMENTS)
     stage.environment["TMPDIR"] = str(tmp_path)
     with in_the_middle(stage, answered=lambda: stored_answers(stage) >= 3) as (process, family):
         ports = ports_of(family)

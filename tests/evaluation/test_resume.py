@@ -11,12 +11,12 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from evaluate_stage import Stage
+from evaluate_stage import Stage, left_of
 
 pytestmark = pytest.mark.e2e
 
 DOCUMENTS = 160
-SLOW = {"kind": "hold", "first": 2}  # two requests are answered, the others held, so that there is a middle to stop in
+HELD = {"kind": "hold", "first": 2}  # two requests are answered, the others held, so that there is a middle to stop in
 FEW_IN_FLIGHT = {"concurrency": 32}
 TRANSIENT = 75
 
@@ -48,8 +48,7 @@ def ports_of(processes):
 
 
 def assert_nothing_is_left(family, ports):
-    _, alive = psutil.wait_procs(family, timeout=15)
-    assert not alive, alive
+    assert not left_of(family)
     listening = {c.laddr.port for c in psutil.net_connections("tcp4") if c.status == psutil.CONN_LISTEN}
     assert not ports & listening
 
@@ -118,7 +117,7 @@ STOPS = {
 @pytest.mark.parametrize("name", STOPS)
 def test_only_what_has_no_answer_is_asked_again(backend, tmp_path, name):
     stop, status, recorded = STOPS[name]
-    stage = Stage(tmp_path, backend, SLOW, FEW_IN_FLIGHT, limit=DOCUMENTS)
+    stage = Stage(tmp_path, backend, HELD, FEW_IN_FLIGHT, limit=DOCUMENTS)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     stage.environment["TMPDIR"] = str(scratch)
@@ -137,7 +136,7 @@ def test_only_what_has_no_answer_is_asked_again(backend, tmp_path, name):
 
 
 def test_a_walltime_ends_as_a_timeout_that_goes_on(backend, tmp_path):
-    stage = Stage(tmp_path, backend, SLOW, FEW_IN_FLIGHT, limit=DOCUMENTS)
+    stage = Stage(tmp_path, backend, HELD, FEW_IN_FLIGHT, limit=DOCUMENTS)
     stage.run("--walltime-minutes", "0.5")
     assert stage.status == TRANSIENT and "TIMEOUT" in stage.said, stage.said
     assert stage.attempts[-1]["status"] == "TIMEOUT" and not (stage.output / "results.yml").exists()
@@ -162,7 +161,7 @@ def test_a_prompt_that_was_given_up_is_alone_asked_again(backend, tmp_path):
 
 
 def test_another_setting_never_gets_an_old_answer(backend, tmp_path):
-    stage = Stage(tmp_path, backend, SLOW, FEW_IN_FLIGHT, limit=DOCUMENTS)
+    stage = Stage(tmp_path, backend, HELD, FEW_IN_FLIGHT, limit=DOCUMENTS)
     with in_the_middle(stage) as (process, _):
         process.terminate()
     stage.asked()
@@ -180,7 +179,7 @@ def test_a_full_disk_loses_no_answer(backend, tmp_path):
     if mounted.returncode:
         pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
     try:
-        stage = Stage(tmp_path / "stage", backend, SLOW | {"until": str(go)}, FEW_IN_FLIGHT, limit=DOCUMENTS)
+        stage = Stage(tmp_path / "stage", backend, HELD | {"until": str(go)}, FEW_IN_FLIGHT, limit=DOCUMENTS)
         stage.output = disk / "run"
         ballast = disk / "ballast"
         with in_the_middle(stage), ballast.open("wb") as stream, pytest.raises(OSError):
@@ -223,7 +222,7 @@ def test_a_full_scratch_disk_is_no_verdict_on_the_model(backend, tmp_path):
 
 def test_a_reader_that_is_gone_changes_nothing(backend, tmp_path):
     """As where a pipe's other end was stopped before the stage."""
-    stage = Stage(tmp_path, backend, SLOW, FEW_IN_FLIGHT, limit=DOCUMENTS)
+    stage = Stage(tmp_path, backend, HELD, FEW_IN_FLIGHT, limit=DOCUMENTS)
     with in_the_middle(stage) as (process, family):
         process.stdout.close()
         process.terminate()

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ EMULATION_SENTENCE = (
     "precision; speed says nothing, and a score on hardware that has the format may differ in the last digits."
 )
 WEIGHT_ONLY_SENTENCE = (
-    "The GPU has no {format} arithmetic, so only the weights were quantized (Marlin); where the checkpoint quantizes "
+    "The GPU has no {format} arithmetic, so only the weights were quantized ({kernel}); where the checkpoint quantizes "
     "the activations too, a score on a GPU that has it may differ."
 )
 
@@ -179,6 +179,10 @@ _KERNELS = (
     r"Using ('?[\w ]+'?[\w ]* M[Oo]E) backend",
     r"Using (FlashAttention version \d+)",
 )
+_NOT_NATIVE = re.compile(r"Your GPU does not have native support for (\w+) computation but \1 quantization is being")
+# Marlin and Humming keep the activations of these formats in 16 bits, mostly without a word. By itself vLLM takes them
+# where the GPU has no such arithmetic: Humming on Hopper, Marlin on others.
+_WEIGHTS_ONLY = re.compile(r"(Marlin|Humming) ?(?:(NvFp4|MxFp4)|(MxFp8))", re.IGNORECASE)
 
 
 def loaded_facts(log: str) -> dict[str, Any]:
@@ -187,7 +191,7 @@ def loaded_facts(log: str) -> dict[str, Any]:
     The sentences are those of vLLM 0.32: v1/engine/core.py and config/vllm.py (types), platforms/cuda.py, rocm.py and
     cpu.py (attention), v1/attention/backends/flash_attn.py, model_executor/kernels/linear/__init__.py and what calls it
     in model_executor/layers/quantization (linear layers), model_executor/layers/fused_moe/oracle (experts),
-    model_executor/layers/quantization/utils/marlin_utils_fp4.py and marlin_utils_fp8.py (weights only).
+    model_executor/layers/quantization/utils/marlin_utils_fp4.py, marlin_utils_fp8.py and humming/ (weights only).
 
     Returns:
         quantization, dtype, kv_cache_dtype, device, attention_backend (None where the log does not tell, as on a CPU),
@@ -202,9 +206,6 @@ def loaded_facts(log: str) -> dict[str, Any]:
     kernels = {name.replace("'", "") for pattern in _KERNELS for name in re.findall(pattern, log)}
     quantization = said(r"\bquantization=([\w.-]+)")
     emulated = any("emulation" in kernel.lower() for kernel in kernels)
-    weights_only = said(
-        r"Your GPU does not have native support for (\w+) computation but \1 quantization is being used"
-    )
     return {
         "quantization": None if quantization in (None, "None") else quantization,
         "dtype": said(r"\bdtype=torch\.(\w+)"),
@@ -216,13 +217,19 @@ def loaded_facts(log: str) -> dict[str, Any]:
         ),
         "kernels": sorted(kernels),
         "emulated": emulated,
-        "emulation": EMULATION_SENTENCE
-        if emulated
-        else WEIGHT_ONLY_SENTENCE.format(format=weights_only)
-        if weights_only
-        else None,
+        "emulation": EMULATION_SENTENCE if emulated else _weights_only(log, kernels),
         "engine_starts": len(re.findall(r"Initializing a V1 LLM engine", log)),
     }
+
+
+def _weights_only(log: str, kernels: Iterable[str]) -> str | None:
+    """That the engine quantized the weights only, as the GPU lacks the checkpoint's format; None where it does not."""
+    for kernel in sorted(kernels):
+        if found := _WEIGHTS_ONLY.match(kernel):
+            arithmetic = "FP4" if found[2] else "MXFP8"
+            return WEIGHT_ONLY_SENTENCE.format(format=arithmetic, kernel=found[1].capitalize())
+    found = _NOT_NATIVE.search(log)
+    return found and WEIGHT_ONLY_SENTENCE.format(format=found[1], kernel="Marlin")
 
 
 def effective_kv_cache_dtype(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:

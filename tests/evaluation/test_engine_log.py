@@ -75,3 +75,9 @@ def test_every_kernel_of_a_linear_layer_has_a_name_that_is_read(project):
     assert len(names) > 20
     for name in names:
         assert loaded_facts(f"Using {name} for NVFP4 GEMM")["kernels"] == [name]
+
+
+def test_where_the_engine_takes_humming_there_is_no_arithmetic_of_the_formats_it_is_told_of():
+    (package,) = SERVE.parents[1].glob("lib/python3*/site-packages/vllm")
+    text = (package / "model_executor/layers/quantization/utils/humming/priority.py").read_text()
+    assert "_HUMMING_PREFERRED_CAPABILITIES = frozenset({90})" in text  # Hopper: neither FP4 nor MXFP8

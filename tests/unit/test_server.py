@@ -126,6 +126,58 @@ def test_a_gpu_without_the_format_is_told_of():
 
 
 @pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("Using HummingNvFp4LinearKernel for NVFP4 GEMM", "no FP4 arithmetic, so only the weights were quantized (H"),
+        ("Using HummingMxfp8LinearKernel for MXFP8 GEMM", "no MXFP8 arithmetic, so only the weights were"),
+        ("Using MarlinMxfp8LinearKernel for MXFP8 GEMM", "no MXFP8 arithmetic, so only the weights were"),
+        ("Using 'HUMMING' NvFp4 MoE backend out of potential backends: ['A'].", "weights were quantized (Humming)"),
+        ("Using HummingFP8ScaledMMLinearKernel for QKVParallelLinear", None),
+        ("Using HummingLinearKernel for mixed-precision linear", None),
+        ("Using FlashInferCutlassNvFp4LinearKernel for NVFP4 GEMM", None),
+    ],
+)
+def test_a_kernel_that_quantizes_the_weights_only_is_told_of_without_the_engine_s_word(line, sentence):
+    told = loaded_facts(line)["emulation"]
+    assert sentence in told if sentence else told is None
+
+
+# What vLLM 0.32.0 wrote on an H100: NVFP4 in the MLP with an FP8 KV cache, and FP8 with an FP8 KV cache.
+ON_AN_H100 = """\
+(EngineCore pid=5674) INFO 11-27 10:14:36 [core.py:133] Initializing a V1 LLM engine (v0.32.0) with config: \
+model='checkpoint', dtype=torch.bfloat16, max_seq_len=64, tensor_parallel_size=1, quantization=modelopt_fp4, \
+quantization_config=None, enforce_eager=False, kv_cache_dtype=fp8_e4m3, device_config=cuda, seed=1234
+(EngineCore pid=5674) INFO 11-27 10:14:38 [cuda.py:506] Using FLASH_ATTN attention backend out of potential backends: \
+['FLASH_ATTN', 'TRITON_ATTN'].
+(EngineCore pid=5674) INFO 11-27 10:14:38 [flash_attn.py:1117] Using FlashAttention version 3
+(EngineCore pid=5674) INFO 11-27 10:14:38 [__init__.py:1240] Using HummingNvFp4LinearKernel for NVFP4 GEMM
+"""
+FP8_ON_AN_H100 = ON_AN_H100.replace("modelopt_fp4", "modelopt").rpartition("(EngineCore")[0] + (
+    "(EngineCore pid=8594) INFO 11-27 10:17:22 [__init__.py:797] Selected CutlassFP8ScaledMMLinearKernel for "
+    "QKVParallelLinear\n(EngineCore pid=8594) INFO 11-27 10:17:22 [__init__.py:797] Selected "
+    "CutlassFP8ScaledMMLinearKernel for RowParallelLinear\n"
+)
+
+
+def test_facts_of_models_that_were_loaded_on_a_gpu():
+    facts = loaded_facts(ON_AN_H100)
+    assert facts.pop("emulation").startswith("The GPU has no FP4 arithmetic, so only the weights were quantized")
+    assert facts == {
+        "quantization": "modelopt_fp4",
+        "dtype": "bfloat16",
+        "kv_cache_dtype": "fp8_e4m3",
+        "device": "cuda",
+        "attention_backend": "FLASH_ATTN",
+        "kernels": ["FlashAttention version 3", "HummingNvFp4LinearKernel"],
+        "emulated": False,
+        "engine_starts": 1,
+    }
+    facts = loaded_facts(FP8_ON_AN_H100)
+    assert facts["kernels"] == ["CutlassFP8ScaledMMLinearKernel", "FlashAttention version 3"]
+    assert facts["quantization"] == "modelopt" and facts["emulation"] is None
+
+
+@pytest.mark.parametrize(
     ("asked", "scheme", "effective"),
     [("auto", None, "bfloat16"), ("auto", {"num_bits": 8, "type": "float"}, "fp8"), ("fp8_e5m2", None, "fp8_e5m2")],
 )

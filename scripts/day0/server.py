@@ -30,6 +30,7 @@ from day0.multinode import OPENAI_SERVER
 HOST = "127.0.0.1"
 END_LINE = "day0: all tasks are done; the server is stopped"
 WATCH_SECONDS, SILENCE_SECONDS = 5.0, 300.0
+FREE_GPU_SHARE = 0.95  # of a GPU's memory, what at least is free where nobody uses it (H100: 0.993)
 # A process that one of these ended did not fail by itself: a retry may cure it.
 TRANSIENT_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGBUS})
 
@@ -158,19 +159,29 @@ def error_line(log: str) -> str | None:
 
 
 def ended_by_transient(returncode: int | None, log: str) -> bool:
-    """Whether a server was ended from outside: killed itself, or its engine process killed under it."""
+    """Whether a server was ended from outside: it or its engine killed, or what it needs in another's hands."""
     if returncode is not None and returncode < 0:
         return -returncode in TRANSIENT_SIGNALS
     if returncode is not None and returncode - 128 in TRANSIENT_SIGNALS:
         return True  # as a container's runtime tells of a signal
     if re.search(r"OSError: \[Errno 98\]|[Aa]ddress already in use", log):
         return True  # a port that was free when it was chosen
+    if _gpu_memory_is_taken(log):
+        return True
     codes = re.findall(r"Failed core proc\(s\): \{[^}]*?: (-\d+)", log)
     if codes:
         return any(-int(code) in TRANSIENT_SIGNALS for code in codes)
     # An engine that fails by itself says why, and Python's fault handler speaks for one that may not.
     died_silently = not re.search(r"\(EngineCore[^)]*\) (ERROR|CRITICAL)|^Fatal Python error", log, re.MULTILINE)
     return "engine core exited unexpectedly" in log and died_silently
+
+
+def _gpu_memory_is_taken(log: str) -> bool:
+    """Whether the engine found its GPU's memory in use by others; on a free GPU, too much was asked for."""
+    free = re.search(r"ValueError: Free memory on device \S+ \(([\d.]+)/([\d.]+) GiB\) on startup", log)
+    if free and float(free[1]) < FREE_GPU_SHARE * float(free[2]):
+        return True
+    return "AssertionError: Error in memory profiling. Initial free memory" in log
 
 
 _KERNELS = (
@@ -456,6 +467,8 @@ class Server:
                 continue
             log = path.read_text(encoding="utf-8", errors="replace")
             if ended_by_transient(code, log):
+                if _gpu_memory_is_taken(log):
+                    raise Transient(f"{who} ended {when}: others use its GPU's memory: {error_line(log)}; log: {path}")
                 raise Transient(f"{who} was killed {when} (exit status {code}); log: {path}")
             raise DeploymentFailed(
                 f"{who} ended {when} (exit status {code}): {error_line(log) or 'its log holds no error line'}"

@@ -16,6 +16,7 @@ from day0.server import (
     Children,
     DeploymentFailed,
     Server,
+    Transient,
     effective_kv_cache_dtype,
     ended_by_transient,
     error_line,
@@ -223,6 +224,12 @@ def test_error_line_is_the_root_cause():
 
 
 UNEXPECTED = "(APIServer pid=1) WARNING 11-26 [core_client.py:817] MPClient: engine core exited unexpectedly; cleanup\n"
+NO_MEMORY = (
+    "(EngineCore pid=9) ERROR 11-27 10:18:00 [core.py:1510] ValueError: Free memory on device cuda:0 (69.73/79.18 GiB) "
+    "on startup is less than desired GPU memory utilization (0.92, 72.84 GiB). Decrease GPU memory utilization or "
+    "reduce GPU memory used by other processes.\n"
+)
+PROFILING = "AssertionError: Error in memory profiling. Initial free memory 60.1 GiB, current free memory 70.2 GiB.\n"
 SEGMENTATION = "Fatal Python error: Segmentation fault\n\nThread 0x00007f (most recent call first):\n"
 
 
@@ -240,6 +247,9 @@ SEGMENTATION = "Fatal Python error: Segmentation fault\n\nThread 0x00007f (most 
         (1, CRASH, False),
         (1, LOG + "OSError: [Errno 98] Address already in use\n", True),
         (1, CRASH.replace("{}", "{'EngineCore': -9}"), True),
+        (1, LOG + NO_MEMORY, True),
+        (1, LOG + NO_MEMORY.replace("69.73", "78.66"), False),
+        (1, LOG + PROFILING, True),
     ],
 )
 def test_what_a_retry_may_cure(code, log, transient):
@@ -354,6 +364,17 @@ def test_a_worker_on_another_node_that_ends_is_named(tmp_path):
         with pytest.raises(DeploymentFailed, match=r"worker on node 1 ended .*ValueError: no such device"):
             server.wait(20)
         assert (tmp_path / "server.node-1.log").read_text() == "ValueError: no such device\n"
+    finally:
+        children.stop_all()
+
+
+def test_a_gpu_that_others_use_is_told_of_as_such(tmp_path):
+    children = Children()
+    (tmp_path / "said").write_text(NO_MEMORY)
+    command, environment = ["sh", "-c", f"cat {tmp_path}/said; exit 1"], os.environ | {"VLLM_API_KEY": "k"}
+    try:
+        with pytest.raises(Transient, match=r"others use its GPU's memory: ValueError: Free memory on device cuda:0"):
+            Server(children, command, environment, tmp_path / "server.log").wait(20)
     finally:
         children.stop_all()
 

@@ -540,7 +540,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def failures_recorded(what: str) -> Iterator[None]:
+def failures_recorded(what: str, device: str) -> Iterator[None]:
     """Turn an error of ModelOpt or transformers that a second run would only repeat into Unsupported."""
     import torch
 
@@ -553,7 +553,8 @@ def failures_recorded(what: str) -> Iterator[None]:
             raise
         traceback.print_exc()
         sentence = f"{what}: {type(error).__name__}: {' '.join(str(error).split())}"
-        if re.search(r"\b(cuda|triton)\b", str(error), re.IGNORECASE) and not torch.cuda.is_available():
+        is_on_cpu = device == "cpu" or not torch.cuda.is_available()
+        if is_on_cpu and re.search(r"\b(cuda|triton)\b", str(error), re.IGNORECASE):
             raise Unsupported(
                 f"{sentence}; this recipe needs a CUDA device: quantize on a GPU", "USER_CONFIG_ERROR"
             ) from error
@@ -629,12 +630,15 @@ def main() -> int:
     partial.mkdir(parents=True)
     try:
         try:
-            with stopwatch.step("load", f"loading {source['path']}"), failures_recorded("the model cannot be loaded"):
+            with (
+                stopwatch.step("load", f"loading {source['path']}"),
+                failures_recorded("the model cannot be loaded", arguments.device),
+            ):
                 model, tokenizer = load_model(source, arguments.device)
             record["device"] = "device_map" if arguments.device == "device_map" else str(model.device)
             with (
                 stopwatch.step("calibrate", f"quantizing to {request['name']}"),
-                failures_recorded("ModelOpt cannot quantize"),
+                failures_recorded("ModelOpt cannot quantize", arguments.device),
             ):
                 is_search = configuration["auto_quantize"] is not None
                 batches = None
@@ -644,7 +648,7 @@ def main() -> int:
             record["quantizers"] = describe_quantizers(model)
             with (
                 stopwatch.step("export", f"exporting to {arguments.output}"),
-                failures_recorded("ModelOpt cannot export"),
+                failures_recorded("ModelOpt cannot export", arguments.device),
             ):
                 export(model, source, partial)
             record["files"] = inventory(partial)

@@ -36,6 +36,9 @@ MINIMUM_CAPABILITY = {
     "W4A16_NVFP4": 75,
 }
 
+# The same, from which on a GPU has the arithmetic of the activations' format; below, vLLM keeps those in 16 bits.
+ARITHMETIC_CAPABILITY = {"FP8": 89, "FP8_PER_CHANNEL_PER_TOKEN": 89, "MXFP8": 100, "NVFP4": 100}
+
 # What a layer's in-features must divide by, from the errors of the same file; ModelOpt exports other widths silently.
 DIVISOR_OF_INPUTS = {"NVFP4": 16, "W4A16_NVFP4": 16, "MXFP8": 32, "FP8_PB_WO": 128}
 

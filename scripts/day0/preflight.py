@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from day0.artefacts import UnusableInput, read_json
-from day0.engine import ALGORITHM_OF_PRESET, MINIMUM_CAPABILITY
+from day0.engine import ALGORITHM_OF_PRESET, ARITHMETIC_CAPABILITY, MINIMUM_CAPABILITY
 from day0.source import check_model_folder
 from day0.suite_needs import context_limit_of, context_problems, missing_endpoints
 
@@ -146,7 +146,13 @@ def check_recipe(recipe: Mapping[str, Any]) -> list[Check]:
             )
         )
     else:
-        checks.append(Check("engine", f"vLLM 0.32 loads {algorithm}"))
+        text, needed = f"vLLM 0.32 loads {algorithm}", ARITHMETIC_CAPABILITY.get(algorithm, 0)
+        if recipe["accelerator"] == "cuda" and capability and capability < needed:
+            text += (
+                f"; warning: a GPU of compute capability {capability / 10} has no arithmetic of that format: only the "
+                f"weights will be quantized, and a score on one from {needed / 10} on may differ"
+            )
+        checks.append(Check("engine", text))
     dataset = recipe["calibration"].get("dataset")
     if dataset and dataset.endswith((".jsonl", ".txt")):
         there = Path(dataset).is_file()

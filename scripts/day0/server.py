@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from day0.multinode import OPENAI_SERVER, serving_nodes
 HOST = "127.0.0.1"
 END_LINE = "day0: all tasks are done; the server is stopped"
 WATCH_SECONDS, SILENCE_SECONDS = 5.0, 300.0
+FREE_GPU_SHARE = 0.95  # of a GPU's memory, what at least is free where nobody uses it (H100: 0.993)
 # A process that one of these ended did not fail by itself: a retry may cure it.
 TRANSIENT_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGBUS})
 
@@ -39,7 +40,7 @@ EMULATION_SENTENCE = (
     "precision; speed says nothing, and a score on hardware that has the format may differ in the last digits."
 )
 WEIGHT_ONLY_SENTENCE = (
-    "The GPU has no {format} arithmetic, so only the weights were quantized (Marlin); where the checkpoint quantizes "
+    "The GPU has no {format} arithmetic, so only the weights were quantized ({kernel}); where the checkpoint quantizes "
     "the activations too, a score on a GPU that has it may differ."
 )
 
@@ -157,13 +158,15 @@ def error_line(log: str) -> str | None:
 
 
 def ended_by_transient(returncode: int | None, log: str) -> bool:
-    """Whether a server was ended from outside: killed itself, or its engine process killed under it."""
+    """Whether a server was ended from outside: it or its engine killed, or what it needs in another's hands."""
     if returncode is not None and returncode < 0:
         return -returncode in TRANSIENT_SIGNALS
     if returncode is not None and returncode - 128 in TRANSIENT_SIGNALS:
         return True  # as a container's runtime tells of a signal
     if re.search(r"OSError: \[Errno 98\]|[Aa]ddress already in use", log):
         return True  # a port that was free when it was chosen
+    if _gpu_memory_is_taken(log):
+        return True
     codes = re.findall(r"Failed core proc\(s\): \{[^}]*?: (-\d+)", log)
     if codes:
         return any(-int(code) in TRANSIENT_SIGNALS for code in codes)
@@ -172,12 +175,24 @@ def ended_by_transient(returncode: int | None, log: str) -> bool:
     return "engine core exited unexpectedly" in log and died_silently
 
 
+def _gpu_memory_is_taken(log: str) -> bool:
+    """Whether the engine found its GPU's memory in use by others; on a free GPU, too much was asked for."""
+    free = re.search(r"ValueError: Free memory on device \S+ \(([\d.]+)/([\d.]+) GiB\) on startup", log)
+    if free and float(free[1]) < FREE_GPU_SHARE * float(free[2]):
+        return True
+    return "AssertionError: Error in memory profiling. Initial free memory" in log
+
+
 _KERNELS = (
     r"(?:Using|Selected) (\w+Kernel) for ",
     r"(\w+Kernel) emulates",  # scripts/vllm_plugin
     r"Using ('?[\w ]+'?[\w ]* M[Oo]E) backend",
     r"Using (FlashAttention version \d+)",
 )
+_NOT_NATIVE = re.compile(r"Your GPU does not have native support for (\w+) computation but \1 quantization is being")
+# Marlin and Humming keep the activations of these formats in 16 bits, mostly without a word. By itself vLLM takes them
+# where the GPU has no such arithmetic: Humming on Hopper, Marlin on others.
+_WEIGHTS_ONLY = re.compile(r"(Marlin|Humming) ?(?:(NvFp4|MxFp4)|(MxFp8))", re.IGNORECASE)
 
 
 def loaded_facts(log: str) -> dict[str, Any]:
@@ -186,7 +201,7 @@ def loaded_facts(log: str) -> dict[str, Any]:
     The sentences are those of vLLM 0.32: v1/engine/core.py and config/vllm.py (types), platforms/cuda.py, rocm.py and
     cpu.py (attention), v1/attention/backends/flash_attn.py, model_executor/kernels/linear/__init__.py and what calls it
     in model_executor/layers/quantization (linear layers), model_executor/layers/fused_moe/oracle (experts),
-    model_executor/layers/quantization/utils/marlin_utils_fp4.py and marlin_utils_fp8.py (weights only).
+    model_executor/layers/quantization/utils/marlin_utils_fp4.py, marlin_utils_fp8.py and humming/ (weights only).
 
     Returns:
         quantization, dtype, kv_cache_dtype, device, attention_backend (None where the log does not tell, as on a CPU),
@@ -201,9 +216,6 @@ def loaded_facts(log: str) -> dict[str, Any]:
     kernels = {name.replace("'", "") for pattern in _KERNELS for name in re.findall(pattern, log)}
     quantization = said(r"\bquantization=([\w.-]+)")
     emulated = any("emulation" in kernel.lower() for kernel in kernels)
-    weights_only = said(
-        r"Your GPU does not have native support for (\w+) computation but \1 quantization is being used"
-    )
     return {
         "quantization": None if quantization in (None, "None") else quantization,
         "dtype": said(r"\bdtype=torch\.(\w+)"),
@@ -215,13 +227,19 @@ def loaded_facts(log: str) -> dict[str, Any]:
         ),
         "kernels": sorted(kernels),
         "emulated": emulated,
-        "emulation": EMULATION_SENTENCE
-        if emulated
-        else WEIGHT_ONLY_SENTENCE.format(format=weights_only)
-        if weights_only
-        else None,
+        "emulation": EMULATION_SENTENCE if emulated else _weights_only(log, kernels),
         "engine_starts": len(re.findall(r"Initializing a V1 LLM engine", log)),
     }
+
+
+def _weights_only(log: str, kernels: Iterable[str]) -> str | None:
+    """That the engine quantized the weights only, as the GPU lacks the checkpoint's format; None where it does not."""
+    for kernel in sorted(kernels):
+        if found := _WEIGHTS_ONLY.match(kernel):
+            arithmetic = "FP4" if found[2] else "MXFP8"
+            return WEIGHT_ONLY_SENTENCE.format(format=arithmetic, kernel=found[1].capitalize())
+    found = _NOT_NATIVE.search(log)
+    return found and WEIGHT_ONLY_SENTENCE.format(format=found[1], kernel="Marlin")
 
 
 def effective_kv_cache_dtype(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
@@ -448,6 +466,8 @@ class Server:
                 continue
             log = path.read_text(encoding="utf-8", errors="replace")
             if ended_by_transient(code, log):
+                if _gpu_memory_is_taken(log):
+                    raise Transient(f"{who} ended {when}: others use its GPU's memory: {error_line(log)}; log: {path}")
                 raise Transient(f"{who} was killed {when} (exit status {code}); log: {path}")
             raise DeploymentFailed(
                 f"{who} ended {when} (exit status {code}): {error_line(log) or 'its log holds no error line'}"

@@ -75,3 +75,16 @@ def test_every_kernel_of_a_linear_layer_has_a_name_that_is_read(project):
     assert len(names) > 20
     for name in names:
         assert loaded_facts(f"Using {name} for NVFP4 GEMM")["kernels"] == [name]
+
+
+def test_where_the_engine_takes_humming_there_is_no_arithmetic_of_the_formats_it_is_told_of():
+    (package,) = SERVE.parents[1].glob("lib/python3*/site-packages/vllm")
+    text = (package / "model_executor/layers/quantization/utils/humming/priority.py").read_text()
+    assert "_HUMMING_PREFERRED_CAPABILITIES = frozenset({90})" in text  # Hopper: neither FP4 nor MXFP8
+
+
+def test_what_the_engine_says_of_memory_in_the_hands_of_others():
+    (package,) = SERVE.parents[1].glob("lib/python3*/site-packages/vllm/v1/worker")
+    told = "".join(literals(package / "utils.py") + literals(package / "gpu_worker.py"))
+    assert "Free memory on device %s (%s/%s GiB) on startup is less than desired GPU memory utilization" in told
+    assert "Error in memory profiling. Initial free memory %s GiB, current free memory %s GiB" in told

@@ -49,7 +49,8 @@ def test_resources_follow_from_the_weights():
     qwen3_8b, deepseek = 16_400_000_000, 688_600_000_000
     assert quantize_memory_mb(qwen3_8b, on_cpu=False) == 30_600
     assert quantize_memory_mb(qwen3_8b, on_cpu=True) == 55_200
-    assert evaluate_memory_mb(deepseek, on_cpu=False) == 696_600
+    assert evaluate_memory_mb(deepseek, on_cpu=False) == 700_600
+    assert evaluate_memory_mb(qwen3_8b, on_cpu=True) == 40_800
     assert quantize_gpus(qwen3_8b, "cuda", 80) == 1
     assert quantize_gpus(qwen3_8b, "device_map", 80) == 1
     assert quantize_gpus(deepseek, "device_map", 80) == 12

@@ -89,6 +89,16 @@ def test_a_recipe_is_held_against_the_gpu_that_is_there(monkeypatch, preset, cap
     assert failures(check_recipe(recipe(preset))) == expected
 
 
+@pytest.mark.parametrize(
+    ("preset", "capability", "is_warned_of"),
+    [("nvfp4", 90, True), ("nvfp4", 100, False), ("w4a16_nvfp4", 90, False), ("fp8", 90, False), ("fp8", 80, True)],
+)
+def test_activations_that_the_gpu_will_not_quantize_are_warned_of(monkeypatch, preset, capability, is_warned_of):
+    monkeypatch.setattr(preflight, "_gpu_capability", lambda: capability)
+    check = check_recipe(recipe(preset))[0]
+    assert ("only the weights will be quantized" in check.detail) is is_warned_of and check.failure_class is None
+
+
 def test_a_recipe_that_the_engine_cannot_serve_is_warned_of():
     (check,) = check_recipe(recipe("int4_awq", "cpu"))
     assert "W4A16_AWQ" in check.detail and check.detail.startswith("warning") and check.failure_class is None

@@ -16,6 +16,7 @@ from day0.server import (
     Children,
     DeploymentFailed,
     Server,
+    Transient,
     effective_kv_cache_dtype,
     ended_by_transient,
     error_line,
@@ -126,6 +127,58 @@ def test_a_gpu_without_the_format_is_told_of():
 
 
 @pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("Using HummingNvFp4LinearKernel for NVFP4 GEMM", "no FP4 arithmetic, so only the weights were quantized (H"),
+        ("Using HummingMxfp8LinearKernel for MXFP8 GEMM", "no MXFP8 arithmetic, so only the weights were"),
+        ("Using MarlinMxfp8LinearKernel for MXFP8 GEMM", "no MXFP8 arithmetic, so only the weights were"),
+        ("Using 'HUMMING' NvFp4 MoE backend out of potential backends: ['A'].", "weights were quantized (Humming)"),
+        ("Using HummingFP8ScaledMMLinearKernel for QKVParallelLinear", None),
+        ("Using HummingLinearKernel for mixed-precision linear", None),
+        ("Using FlashInferCutlassNvFp4LinearKernel for NVFP4 GEMM", None),
+    ],
+)
+def test_a_kernel_that_quantizes_the_weights_only_is_told_of_without_the_engine_s_word(line, sentence):
+    told = loaded_facts(line)["emulation"]
+    assert sentence in told if sentence else told is None
+
+
+# What vLLM 0.32.0 wrote on an H100: NVFP4 in the MLP with an FP8 KV cache, and FP8 with an FP8 KV cache.
+ON_AN_H100 = """\
+(EngineCore pid=5674) INFO 11-27 10:14:36 [core.py:133] Initializing a V1 LLM engine (v0.32.0) with config: \
+model='checkpoint', dtype=torch.bfloat16, max_seq_len=64, tensor_parallel_size=1, quantization=modelopt_fp4, \
+quantization_config=None, enforce_eager=False, kv_cache_dtype=fp8_e4m3, device_config=cuda, seed=1234
+(EngineCore pid=5674) INFO 11-27 10:14:38 [cuda.py:506] Using FLASH_ATTN attention backend out of potential backends: \
+['FLASH_ATTN', 'TRITON_ATTN'].
+(EngineCore pid=5674) INFO 11-27 10:14:38 [flash_attn.py:1117] Using FlashAttention version 3
+(EngineCore pid=5674) INFO 11-27 10:14:38 [__init__.py:1240] Using HummingNvFp4LinearKernel for NVFP4 GEMM
+"""
+FP8_ON_AN_H100 = ON_AN_H100.replace("modelopt_fp4", "modelopt").rpartition("(EngineCore")[0] + (
+    "(EngineCore pid=8594) INFO 11-27 10:17:22 [__init__.py:797] Selected CutlassFP8ScaledMMLinearKernel for "
+    "QKVParallelLinear\n(EngineCore pid=8594) INFO 11-27 10:17:22 [__init__.py:797] Selected "
+    "CutlassFP8ScaledMMLinearKernel for RowParallelLinear\n"
+)
+
+
+def test_facts_of_models_that_were_loaded_on_a_gpu():
+    facts = loaded_facts(ON_AN_H100)
+    assert facts.pop("emulation").startswith("The GPU has no FP4 arithmetic, so only the weights were quantized")
+    assert facts == {
+        "quantization": "modelopt_fp4",
+        "dtype": "bfloat16",
+        "kv_cache_dtype": "fp8_e4m3",
+        "device": "cuda",
+        "attention_backend": "FLASH_ATTN",
+        "kernels": ["FlashAttention version 3", "HummingNvFp4LinearKernel"],
+        "emulated": False,
+        "engine_starts": 1,
+    }
+    facts = loaded_facts(FP8_ON_AN_H100)
+    assert facts["kernels"] == ["CutlassFP8ScaledMMLinearKernel", "FlashAttention version 3"]
+    assert facts["quantization"] == "modelopt" and facts["emulation"] is None
+
+
+@pytest.mark.parametrize(
     ("asked", "scheme", "effective"),
     [("auto", None, "bfloat16"), ("auto", {"num_bits": 8, "type": "float"}, "fp8"), ("fp8_e5m2", None, "fp8_e5m2")],
 )
@@ -171,6 +224,12 @@ def test_error_line_is_the_root_cause():
 
 
 UNEXPECTED = "(APIServer pid=1) WARNING 11-26 [core_client.py:817] MPClient: engine core exited unexpectedly; cleanup\n"
+NO_MEMORY = (
+    "(EngineCore pid=9) ERROR 11-27 10:18:00 [core.py:1510] ValueError: Free memory on device cuda:0 (69.73/79.18 GiB) "
+    "on startup is less than desired GPU memory utilization (0.92, 72.84 GiB). Decrease GPU memory utilization or "
+    "reduce GPU memory used by other processes.\n"
+)
+PROFILING = "AssertionError: Error in memory profiling. Initial free memory 60.1 GiB, current free memory 70.2 GiB.\n"
 SEGMENTATION = "Fatal Python error: Segmentation fault\n\nThread 0x00007f (most recent call first):\n"
 
 
@@ -188,6 +247,9 @@ SEGMENTATION = "Fatal Python error: Segmentation fault\n\nThread 0x00007f (most 
         (1, CRASH, False),
         (1, LOG + "OSError: [Errno 98] Address already in use\n", True),
         (1, CRASH.replace("{}", "{'EngineCore': -9}"), True),
+        (1, LOG + NO_MEMORY, True),
+        (1, LOG + NO_MEMORY.replace("69.73", "78.66"), False),
+        (1, LOG + PROFILING, True),
     ],
 )
 def test_what_a_retry_may_cure(code, log, transient):
@@ -302,6 +364,17 @@ def test_a_worker_on_another_node_that_ends_is_named(tmp_path):
         with pytest.raises(DeploymentFailed, match=r"worker on node 1 ended .*ValueError: no such device"):
             server.wait(20)
         assert (tmp_path / "server.node-1.log").read_text() == "ValueError: no such device\n"
+    finally:
+        children.stop_all()
+
+
+def test_a_gpu_that_others_use_is_told_of_as_such(tmp_path):
+    children = Children()
+    (tmp_path / "said").write_text(NO_MEMORY)
+    command, environment = ["sh", "-c", f"cat {tmp_path}/said; exit 1"], os.environ | {"VLLM_API_KEY": "k"}
+    try:
+        with pytest.raises(Transient, match=r"others use its GPU's memory: ValueError: Free memory on device cuda:0"):
+            Server(children, command, environment, tmp_path / "server.log").wait(20)
     finally:
         children.stop_all()
 

@@ -28,7 +28,8 @@ def in_the_middle(stage, *arguments, answered=None):
     deadline = time.monotonic() + 120
     answered = answered or (lambda: any(file.stat().st_size for file in stage.output.glob("cache/*")))
     while not answered():
-        assert time.monotonic() < deadline and process.poll() is None, "no request was answered"
+        assert process.poll() is None, f"it ended before a request was answered:\n{process.stdout.read()}"
+        assert time.monotonic() < deadline, "no request was answered"
         time.sleep(0.02)
     family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
     yield process, [psutil.Process(pid) for pid in family if psutil.pid_exists(pid)]

@@ -1,4 +1,4 @@
-"""A copy of the project whose heavy stages are replaced by stand-ins; graph, gates and decisions are the real ones."""
+"""A copy of the project with stand-ins for its heavy stages and pages; graph, gates and decisions are the real ones."""
 
 import compileall
 import functools
@@ -69,6 +69,11 @@ class Project:
     def behave(self, behaviour):
         """Say what the stand-ins do: {stage: {subject: {...}}}."""
         (self.folder / "behaviour.json").write_text(json.dumps(behaviour))
+
+    def use_real_pages(self):
+        """Put the project's own scripts in the place of the stand-ins for the report and the index."""
+        for name in ("report.py", "index.py"):
+            shutil.copy2(ROOT / "scripts" / name, self.folder / "scripts" / name)
 
     def configure(self, **changes):
         """Change keys of config/config.yaml."""

@@ -18,6 +18,7 @@ def last_lines(run, count=6):
 
 
 def test_the_index_shows_every_decision_though_the_release_fails(project):
+    project.use_real_pages()
     project.configure(releases=TWO_RELEASES)
     project.behave(INFEASIBLE)
     run = project.snakemake("release")
@@ -39,6 +40,7 @@ def test_a_plan_of_a_refused_release_succeeds_and_says_no_decision(project):
 
 
 def test_a_crash_is_on_the_pages_and_in_the_last_lines(project):
+    project.use_real_pages()
     project.behave({"evaluate": {"fp8": {"crashes": 2}}})
     run = project.snakemake("verdict")
     assert run.status == 1 and "Traceback" not in run.output, run.output
@@ -108,6 +110,7 @@ def test_a_release_may_go_elsewhere_and_no_destination_is_said_plainly(project):
 
 
 def test_the_report_of_snakemake_has_the_same_parts(project):
+    project.use_real_pages()
     assert project.snakemake("verdict").status == 0
     run = project.snakemake("--report", "report.zip", "--", "verdict")
     assert run.status == 0, run.output

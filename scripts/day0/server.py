@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +301,11 @@ for name in left:
         isinstance(name, int) and os.killpg(name, signal.SIGKILL)
     except ProcessLookupError:
         pass
+for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+    try:
+        os.getsid(pid) in left and os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
 for command in left.values():
     if command:
         subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -345,13 +350,14 @@ class Children:
         self._tell("-", folder)
 
     def stop(self, process: subprocess.Popen, patience_seconds: float = 5.0) -> None:
-        """End a child and everything it started: SIGTERM, then SIGKILL for what is left of its group."""
+        """End a child and everything it started: SIGTERM, then SIGKILL for what is left of its group and session."""
         self._signal(process.pid, signal.SIGTERM)
         deadline = time.monotonic() + patience_seconds
         while time.monotonic() < deadline and _group_lives(process):
             time.sleep(0.05)
         self._signal(process.pid, signal.SIGKILL)
         process.wait()
+        _kill_session(process.pid)
         if removal := self._removals.pop(process.pid, None):
             subprocess.run(removal, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._groups.pop(process.pid, None)
@@ -379,6 +385,14 @@ class Children:
             os.killpg(group, number)
         except (ProcessLookupError, PermissionError):
             return
+
+
+def _kill_session(leader: int) -> None:
+    # Apptainer's helper that mounts the image leads a group of its own, and outlives a killed container.
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == leader:
+                process.kill()
 
 
 def _group_lives(process: subprocess.Popen) -> bool:

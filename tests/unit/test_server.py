@@ -256,13 +256,18 @@ def test_what_a_retry_may_cure(code, log, transient):
     assert ended_by_transient(code, log) is transient
 
 
-SLEEPER = "import subprocess, sys, time; subprocess.Popen(['sleep', '60']); print('up', flush=True); time.sleep(60)"
+# With a child in its own group and one in another, as Apptainer's helper that mounts the image.
+SLEEPER = """import subprocess, sys, time
+for group in (None, 0):
+    subprocess.Popen(['sleep', '60'], process_group=group)
+print('up', flush=True)
+time.sleep(60)"""
 
 
 def tree_of(process):
     root = psutil.Process(process.pid)
     deadline = time.monotonic() + 10
-    while not root.children() and time.monotonic() < deadline:
+    while len(root.children()) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     return [root, *root.children(recursive=True)]
 
@@ -275,7 +280,7 @@ def test_children_are_stopped_with_their_own_children():
     children = Children()
     process = children.start([sys.executable, "-c", SLEEPER], stdout=subprocess.DEVNULL)
     tree = tree_of(process)
-    assert len(tree) == 2
+    assert len(tree) == 3
     children.stop_all()
     assert all_gone(tree)
 
@@ -314,7 +319,7 @@ def test_no_child_survives_a_killed_stage(tmp_path):
     stage = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
     assert stage.stdout.readline().strip() == "up"
     tree = psutil.Process(stage.pid).children(recursive=True)
-    assert len(tree) == 3  # the guard, the child and its child
+    assert len(tree) == 4  # the guard, the child and its children
     assert len(list(scratch.iterdir())) == 1
     stage.kill()
     stage.wait()

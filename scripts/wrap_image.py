@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from day0.artefacts import UnusableInput, digest_of_file, run_cli, write_json, write_text
+from day0.container import image_command
 from day0.multinode import JOB_ID_VARIABLE
 
 # enroot hands no variable of the caller on by itself.
@@ -78,8 +79,8 @@ def main() -> int:
     arguments = parser.parse_args()
 
     if not arguments.image.is_file():
-        how = "apptainer pull" if arguments.runtime == "apptainer" else "enroot import --output"
-        raise UnusableInput(f"found no image {arguments.image}; make it with: {how} FILE docker://IMAGE")
+        how = image_command(arguments.runtime, arguments.image)
+        raise UnusableInput(f"--image: found no file {arguments.image}; make it with {how}")
     python = arguments.output.with_suffix("") / "bin" / "python"
     python.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.unlink(missing_ok=True)

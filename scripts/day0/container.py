@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import Any
 
 
+def image_command(runtime: str, file: str | Path) -> str:
+    """The command that makes the image file of a stage (``containers``)."""
+    how = "apptainer pull" if runtime == "apptainer" else "enroot import --output"
+    return f"{how} {file} docker://IMAGE"
+
+
 def container_command(
     container: Mapping[str, Any], name: str, folders: Iterable[Path], environment: Iterable[str], has_gpu: bool
 ) -> tuple[list[str], list[str] | None]:

@@ -324,6 +324,8 @@ class Evaluation:
                 folders.append(PLUGIN_FOLDER)
                 own |= environment.keys() - os.environ.keys() | {"PYTHONPATH", "OMP_NUM_THREADS"}
             prefix, removal = container_command(container, name, folders, own, not self.on_cpu)
+            if container["runtime"] == "apptainer":  # by these names they stand above the image's own
+                environment |= {f"APPTAINERENV_{name}": environment[name] for name in own & environment.keys()}
             python, port = container["python"], free_port()
         self.command = prefix + server_command(
             python, checkpoint, self.arguments.model, self.suite, self.serving, self.on_cpu, port

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+# Names the variables that serving.environment gives a server: the launcher of an image hands them on.
+NAMES_VARIABLE = "DAY0_PASSED_ON"
+
 
 def image_command(runtime: str, file: str | Path) -> str:
     """The command that makes the image file of a stage (``containers``)."""

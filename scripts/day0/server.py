@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from day0.comparability import native_quantization
+from day0.container import NAMES_VARIABLE
 from day0.multinode import OPENAI_SERVER, serving_nodes
 
 HOST = "127.0.0.1"
@@ -120,6 +121,7 @@ def server_environment(
     """The environment of the server process, with its key and, on a CPU, what makes it start quickly."""
     environment = dict(base)
     environment.update(VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", PYTHONUNBUFFERED="1", PYTHONFAULTHANDLER="1")
+    environment["PYTHONNOUSERSITE"] = "1"  # Apptainer mounts the home, whose packages would come before the image's
     if on_cpu:
         environment.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", TORCHDYNAMO_DISABLE="1", VLLM_CPU_KVCACHE_SPACE="1")
         # One core is left to the front end and the clients; pinned threads of two servers would share their cores.
@@ -127,7 +129,8 @@ def server_environment(
         environment.update(VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS=str(threads))
         paths = [str(plugin), *filter(None, [base.get("PYTHONPATH")])]
         environment["PYTHONPATH"] = os.pathsep.join(paths)
-    environment.update({name: str(value) for name, value in (serving.get("environment") or {}).items()})
+    own = {name: str(value) for name, value in (serving.get("environment") or {}).items()}
+    environment.update({**own, NAMES_VARIABLE: " ".join(own)})
     environment["VLLM_API_KEY"] = key
     return environment
 

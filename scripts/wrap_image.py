@@ -2,11 +2,11 @@
 
 ENVIRONMENT/bin/python becomes a script that starts the image with the project's folder, /tmp and further folders
 mounted, in the working directory it was called in, with the caller's environment and GPUs, and hands its arguments to
-the interpreter within; signals and exit status pass through. The runtime is ``enroot start`` of a squashfs file,
-``apptainer exec`` of a .sif file, or pyxis: a step of the Slurm job that the stage runs in, by ``srun
---container-image`` of a squashfs file. What a stage writes beside its mounts, such as caches, is forgotten with it; in
-Apptainer only the caller's home, which it mounts, can be written to. The marker (``--output``) holds the image's
-sha256: another image redoes the stages that run in it.
+the interpreter within; signals and exit status pass through. A node without the runtime or the image is named, exit 75:
+another may have them. The runtime is ``enroot start`` of a squashfs file, ``apptainer exec`` of a .sif file, or pyxis:
+a step of the Slurm job that the stage runs in, by ``srun --container-image`` of a squashfs file. What a stage writes
+beside its mounts, such as caches, is forgotten with it; in Apptainer only the caller's home, which it mounts, can be
+written to. The marker (``--output``) holds the image's sha256: another image redoes the stages that run in it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from day0.artefacts import UnusableInput, digest_of_file, run_cli, write_json, write_text
+from day0.artefacts import EXIT_TRANSIENT, UnusableInput, digest_of_file, run_cli, write_json, write_text
 from day0.container import NAMES_VARIABLE, image_command
 from day0.multinode import JOB_ID_VARIABLE
 
@@ -42,7 +42,9 @@ def make_launcher(runtime: str, image: str, python: str, mounts: Sequence[str]) 
     """
     pairs = [mount if ":" in mount else f"{mount}:{mount}" for mount in ("/tmp", *mounts)]
     image, python = shlex.quote(image), shlex.quote(python)
+    found = f"command -v {runtime} > /dev/null"
     if runtime == "pyxis":
+        found = "srun --help 2>&1 | grep -q -e --container-image"
         mounts = shlex.quote(",".join(pairs))
         command = (
             f"""job=${{{JOB_ID_VARIABLE}:?containers.runtime pyxis starts images by srun, within a Slurm job only}}\n"""
@@ -67,6 +69,9 @@ def make_launcher(runtime: str, image: str, python: str, mounts: Sequence[str]) 
         )
     return (
         "#!/bin/sh\n# Made by scripts/wrap_image.py.\n"
+        f"""missing() {{ echo "error: found no $1 on $(hostname); $2" >&2; exit {EXIT_TRANSIENT}; }}\n"""
+        f"""{found} || missing {runtime} 'install it there, or set containers.runtime to what is'\n"""
+        f"""[ -r {image} ] || missing {image} 'put the image of containers on a file system that the nodes share'\n"""
         # Packages in the caller's home, where that is mounted, would come before the image's.
         "export PYTHONNOUSERSITE=1\n"
         f"""names="$(env | sed -n -E 's/^(({PASSED_ON})(_[A-Za-z0-9_]*)?)=.*/\\1/p') ${NAMES_VARIABLE}"\n{command}"""

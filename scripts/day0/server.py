@@ -23,8 +23,9 @@ from typing import Any
 
 import psutil
 
+from day0.artefacts import EXIT_TRANSIENT
 from day0.comparability import native_quantization
-from day0.container import NAMES_VARIABLE
+from day0.container import NAMES_VARIABLE, runtime_error
 from day0.multinode import OPENAI_SERVER, serving_nodes
 
 HOST = "127.0.0.1"
@@ -155,8 +156,11 @@ def error_line(log: str) -> str | None:
             return text[:500]
         found = found or text[:500]
     if found is None:
-        failed = [line.strip() for line in lines if re.search(r"\b([Ee]rror|ERROR|CRITICAL)\b", line)]
-        found = failed[-1][:500] if failed else None
+        # srun adds to what a job step says that it failed.
+        said = [line.strip() for line in lines if not line.startswith("srun: ")]
+        failed = [line for line in said if re.search(r"\b([Ee]rror|ERROR|CRITICAL)\b", line)]
+        found = runtime_error(log) or (failed[-1] if failed else None)
+        found = found and found[:500]
     return found
 
 
@@ -170,6 +174,8 @@ def ended_by_transient(returncode: int | None, log: str) -> bool:
         return True  # a port that was free when it was chosen
     if _gpu_memory_is_taken(log):
         return True
+    if "pyxis: failed to create container filesystem" in log:
+        return True  # preflight has started the same image
     codes = re.findall(r"Failed core proc\(s\): \{[^}]*?: (-\d+)", log)
     if codes:
         return any(-int(code) in TRANSIENT_SIGNALS for code in codes)
@@ -482,6 +488,8 @@ class Server:
             if code is None:
                 continue
             log = path.read_text(encoding="utf-8", errors="replace")
+            if code == EXIT_TRANSIENT:  # of an image's launcher (scripts/wrap_image.py)
+                raise Transient(f"{who} did not start: {error_line(log) or 'no reason is given'}; log: {path}")
             if ended_by_transient(code, log):
                 if _gpu_memory_is_taken(log):
                     raise Transient(f"{who} ended {when}: others use its GPU's memory: {error_line(log)}; log: {path}")

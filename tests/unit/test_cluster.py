@@ -1,5 +1,6 @@
 """What jobs ask for, how they are named, and what Slurm's words about them mean."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from day0.artefacts import UnusableInput
+from day0.artefacts import EXIT_TRANSIENT, UnusableInput
 from day0.cluster import (
     ENDED,
     GB,
@@ -205,3 +206,22 @@ def test_what_the_caller_sets_stands_above_an_images_own_variables_and_the_homes
     for name, value in {"GLOO_SOCKET_IFNAME": "lo", "OWN": "a b", "PYTHONNOUSERSITE": "1"}.items():
         assert f"--env {name}" in words if runtime == "enroot" else f"APPTAINERENV_{name}={value}" in variables
     assert "--env OTHER" not in words and "APPTAINERENV_OTHER=x" not in variables
+
+
+@pytest.mark.parametrize(
+    ("runtime", "there", "words"),
+    [
+        ("enroot", [], "found no enroot on "),
+        ("apptainer", [], "found no apptainer on "),
+        ("pyxis", ["srun"], "found no pyxis on "),
+        ("apptainer", ["apptainer"], "found no nowhere.img on "),
+    ],
+)
+def test_a_node_without_runtime_or_image_is_named_as_one_that_another_may_stand_in_for(tmp_path, runtime, there, words):
+    for name in ("hostname", "grep"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    for name in there:
+        (tmp_path / name).symlink_to(shutil.which("true"))
+    launcher = make_launcher(runtime, "nowhere.img", "python3", [])
+    done = subprocess.run(["/bin/sh", "-c", launcher], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == EXIT_TRANSIENT and done.stderr.startswith(f"error: {words}"), done

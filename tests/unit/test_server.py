@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from day0.artefacts import EXIT_TRANSIENT
 from day0.multinode import OPENAI_SERVER
 from day0.server import (
     END_LINE,
@@ -221,6 +222,9 @@ def test_error_line_is_the_root_cause():
     assert error_line("all well\n") is None
     missing = "Error: initializing source docker://localhost/vllm:1: connection refused"  # a container's runtime
     assert error_line(f"Trying to pull localhost/vllm:1...\n{missing}\n") == missing
+    step = "slurmstepd-c0: error: pyxis:     [ERROR] No space left\nsrun: error: c0: task 0: Exited with exit code 1\n"
+    assert error_line(step) == "No space left"
+    assert error_line("FATAL:   stat /p: no such file or directory\n") == "stat /p: no such file or directory"
 
 
 UNEXPECTED = "(APIServer pid=1) WARNING 11-26 [core_client.py:817] MPClient: engine core exited unexpectedly; cleanup\n"
@@ -250,6 +254,7 @@ SEGMENTATION = "Fatal Python error: Segmentation fault\n\nThread 0x00007f (most 
         (1, LOG + NO_MEMORY, True),
         (1, LOG + NO_MEMORY.replace("69.73", "78.66"), False),
         (1, LOG + PROFILING, True),
+        (1, "slurmstepd-c0: error: pyxis: failed to create container filesystem for image: i.sqsh\n", True),
     ],
 )
 def test_what_a_retry_may_cure(code, log, transient):
@@ -380,6 +385,17 @@ def test_a_gpu_that_others_use_is_told_of_as_such(tmp_path):
     try:
         with pytest.raises(Transient, match=r"others use its GPU's memory: ValueError: Free memory on device cuda:0"):
             Server(children, command, environment, tmp_path / "server.log").wait(20)
+    finally:
+        children.stop_all()
+
+
+def test_a_launcher_that_finds_no_runtime_on_its_node_is_transient(tmp_path):
+    children = Children()
+    try:
+        command = ["sh", "-c", f"echo 'error: found no enroot on c0'; exit {EXIT_TRANSIENT}"]
+        server = Server(children, command, os.environ | {"VLLM_API_KEY": "k"}, tmp_path / "server.log")
+        with pytest.raises(Transient, match="did not start: error: found no enroot on c0"):
+            server.wait(20)
     finally:
         children.stop_all()
 

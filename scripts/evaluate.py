@@ -32,6 +32,7 @@ from typing import Any, TextIO
 
 from day0.artefacts import (
     EXIT_PASS,
+    EXIT_TRANSIENT,
     UnusableInput,
     digest_of,
     digest_of_file,
@@ -67,7 +68,6 @@ from day0.server import (
 from day0.suite_needs import unallowed_code
 from day0.suites import read_suite
 
-EXIT_TRANSIENT = 75  # EX_TEMPFAIL
 SCRIPTS = Path(__file__).resolve().parent
 CANARY_MINIMUM_TOKENS = 16
 HASHED_BYTES = 64 << 20  # larger files are the gate's and the bundle's to hash; here their size must do
@@ -324,6 +324,8 @@ class Evaluation:
                 folders.append(PLUGIN_FOLDER)
                 own |= environment.keys() - os.environ.keys() | {"PYTHONPATH", "OMP_NUM_THREADS"}
             prefix, removal = container_command(container, name, folders, own, not self.on_cpu)
+            if container["runtime"] == "apptainer":  # by these names they stand above the image's own
+                environment |= {f"APPTAINERENV_{name}": environment[name] for name in own & environment.keys()}
             python, port = container["python"], free_port()
         self.command = prefix + server_command(
             python, checkpoint, self.arguments.model, self.suite, self.serving, self.on_cpu, port

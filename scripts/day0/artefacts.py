@@ -19,6 +19,7 @@ import yaml
 
 SCHEMA_VERSION = 1
 EXIT_PASS, EXIT_FAILED_CHECK, EXIT_UNUSABLE_INPUT = 0, 1, 2
+EXIT_TRANSIENT = 75  # EX_TEMPFAIL
 
 
 class UnusableInput(Exception):

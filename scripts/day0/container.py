@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+# Names the variables that serving.environment gives a server: the launcher of an image hands them on.
+NAMES_VARIABLE = "DAY0_PASSED_ON"
+
+
+def runtime_error(text: str) -> str | None:
+    """What a runtime says of its own failure: enroot, also where pyxis quotes it, and Apptainer; None where nothing."""
+    found = re.search(r"(?:\[ERROR\]|^FATAL:)\s+(.+)", text, re.MULTILINE)
+    return found and found.group(1).strip()
+
+
+def image_command(runtime: str, file: str | Path) -> str:
+    """The command that makes the image file of a stage (``containers``)."""
+    how = "apptainer pull" if runtime == "apptainer" else "enroot import --output"
+    return f"{how} {file} docker://IMAGE"
 
 
 def container_command(

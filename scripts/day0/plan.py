@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from day0.artefacts import UnusableInput, digest_of, read_json, read_yaml
 from day0.config import Config, ImportedRun, Policy, Publish, Release, Serving
+from day0.container import image_command
 from day0.external import parse_external_scores
 from day0.multinode import serving_gpus, serving_nodes
 from day0.policy import read_policy
@@ -316,11 +317,8 @@ def _check_files(plan: Plan, is_produced: Callable[[str], bool], mistakes: _Mist
     for stage in ("quantize", "serve"):
         container = getattr(containers, stage)
         if container and not (root / container.image).is_file():
-            how = "apptainer pull" if containers.runtime == "apptainer" else "enroot import --output"
-            mistakes.add(
-                f"containers.{stage}.image",
-                f"found no file {container.image}; make it with {how} {container.image} docker://IMAGE",
-            )
+            how = image_command(containers.runtime, container.image)
+            mistakes.add(f"containers.{stage}.image", f"found no file {container.image}; make it with {how}")
     for release in plan.releases:
         if release.model in plan.config.models:
             file = Calibration(**plan.calibration(release.model, release.recipe.path_name)).local_file

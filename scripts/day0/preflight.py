@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from day0.artefacts import UnusableInput, read_json
+from day0.container import runtime_error
 from day0.engine import ALGORITHM_OF_PRESET, ARITHMETIC_CAPABILITY, MINIMUM_CAPABILITY
 from day0.source import check_model_folder
 from day0.suite_needs import context_limit_of, context_problems, missing_endpoints
@@ -250,5 +251,11 @@ def check_environment(marker: Path, packages: Mapping[str, str]) -> Check:
         # srun adds to the interpreter's own words that it failed.
         said = [line for line in answer.stderr.strip().splitlines() if not line.startswith("srun: ")]
         reason = (said or answer.stderr.strip().splitlines() or ["it does not start"])[-1]
-        return Check("environment", f"{python}: {reason}; delete {marker} and rerun to build it anew", SYSTEMIC)
+        remedy = f"delete {marker} and rerun to build it anew"
+        if marker.name.endswith(".image.json"):
+            image, reason = read_json(marker), runtime_error(answer.stderr) or reason.removeprefix("error: ")
+            kind = ".sif" if image["runtime"] == "apptainer" else "squashfs"
+            reason += f" ({image['runtime']} was to start {image['python']} in the {kind} file {image['image']})"
+            remedy = f"mend containers.{marker.name.split('.')[0]}, the image or the node, delete {marker} and rerun"
+        return Check("environment", f"{python}: {reason}; {remedy}", SYSTEMIC)
     return Check("environment", answer.stdout.strip())

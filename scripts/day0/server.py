@@ -17,13 +17,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from day0.artefacts import EXIT_TRANSIENT
 from day0.comparability import native_quantization
+from day0.container import NAMES_VARIABLE, runtime_error
 from day0.multinode import OPENAI_SERVER, serving_nodes
 
 HOST = "127.0.0.1"
@@ -120,6 +122,7 @@ def server_environment(
     """The environment of the server process, with its key and, on a CPU, what makes it start quickly."""
     environment = dict(base)
     environment.update(VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", PYTHONUNBUFFERED="1", PYTHONFAULTHANDLER="1")
+    environment["PYTHONNOUSERSITE"] = "1"  # Apptainer mounts the home, whose packages would come before the image's
     if on_cpu:
         environment.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", TORCHDYNAMO_DISABLE="1", VLLM_CPU_KVCACHE_SPACE="1")
         # One core is left to the front end and the clients; pinned threads of two servers would share their cores.
@@ -127,7 +130,8 @@ def server_environment(
         environment.update(VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS=str(threads))
         paths = [str(plugin), *filter(None, [base.get("PYTHONPATH")])]
         environment["PYTHONPATH"] = os.pathsep.join(paths)
-    environment.update({name: str(value) for name, value in (serving.get("environment") or {}).items()})
+    own = {name: str(value) for name, value in (serving.get("environment") or {}).items()}
+    environment.update({**own, NAMES_VARIABLE: " ".join(own)})
     environment["VLLM_API_KEY"] = key
     return environment
 
@@ -152,8 +156,11 @@ def error_line(log: str) -> str | None:
             return text[:500]
         found = found or text[:500]
     if found is None:
-        failed = [line.strip() for line in lines if re.search(r"\b([Ee]rror|ERROR|CRITICAL)\b", line)]
-        found = failed[-1][:500] if failed else None
+        # srun adds to what a job step says that it failed.
+        said = [line.strip() for line in lines if not line.startswith("srun: ")]
+        failed = [line for line in said if re.search(r"\b([Ee]rror|ERROR|CRITICAL)\b", line)]
+        found = runtime_error(log) or (failed[-1] if failed else None)
+        found = found and found[:500]
     return found
 
 
@@ -167,6 +174,8 @@ def ended_by_transient(returncode: int | None, log: str) -> bool:
         return True  # a port that was free when it was chosen
     if _gpu_memory_is_taken(log):
         return True
+    if "pyxis: failed to create container filesystem" in log:
+        return True  # preflight has started the same image
     codes = re.findall(r"Failed core proc\(s\): \{[^}]*?: (-\d+)", log)
     if codes:
         return any(-int(code) in TRANSIENT_SIGNALS for code in codes)
@@ -301,6 +310,11 @@ for name in left:
         isinstance(name, int) and os.killpg(name, signal.SIGKILL)
     except ProcessLookupError:
         pass
+for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+    try:
+        os.getsid(pid) in left and os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
 for command in left.values():
     if command:
         subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -345,13 +359,14 @@ class Children:
         self._tell("-", folder)
 
     def stop(self, process: subprocess.Popen, patience_seconds: float = 5.0) -> None:
-        """End a child and everything it started: SIGTERM, then SIGKILL for what is left of its group."""
+        """End a child and everything it started: SIGTERM, then SIGKILL for what is left of its group and session."""
         self._signal(process.pid, signal.SIGTERM)
         deadline = time.monotonic() + patience_seconds
         while time.monotonic() < deadline and _group_lives(process):
             time.sleep(0.05)
         self._signal(process.pid, signal.SIGKILL)
         process.wait()
+        _kill_session(process.pid)
         if removal := self._removals.pop(process.pid, None):
             subprocess.run(removal, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._groups.pop(process.pid, None)
@@ -379,6 +394,14 @@ class Children:
             os.killpg(group, number)
         except (ProcessLookupError, PermissionError):
             return
+
+
+def _kill_session(leader: int) -> None:
+    # Apptainer's helper that mounts the image leads a group of its own, and outlives a killed container.
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == leader:
+                process.kill()
 
 
 def _group_lives(process: subprocess.Popen) -> bool:
@@ -465,6 +488,8 @@ class Server:
             if code is None:
                 continue
             log = path.read_text(encoding="utf-8", errors="replace")
+            if code == EXIT_TRANSIENT:  # of an image's launcher (scripts/wrap_image.py)
+                raise Transient(f"{who} did not start: {error_line(log) or 'no reason is given'}; log: {path}")
             if ended_by_transient(code, log):
                 if _gpu_memory_is_taken(log):
                     raise Transient(f"{who} ended {when}: others use its GPU's memory: {error_line(log)}; log: {path}")

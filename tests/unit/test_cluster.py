@@ -1,5 +1,7 @@
 """What jobs ask for, how they are named, and what Slurm's words about them mean."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from day0.artefacts import UnusableInput
+from day0.artefacts import EXIT_TRANSIENT, UnusableInput
 from day0.cluster import (
     ENDED,
     GB,
@@ -27,6 +29,7 @@ from day0.cluster import (
     status_in_log,
 )
 from day0.config import Containers
+from day0.container import NAMES_VARIABLE
 from day0.multinode import serving_gpus
 from day0.plan import make_plan
 from wrap_image import make_launcher
@@ -185,3 +188,40 @@ def test_launchers_mount_what_a_stage_reads_and_quote_what_they_are_given():
     assert "--container-writable --container-image='/images/a b.sqsh'" in text
     assert '--container-mounts=/tmp:/tmp,/models:/models,"$PWD"' in text
     assert "apptainer exec $gpu --bind /tmp:/tmp --bind /m:/m" in make_launcher("apptainer", "x.sif", "python3", ["/m"])
+
+
+@pytest.mark.parametrize("runtime", ["enroot", "apptainer"])
+def test_what_the_caller_sets_stands_above_an_images_own_variables_and_the_homes_packages_are_left_out(
+    tmp_path, runtime
+):
+    image = tmp_path / "image"
+    image.touch()
+    (tmp_path / runtime).write_text('#!/bin/sh\necho "$@"; env\n')
+    (tmp_path / runtime).chmod(0o755)
+    given = {"GLOO_SOCKET_IFNAME": "lo", "OWN": "a b", "OTHER": "x", NAMES_VARIABLE: "OWN"}
+    launcher = make_launcher(runtime, str(image), "python3", [])
+    environment = given | {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["/bin/sh", "-c", launcher], env=environment, capture_output=True, text=True, check=True)
+    words, *variables = done.stdout.splitlines()
+    for name, value in {"GLOO_SOCKET_IFNAME": "lo", "OWN": "a b", "PYTHONNOUSERSITE": "1"}.items():
+        assert f"--env {name}" in words if runtime == "enroot" else f"APPTAINERENV_{name}={value}" in variables
+    assert "--env OTHER" not in words and "APPTAINERENV_OTHER=x" not in variables
+
+
+@pytest.mark.parametrize(
+    ("runtime", "there", "words"),
+    [
+        ("enroot", [], "found no enroot on "),
+        ("apptainer", [], "found no apptainer on "),
+        ("pyxis", ["srun"], "found no pyxis on "),
+        ("apptainer", ["apptainer"], "found no nowhere.img on "),
+    ],
+)
+def test_a_node_without_runtime_or_image_is_named_as_one_that_another_may_stand_in_for(tmp_path, runtime, there, words):
+    for name in ("hostname", "grep"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    for name in there:
+        (tmp_path / name).symlink_to(shutil.which("true"))
+    launcher = make_launcher(runtime, "nowhere.img", "python3", [])
+    done = subprocess.run(["/bin/sh", "-c", launcher], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == EXIT_TRANSIENT and done.stderr.startswith(f"error: {words}"), done

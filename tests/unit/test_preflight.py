@@ -155,3 +155,29 @@ def test_what_an_interpreter_in_a_job_step_says_is_told_and_not_what_srun_adds(t
     python.chmod(0o755)
     detail = check_environment(tmp_path / "stage.json", {"engine": "vllm"}).detail
     assert "No package vllm" in detail and "srun" not in detail
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        # Apptainer; pyxis, with the noise around enroot's own words; a node without the runtime (the launcher itself).
+        ("FATAL:   stat /p: no such file", "stat /p: no such file (apptainer was to start p in the .sif file i.sif)"),
+        (
+            "slurmstepd-c0: error: pyxis: child 7 failed with error code: 1\n"
+            "slurmstepd-c0: error: pyxis:     [ERROR] Invalid image format: i.sif\n"
+            "slurmstepd-c0: error: Failed to invoke spank plugin stack",
+            "Invalid image format: i.sif (",
+        ),
+        ("error: found no apptainer on c0; install it there", ": found no apptainer on c0; install it there ("),
+    ],
+)
+def test_an_image_that_does_not_start_names_its_settings_and_the_reason(tmp_path, said, words):
+    python = tmp_path / "serve.image" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\necho '{said}' >&2; exit 1\n")
+    python.chmod(0o755)
+    marker = tmp_path / "serve.image.json"
+    marker.write_text('{"runtime": "apptainer", "image": "i.sif", "python": "p"}')
+    check = check_environment(marker, {"engine": "vllm"})
+    assert check.failure_class == "SYSTEMIC" and words in check.detail
+    assert f"mend containers.serve, the image or the node, delete {marker} and rerun" in check.detail

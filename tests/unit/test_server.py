@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from day0.artefacts import EXIT_TRANSIENT
 from day0.multinode import OPENAI_SERVER
 from day0.server import (
     END_LINE,
@@ -221,6 +222,9 @@ def test_error_line_is_the_root_cause():
     assert error_line("all well\n") is None
     missing = "Error: initializing source docker://localhost/vllm:1: connection refused"  # a container's runtime
     assert error_line(f"Trying to pull localhost/vllm:1...\n{missing}\n") == missing
+    step = "slurmstepd-c0: error: pyxis:     [ERROR] No space left\nsrun: error: c0: task 0: Exited with exit code 1\n"
+    assert error_line(step) == "No space left"
+    assert error_line("FATAL:   stat /p: no such file or directory\n") == "stat /p: no such file or directory"
 
 
 UNEXPECTED = "(APIServer pid=1) WARNING 11-26 [core_client.py:817] MPClient: engine core exited unexpectedly; cleanup\n"
@@ -250,19 +254,25 @@ SEGMENTATION = "Fatal Python error: Segmentation fault\n\nThread 0x00007f (most 
         (1, LOG + NO_MEMORY, True),
         (1, LOG + NO_MEMORY.replace("69.73", "78.66"), False),
         (1, LOG + PROFILING, True),
+        (1, "slurmstepd-c0: error: pyxis: failed to create container filesystem for image: i.sqsh\n", True),
     ],
 )
 def test_what_a_retry_may_cure(code, log, transient):
     assert ended_by_transient(code, log) is transient
 
 
-SLEEPER = "import subprocess, sys, time; subprocess.Popen(['sleep', '60']); print('up', flush=True); time.sleep(60)"
+# With a child in its own group and one in another, as Apptainer's helper that mounts the image.
+SLEEPER = """import subprocess, sys, time
+for group in (None, 0):
+    subprocess.Popen(['sleep', '60'], process_group=group)
+print('up', flush=True)
+time.sleep(60)"""
 
 
 def tree_of(process):
     root = psutil.Process(process.pid)
     deadline = time.monotonic() + 10
-    while not root.children() and time.monotonic() < deadline:
+    while len(root.children()) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     return [root, *root.children(recursive=True)]
 
@@ -275,7 +285,7 @@ def test_children_are_stopped_with_their_own_children():
     children = Children()
     process = children.start([sys.executable, "-c", SLEEPER], stdout=subprocess.DEVNULL)
     tree = tree_of(process)
-    assert len(tree) == 2
+    assert len(tree) == 3
     children.stop_all()
     assert all_gone(tree)
 
@@ -314,7 +324,7 @@ def test_no_child_survives_a_killed_stage(tmp_path):
     stage = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
     assert stage.stdout.readline().strip() == "up"
     tree = psutil.Process(stage.pid).children(recursive=True)
-    assert len(tree) == 3  # the guard, the child and its child
+    assert len(tree) == 4  # the guard, the child and its children
     assert len(list(scratch.iterdir())) == 1
     stage.kill()
     stage.wait()
@@ -375,6 +385,17 @@ def test_a_gpu_that_others_use_is_told_of_as_such(tmp_path):
     try:
         with pytest.raises(Transient, match=r"others use its GPU's memory: ValueError: Free memory on device cuda:0"):
             Server(children, command, environment, tmp_path / "server.log").wait(20)
+    finally:
+        children.stop_all()
+
+
+def test_a_launcher_that_finds_no_runtime_on_its_node_is_transient(tmp_path):
+    children = Children()
+    try:
+        command = ["sh", "-c", f"echo 'error: found no enroot on c0'; exit {EXIT_TRANSIENT}"]
+        server = Server(children, command, os.environ | {"VLLM_API_KEY": "k"}, tmp_path / "server.log")
+        with pytest.raises(Transient, match="did not start: error: found no enroot on c0"):
+            server.wait(20)
     finally:
         children.stop_all()
 

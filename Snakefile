@@ -138,8 +138,10 @@ if needs_hub() and not PLAN.config.cluster.jobs_have_internet:
 
 
 onsuccess:
+    redo_failed_preflights(workflow)
     require_finished(workflow)
 
 
 onerror:
+    redo_failed_preflights(workflow)
     record_crashes(workflow)

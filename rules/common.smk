@@ -557,6 +557,15 @@ def require_finished(workflow):
         )
 
 
+def redo_failed_preflights(workflow):
+    """Let the next run look again where preflight failed: the machine may have been mended, at no change of an input."""
+    for job in workflow.dag.jobs:
+        if job.rule.name == "check_preflight":
+            path = Path(str(job.output[0]))
+            if path.exists() and read_json(path)["pass"] is not True:
+                workflow.persistence.started(job)
+
+
 def record_crashes(workflow):
     """After a failed run, make what crashed known: a verdict for every release below it, and nothing stale beside it.
 

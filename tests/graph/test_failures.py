@@ -85,7 +85,20 @@ def test_a_recorded_failure_ends_in_its_verdict_and_nothing_below_it_runs(projec
     assert project.exists("tiny-llama/fp8/report.html")
     run = project.snakemake("release")
     assert run.status == 1 and expected[0] in run.output.splitlines()[-4], run.output
-    assert not project.exists("tiny-llama/fp8/release") and project.calls() == []
+    assert not project.exists("tiny-llama/fp8/release")
+    assert {call.split()[0] for call in project.calls()} <= {"preflight"}
+
+
+@pytest.mark.parametrize("failure_class", ["SYSTEMIC", "USER_CONFIG_ERROR"])
+def test_the_same_command_after_the_machine_is_mended_goes_on(project, failure_class):
+    project.behave({"preflight": {"tiny-llama/baseline/demo": {"failure_class": failure_class}}})
+    assert project.snakemake("release").status == 1
+    assert decisions(project) == ("ANOMALOUS", failure_class)
+    project.calls()
+    project.behave({})
+    run = project.snakemake("release")
+    assert run.status == 0 and decisions(project) == ("ACCEPT", None), run.output
+    assert [call for call in project.calls() if call.startswith("preflight")] == ["preflight tiny-llama/baseline/demo"]
 
 
 def publish(project, score):

@@ -45,7 +45,8 @@ def test_flags_of_the_site_and_nodes_of_a_server_reach_the_jobs(cluster, project
     cluster.run("scontrol", "create", *reservation)
     try:
         targets = ["results/tiny-llama/fp8/quantization.json", "results/tiny-llama/baseline/demo/results.yml"]
-        driver = Driver(cluster, project.folder, *targets)
+        by_hand = ["--set-resources", "describe_source:runtime=7", "describe_source:slurm_partition=gpu"]
+        driver = Driver(cluster, project.folder, *targets, *by_hand)
         assert driver.wait() == 0, driver.output[-6000:]
         describing = described(cluster, project, "describe_source:tiny-llama")
         quantizing, evaluating = (described(cluster, project, name) for name in (QUANTIZATION, EVALUATION))
@@ -54,7 +55,8 @@ def test_flags_of_the_site_and_nodes_of_a_server_reach_the_jobs(cluster, project
 
     for job in (describing, quantizing, evaluating):
         assert (job["Account"], job["Reservation"], job["Nice"]) == ("llm-release", "release", "5")
-    assert (describing["Partition"], describing["Features"]) == ("cpu", "(null)") and "TresPerJob" not in describing
+    assert (describing["Partition"], describing["TimeLimit"]) == ("gpu", "00:07:00")
+    assert describing["Features"] == "(null)" and "TresPerJob" not in describing
     for job in (quantizing, evaluating):
         assert (job["Partition"], job["Features"]) == ("gpu", "gpu")
     assert (quantizing["NumNodes"], quantizing["TresPerJob"]) == ("1", "gres:gpu:a100:1")

@@ -256,6 +256,6 @@ def check_environment(marker: Path, packages: Mapping[str, str]) -> Check:
             image, reason = read_json(marker), runtime_error(answer.stderr) or reason.removeprefix("error: ")
             kind = ".sif" if image["runtime"] == "apptainer" else "squashfs"
             reason += f" ({image['runtime']} was to start {image['python']} in the {kind} file {image['image']})"
-            remedy = f"mend containers.{marker.name.split('.')[0]}, the image or the node, delete {marker} and rerun"
+            remedy = f"mend containers.{marker.name.split('.')[0]}, the image or the node, and rerun"
         return Check("environment", f"{python}: {reason}; {remedy}", SYSTEMIC)
     return Check("environment", answer.stdout.strip())

@@ -14,12 +14,12 @@ sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
 from day0 import cluster
 from day0.artefacts import UnusableInput, digest_of, digest_of_file, read_json, write_json
-from day0.plan import BASELINE, make_plan, read_published_scores, resolution_warnings
+from day0.circumstances import stamp
 from day0.engine import ENGINE, locked_version
 from day0.harness import HARNESSES, harnesses_of
 from day0.imports import imported_files
 from day0.multinode import JOB_ID_VARIABLE, serving_gpus, serving_nodes
-from day0.circumstances import stamp
+from day0.plan import BASELINE, make_plan, read_published_scores, resolution_warnings
 from day0.recipes import Calibration
 from day0.sources import get_sources
 from day0.verdict import make_crash_verdict
@@ -561,8 +561,11 @@ def redo_failed_preflights(workflow):
     """Let the next run look again where preflight failed: the machine may have been mended, at no change of an input."""
     for job in workflow.dag.jobs:
         if job.rule.name == "check_preflight":
-            path = Path(str(job.output[0]))
-            if path.exists() and read_json(path)["pass"] is not True:
+            try:
+                passed = read_json(str(job.output[0])).get("pass")
+            except UnusableInput:
+                continue  # it is not there, or about to be refused by whoever reads it
+            if passed is not True:
                 workflow.persistence.started(job)
 
 

@@ -22,8 +22,6 @@ def _safe_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_safe_name)]
-
-
 PositiveInteger = Annotated[int, Field(gt=0, strict=True)]
 
 
@@ -43,7 +41,7 @@ def mistakes_of(error: ValidationError, types: type[BaseModel], place: str = "")
     """
     sentences = []
     for mistake in error.errors(include_url=False):
-        location = dotted((place, *mistake["loc"]) if place else mistake["loc"])
+        location = _dotted((place, *mistake["loc"]) if place else mistake["loc"])
         message = mistake["msg"].removeprefix("Value error, ")
         if mistake["type"] == "extra_forbidden":
             allowed = _keys_at(types, mistake["loc"][:-1])
@@ -56,7 +54,7 @@ def mistakes_of(error: ValidationError, types: type[BaseModel], place: str = "")
     return sentences
 
 
-def dotted(location: Iterable[str | int]) -> str:
+def _dotted(location: Iterable[str | int]) -> str:
     text = ""
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)

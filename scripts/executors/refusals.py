@@ -24,7 +24,7 @@ report_end = local.Executor._callback
 
 def _report_end(executor: local.Executor, job_info: Any, future: Future) -> None:
     # Snakemake raises its own exception while it handles that of the command.
-    failure = getattr(future.exception(), "__context__", None)
+    failure = None if future.cancelled() else getattr(future.exception(), "__context__", None)
     if getattr(failure, "returncode", None) == EXIT_UNUSABLE_INPUT:
         REFUSED.add(job_info.job)
     report_end(executor, job_info, future)

@@ -305,14 +305,11 @@ def _check_models(config: Config, is_produced: Callable[[str], bool], mistakes: 
 
 def _check_files(plan: Plan, is_produced: Callable[[str], bool], mistakes: _Mistakes, root: Path) -> None:
     """Local files that suites, images and calibrations name."""
-
-    def is_missing(path: str) -> bool:
-        return not is_produced(path) and not (root / path).exists()
-
     for suite, settings in plan.suites.items():
-        for path in filter(is_missing, filter(None, [settings.include_path, *settings.data_files])):
-            file = SUITES_FOLDER / f"{suite}.yaml"
-            mistakes.add(f"suite {suite}", f"found no {path}; mend include_path or data_files of {file}")
+        for path in filter(None, [settings.include_path, *settings.data_files]):
+            if not is_produced(path) and not (root / path).exists():
+                file = SUITES_FOLDER / f"{suite}.yaml"
+                mistakes.add(f"suite {suite}", f"found no {path}; mend include_path or data_files of {file}")
     containers = plan.config.containers
     for stage in ("quantize", "serve"):
         container = getattr(containers, stage)
@@ -322,7 +319,7 @@ def _check_files(plan: Plan, is_produced: Callable[[str], bool], mistakes: _Mist
     for release in plan.releases:
         if release.model in plan.config.models:
             file = Calibration(**plan.calibration(release.model, release.recipe.path_name)).local_file
-            if file and is_missing(str(file)):
+            if file and not is_produced(str(file)) and not (root / file).is_file():
                 mistakes.add(f"release {release.name!r}", f"found no calibration data {file}; mend calibration.dataset")
 
 

@@ -211,9 +211,11 @@ def test_code_that_a_model_is_trusted_with_is_trusted_in_its_candidates_too():
         assert served == [trusted, trusted]
 
 
-def test_local_data_must_exist():
-    (line,) = mistakes(changed(quantization={"calibration": {"dataset": "data/none.jsonl"}}))
-    assert "found no calibration data data/none.jsonl" in line
+def test_local_data_must_exist(tmp_path):
+    (folder := tmp_path / "folder.jsonl").mkdir()
+    for dataset in ("data/none.jsonl", str(folder)):
+        (line,) = mistakes(changed(quantization={"calibration": {"dataset": dataset}}))
+        assert f"found no calibration data {dataset}" in line
 
 
 def test_mistakes_within_a_recipe_name_the_recipe():

@@ -14,24 +14,17 @@ from pydantic import AnyHttpUrl, Field, ValidationError, field_validator, model_
 from day0.artefacts import UnusableInput
 from day0.nemo_evaluator import canonical_score
 from day0.policy import Scale, assumed_scale, number
-from day0.schema import Strict, mistakes_of
+from day0.schema import Range, Strict, mistakes_of
 
 ALLOWED_POINTS = 5.0  # on a scale of 0 to 100
 VERIFIED, FAILED, UNVERIFIED = "verified", "failed", "unverified"
 ROUNDING = 1e-9
 
 
-class ExternalScale(Strict):
+class ExternalScale(Range):
     """Range of a published score."""
 
-    min: float = Field(0, allow_inf_nan=False)
     max: float = Field(100, allow_inf_nan=False)
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> ExternalScale:
-        if self.min >= self.max:
-            raise ValueError(f"min must be below max; found min {self.min} and max {self.max}")
-        return self
 
 
 class ExternalScore(Strict):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -29,6 +29,19 @@ class Strict(BaseModel):
     """Refuses keys that it does not know."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Range(Strict):
+    """From the least to the greatest value."""
+
+    min: float = Field(0, allow_inf_nan=False)
+    max: float = Field(1, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if self.min >= self.max:
+            raise ValueError(f"min must be below max; found min {self.min} and max {self.max}")
+        return self
 
 
 def mistakes_of(error: ValidationError, types: type[BaseModel], place: str = "") -> list[str]:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from day0.artefacts import UnusableInput, read_yaml
 from day0.harness import HARNESSES
-from day0.schema import SAFE_NAME, Name, PositiveInteger, Strict, mistakes_of, nearest
+from day0.schema import SAFE_NAME, Name, PositiveInteger, Range, Strict, mistakes_of, nearest
 
 SUITES_FOLDER = Path("config/suites")
 # The harness adds these to each request itself: another seed per repeat, one answer, whole.
@@ -45,18 +45,10 @@ UpToOne = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Tier = Literal["critical", "supporting", "advisory"]
 
 
-class Scale(Strict):
+class Scale(Range):
     """The range of a task's score and which end is the better one."""
 
-    min: float = Field(0, allow_inf_nan=False)
-    max: float = Field(1, allow_inf_nan=False)
     direction: Literal["higher", "lower"] = "higher"
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> Scale:
-        if self.min >= self.max:
-            raise ValueError(f"min must be below max; found min {self.min} and max {self.max}")
-        return self
 
 
 class Reasoning(Strict):

@@ -131,6 +131,11 @@ class Workspace:
         configuration["models"]["tiny-llama"] |= {"resources": {"mem_mb": 6000}, **dict(model)}
         path.write_text(yaml.safe_dump(configuration))
 
+    def stored_answers(self):
+        """How many answers of the baseline are stored."""
+        store = self.results / "baseline/demo/cache"
+        return sum(len(file.read_text().splitlines()) for file in store.glob("*.jsonl")) if store.is_dir() else 0
+
 
 def wait_until(condition, what, seconds=240, driver=None):
     """The first true answer of a condition."""

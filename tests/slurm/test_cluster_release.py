@@ -27,17 +27,12 @@ def test_two_recipes_reach_their_bundles_though_time_runs_out(cluster, workspace
     workspace.configure(releases=releases("fp8", "w4a16_nvfp4"))
     driver = Driver(cluster, workspace.folder, "release")
 
-    store = workspace.results / "baseline/demo/cache"
-
-    def answers():
-        return sum(len(file.read_text().splitlines()) for file in store.glob("*.jsonl")) if store.is_dir() else 0
-
     def evaluations():
         return jobs_of(cluster, workspace, BASELINE)
 
-    wait_until(answers, "the baseline's first answers are stored", driver=driver)
+    wait_until(workspace.stored_answers, "the baseline's first answers are stored", driver=driver)
     stop_server(workspace.folder)
-    asked = answers()
+    asked = workspace.stored_answers()
     (running,) = evaluations()
     cluster.run("scontrol", "update", f"jobid={running['id']}", "TimeLimit=0")
     wait_until(lambda: len(evaluations()) == 2, "the evaluation is submitted once more", driver=driver)

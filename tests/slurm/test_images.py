@@ -164,12 +164,6 @@ def processes_of(workspace, image):
     return found
 
 
-def stored_answers(workspace):
-    """How many answers of the baseline are stored."""
-    store = workspace.results / "baseline/demo/cache"
-    return sum(len(file.read_text().splitlines()) for file in store.glob("*.jsonl")) if store.is_dir() else 0
-
-
 def test_an_evaluation_that_is_stopped_leaves_no_process_and_goes_on(containers, workspace):
     cluster, settings = containers
     workspace.ask(400)
@@ -180,11 +174,11 @@ def test_an_evaluation_that_is_stopped_leaves_no_process_and_goes_on(containers,
 
     def start():
         """A driver, its job once that has stored answers of its own, and how many there are."""
-        before, jobs = stored_answers(workspace), len(evaluations())
+        before, jobs = workspace.stored_answers(), len(evaluations())
         driver = Driver(cluster, workspace.folder, "results/tiny-llama/baseline/demo/run.ok")
         wait_until(lambda: len(evaluations()) > jobs, "the evaluation is submitted", driver=driver)
-        wait_until(lambda: stored_answers(workspace) > before, "further answers are stored", driver=driver)
-        return driver, evaluations()[-1]["id"], stored_answers(workspace)
+        wait_until(lambda: workspace.stored_answers() > before, "further answers are stored", driver=driver)
+        return driver, evaluations()[-1]["id"], workspace.stored_answers()
 
     driver, _, asked = start()
     assert len(processes_of(workspace, settings["image"])) > 5

@@ -176,6 +176,7 @@ def test_a_whole_evaluation_with_the_server_in_a_container(runtime, tmp_path):
     assert stage.assessment()["pass"], stage.assessment()
     metadata = stage.metadata
     assert metadata["server"]["command"].startswith(f"{runtime.name} ")
+    assert (f"--name {name}" in metadata["server"]["command"]) is (runtime.name == "podman")
     assert metadata["server"]["engine_version"] == "0.32.0"
     assert metadata["accounting"]["addition"]["scored"] == 400
     assert metadata["server"]["image"] == runtime.identity

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 
 import pytest
 
@@ -130,9 +131,10 @@ def test_a_driver_killed_and_restarted_and_interrupted(cluster, project):
         return [job for job in mine if job["state"] in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING")]
 
     assert live()
+    began = time.monotonic()
     driver.process.send_signal(signal.SIGINT)
-    wait_until(lambda: not live(), "Ctrl-C cancels the jobs", driver=driver)
-    assert driver.wait() == 1
+    wait_until(lambda: not live(), "Ctrl-C cancels the jobs", seconds=15, driver=driver)
+    assert driver.wait(20) == 1 and time.monotonic() - began < 20
 
     project.behave({})
     driver = Driver(cluster, project.folder, *targets)

@@ -4,10 +4,8 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import yaml
 
 from day0.artefacts import read_json
@@ -18,21 +16,6 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 SERVE, HARNESS = ROOT / ".envs/serve.cpu/bin/python", ROOT / ".envs/lm-eval/bin/python"
 NEMO_EVALUATOR = ROOT / ".envs/nemo-evaluator/bin/python"
-
-
-def left_of(family, seconds=15):
-    """Those of these processes that still run after so long; a zombie waits for its parent, and runs no more."""
-
-    def runs(process):
-        try:
-            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-
-    deadline = time.monotonic() + seconds
-    while any(map(runs, family)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return [process for process in family if runs(process)]
 
 
 class Stage:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from day0.container import image_identity
-from evaluate_stage import ROOT, SERVE, Stage, left_of
+from evaluate_stage import ROOT, SERVE, Stage
 
 pytestmark = pytest.mark.e2e
 IMAGE = "localhost/day0-serve:test"
@@ -172,7 +172,7 @@ def test_a_whole_evaluation_with_the_server_in_a_container(runtime, tmp_path):
     assert len(key) > 20 and key not in words + stage.said
     for file in (file for file in stage.output.rglob("*") if file.is_file()):
         assert key.encode() not in file.read_bytes(), file
-    assert not left_of(family) and not runtime.containers()
+    assert not psutil.wait_procs(family, timeout=15)[1] and not runtime.containers()
     assert stage.assessment()["pass"], stage.assessment()
     metadata = stage.metadata
     assert metadata["server"]["command"].startswith(f"{runtime.name} ")
@@ -189,7 +189,7 @@ def test_a_container_does_not_outlive_its_stage(runtime, tmp_path, stop):
         family = [*psutil.Process(process.pid).children(recursive=True), *runtime.processes(name)]
         process.send_signal(stop)
     assert stage.status == (75 if stop == signal.SIGTERM else -stop), stage.said
-    assert not left_of(family)
+    assert not psutil.wait_procs(family, timeout=20)[1]
     deadline = time.monotonic() + 10
     while runtime.containers():
         assert time.monotonic() < deadline

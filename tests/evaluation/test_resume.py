@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from evaluate_stage import Stage, left_of
+from evaluate_stage import Stage
 
 pytestmark = pytest.mark.e2e
 
@@ -49,7 +49,8 @@ def ports_of(processes):
 
 
 def assert_nothing_is_left(family, ports):
-    assert not left_of(family)
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert not alive, alive
     listening = {c.laddr.port for c in psutil.net_connections("tcp4") if c.status == psutil.CONN_LISTEN}
     assert not ports & listening
 

@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where to make the files")
     arguments = parser.parse_args()
 
-    from day0.artefacts import inventory
+    from day0.base.artefacts import inventory
     from verify_release import hash_files
 
     worst = float("inf")

@@ -29,8 +29,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from day0.comparison import ANOMALOUS_GAIN, is_chance
-from day0.statistics import (
+from day0.decision.comparison import ANOMALOUS_GAIN, is_chance
+from day0.statistics.paired import (
     CONFIDENCE,
     Moments,
     cluster_moments,

@@ -29,8 +29,8 @@ SNAKEFILE = """
 import sys
 sys.path.insert(0, {scripts!r})
 if {ours}:
-    from executors.slurm import install
-    from day0.config import Cluster
+    from driver.slurm import install
+    from day0.plan.config import Cluster
     install(Cluster(partition="cpu").model_dump(), lambda wildcards: ())
 
 rule link:

@@ -12,19 +12,19 @@ from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
-from day0 import cluster
-from day0.artefacts import UnusableInput, digest_of, digest_of_file, read_json, write_json
-from day0.circumstances import stamp
-from day0.engine import ENGINE, locked_version
-from day0.harness import HARNESSES, harnesses_of
-from day0.imports import imported_files
-from day0.multinode import JOB_ID_VARIABLE, serving_gpus, serving_nodes
-from day0.plan import BASELINE, make_plan, read_published_scores, resolution_warnings
-from day0.recipes import Calibration
-from day0.sources import get_sources
-from day0.verdict import make_crash_verdict
-from executors.refusals import REFUSED, error_in
-from executors.refusals import install as install_refusals
+from day0.cluster import jobs as cluster
+from day0.base.artefacts import UnusableInput, digest_of, digest_of_file, read_json, write_json
+from day0.release.made_with import stamp
+from day0.checkpoint.vllm_rules import ENGINE, locked_version
+from day0.suite.harness import HARNESSES, harnesses_of
+from day0.evaluation.imported_run import imported_files
+from day0.serving.multinode import JOB_ID_VARIABLE, serving_gpus, serving_nodes
+from day0.plan.plan import BASELINE, make_plan, read_published_scores, resolution_warnings
+from day0.recipe.recipes import Calibration
+from day0.base.closure import get_sources
+from day0.decision.verdict import make_crash_verdict
+from driver.refusals import REFUSED, error_in
+from driver.refusals import install as install_refusals
 from summarize import format_decisions
 
 DEMO_MODEL = "results/demo/model"
@@ -539,7 +539,7 @@ install_refusals()
 
 # The executor plugins are loaded by the time that a Snakefile is read; a job within Slurm has no use for this one.
 if "snakemake_executor_plugin_slurm" in sys.modules and workflow.is_main_process:
-    from executors.slurm import install
+    from driver.slurm import install
 
     install(PLAN.config.cluster.model_dump(), get_release_names)
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from day0.artefacts import digest_of_file, run_cli, write_json
+from day0.base.artefacts import digest_of_file, run_cli, write_json
 
 PYTHON = "3.11"
 

@@ -19,7 +19,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from day0.artefacts import (
+from day0.base.artefacts import (
     EXIT_FAILED_CHECK,
     UnusableInput,
     digest_of_file,
@@ -30,7 +30,7 @@ from day0.artefacts import (
     write_json,
     write_text,
 )
-from day0.provenance import make_statement
+from day0.release.provenance import make_statement
 from verify_release import verify
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.jinja"

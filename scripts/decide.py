@@ -1,6 +1,7 @@
 """Decide on a release from its assessments and write the verdict.
 
-The evidence is a JSON object of names and paths, in the graph's order; see day0/verdict.py for the rule of decision.
+The evidence is a JSON object of names and paths, in the graph's order; the rule of decision is in
+day0/decision/verdict.py.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from day0.artefacts import UnusableInput, digest_of_file, json_argument, read_json, run_cli, write_json
-from day0.circumstances import gather, stamp
-from day0.verdict import STAGES, Evidence, make_verdict
+from day0.base.artefacts import UnusableInput, digest_of_file, json_argument, read_json, run_cli, write_json
+from day0.decision.verdict import STAGES, Evidence, make_verdict
+from day0.release.made_with import gather, stamp
 
 NEEDED = ("name", "model", "recipe", "candidate", "suite", "policy")
 

@@ -30,7 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from day0.artefacts import (
+from day0.base.artefacts import (
     EXIT_PASS,
     EXIT_TRANSIENT,
     UnusableInput,
@@ -41,16 +41,15 @@ from day0.artefacts import (
     run_cli,
     write_json,
 )
-from day0.canary import baseline_perplexity, judge_generation, judge_perplexity, passage_logprobs, perplexity_of
-from day0.checkpoint_metadata import effective_chat_template
-from day0.container import container_command, image_identity
-from day0.gpus import reserve_gpus
-from day0.harness import HARNESSES, harnesses_of
-from day0.harness_process import HarnessProcess
-from day0.multinode import head_command, host_address, job_id, serving_gpus, serving_nodes, worker_commands
-from day0.results import effective
-from day0.run_folder import close_attempt, open_attempt, write_run
-from day0.server import (
+from day0.base.gpus import reserve_gpus
+from day0.checkpoint.metadata import effective_chat_template
+from day0.evaluation.harness_process import HarnessProcess
+from day0.evaluation.results import effective
+from day0.evaluation.run_folder import close_attempt, open_attempt, write_run
+from day0.serving.canary import baseline_perplexity, judge_generation, judge_perplexity, passage_logprobs, perplexity_of
+from day0.serving.container import container_command, image_identity
+from day0.serving.multinode import head_command, host_address, job_id, serving_gpus, serving_nodes, worker_commands
+from day0.serving.server import (
     PLUGIN_FOLDER,
     Children,
     DeploymentFailed,
@@ -65,8 +64,9 @@ from day0.server import (
     server_environment,
     stop_by,
 )
-from day0.suite_needs import unallowed_code
-from day0.suites import read_suite
+from day0.suite.harness import HARNESSES, harnesses_of
+from day0.suite.needs import unallowed_code
+from day0.suite.suites import read_suite
 
 SCRIPTS = Path(__file__).resolve().parent
 CANARY_MINIMUM_TOKENS = 16

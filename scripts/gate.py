@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from day0.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, digest_of_file, read_json, run_cli, write_json
+from day0.base.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, digest_of_file, read_json, run_cli, write_json
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
 """Compare a candidate with its baseline, task by task, and print the decision as JSON.
 
 Each side is a run folder, a results.yml, a run.json or a JSON file of {task: score}. Runs are compared with the checks
-of comparability and the paired evidence of their samples (day0/comparison.py, day0/statistics.py); plain scores, and
-runs that do not say how they were made, are compared as numbers only.
+of comparability and the paired evidence of their samples (day0/decision/comparison.py, day0/statistics/paired.py);
+plain scores, and runs that do not say how they were made, are compared as numbers only.
 
 Exit status: 0 within the limits, 1 not (a regression, or runs that cannot be compared), 2 unusable input.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from day0.artefacts import (
+from day0.base.artefacts import (
     EXIT_FAILED_CHECK,
     EXIT_PASS,
     EXIT_UNUSABLE_INPUT,
@@ -27,11 +27,11 @@ from day0.artefacts import (
     run_cli,
     write_json,
 )
-from day0.comparability import Run
-from day0.comparison import compare_runs, evaluate_comparison
-from day0.external import parse_external_scores
-from day0.nemo_evaluator import read_json_lines
-from day0.policy import DEFAULT_THRESHOLD, POLICY_KEYS
+from day0.decision.comparability import Run
+from day0.decision.comparison import compare_runs, evaluate_comparison
+from day0.decision.external import parse_external_scores
+from day0.decision.policy import DEFAULT_THRESHOLD, POLICY_KEYS
+from day0.evaluation.nemo_evaluator import read_json_lines
 
 USER_CONFIG_ERROR = "USER_CONFIG_ERROR"
 SCORE_POLICY_KEYS = set(POLICY_KEYS) - {"criterion", "expected_disagreement_rate", "require_fingerprints"}

@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from day0.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, read_json, run_cli, write_json
-from day0.checkpoint import assess_checkpoint, evaluate_checkpoint
-from day0.engine import ENGINE, ENGINE_VERSION
-from day0.recipe_patterns import resolve_configuration
-from day0.recipes import resolve_recipe, resolve_recipe_file
+from day0.base.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, read_json, run_cli, write_json
+from day0.checkpoint.assess import assess_checkpoint, evaluate_checkpoint
+from day0.checkpoint.vllm_rules import ENGINE, ENGINE_VERSION
+from day0.recipe.recipes import resolve_recipe, resolve_recipe_file
+from day0.recipe.resolve import resolve_configuration
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -11,9 +11,9 @@ import argparse
 import json
 from pathlib import Path
 
-from day0.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, run_cli, write_json
-from day0.run import evaluate_run, read_run
-from day0.suites import read_suite
+from day0.base.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, run_cli, write_json
+from day0.decision.assess_run import evaluate_run, read_run
+from day0.suite.suites import read_suite
 
 
 def main() -> int:

@@ -1,11 +1,11 @@
 """Ask one task of a suite through lm-eval and write what came back, sample by sample.
 
-One process per task, in the harness's environment, by the protocol of day0/harness.py: it imports, loads the task and
-renders its prompts while the server still starts, then waits for the server's address. lm-eval itself renders the
-prompts, extracts and scores the answers (``simple_evaluate`` over ``local-completions`` or
-``local-chat-completions``); the requests go through harness_transport.py, which records what lm-eval does not: finish
-reasons, tokens, attempts by their result, a seed per repeat, a store of answers from which a killed run goes on, and
-prompts that were never answered, which have no score instead of a wrong one.
+One process per task, in the harness's environment, by the protocol of day0/suite/harness.py: it imports, loads the task
+and renders its prompts while the server still starts, then waits for the server's address. lm-eval itself renders the
+prompts, extracts and scores the answers (``simple_evaluate`` over ``local-completions`` or ``local-chat-completions``);
+the requests go through harness_transport.py, which records what lm-eval does not: finish reasons, tokens, attempts by
+their result, a seed per repeat, a store of answers from which a killed run goes on, and prompts that were never
+answered, which have no score instead of a wrong one.
 """
 
 from __future__ import annotations
@@ -391,7 +391,7 @@ def sample_of(
 
 
 def kind_of(error: Exception, transport: Transport) -> str:
-    """What kind of failure ended the task; see day0/harness.py."""
+    """What kind of failure ended the task; see day0/suite/harness.py."""
     if isinstance(error, DiskFull):
         return "disk"
     if isinstance(error, Abandoned):

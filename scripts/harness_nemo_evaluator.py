@@ -1,7 +1,7 @@
 """Ask one task of a suite through NeMo Evaluator and read back what it and its framework wrote.
 
-The protocol is day0/harness.py's. The tool's own ``evaluate`` runs in this process, offline, with telemetry off: it
-puts its adapter (a proxy with interceptors) between the framework and the server, runs the framework's command and
+The protocol is day0/suite/harness.py's. The tool's own ``evaluate`` runs in this process, offline, with telemetry off:
+it puts its adapter (a proxy with interceptors) between the framework and the server, runs the framework's command and
 parses its output. Each run has a folder, a response store and a statistics folder of its own; no two runs ever share
 one, since a used store answers for a server that is gone.
 
@@ -36,8 +36,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from day0.artefacts import read_yaml
-from day0.nemo_evaluator import (
+from day0.base.artefacts import read_yaml
+from day0.evaluation.nemo_evaluator import (
     COLOURS,
     LM_EVALUATION_HARNESS,
     MARKERS,
@@ -50,7 +50,7 @@ from day0.nemo_evaluator import (
     read_samples,
     version_of,
 )
-from day0.server import free_port
+from day0.serving.server import free_port
 
 # Names that suites give the largest number of tokens of an answer.
 TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens")

@@ -12,9 +12,9 @@ import json
 import shutil
 from pathlib import Path
 
-from day0.artefacts import json_argument, read_json, run_cli, write_text, write_yaml
-from day0.imports import import_run
-from day0.suites import load_suite
+from day0.base.artefacts import json_argument, read_json, run_cli, write_text, write_yaml
+from day0.evaluation.imported_run import import_run
+from day0.suite.suites import load_suite
 
 
 def main() -> int:

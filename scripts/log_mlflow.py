@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from day0.artefacts import digest_of, digest_of_file, json_argument, read_json, run_cli, write_json
+from day0.base.artefacts import digest_of, digest_of_file, json_argument, read_json, run_cli, write_json
 
 LONGEST_VALUE = 5000
 RELEASE_TAG, EVIDENCE_TAG = "day0.release", "day0.evidence_digest"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from day0.artefacts import run_cli, write_text
+from day0.base.artefacts import run_cli, write_text
 
 TASKS = ("addition", "reversal", "sorting")
 LETTERS = "abcdefghijklm"

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from build_environment import uv_environment
-from day0.artefacts import run_cli
-from day0.harness import HARNESSES
+from day0.base.artefacts import run_cli
+from day0.suite.harness import HARNESSES
 
 ENVIRONMENTS = Path("envs")
 HEADER = "# Made by `make locks` from {source}; every file is checked against its hash.\n"

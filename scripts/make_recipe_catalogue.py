@@ -2,7 +2,7 @@
 
 Reads the YAML files of the wheel's package ``modelopt_recipes`` where they lie, without importing ModelOpt or torch.
 Only recipes of the types ptq and auto_quantize are listed; the quantize stage can run no others. ``blocks`` are the
-files themselves, from which day0/recipe_patterns.py works out the configuration of each. Run it in the quantize
+files themselves, from which day0/recipe/resolve.py works out the configuration of each. Run it in the quantize
 environment after a change of ModelOpt's version.
 """
 
@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from day0.artefacts import (
+from day0.base.artefacts import (
     EXIT_FAILED_CHECK,
     EXIT_PASS,
     SCHEMA_VERSION,
@@ -24,7 +24,7 @@ from day0.artefacts import (
     run_cli,
     write_text,
 )
-from day0.recipe_patterns import KV_PRESETS, PRESETS, read_block
+from day0.recipe.resolve import KV_PRESETS, PRESETS, read_block
 
 TYPES = ("ptq", "auto_quantize")
 

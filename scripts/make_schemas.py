@@ -6,12 +6,12 @@ import argparse
 import json
 from pathlib import Path
 
-from day0.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, run_cli, write_text
-from day0.config import Config
-from day0.external import ExternalScores
-from day0.recipes import Recipe
-from day0.records import Comparison, Verdict
-from day0.suites import Suite
+from day0.base.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, run_cli, write_text
+from day0.decision.external import ExternalScores
+from day0.plan.config import Config
+from day0.recipe.recipes import Recipe
+from day0.records.decision import Comparison, Verdict
+from day0.suite.suites import Suite
 
 SCHEMAS = {
     "config": Config,

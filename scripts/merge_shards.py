@@ -11,9 +11,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from day0.artefacts import UnusableInput, read_json, run_cli
-from day0.run_folder import write_run
-from day0.suites import read_suite
+from day0.base.artefacts import UnusableInput, read_json, run_cli
+from day0.evaluation.run_folder import write_run
+from day0.suite.suites import read_suite
 
 
 def main() -> int:

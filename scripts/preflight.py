@@ -8,9 +8,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from day0.artefacts import json_argument, run_cli, write_json
-from day0.harness import HARNESSES
-from day0.preflight import assess_setup, check_environment, check_frameworks, check_model, check_recipe, check_suite
+from day0.base.artefacts import json_argument, run_cli, write_json
+from day0.plan.preflight import (
+    assess_setup,
+    check_environment,
+    check_frameworks,
+    check_model,
+    check_recipe,
+    check_suite,
+)
+from day0.suite.harness import HARNESSES
 
 PACKAGES = {
     "quantize": {"quantization": "nvidia-modelopt", "tensors": "torch", "models": "transformers"},

@@ -28,7 +28,7 @@ from huggingface_hub.errors import (
 )
 from tabulate import tabulate
 
-from day0.artefacts import (
+from day0.base.artefacts import (
     EXIT_FAILED_CHECK,
     UnusableInput,
     digest_of_file,

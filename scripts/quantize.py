@@ -37,11 +37,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from day0.artefacts import EXIT_PASS, UnusableInput, digest_of_inventory, inventory, read_json, run_cli, write_json
-from day0.checkpoint_metadata import WEIGHTS_DECLARATION, merged_config, side_files
-from day0.gpus import reserve_gpus
-from day0.recipes import KV_CACHE_NONE, Calibration, Recipe, resolve_recipe, resolve_recipe_file
-from day0.schema import mistakes_of
+from day0.base.artefacts import EXIT_PASS, UnusableInput, digest_of_inventory, inventory, read_json, run_cli, write_json
+from day0.base.gpus import reserve_gpus
+from day0.base.mistakes import mistakes_of
+from day0.checkpoint.metadata import WEIGHTS_DECLARATION, merged_config, side_files
+from day0.recipe.recipes import KV_CACHE_NONE, Calibration, Recipe, resolve_recipe, resolve_recipe_file
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "nvidia-modelopt", "transformers", "safetensors", "tokenizers")

@@ -16,10 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import ValidationError
 
-from day0.artefacts import UnusableInput, digest_of_file, read_json, read_yaml, run_cli, write_text
-from day0.figures import Stage
-from day0.records import Verdict
-from day0.report import benchmark_row, float_or_none, page_content
+from day0.base.artefacts import UnusableInput, digest_of_file, read_json, read_yaml, run_cli, write_text
+from day0.records.decision import Verdict
+from day0.release.figures import Stage
+from day0.release.release_page import benchmark_row, float_or_none, page_content
 
 TEMPLATES = Path(__file__).parent / "templates"
 # What is made from the report or beside it: its figures are of an earlier run.

@@ -16,9 +16,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from day0.artefacts import EXIT_TRANSIENT, UnusableInput, digest_of_file, run_cli, write_json, write_text
-from day0.container import NAMES_VARIABLE, image_command
-from day0.multinode import JOB_ID_VARIABLE
+from day0.base.artefacts import EXIT_TRANSIENT, UnusableInput, digest_of_file, run_cli, write_json, write_text
+from day0.serving.container import NAMES_VARIABLE, image_command
+from day0.serving.multinode import JOB_ID_VARIABLE
 
 # Variables of the caller that stand above the image's own, and which enroot hands on by name only.
 PASSED_ON = (

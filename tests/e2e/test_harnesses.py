@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from day0.preflight import check_frameworks
-from day0.server import Children, Server, new_key, server_command, server_environment
-from day0.suites import load_suite
+from day0.plan.preflight import check_frameworks
+from day0.serving.server import Children, Server, new_key, server_command, server_environment
+from day0.suite.suites import load_suite
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
-from day0.artefacts import digest_of_inventory, inventory
+from day0.base.artefacts import digest_of_inventory, inventory
 
 pytestmark = pytest.mark.e2e
 ENGINE_RULE = "ModelOpt currently only supports: ['FP8'"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from day0.server import Children, Server, server_command, server_environment
+from day0.serving.server import Children, Server, server_command, server_environment
 from evaluate_stage import ROOT, SERVE
 
 MODEL = "results/demo/model"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from day0.artefacts import read_json
-from day0.run import evaluate_run, read_run
-from day0.suites import read_suite
+from day0.base.artefacts import read_json
+from day0.decision.assess_run import evaluate_run, read_run
+from day0.suite.suites import read_suite
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent

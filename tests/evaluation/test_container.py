@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from day0.container import image_identity
+from day0.serving.container import image_identity
 from evaluate_stage import ROOT, SERVE, Stage
 
 pytestmark = pytest.mark.e2e

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from day0.artefacts import read_json
-from day0.quantizer_patterns import Patterns, differences, kv_format_of
-from day0.recipe_patterns import resolve_configuration
+from day0.base.artefacts import read_json
+from day0.checkpoint.intentions import Patterns, differences, kv_format_of
+from day0.recipe.resolve import resolve_configuration
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]

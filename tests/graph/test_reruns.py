@@ -88,7 +88,7 @@ def test_a_suite_redoes_the_evaluations(released):
         ("scripts/evaluate.py", EVALUATIONS),
         ("scripts/gate_ptq.py", ["evaluate fp8", "evaluate nvfp4", "validate fp8", "validate nvfp4"]),
         ("scripts/gate_compare.py", []),
-        ("scripts/day0/triage.py", []),
+        ("scripts/day0/decision/failures.py", []),
         ("scripts/bundle.py", []),
     ],
 )

@@ -16,8 +16,8 @@ import psutil
 import pytest
 import yaml
 
-from day0.container import NAMES_VARIABLE
-from day0.multinode import JOB_ID_VARIABLE
+from day0.serving.container import NAMES_VARIABLE
+from day0.serving.multinode import JOB_ID_VARIABLE
 from slurm_cluster import ROOT, SITE, Driver, jobs_of, releases, running_cluster, wait_until
 
 pytestmark = pytest.mark.slurm

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from day0.artefacts import digest_of_file, digest_of_inventory, inventory, write_json, write_text
+from day0.base.artefacts import digest_of_file, digest_of_inventory, inventory, write_json, write_text
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bundle.py"
 STAGES = ("preflight_model", "preflight_recipe", "preflight_suite", "validation", "baseline_run", "candidate_run")

@@ -13,8 +13,8 @@ import pytest
 import gate_compare
 import index
 import report
-from day0.artefacts import digest_of_file, read_json, run_cli, write_json, write_text, write_yaml
-from day0.triage import decide
+from day0.base.artefacts import digest_of_file, read_json, run_cli, write_json, write_text, write_yaml
+from day0.decision.failures import decide
 
 TASKS = ("addition", "reversal", "sorting")
 DIGEST = "5f2c9f1f0b8a4e6d9c3b7a1e2d4f6081" * 2

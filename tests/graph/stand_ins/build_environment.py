@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from day0.artefacts import digest_of_file, write_json
+from day0.base.artefacts import digest_of_file, write_json
 from stand_in import called
 
 parser = argparse.ArgumentParser()

@@ -4,9 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
-from day0.artefacts import read_json, write_json
-from day0.run_folder import write_run
-from day0.suites import read_suite
+from day0.base.artefacts import read_json, write_json
+from day0.evaluation.run_folder import write_run
+from day0.suite.suites import read_suite
 from stand_in import called
 
 parser = argparse.ArgumentParser()

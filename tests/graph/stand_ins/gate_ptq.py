@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from day0.artefacts import read_json, write_json
+from day0.base.artefacts import read_json, write_json
 from stand_in import called
 
 parser = argparse.ArgumentParser()

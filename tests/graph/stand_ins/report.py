@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from day0.artefacts import read_json
+from day0.base.artefacts import read_json
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--verdict", type=Path)

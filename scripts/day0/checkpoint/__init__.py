@@ -1,0 +1,1 @@
+"""The assessment of an exported checkpoint: formats, coverage, scales, size, metadata, engine."""

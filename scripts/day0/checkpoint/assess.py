@@ -1,0 +1,330 @@
+"""Whether a quantized checkpoint is what its recipe promises: read it, then judge what was read.
+
+Reading takes safetensors headers, the values of scalar scales and the small JSON files; no weights, unless all block
+scales are asked for. The parts: checkpoint_layers, _declaration, _inventory and _metadata say what there is,
+quantizer_patterns what was intended, checkpoint_checks whether that is sound.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from day0.base.artefacts import UnusableInput, files_below, read_json
+from day0.checkpoint.checks import CHECKS, Check, check_stage
+from day0.checkpoint.coverage import coverage_by_family, layer_map
+from day0.checkpoint.declaration import (
+    Declaration,
+    groundless_entries,
+    group_that_the_engine_reads,
+    read_declarations,
+    unknown_algorithms,
+)
+from day0.checkpoint.intentions import Patterns, differences, kv_format_of
+from day0.checkpoint.inventory import compare_inventory
+from day0.checkpoint.layers import SortedTensors, kv_problems_of, read_layers, sort_tensors
+from day0.checkpoint.metadata import compare_metadata
+from day0.checkpoint.names import first_of, is_part, is_scale, own_parts
+from day0.checkpoint.size import expected_sizes, ratio_bounds
+from day0.checkpoint.summary import CheckpointSummary, Layer, distinct, parse_summary
+from day0.recipe.recipes import KV_CACHE_NONE
+from day0.source.safetensors_headers import Tensor, payload_bytes, read_scalars, read_tensors
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+def assess_checkpoint(
+    checkpoint: Path,
+    source: Path,
+    record: Mapping[str, Any] | None = None,
+    recipe: str | None = None,
+    deep: bool = False,
+    engine: str | None = None,
+    configuration: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Read and judge a checkpoint; see :func:`read_summary` and :func:`evaluate_checkpoint`.
+
+    Raises:
+        UnusableInput: the source or a JSON file cannot be read.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()  # hundreds of thousands of small objects, none in a cycle: collections only cost time
+    try:
+        asked = (record or {}).get("recipe")
+        name = str(recipe or (asked.get("name") if isinstance(asked, dict) else None) or "unknown")
+        return evaluate_checkpoint(read_summary(checkpoint, source, name, record, deep, engine, configuration))
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def read_summary(
+    checkpoint: Path,
+    source: Path,
+    recipe: str,
+    record: Mapping[str, Any] | None = None,
+    deep: bool = False,
+    engine: str | None = None,
+    configuration: Mapping[str, Any] | None = None,
+) -> CheckpointSummary:
+    """Read a checkpoint and its source: headers, scalar scales and JSON files.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        source: folder of the source model.
+        recipe: name of the recipe.
+        record: the quantize stage's record; its resolved patterns say what was intended.
+        deep: read all block scales and FP8 weights.
+        engine: serving engine that must take it, ``vllm`` or ``vllm==VERSION``.
+        configuration: the recipe's own, see :func:`day0.recipe.resolve.resolve_configuration`; it says what was
+            intended where the record does not.
+
+    Raises:
+        UnusableInput: the source or a JSON file cannot be read. A broken checkpoint is no error but a finding.
+    """
+    before = read_tensors(source)
+    parameters = sum(math.prod(tensor[1]) for name, tensor in before.items() if not is_part(name))
+    facts: dict[str, Any] = {
+        "source_bytes": payload_bytes(before),
+        "output_bytes": 0,
+        "recipe": recipe,
+        "layer_precision_counts": {},
+        "metadata_diffs": [],
+        "parameters": parameters or None,
+    }
+    if not facts["source_bytes"]:
+        raise UnusableInput(f"{source}: found no bytes of weights; expected the source model")
+    if record is not None and record.get("status") != "done":
+        failure_class = record.get("failure_class") if isinstance(record.get("failure_class"), str) else "UNKNOWN"
+        return CheckpointSummary(
+            **facts, failed_before=(failure_class or "UNKNOWN", str(record.get("detail") or "no reason recorded"))
+        )
+    try:
+        after = read_tensors(checkpoint, alone=True)
+        config = read_json(checkpoint / "config.json")
+    except UnusableInput as error:
+        return CheckpointSummary(**facts, broken=str(error))
+    names = sort_tensors(after)
+    resolved, told = _configuration(record, configuration)
+    patterns = Patterns.of_configuration(resolved)
+    found = _read_declared(checkpoint, config, after, names, patterns)
+    declaration, layers, conflicts = found.declaration, found.layers, found.conflicts
+    conflicts += [] if found.kv_problems else _kv_conflicts(record, resolved, declaration, after)
+    is_tied = config.get("tie_word_embeddings", True) is not False
+    missing, unknown, misshapen = compare_inventory(before, after, names, is_tied, layers)
+    lost_modules = {name.removesuffix(".weight") for name in missing}
+    orphans = set(found.orphans) - lost_modules
+    strays = [f"{module}.{part}" for module in orphans for part in own_parts(after, module)]
+    scales = read_scalars({name: tensor for name, tensor in after.items() if is_scale(name)})
+    families, others = expected_sizes(before, after, names, layers, missing)
+    return CheckpointSummary(
+        **facts
+        | {
+            "output_bytes": payload_bytes(after),
+            "layer_precision_counts": dict(_counts_by_precision(layers)),
+            "metadata_diffs": compare_metadata(source, checkpoint),
+        },
+        layers=layers,
+        declaration=declaration.algorithm if declaration is not None else None,
+        conflicts=conflicts,
+        missing=missing,
+        unknown=sorted({*unknown, *strays}),
+        misshapen=misshapen,
+        scales=scales,
+        kv_problems=found.kv_problems,
+        has_patterns=patterns is not None,
+        told_of_patterns=told,
+        expected_output_bytes=sum(families.values()) + others,
+        expected_family_bytes=families,
+        pickles=[name for name in files_below(checkpoint) if name.endswith(_PICKLES)],
+        links=_links_out_of(checkpoint),
+        engine=engine,
+        is_tied=is_tied,
+        is_mixed=declaration is not None and declaration.layers is not None,
+        engine_group=group_that_the_engine_reads(config, declaration),
+        **(_read_blocks(after, before, scales) if deep else {}),
+    )
+
+
+def _links_out_of(folder: Path) -> list[str]:
+    """Files below a folder that are links to a place outside of it, sorted.
+
+    The hub's cache keeps a snapshot's files as links to its own folder of blobs, which count as inside.
+    """
+    root = folder.resolve()
+    inside = [root, *([root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [])]
+    names = files_below(root)
+    return [name for name in names if not any((root / name).resolve().is_relative_to(allowed) for allowed in inside)]
+
+
+def _configuration(
+    record: Mapping[str, Any] | None, configuration: Mapping[str, Any] | None
+) -> tuple[Mapping[str, Any] | None, str | None]:
+    """The resolved recipe: the record's, else the one given; and what is worth a word of it."""
+    recipe = record.get("recipe") if record is not None else None
+    recorded = recipe.get("quant_cfg") if isinstance(recipe, Mapping) else None
+    if not isinstance(recorded, Mapping):
+        return configuration, "worked out from the recipe" if configuration is not None else None
+    first, second = Patterns.of_configuration(recorded), Patterns.of_configuration(configuration)
+    found = differences(first, second) if first is not None and second is not None else []
+    if not found:
+        return recorded, None
+    return recorded, f"the record's patterns, which are not those of the recipe by the catalogue: {first_of(found, 3)}"
+
+
+class _Declared(NamedTuple):
+    """What a checkpoint declares, and its layers held against that."""
+
+    declaration: Declaration | None
+    conflicts: list[str]
+    layers: dict[str, Layer]
+    orphans: list[str]
+    kv_problems: dict[str, list[str]]
+
+
+def _read_declared(
+    checkpoint: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    names: SortedTensors,
+    patterns: Patterns | None,
+) -> _Declared:
+    unreadable, hf_quant_config = None, None
+    if (checkpoint / "hf_quant_config.json").is_file():
+        try:
+            hf_quant_config = read_json(checkpoint / "hf_quant_config.json")
+        except UnusableInput as error:
+            unreadable = str(error)
+    declaration, conflicts = read_declarations(config, hf_quant_config)
+    conflicts = [unreadable] if unreadable else conflicts
+    if declaration is not None and (strange := unknown_algorithms(declaration)):
+        conflicts.append(f"{', '.join(strange)} is no algorithm that ModelOpt exports")
+    kv_problems = kv_problems_of(tensors, declaration)
+    groundless = groundless_entries(declaration, tensors)
+    if groundless and not conflicts:
+        kv_problems["are declared in quantized_layers and do not exist"] = groundless
+    text_config = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
+    layer_count = text_config.get("num_hidden_layers")
+    layer_count = layer_count if type(layer_count) is int else None
+    layers, orphans = read_layers(tensors, names, declaration, patterns, layer_count)
+    if conflicts and hf_quant_config is not None:
+        # Where the two places contradict each other, that is the finding: layers need to fit only one of them.
+        other, _ = read_declarations(config, None)
+        if other is not None:
+            again, _ = read_layers(tensors, names, other, patterns, layer_count)
+            layers = min(layers, again, key=lambda found: sum(layer.problem is not None for layer in found.values()))
+            kv_problems = kv_problems and kv_problems_of(tensors, other)
+    return _Declared(declaration, conflicts, layers, orphans, kv_problems)
+
+
+def _kv_conflicts(
+    record: Mapping[str, Any] | None,
+    configuration: Mapping[str, Any] | None,
+    declaration: Declaration | None,
+    tensors: Mapping[str, Tensor],
+) -> list[str]:
+    """Whether the KV cache is declared as the recipe has it, and its scales are there where they were measured."""
+    (wanted, is_measured), declared = kv_format_of(configuration), declaration.kv_cache if declaration else None
+    name = (record or {}).get("kv_cache")
+    asked = name if name not in (None, KV_CACHE_NONE) else wanted
+    if not declared:
+        told = f"the recipe quantizes the KV cache to {asked}; the checkpoint declares no KV-cache format"
+        return [told] if asked else []
+    if wanted is False and not asked:
+        return [f"the recipe leaves the KV cache alone; the checkpoint declares {declared}"]
+    if isinstance(wanted, str) and not declared.startswith(wanted):
+        return [f"the recipe quantizes the KV cache to {wanted}; the checkpoint declares {declared}"]
+    if is_measured and not any(name.endswith((".k_scale", ".v_scale")) for name in tensors):
+        return [f"the recipe measures the scales of the KV cache ({wanted}); the checkpoint holds none"]
+    return []
+
+
+def _counts_by_precision(layers: Mapping[str, Layer]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for layer, count in distinct(layers):
+        counts[layer.precision] += count
+    return counts
+
+
+def evaluate_checkpoint(
+    summary: Mapping[str, Any] | CheckpointSummary, configuration: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Decide whether a checkpoint is what its recipe promises.
+
+    Args:
+        summary: what :func:`read_summary` found, or a mapping with ``source_bytes``, ``output_bytes``, ``recipe``,
+            ``layer_precision_counts`` and ``metadata_diffs``.
+        configuration: of the recipe that such a mapping names, where it is known; it bounds the size.
+
+    Returns:
+        ``pass``, ``failure_class`` (that of the first failed check), ``detail`` (a sentence for each failed check),
+        ``checks``, sizes, ``bits_per_weight``, ``layer_precision_counts``, ``metadata_diffs`` and ``offenders``.
+
+    Raises:
+        UnusableInput: the mapping is no summary.
+    """
+    if not isinstance(summary, CheckpointSummary):
+        summary = parse_summary(summary)
+        bits = {"source_bits": summary.source_bytes * 8 / summary.parameters} if summary.parameters else {}
+        summary = replace(summary, ratio_bounds=ratio_bounds(Patterns.of_configuration(configuration), **bits))
+    applicable = (check_stage,) if summary.failed_before is not None else CHECKS
+    checks = [check(summary) for check in applicable]
+    done = _without_consequences([check for check in checks if check is not None])
+    failed = [check for check in done if not check.passed]
+    ratio = summary.output_bytes / summary.source_bytes if summary.source_bytes and summary.output_bytes else None
+    bits = summary.output_bytes * 8 / summary.parameters if summary.parameters and summary.output_bytes else None
+    assessment = {
+        "pass": not failed,
+        "failure_class": failed[0].failure_class if failed else None,
+        "detail": "; ".join(check.detail for check in failed or done),
+        "recipe": summary.recipe,
+        "checks": [check.as_dict() for check in done],
+        "source_bytes": summary.source_bytes,
+        "output_bytes": summary.output_bytes,
+        "size_ratio": ratio,
+        "bits_per_weight": bits,
+        "layer_precision_counts": dict(sorted(summary.layer_precision_counts.items())),
+        **({"families": coverage_by_family(summary.layers, summary.expected_family_bytes)} if summary.layers else {}),
+        **({"layer_map": layer_map(summary.layers)} if summary.layers else {}),
+        "metadata_diffs": summary.metadata_diffs,
+        "offenders": sorted({name for check in failed for name in check.offenders}),
+    }
+    return _writable(assessment)
+
+
+def _without_consequences(checks: list[Check]) -> list[Check]:
+    """A size that is off is a finding of its own only where no layer and no tensor is at fault."""
+    failed = {check.name for check in checks if not check.passed}
+    return [
+        replace(check, passed=True, detail=f"{check.detail}; explained by {', '.join(sorted(failed - {'size'}))}")
+        if check.name == "size" and not check.passed and check.numbers["size_ratio"] < 1 and failed - {"size"}
+        else check
+        for check in checks
+    ]
+
+
+def _writable(value: Any) -> Any:
+    """The same as JSON in UTF-8 can hold it: what was read may name things with lone surrogates, or hold a NaN."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return {_writable(str(key)): _writable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_writable(item) for item in value]
+    return value
+
+
+def _read_blocks(
+    tensors: Mapping[str, Tensor], source: Mapping[str, Tensor], scalars: Mapping[str, float]
+) -> dict[str, Any]:
+    from day0.checkpoint.blocks import read_blocks
+
+    problems, count = read_blocks(tensors, source, scalars)
+    return {"blocks": problems, "bytes_read": count}

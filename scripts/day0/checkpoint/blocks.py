@@ -1,0 +1,285 @@
+"""All blocks of a checkpoint, streamed for what no header shows: NaN, negative scales, and zeros that are no weights.
+
+A block is the values that share one scale. One that is zero is sound where the source has zeros, too (pruned rows,
+padding, experts that were never trained), and a fault where the source has weights that the format can hold: a shard
+with a hole in it, or scales that were lost. So the few blocks of zeros that a checkpoint has are looked up in the
+source. Bytes go through a buffer of a fixed size per thread: memory does not grow with the model.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy
+
+from day0.source.safetensors_headers import BITS, BrokenSafetensors, Tensor
+
+BUFFER_BYTES, SPAN_BYTES = 1 << 18, 1 << 25
+# Blocks of zeros that are looked up in the source, for each part of a tensor: enough to tell a hole from pruning.
+LOOKED_UP = 64
+RUN_BYTES = 64  # zeros in a row, of a weight of 8 bits, that are worth a look
+_SCALES = ("weight_scale", "weight_scale_inv")
+_WEIGHTS, _WIDE = ("F8_E4M3", "U8", "I8"), ("BF16", "F16", "F32", "F64")
+_LOW, _CODES = numpy.uint64(0x7F7F7F7F7F7F7F7F), numpy.uint64(0x7777777777777777)
+
+
+class _Span(NamedTuple):
+    """A part of a tensor: its bytes from ``first`` on; ``group``: bytes of a packed weight that share a scale."""
+
+    file: str
+    start: int
+    length: int
+    name: str
+    tensor: Tensor
+    first: int
+    group: int
+
+
+def read_blocks(
+    tensors: Mapping[str, Tensor], source: Mapping[str, Tensor], scalars: Mapping[str, float]
+) -> tuple[dict[str, str], int]:
+    """Problems by tensor, and the bytes read of the checkpoint.
+
+    Args:
+        tensors, source: headers of the checkpoint and of its source.
+        scalars: values of the checkpoint's scalar scales.
+
+    Raises:
+        BrokenSafetensors: a file became shorter since its header was read.
+    """
+    spans: list[_Span] = []
+    for name, tensor in tensors.items():
+        is_scale = name.endswith(_SCALES)
+        if tensor.bytes and (tensor.elements > 1 if is_scale else tensor.dtype in _WEIGHTS and len(tensor.shape) > 1):
+            group = _group_bytes(name, tensor, tensors)
+            for first in range(0, tensor.bytes, SPAN_BYTES):
+                length = min(SPAN_BYTES, tensor.bytes - first)
+                spans.append(_Span(tensor.file, tensor.start + first, length, name, tensor, first, group))
+    spans.sort(key=lambda span: span[:2])
+    found: dict[str, set[str]] = {}
+    zeros: dict[str, list[int]] = {}
+    total = 0
+    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 4)) as pool:
+        for span, (problems, places) in zip(spans, pool.map(_read_span, spans), strict=True):
+            found.setdefault(span.name, set()).update(problems)
+            if places:
+                zeros.setdefault(span.name, []).extend(places)
+            total += span.length
+    for name, places in zeros.items():
+        lost = _lost_blocks(name, places, tensors, source, scalars)
+        if lost is not None:
+            found[name].add(lost)
+    return {name: " and ".join(sorted(what)) for name, what in sorted(found.items()) if what}, total
+
+
+def _group_bytes(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> int:
+    """Bytes that share a scale in a weight that is packed along its rows; 0 for every other tensor."""
+    scale = tensors.get(f"{name}_scale")
+    if tensor.dtype != "U8" or not name.endswith(".weight") or len(tensor.shape) != 2 or scale is None:
+        return 0
+    is_in_rows = len(scale.shape) == 2 and scale.shape[0] == tensor.shape[0] and scale.shape[1]
+    return tensor.shape[1] // scale.shape[1] if is_in_rows and tensor.shape[1] % scale.shape[1] == 0 else 0
+
+
+_local = threading.local()
+
+
+def _read_span(span: _Span) -> tuple[set[str], list[int]]:
+    """Problems of a part of a tensor, and the places, in bytes of the tensor, of some blocks of zeros in it."""
+    if not hasattr(_local, "buffers"):
+        _local.buffers = [numpy.empty(BUFFER_BYTES, numpy.uint8) for _ in range(2)]
+    buffer, scratch = _local.buffers
+    is_scale = span.name.endswith(_SCALES)
+    done, found, zeros = 0, set(), []
+    try:
+        handle = os.open(span.file, os.O_RDONLY)
+        try:
+            while done < span.length:
+                wanted = min(BUFFER_BYTES, span.length - done)
+                count = os.preadv(handle, [memoryview(buffer)[:wanted]], span.start + done)
+                if count < wanted:
+                    raise OSError(f"ends at byte {span.start + done + count}")
+                chunk = buffer[:count]
+                if is_scale or span.tensor.dtype not in ("U8", "I8"):
+                    found.update(_faults(chunk, span.tensor.dtype, is_scale, scratch))
+                if is_scale:
+                    places = _zero_scales(chunk, span.tensor.dtype)
+                else:
+                    places = _zero_runs(chunk, span.group, scratch, span.tensor.dtype == "F8_E4M3" and not span.group)
+                if len(places):
+                    zeros += [span.first + done + int(place) for place in _some(places)]
+                done += count
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise BrokenSafetensors(f"{span.file}: cannot be read: {error}") from error
+    return found, list(_some(zeros))
+
+
+def _some(places: Sequence[int] | numpy.ndarray) -> Sequence[int] | numpy.ndarray:
+    """At most LOOKED_UP of them, spread over all."""
+    return places[:: -(-len(places) // LOOKED_UP)] if len(places) > LOOKED_UP else places
+
+
+def _zero_scales(chunk: numpy.ndarray, dtype: str) -> numpy.ndarray:
+    """Places of scales that are zero; of a power of two the smallest, which ModelOpt gives to zeros only."""
+    size = BITS[dtype] // 8
+    if size == 1:
+        sign = 0x7F if dtype == "F8_E4M3" else 0xFF
+        return numpy.flatnonzero((chunk & sign) == 0) if chunk.min() == 0 or sign == 0x7F else _NONE
+    bits = {2: numpy.uint16, 4: numpy.uint32, 8: numpy.uint64}[size]
+    return numpy.flatnonzero(chunk.view(bits) << 1 == 0) * size
+
+
+_NONE = numpy.empty(0, numpy.int64)
+
+
+def _zero_runs(chunk: numpy.ndarray, group: int, scratch: numpy.ndarray, is_masked: bool) -> numpy.ndarray:
+    """Places of groups of zeros: of packed codes whose bits but the signs are all zero, or of RUN_BYTES bytes.
+
+    ``is_masked``: the scratch holds the chunk without signs already.
+    """
+    size = group if group and group % 8 == 0 else RUN_BYTES
+    whole = chunk.size - chunk.size % 8
+    words = chunk[:whole].view(numpy.uint64)
+    work = scratch[:whole].view(numpy.uint64)
+    if not is_masked:
+        numpy.bitwise_and(words, _CODES if group else _LOW, out=work)
+    if not work.size or work.min():
+        return _NONE
+    per_group = size // 8
+    rows = work[: work.size - work.size % per_group].reshape(-1, per_group)
+    return numpy.flatnonzero(~rows.any(axis=1)) * size
+
+
+def _lost_blocks(
+    name: str,
+    places: Sequence[int],
+    tensors: Mapping[str, Tensor],
+    source: Mapping[str, Tensor],
+    scalars: Mapping[str, float],
+) -> str | None:
+    """What is wrong with blocks of zeros: that the source has weights there which the format can hold."""
+    is_scale = name.endswith(_SCALES)
+    module = name.rpartition(".")[0]
+    weight_name = f"{module}.weight" if is_scale else name
+    weight, before = tensors.get(weight_name), source.get(weight_name)
+    parts = (
+        [] if weight is None or before is None else _source_parts(places[0], tensors[name], weight, before, is_scale)
+    )
+    if not parts or before.dtype not in _WIDE:
+        return _all_zero(name, places, tensors, before)
+    least = _least_weight(module, tensors, scalars)
+    lost = 0
+    where = ""
+    try:
+        handle = os.open(before.file, os.O_RDONLY)
+        try:
+            for place in places:
+                parts = _source_parts(place, tensors[name], weight, before, is_scale)
+                if any(_largest(handle, before, first, count) > least for first, count in parts):
+                    row, column = divmod(parts[0][0], before.shape[-1])
+                    where = where or f"row {row}, column {column}"
+                    lost += 1
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise BrokenSafetensors(f"{before.file}: cannot be read: {error}") from error
+    told = "scales that are zero" if is_scale else "blocks of zeros"
+    return f"has {told} where the source has weights, first at {where} of the weight" if lost else None
+
+
+def _all_zero(name: str, places: Sequence[int], tensors: Mapping[str, Tensor], before: Tensor | None) -> str | None:
+    """The same where blocks cannot be asked for: a tensor that is zero from end to end, and not so in the source."""
+    tensor = tensors[name]
+    if len(places) < min(LOOKED_UP, tensor.bytes // RUN_BYTES, tensor.elements) or not _is_zero(tensor):
+        return None
+    return None if before is not None and _is_zero(before) else "is all zero"
+
+
+def _is_zero(tensor: Tensor) -> bool:
+    """Whether all bytes of a tensor are zero."""
+    handle = os.open(tensor.file, os.O_RDONLY)
+    try:
+        return not any(
+            any(os.pread(handle, min(BUFFER_BYTES, tensor.bytes - first), tensor.start + first))
+            for first in range(0, tensor.bytes, BUFFER_BYTES)
+        )
+    finally:
+        os.close(handle)
+
+
+def _least_weight(module: str, tensors: Mapping[str, Tensor], scalars: Mapping[str, float]) -> float:
+    """Smallest magnitude that the format surely keeps apart from zero; smaller ones may be rounded away.
+
+    With scales of FP8 under a global one (NVFP4) the smallest scale is 2**-9 of that, and 6 the largest value; with one
+    scale for the tensor (FP8) the smallest value is 2**-9 of it. Scales of their own range lose nothing. A margin of 64
+    leaves room for smoothing, which shrinks weights, and is still far below what a hole in a shard would lose.
+    """
+    second, first = scalars.get(f"{module}.weight_scale_2"), scalars.get(f"{module}.weight_scale")
+    scale = tensors.get(f"{module}.weight_scale")
+    if second is not None and scale is not None and scale.dtype == "F8_E4M3":
+        return 64 * 6 * 2.0**-9 * abs(second)
+    return 64 * 2.0**-9 * abs(first) if first is not None else 0.0
+
+
+def _source_parts(place: int, tensor: Tensor, weight: Tensor, before: Tensor, is_scale: bool) -> list[tuple[int, int]]:
+    """Parts of the source's weight, as first element and count, that belong to a place in a weight or its scales."""
+    if len(before.shape) != 2:
+        return []
+    rows, columns = before.shape
+    if not is_scale:
+        if weight.shape == before.shape:
+            return [(place, RUN_BYTES)]
+        return [(2 * place, 2)] if weight.shape == (rows, columns // 2) else []
+    index, shape = place * 8 // BITS[tensor.dtype], tuple(extent for extent in tensor.shape if extent != 1)
+    if shape == (rows,):
+        return [(index * columns, columns)]
+    if len(tensor.shape) == 2 and shape and tensor.shape[0] == rows:
+        group = -(-columns // tensor.shape[1])
+        row, number = divmod(index, tensor.shape[1])
+        return [(row * columns + number * group, min(group, columns - number * group))]
+    blocks = -(-columns // 128)
+    if tensor.elements != -(-rows // 128) * blocks:
+        return []
+    top, left = divmod(index, blocks)
+    width = min(128, columns - left * 128)
+    return [(row * columns + left * 128, width) for row in range(top * 128, min(top * 128 + 128, rows))]
+
+
+def _largest(handle: int, tensor: Tensor, first: int, count: int) -> float:
+    """Largest magnitude of some elements of a tensor in BF16, F16, F32 or F64; 0 where it has none."""
+    size = BITS[tensor.dtype] // 8
+    count = min(count, tensor.elements - first)
+    raw = os.pread(handle, max(count, 0) * size, tensor.start + first * size)
+    if tensor.dtype == "BF16":
+        values = (numpy.frombuffer(raw, "<u2").astype(numpy.uint32) << 16).view(numpy.float32)
+    else:
+        values = numpy.frombuffer(raw, {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[tensor.dtype])
+    return float(numpy.nan_to_num(numpy.abs(values), nan=0.0).max(initial=0.0))
+
+
+def _faults(chunk: numpy.ndarray, dtype: str, is_scale: bool, scratch: numpy.ndarray) -> Iterable[str]:
+    if dtype == "F32":
+        values = chunk.view(numpy.float32)
+        if not numpy.isfinite(values).all():
+            yield "holds NaN or infinity"
+        elif values.min(initial=0) < 0:
+            yield "holds a negative scale"
+    elif dtype in ("BF16", "F16"):
+        mask = 0x7F80 if dtype == "BF16" else 0x7C00
+        if ((chunk.view(numpy.uint16) & mask) == mask).any():
+            yield "holds NaN or infinity"
+    elif dtype in ("U8", "F8_E8M0"):
+        if chunk.max(initial=0) == 0xFF:
+            yield "holds NaN"
+    elif dtype == "F8_E4M3":
+        # S.1111.111 is E4M3's only NaN; without signs, which _zero_runs leaves out too, it is the largest byte.
+        if numpy.bitwise_and(chunk, numpy.uint8(0x7F), out=scratch[: chunk.size]).max(initial=0) == 0x7F:
+            yield "holds NaN"
+        elif is_scale and ((chunk > 0x80) & (chunk != 0xFF)).any():
+            yield "holds a negative scale"

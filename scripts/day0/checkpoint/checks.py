@@ -1,0 +1,450 @@
+"""The checks of a checkpoint: each a small function from :class:`CheckpointSummary` to :class:`Check`.
+
+A check returns None where the summary lacks what it looks at. What follows from a finding is not found a second time: a
+broken shard is judged by nothing else, a layer with wrong tensors by neither coverage nor shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from day0.checkpoint.coverage import coverage_by_family
+from day0.checkpoint.formats import FORMATS, FULL_PRECISION, MIXED
+from day0.checkpoint.intentions import Intention
+from day0.checkpoint.names import NUMBER, family_of, first_of
+from day0.checkpoint.size import SOURCE_BITS
+from day0.checkpoint.summary import CheckpointSummary, Layer, distinct
+from day0.checkpoint.vllm_rules import (
+    ALGORITHM_OF_PRESET,
+    DIVISOR_OF_INPUTS,
+    ENGINE_VERSION,
+    FUSED_GROUPS,
+    MINIMUM_CAPABILITY,
+    NVFP4_ALGORITHMS,
+    RULES,
+    UNQUANTIZED_PREFIXES,
+)
+
+SIZE_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one check; ``offenders`` are names of layers, tensors or files, all of them."""
+
+    name: str
+    passed: bool
+    detail: str
+    failure_class: str = "QUANT_COVERAGE_FAILURE"
+    offenders: list[str] = field(default_factory=list)
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "pass": self.passed,
+            "detail": self.detail,
+            **self.numbers,
+            "offenders": self.offenders,
+        }
+
+
+def check_stage(summary: CheckpointSummary) -> Check | None:
+    """The quantize stage has not recorded a failure."""
+    if summary.failed_before is None:
+        return None
+    failure_class, detail = summary.failed_before
+    return Check("quantize", False, f"the quantize stage failed: {detail}", failure_class)
+
+
+def check_integrity(summary: CheckpointSummary) -> Check | None:
+    """Every shard opens, its header is valid, and index and shards name the same tensors."""
+    if summary.layers is None and summary.broken is None:
+        return None
+    if summary.broken is not None:
+        return Check("integrity", False, summary.broken)
+    if summary.pickles:
+        detail = f"{first_of(summary.pickles)}: a pickle runs code when it is loaded; remove it"
+        return Check("integrity", False, detail, offenders=summary.pickles)
+    if summary.links:
+        detail = f"{first_of(summary.links)}: a link out of the folder is no part of it; put the file in its place"
+        return Check("integrity", False, detail, offenders=summary.links)
+    return Check("integrity", True, "every shard's header is sound")
+
+
+def check_support(summary: CheckpointSummary) -> Check | None:
+    """At least one layer is quantized."""
+    if summary.broken is not None:
+        return None
+    total = sum(summary.layer_precision_counts.values())
+    if summary.quantized == 0:
+        return Check(
+            "support",
+            False,
+            f"recipe {summary.recipe} quantized none of {total} layers: its patterns match nothing in this model",
+            "MODEL_UNSUPPORTED",
+            numbers={"quantized": 0, "layers": total},
+        )
+    return Check(
+        "support",
+        True,
+        f"{summary.quantized} of {total} layers are quantized",
+        numbers={"quantized": summary.quantized, "layers": total},
+    )
+
+
+def check_declaration(summary: CheckpointSummary) -> Check | None:
+    """config.json and hf_quant_config.json declare the quantization, and declare the same."""
+    if summary.conflicts is None or not summary.quantized:
+        return None
+    if summary.conflicts:
+        return Check("declaration", False, "; ".join(summary.conflicts))
+    return Check("declaration", True, f"config.json and hf_quant_config.json both declare {summary.declaration}")
+
+
+def check_format(summary: CheckpointSummary) -> Check | None:
+    """Each layer's tensors are those of the algorithm that the checkpoint declares for it."""
+    if not summary.quantized or summary.layers is None:
+        return None
+    found = _by_reason(summary.layers, lambda layer: None if layer.is_unwanted else layer.problem)
+    found |= summary.kv_problems or {}
+    if not found:
+        return Check("format", True, f"{summary.quantized} layers hold what their declared algorithms leave behind")
+    return _grouped("format", found)
+
+
+def check_coverage(summary: CheckpointSummary) -> Check | None:
+    """Each layer is what the recipe's patterns intend."""
+    if not summary.quantized:
+        return None
+    if summary.layers is None:
+        return _check_coverage_by_counts(summary)
+    found = _by_reason(summary.layers, _coverage_mismatch)
+    families = coverage_by_family(summary.layers)
+    if found:
+        return _grouped("coverage", found, families)
+    intended = sum(entry["intended"] for entry in families.values())
+    told = f"all {intended} layers that the recipe's patterns name are quantized" if intended else "no patterns told"
+    covered = ", ".join(f"{name} {entry['quantized']} of {entry['layers']}" for name, entry in families.items())
+    told = f"{told} ({summary.told_of_patterns})" if summary.told_of_patterns else told
+    return Check("coverage", True, f"{told}; {covered}", numbers={"families": families})
+
+
+def _by_reason(layers: Mapping[str, Layer], reason_of: Callable[[Layer], str | None]) -> dict[str, list[str]]:
+    """Names of the layers that a reason is given for, by reason; layers that are alike are asked once."""
+    reasons = {id(layer): reason for layer, _ in distinct(layers) if (reason := reason_of(layer)) is not None}
+    found: dict[str, list[str]] = {}
+    for name, layer in layers.items() if reasons else ():
+        if id(layer) in reasons:
+            found.setdefault(reasons[id(layer)], []).append(name)
+    return found
+
+
+def _coverage_mismatch(layer: Layer) -> str | None:
+    if layer.is_unwanted:
+        return f"are not meant by the recipe's patterns yet hold {layer.precision}"
+    if layer.problem is not None or not layer.intended:
+        return None
+    if not layer.is_quantized:
+        return f"are quantized by the recipe's patterns yet hold {layer.precision}" if layer.is_linear else None
+    form = FORMATS.get(layer.precision)
+    if not isinstance(layer.intended, Intention) or form is None:
+        return None
+    kind, group, algorithm = layer.intended
+    wanted = algorithm if algorithm is not None and _plain(algorithm) != _plain(layer.precision) else None
+    if kind is not None and form.kind != kind:
+        wanted = algorithm or kind
+    if wanted is None and group is not None and form.layout == "group" and layer.group != group:
+        wanted, held = f"groups of {group}", f"groups of {layer.group}"
+    else:
+        held = layer.precision
+    return f"are quantized to {wanted} by the recipe's patterns yet hold {held}" if wanted is not None else None
+
+
+def _plain(algorithm: str) -> str:
+    """An algorithm without what calibration may or may not add to it: a layer that needs no smoothing has none."""
+    return algorithm.removesuffix("_AWQ").removesuffix("_SVD") if algorithm.startswith("NVFP4") else algorithm
+
+
+def _grouped(name: str, found: Mapping[str, list[str]], families: Mapping[str, Any] | None = None) -> Check:
+    """A failed check of layers: for each reason its families, its patterns with their layers, and the first names."""
+    details = []
+    for reason, names in found.items():
+        kinds = Counter(family_of(module) for module in names)
+        told = ", ".join(f"{count} {family}" for family, count in kinds.items())
+        details.append(f"{len(names)} layers {reason} ({told}; {_patterns_of(names)}): {first_of(sorted(names))}")
+    offenders = sorted({module for names in found.values() for module in names})
+    numbers: dict[str, Any] = {"mismatches": len(offenders)}
+    if families is not None:
+        numbers["families"] = families
+    return Check(name, False, "; ".join(details), offenders=offenders, numbers=numbers)
+
+
+def _patterns_of(names: Iterable[str]) -> str:
+    groups: dict[str, list[int]] = {}
+    for name in names:
+        numbers = NUMBER.findall(name)
+        groups.setdefault(NUMBER.sub("*", name), []).append(int(numbers[0]) if numbers else -1)
+    return first_of([f"{pattern}{_ranges(layers)}" for pattern, layers in groups.items()])
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    """Numbers as " in layers 0-3, 7"."""
+    runs: list[list[int]] = []
+    for number in sorted(set(layers) - {-1}):
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    text = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
+    return f" in layer{'s' if len(set(layers)) > 1 else ''} {text}" if runs else ""
+
+
+def _check_coverage_by_counts(summary: CheckpointSummary) -> Check:
+    wanted = ALGORITHM_OF_PRESET.get(summary.recipe.lower())
+    found = sorted(name for name in summary.layer_precision_counts if name.upper() not in FULL_PRECISION)
+    wrong = [
+        name for name in found if wanted is not None and name.upper() != wanted and summary.layer_precision_counts[name]
+    ]
+    if wrong:
+        return Check(
+            "coverage",
+            False,
+            f"recipe {summary.recipe} quantizes to {wanted}; found {_counts(summary.layer_precision_counts)}",
+            offenders=wrong,
+        )
+    return Check("coverage", True, f"layers by precision: {_counts(summary.layer_precision_counts)}")
+
+
+def check_inventory(summary: CheckpointSummary) -> Check | None:
+    """Every tensor of the source is there with its logical shape, and nothing is added but scales."""
+    if summary.missing is None:
+        return None
+    problems = {
+        "tensors of the source are missing": summary.missing,
+        "tensors are neither in the source nor scales of a weight": summary.unknown or [],
+        "tensors have another shape than in the source": summary.misshapen or [],
+    }
+    details = [f"{len(names)} {what}: {first_of(names)}" for what, names in problems.items() if names]
+    if details:
+        return Check("inventory", False, "; ".join(details), offenders=sorted(set().union(*problems.values())))
+    return Check("inventory", True, "every tensor of the source is there")
+
+
+def check_scales(summary: CheckpointSummary) -> Check | None:
+    """Every scalar scale is finite and above 0."""
+    if summary.scales is None:
+        return None
+    wrong = {name: value for name, value in summary.scales.items() if not (math.isfinite(value) and value > 0)}
+    numbers = {"scalars": len(summary.scales)}
+    if wrong:
+        shown = first_of([f"{name} = {value}" for name, value in wrong.items()])
+        return Check(
+            "scales",
+            False,
+            f"{len(wrong)} scales are not finite and above 0: {shown}",
+            offenders=sorted(wrong),
+            numbers=numbers,
+        )
+    return Check("scales", True, f"{len(summary.scales)} scalar scales are finite and above 0", numbers=numbers)
+
+
+def check_size(summary: CheckpointSummary) -> Check | None:
+    """The checkpoint's payload is smaller than the source's, and as large as its recipe makes it."""
+    if summary.broken is not None:
+        return None
+    ratio = summary.output_bytes / summary.source_bytes
+    numbers = {"source_bytes": summary.source_bytes, "output_bytes": summary.output_bytes, "size_ratio": ratio}
+    sentence = f"{summary.output_bytes:,} bytes of weights from {summary.source_bytes:,}, a ratio of {ratio:.3f}"
+    if ratio >= 1:
+        return Check("size", False, f"{sentence}; expected below 1", numbers=numbers)
+    expected = summary.expected_output_bytes
+    if expected is None and summary.ratio_bounds is not None and summary.quantized:
+        least, largest = summary.ratio_bounds
+        numbers |= {"least_ratio": least, "largest_ratio": largest, "tolerance": SIZE_TOLERANCE}
+        bits = summary.source_bytes * 8 / summary.parameters if summary.parameters else SOURCE_BITS
+        sentence += f"; recipe {summary.recipe} gives a model of {bits:g} bits per weight {least:.3f} to {largest:.3f}"
+        sentence += f" (tolerance {SIZE_TOLERANCE:.0%})"
+        is_within = least * (1 - SIZE_TOLERANCE) <= ratio <= largest * (1 + SIZE_TOLERANCE)
+        return Check("size", is_within, sentence, numbers=numbers)
+    if not expected or not summary.quantized:
+        return Check("size", True, sentence, numbers=numbers)
+    off = summary.output_bytes / expected - 1
+    numbers |= {"expected_bytes": expected, "expected_ratio": expected / summary.source_bytes}
+    numbers["tolerance"] = SIZE_TOLERANCE
+    basis = "the recipe and the source's shapes give" if summary.has_patterns else "these formats take"
+    if summary.parameters:
+        bits, wanted = (size * 8 / summary.parameters for size in (summary.output_bytes, expected))
+        numbers |= {"bits_per_weight": bits, "expected_bits_per_weight": wanted}
+        sentence += f", {bits:.3f} bits per weight"
+    sentence += f"; {off:+.2%} against the {expected:,} bytes that {basis} (tolerance {SIZE_TOLERANCE:.0%})"
+    wrong = _families_off(summary)
+    if wrong and abs(off) <= SIZE_TOLERANCE:
+        sentence += f"; {', '.join(wrong)}"
+    return Check("size", abs(off) <= SIZE_TOLERANCE and not wrong, sentence, numbers=numbers)
+
+
+def _families_off(summary: CheckpointSummary) -> list[str]:
+    """Families whose bits per weight are not those expected, as sentences; of those that are quantized at all."""
+    found = []
+    for name, entry in coverage_by_family(summary.layers or {}, summary.expected_family_bytes or {}).items():
+        bits, wanted = entry["bits_per_weight"], entry["expected_bits_per_weight"]
+        if entry["quantized"] and bits and wanted and abs(bits / wanted - 1) > SIZE_TOLERANCE:
+            found.append(f"{name} takes {bits:.3f} bits per weight where {wanted:.3f} are expected")
+    return found
+
+
+def check_vision(summary: CheckpointSummary) -> Check | None:
+    """Nothing under the vision tower or projector is quantized; where patterns tell, coverage holds it against them."""
+    if summary.layers is None or summary.has_patterns:
+        return None
+    if not any(layer.family == "vision" for layer, _ in distinct(summary.layers)):
+        return None
+    vision = {name: layer for name, layer in summary.layers.items() if layer.family == "vision"}
+    found = [name for name, layer in vision.items() if layer.is_quantized]
+    if found:
+        return _grouped("vision", {"of the vision part are quantized, and no recipe says so": found})
+    return Check("vision", True, f"none of {len(vision)} layers of a vision part is quantized")
+
+
+def check_engine(summary: CheckpointSummary) -> Check | None:
+    """The engine takes these algorithms, in-features, group sizes and fused groups, by the table of vllm_rules.py.
+
+    Of a version that the table was not made from, what it says is told and fails nothing.
+    """
+    if summary.engine is None or summary.layers is None or not summary.quantized:
+        return None
+    name, _, version = summary.engine.partition("==")
+    found = _by_reason(summary.layers, lambda layer: _refusal(layer, name, summary.engine_group))
+    for reason, names in [*_uneven_groups(summary.layers).items(), *_refused_by_name(summary).items()]:
+        found.setdefault(reason, []).extend(names)
+    numbers = {"engine": name, "version": version or ENGINE_VERSION, "version_of_table": ENGINE_VERSION}
+    of_table = f"{name} {ENGINE_VERSION}"
+    if not found:
+        told = f"{of_table} takes these algorithms, widths and fused groups"
+        return Check("engine", True, told, "DEPLOYMENT_HEALTH_FAILED", numbers=numbers)
+    check = replace(_grouped("engine", found), failure_class="DEPLOYMENT_HEALTH_FAILED")
+    check = replace(check, numbers={**check.numbers, **numbers})
+    if version and version != ENGINE_VERSION:
+        told = f"{name} {version} is configured; {of_table} would refuse this: {check.detail}"
+        return replace(check, passed=True, detail=told)
+    return replace(check, detail=f"{of_table} does not take this checkpoint: {check.detail}")
+
+
+def _refusal(layer: Layer, engine: str, group: int) -> str | None:
+    """Why the engine does not load a layer, with its own rule."""
+    if not layer.is_quantized or layer.problem is not None:
+        return None
+    divisor = DIVISOR_OF_INPUTS.get(layer.precision)
+    if layer.precision not in MINIMUM_CAPABILITY:
+        rule = RULES["algorithm"].format(algorithms=[*MINIMUM_CAPABILITY, MIXED])
+        return f"are {layer.precision}, which {engine} does not load: {rule}"
+    if divisor and layer.inputs % divisor:
+        rule = RULES[layer.precision]
+        return f"have {layer.inputs} in-features, which {layer.precision} needs to divide by {divisor}: {rule}"
+    if layer.precision in NVFP4_ALGORITHMS and layer.group != group:
+        return f"have groups of {layer.group}, which {engine} reads as groups of {group}: {RULES['group']}"
+    return None
+
+
+def _refused_by_name(summary: CheckpointSummary) -> dict[str, list[str]]:
+    """Quantized layers that the engine holds in full precision whatever the checkpoint declares."""
+    vision = f"are quantized, yet the engine loads them as plain weights: {RULES['vision']}"
+    tied = f"are quantized, yet the engine serves the embeddings in their place: {RULES['tied']}"
+    found: dict[str, list[str]] = {}
+    for name, layer in (summary.layers or {}).items():
+        if layer.family == "vision" and layer.is_quantized and not summary.is_mixed:
+            if any(prefix in name for prefix in UNQUANTIZED_PREFIXES):
+                found.setdefault(vision, []).append(name)
+        elif layer.family == "lm_head" and layer.is_quantized and summary.is_tied:
+            found.setdefault(tied, []).append(name)
+    return found
+
+
+def _uneven_groups(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    if len({layer.precision for layer, _ in distinct(layers) if layer.is_linear and layer.family != "lm_head"}) == 1:
+        return found
+    leaders = {group[0]: group for group in FUSED_GROUPS}
+    for name, layer in layers.items():
+        parent, dot, leaf = name.rpartition(".")
+        group = leaders.get(leaf)
+        if group is None:
+            continue
+        others = [layers.get(f"{parent}{dot}{other}") for other in group[1:]]
+        if any(other is not None and other is not layer and other.precision != layer.precision for other in others):
+            members = {
+                member: layers[f"{parent}{dot}{member}"] for member in group if f"{parent}{dot}{member}" in layers
+            }
+            if any(member.problem for member in members.values()):
+                continue
+            held = ", ".join(f"{member} {one.precision}" for member, one in members.items())
+            found.setdefault(f"are fused by the engine yet differ: {held}: {RULES['fused']}", []).extend(
+                f"{parent}{dot}{m}" for m in members
+            )
+    return found
+
+
+def check_blocks(summary: CheckpointSummary) -> Check | None:
+    """No block scale and no FP8 weight is NaN or negative where it must not be, none is zero but as in the source."""
+    if summary.blocks is None:
+        return None
+    numbers = {"bytes_read": summary.bytes_read}
+    if summary.blocks:
+        shown = first_of([f"{name} {what}" for name, what in summary.blocks.items()])
+        return Check(
+            "blocks",
+            False,
+            f"{len(summary.blocks)} tensors: {shown}",
+            offenders=sorted(summary.blocks),
+            numbers=numbers,
+        )
+    return Check(
+        "blocks",
+        True,
+        f"{summary.bytes_read:,} bytes of scales and weights hold no NaN and no lost blocks",
+        numbers=numbers,
+    )
+
+
+def check_metadata(summary: CheckpointSummary) -> Check | None:
+    """Config, generation config, tokenizer and chat template changed in nothing that quantizing should leave alone."""
+    wrong = [diff for diff in summary.metadata_diffs if diff.get("expected") is not True]
+    if wrong:
+        shown = first_of([_diff_sentence(diff) for diff in wrong])
+        return Check(
+            "metadata",
+            False,
+            f"{len(wrong)} unexpected changes: {shown}",
+            offenders=[str(diff["field"]) for diff in wrong],
+        )
+    return Check("metadata", True, f"{len(summary.metadata_diffs)} changes, all expected")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+
+
+def _diff_sentence(diff: Mapping[str, Any]) -> str:
+    return f"{diff['field']} was {diff.get('source')!r:.60}, is {diff.get('output')!r:.60}"
+
+
+CHECKS: Sequence[Callable[[CheckpointSummary], Check | None]] = (
+    check_stage,
+    check_integrity,
+    check_support,
+    check_declaration,
+    check_format,
+    check_coverage,
+    check_inventory,
+    check_scales,
+    check_blocks,
+    check_size,
+    check_metadata,
+    check_vision,
+    check_engine,
+)

@@ -1,0 +1,167 @@
+"""What a checkpoint declares of its quantization, in config.json and hf_quant_config.json."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from day0.checkpoint.formats import FORMATS, FULL_PRECISION, MIXED
+from day0.checkpoint.names import EXPERT_NUMBER, first_of
+from day0.checkpoint.vllm_rules import DEFAULT_NVFP4_GROUP, NVFP4_ALGORITHMS
+from day0.source.safetensors_headers import Tensor
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a checkpoint declares: one algorithm for all but ``excluded``, or with ``layers`` one for each of these."""
+
+    algorithm: str | None
+    kv_cache: str | None
+    excluded: tuple[str, ...]
+    layers: dict[str, str] | None
+    groups: Mapping[str, Any] | None = None
+    group_size: int | None = None
+
+    def of(self, module: str) -> tuple[str | None, bool]:
+        """Algorithm declared for a module, in upper case, and whether it is explicitly excluded.
+
+        What is declared for a module holds for all below it, as for the experts of a layer.
+        """
+        if self.layers is not None:
+            name = self._entry_of(module)
+            return (self.layers[name], False) if name is not None else (None, False)
+        if any(_matches(module, pattern) for pattern in self.excluded):
+            return None, True
+        return self.algorithm, False
+
+    def group_of(self, module: str) -> int | None:
+        """Declared group size of a module."""
+        if self.layers is None:
+            return self.group_size
+        size = (self.groups or {}).get(self._entry_of(module) or "")
+        return size if type(size) is int and size > 0 else None
+
+    def _entry_of(self, module: str) -> str | None:
+        for spelled in (module, module.replace(".block_sparse_moe.", ".mlp.")):
+            name = spelled
+            while name:
+                if name in self.layers:
+                    return name
+                name = name.rpartition(".")[0]
+        return None
+
+    @property
+    def names_experts(self) -> bool:
+        """Whether it tells one expert of a layer from another."""
+        return any(EXPERT_NUMBER.search(name) for name in (self.layers or self.excluded))
+
+
+def _matches(module: str, pattern: str) -> bool:
+    return module == pattern or module.startswith(f"{pattern}.") or fnmatch.fnmatchcase(module, pattern)
+
+
+def _declaration(algorithm: Any, kv_cache: Any, excluded: Any, layers: Any, group_size: Any = None) -> Declaration:
+    by_layer = groups = None
+    if isinstance(layers, dict) and layers:
+        by_layer = {
+            name: str(entry.get("quant_algo")).upper() if isinstance(entry, dict) else str(entry).upper()
+            for name, entry in layers.items()
+        }
+        groups = {name: entry.get("group_size") for name, entry in layers.items() if isinstance(entry, dict)}
+    if isinstance(kv_cache, dict):
+        kv_cache = "FP8" if (kv_cache.get("num_bits"), kv_cache.get("type")) == (8, "float") else str(kv_cache)
+    patterns = tuple(sorted(map(str, excluded))) if isinstance(excluded, list) else ()
+    size = group_size if type(group_size) is int and group_size > 0 else None
+    name = str(algorithm).upper() if algorithm else None
+    return Declaration(name, str(kv_cache).upper() if kv_cache else None, patterns, by_layer, groups, size)
+
+
+def read_declarations(
+    config: Mapping[str, Any], hf_quant_config: Mapping[str, Any] | None
+) -> tuple[Declaration | None, list[str]]:
+    """The declaration of a checkpoint, and where its two places contradict each other, as sentences."""
+    in_config = config.get("quantization_config")
+    quantization = (hf_quant_config or {}).get("quantization")
+    first = second = None
+    if isinstance(quantization, dict):
+        first = _declaration(
+            quantization.get("quant_algo"),
+            quantization.get("kv_cache_quant_algo"),
+            quantization.get("exclude_modules"),
+            quantization.get("quantized_layers"),
+            quantization.get("group_size"),
+        )
+    if isinstance(in_config, dict):
+        second = _declaration(
+            in_config.get("quant_algo"),
+            in_config.get("kv_cache_scheme"),
+            in_config.get("ignore"),
+            in_config.get("quantized_layers"),
+            _group_of(in_config.get("config_groups")),
+        )
+    if first is None or second is None:
+        absent = (
+            "hf_quant_config.json has no 'quantization'"
+            if first is None
+            else "config.json has no 'quantization_config'"
+        )
+        conflicts = (
+            [f"{absent}; the engine would load packed weights as plain ones"]
+            if first or second
+            else ["nothing is declared"]
+        )
+        return first or second, conflicts
+    conflicts = [
+        f"hf_quant_config.json says {name} {getattr(first, name)!r:.120}, config.json {getattr(second, name)!r:.120}"
+        for name in ("algorithm", "kv_cache", "excluded", "layers")
+        if getattr(first, name) != getattr(second, name)
+    ]
+    if first.layers and second.layers and first.layers != second.layers:
+        names = first.layers.keys() | second.layers.keys()
+        differing = sorted(name for name in names if first.layers.get(name) != second.layers.get(name))
+        conflicts = [text for text in conflicts if " layers " not in text]
+        conflicts.append(f"quantized_layers of hf_quant_config.json and config.json differ in {first_of(differing)}")
+    return first, conflicts
+
+
+def _group_of(groups: Any) -> Any:
+    """Group size of config_groups, where it has a single one."""
+    sizes = set()
+    for group in groups.values() if isinstance(groups, dict) else ():
+        weights = group.get("weights") if isinstance(group, dict) else None
+        if isinstance(weights, dict) and type(weights.get("group_size")) is int:
+            sizes.add(weights["group_size"])
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def unknown_algorithms(declaration: Declaration) -> list[str]:
+    """Declared algorithms that no table knows."""
+    names = set(declaration.layers.values()) if declaration.layers is not None else {declaration.algorithm or "NONE"}
+    return sorted(names - FORMATS.keys() - FULL_PRECISION - {MIXED})
+
+
+def group_that_the_engine_reads(config: Mapping[str, Any], declaration: Declaration | None) -> int:
+    """Group size of NVFP4 as vLLM finds it: at the top of quantization_config, in its first such layer, or 16."""
+    top = config.get("quantization_config")
+    size = top.get("group_size") if isinstance(top, dict) else None
+    if type(size) is int and size > 0:
+        return size
+    for module, algorithm in ((declaration.layers if declaration is not None else None) or {}).items():
+        if algorithm in NVFP4_ALGORITHMS:
+            return declaration.group_of(module) or DEFAULT_NVFP4_GROUP
+    return DEFAULT_NVFP4_GROUP
+
+
+def groundless_entries(declaration: Declaration | None, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Modules of quantized_layers below which there is no tensor."""
+    if declaration is None or declaration.layers is None:
+        return []
+    left = set(declaration.layers)
+    for tensor in tensors:
+        for name in (tensor, tensor.replace(".block_sparse_moe.", ".mlp.")):
+            while name and left:
+                left.discard(name)
+                name = name.rpartition(".")[0]
+    return sorted(left)

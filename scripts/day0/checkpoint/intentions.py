@@ -1,0 +1,160 @@
+"""What a recipe's quantizer patterns make of a module, by its name alone."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from day0.checkpoint.formats import FORMATS, algorithm_of_quantizers, number_format
+from day0.checkpoint.names import MUST_BE_NAMED, family_of
+
+
+class Intention(NamedTuple):
+    """What a weight is to become: number format (:attr:`Format.kind`), group size, algorithm; None where untold."""
+
+    kind: str | None = None
+    group: int | None = None
+    algorithm: str | None = None
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """A recipe's resolved patterns in their order, and its calibration algorithm, such as max or awq_lite."""
+
+    entries: tuple[Mapping[str, Any], ...]
+    method: str = "max"
+
+    @classmethod
+    def of_configuration(cls, configuration: Any) -> Patterns | None:
+        """From ``{"quantize", "auto_quantize", "kv_cache"}``; None where a search decides instead of the patterns."""
+        if not isinstance(configuration, Mapping) or configuration.get("auto_quantize") is not None:
+            return None
+        quantize = configuration.get("quantize")
+        entries = quantize.get("quant_cfg") if isinstance(quantize, Mapping) else None
+        if not isinstance(entries, list):
+            return None
+        return cls(tuple(entry for entry in entries if isinstance(entry, Mapping)), _method(quantize.get("algorithm")))
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any] | None) -> Patterns | None:
+        """From quantization.json."""
+        recipe = record.get("recipe") if record is not None else None
+        return cls.of_configuration(recipe.get("quant_cfg")) if isinstance(recipe, Mapping) else None
+
+    @property
+    def names_experts(self) -> bool:
+        """Whether they tell one expert of a layer from another."""
+        return any(re.search(r"experts[.]\d", str(entry.get("quantizer_name", ""))) for entry in self.entries)
+
+    def essence(self) -> tuple[str, ...]:
+        """What decides the weights, as a line for each entry, whatever way it is spelled."""
+        lines = []
+        for entry in self.entries:
+            kind, group = number_format(entry.get("cfg"))
+            told = f"{kind or 'as before'}{f' in groups of {group}' if group else ''}" if _enables(entry) else "off"
+            of_class = f" of {entry['parent_class']}" if entry.get("parent_class") else ""
+            lines.append(f"{entry.get('quantizer_name')}{of_class}: {told}")
+        return tuple(lines)
+
+    def intention(self, module: str) -> bool | Intention | None:
+        """What they make of a linear module's weight. ModelOpt applies them in order, the last one wins.
+
+        A fused expert's quantizer has another name than its module in the checkpoint.
+
+        Returns:
+            False: left alone; None: cannot be told, as its names in memory and in the checkpoint disagree.
+        """
+        stems = [f"{module}."]
+        expert = re.fullmatch(r"(.+\.experts)\.(?:\d+|\*)\.(\w+)", module)
+        if expert:
+            fused = "gate_up_proj" if expert[2] in ("gate_proj", "up_proj", "w1", "w3") else "down_proj"
+            stems.append(f"{expert[1]}.{fused}_")
+        elif ".experts." in module:
+            stems = [f"{module}_"]
+        answers = [self._setting(f"{stem}weight_quantizer") for stem in stems]
+        named = MUST_BE_NAMED.get(family_of(module))
+        if named is not None and not any(one.is_enabled and named.search(one.pattern) for one in answers):
+            return False
+        if not all(one.is_enabled for one in answers):
+            return None if any(one.is_enabled for one in answers) else False
+        inputs = {self._setting(f"{stem}input_quantizer").told_kind for stem in stems}
+        if len({(one.kind, one.group) for one in answers}) > 1 or len(inputs) > 1:
+            return Intention()
+        kind, group = answers[0].kind, answers[0].group
+        algorithm = algorithm_of_quantizers(kind, inputs.pop(), self.method)
+        return Intention(kind, group, algorithm if algorithm in FORMATS else None)
+
+    def _setting(self, quantizer: str) -> _Setting:
+        found = _Setting(True, None, None, "")
+        for entry in self.entries:
+            name = str(entry.get("quantizer_name", ""))
+            if entry.get("parent_class") in (None, "nn.Linear") and fnmatch.fnmatchcase(quantizer, name):
+                kind, group = number_format(entry["cfg"]) if entry.get("cfg") else (found.kind, found.group)
+                found = _Setting(_enables(entry), kind, group, name)
+        return found
+
+
+def kv_format_of(configuration: Any) -> tuple[str | bool | None, bool]:
+    """Number format that a configuration gives the KV cache, and whether its scales are measured and so are written.
+
+    The format is False where the cache is left alone, None where the configuration cannot tell.
+    """
+    if not isinstance(configuration, Mapping):
+        return None, False
+    search = configuration.get("auto_quantize")
+    parts = [configuration.get("quantize"), search.get("kv_cache") if isinstance(search, Mapping) else None]
+    lists = [part.get("quant_cfg") for part in [*parts, configuration.get("kv_cache")] if isinstance(part, Mapping)]
+    entries = [entry for one in lists if isinstance(one, list) for entry in one if isinstance(entry, Mapping)]
+    if not entries:
+        return None, False
+    named = [entry for entry in entries if "bmm_quantizer" in str(entry.get("quantizer_name"))]
+    found = Patterns(tuple(named))._setting("model.layers.0.self_attn.k_bmm_quantizer")
+    if not found.pattern or not found.is_enabled:
+        return False, False
+    settings = [entry["cfg"] for entry in named if isinstance(entry.get("cfg"), Mapping)]
+    return found.kind, found.kind is not None and not any(one.get("use_constant_amax") for one in settings)
+
+
+class _Setting(NamedTuple):
+    """A quantizer after all entries, and the pattern that decided."""
+
+    is_enabled: bool
+    kind: str | None
+    group: int | None
+    pattern: str
+
+    @property
+    def told_kind(self) -> str | None:
+        """Its number format, "none" where it is off, None where it cannot be told."""
+        return self.kind if self.is_enabled else "none"
+
+
+def _enables(entry: Mapping[str, Any]) -> bool:
+    settings = entry.get("cfg")
+    is_off = isinstance(settings, Mapping) and settings.get("enable") is False
+    return entry.get("enable", True) is not False and not is_off
+
+
+def _method(algorithm: Any) -> str:
+    """Name of a calibration algorithm; of several the one that changes the weights' tensors is the last."""
+    if isinstance(algorithm, Sequence) and not isinstance(algorithm, str):
+        algorithm = algorithm[-1] if algorithm else "max"
+    if isinstance(algorithm, Mapping):
+        algorithm = algorithm.get("method")
+    return str(algorithm or "max")
+
+
+def differences(one: Patterns, other: Patterns) -> list[str]:
+    """Entries that only one of two lists of patterns has; where they hold the same in another order, that."""
+    first, second = one.essence(), other.essence()
+    only = [*(f"only in the first: {line}" for line in _without(first, second))]
+    only += [f"only in the second: {line}" for line in _without(second, first)]
+    return only or (["the same entries in another order"] if first != second else [])
+
+
+def _without(lines: Iterable[str], others: Iterable[str]) -> list[str]:
+    known = set(others)
+    return [line for line in lines if line not in known]

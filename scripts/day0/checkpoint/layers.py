@@ -1,0 +1,231 @@
+"""Every weight matrix of a checkpoint as a layer: what its tensors are, what is declared and what was intended."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from day0.checkpoint.declaration import Declaration
+from day0.checkpoint.formats import FORMATS, FULL_PRECISION, Form, bytes_of, logical_shapes, problem_of
+from day0.checkpoint.intentions import Intention, Patterns
+from day0.checkpoint.names import KV_PART, NOT_LINEAR, NUMBER, PART, PART_NAMES, family_of
+from day0.checkpoint.summary import Layer
+from day0.source.safetensors_headers import BITS, Tensor
+
+
+def algorithm_of(weight: Form, parts: tuple[tuple[str, Form], ...]) -> str:
+    """The first algorithm whose tensors look like these, else the weight's dtype."""
+    if weight[0] in FULL_PRECISION:
+        return weight[0]
+    return next(
+        (
+            name
+            for name, form in FORMATS.items()
+            for group in dict.fromkeys((form.group, 16, 32, 64, 128) if form.layout == "group" else (None,))
+            if problem_of(name, group, weight, parts) is None
+        ),
+        weight[0],
+    )
+
+
+class SortedTensors(NamedTuple):
+    """Names of tensors: weight matrices {module: tensor}, their parts {module: [(part, form)]}, and all else."""
+
+    weights: dict[str, str]
+    parts: dict[str, list[tuple[str, Form]]]
+    others: list[str]
+
+
+def sort_tensors(tensors: Mapping[str, Tensor]) -> SortedTensors:
+    """Tell weight matrices, their scales and everything else apart."""
+    weights: dict[str, str] = {}
+    parts: dict[str, list[tuple[str, Form]]] = {}
+    others: list[str] = []
+    for name, tensor in tensors.items():
+        module, _, leaf = name.rpartition(".")
+        if leaf == "weight":
+            if len(tensor.shape) in (2, 3):
+                weights[module] = name
+            else:
+                others.append(name)
+        elif leaf in PART_NAMES:
+            parts.setdefault(module, []).append((leaf, tensor[:2]))
+        elif ".experts." in name or "_scale" in leaf:
+            if not KV_PART.fullmatch(name) and (match := PART.fullmatch(name)):
+                parts.setdefault(match["module"], []).append((match["part"], tensor[:2]))
+            elif len(tensor.shape) == 3 and ".experts." in name:
+                weights[name] = name
+            else:
+                others.append(name)
+        else:
+            others.append(name)
+    return SortedTensors(weights, parts, others)
+
+
+class _Reader:
+    """Makes the layers of a checkpoint; what depends on a name's pattern or on dtypes and shapes is worked out once."""
+
+    def __init__(self, declaration: Declaration | None, patterns: Patterns | None, layer_count: int | None) -> None:
+        self.declaration, self.patterns, self.layer_count = declaration, patterns, layer_count
+        self.tells_experts = declaration is not None and declaration.names_experts
+        self.intends_experts = patterns is not None and patterns.names_experts
+        self.excluded = None
+        if declaration is not None and declaration.layers is None:
+            exact = {pattern for pattern in declaration.excluded if not re.search(r"[*?[]", pattern)}
+            globs = [fnmatch.translate(pattern) for pattern in declaration.excluded if pattern not in exact]
+            self.excluded = exact, re.compile("|".join(globs)) if globs else None
+        self.by_name: dict[str, tuple] = {}
+        self.declared: dict[str, tuple] = {}
+        self.layers: dict[tuple, Layer] = {}
+
+    def layer(self, module: str, weight: Tensor, parts: tuple[tuple[str, Form], ...]) -> Layer:
+        key = module
+        if ".experts." in module:
+            head, _, tail = module.partition(".experts.")
+            number, _, leaf = tail.partition(".")
+            key = f"{head}.experts.*.{leaf}" if number.isdigit() else module
+        name = module if self.intends_experts else key
+        about = self.by_name.get(name) or self._about(name)
+        name = module if self.tells_experts else key
+        declared = self.declared.get(name) or self._declared_for(name)
+        known = (about, declared, weight.dtype, weight.shape, parts)
+        layer = self.layers.get(known)
+        if layer is None:
+            layer = self.layers[known] = self._layer(about, declared, (weight.dtype, weight.shape), parts)
+        return layer
+
+    def _about(self, name: str) -> tuple:
+        """Whether it is linear, what is intended, its family."""
+        is_linear = NOT_LINEAR.search(name) is None
+        intended = self.patterns.intention(name) if self.patterns is not None else None
+        number = NUMBER.search(name)
+        family = family_of(name)
+        if self.layer_count and family not in ("vision", "lm_head") and number and int(number[0]) >= self.layer_count:
+            family = "MTP" if re.search(r"layers[.]\d", name) else family
+        self.by_name[name] = is_linear, intended, family
+        return self.by_name[name]
+
+    def _declared_for(self, name: str) -> tuple:
+        """Algorithm, group size, whether excluded."""
+        found: tuple = (None, None, False)
+        if self.excluded is not None and self._is_excluded(name):
+            found = (None, None, True)
+        elif self.declaration is not None:
+            algorithm = self.declaration.algorithm if self.excluded is not None else self.declaration.of(name)[0]
+            found = (None if algorithm in FULL_PRECISION else algorithm, self.declaration.group_of(name), False)
+        self.declared[name] = found
+        return found
+
+    def _is_excluded(self, name: str) -> bool:
+        exact, globs = self.excluded
+        upper = name
+        while upper:
+            if upper in exact:
+                return True
+            upper = upper.rpartition(".")[0]
+        return globs is not None and globs.match(name) is not None
+
+    def _layer(self, about: tuple, declared: tuple, weight: Form, parts: tuple[tuple[str, Form], ...]) -> Layer:
+        is_linear, intended, family = about
+        algorithm, group, is_excluded = declared
+        parts = tuple(sorted(parts))
+        is_plain = weight[0] in FULL_PRECISION
+        held, problem = algorithm_of(weight, parts), None
+        stray = ", ".join(name for name, _ in parts if name != "pre_quant_scale")
+        if is_plain and stray:
+            told = "are declared excluded, " if is_excluded else ""
+            problem = f"{told}hold {weight[0]} yet have {stray}"
+        elif is_plain:
+            if algorithm is not None and is_linear:
+                problem = f"are declared {algorithm} yet hold {weight[0]}"
+        elif algorithm is None:
+            problem = f"are {'declared excluded' if is_excluded else 'not declared'} yet quantized ({held})"
+        elif algorithm in FORMATS:
+            problem = problem_of(algorithm, group, weight, parts)
+        precision = algorithm if problem is None and algorithm in FORMATS and not is_plain else held
+        form = FORMATS.get(precision)
+        shape = logical_shapes(precision, weight[1])[0]
+        size = _form_bytes(weight) + sum(_form_bytes(part) for _, part in parts)
+        expected = None
+        if is_linear and isinstance(intended, Intention) and intended.algorithm is not None:
+            expected = bytes_of(intended.algorithm, intended.group, shape)
+        elif form is not None and not is_plain and intended is not False:
+            expected = bytes_of(precision, group, shape)
+        if expected is not None and form is not None:
+            expected += sum(_form_bytes(part) for name, part in parts if name in form.optional)
+        inputs = shape[-1] if len(shape) == 2 else shape[1] if len(shape) == 3 else 0
+        elements = math.prod(shape)
+        values = (group or form.group) if form is not None and form.layout == "group" else 0
+        facts = (precision, algorithm, is_excluded, is_linear, intended, problem, family, elements, size, expected)
+        return Layer(*facts, inputs, values)
+
+
+def _form_bytes(form: Form) -> int:
+    return math.prod(form[1]) * BITS[form[0]] // 8
+
+
+def read_layers(
+    tensors: Mapping[str, Tensor],
+    names: SortedTensors,
+    declaration: Declaration | None,
+    patterns: Patterns | None,
+    layer_count: int | None = None,
+) -> tuple[dict[str, Layer], list[str]]:
+    """Every weight matrix as a :class:`Layer`, and the modules whose scales belong to no weight."""
+    reader = _Reader(declaration, patterns, layer_count)
+    layers = {
+        module: reader.layer(module, tensors[name], tuple(names.parts.get(module, ())))
+        for module, name in names.weights.items()
+    }
+    _check_smoothing(layers, tensors)
+    return layers, [module for module in names.parts.keys() - names.weights.keys()]
+
+
+def _check_smoothing(layers: dict[str, Layer], tensors: Mapping[str, Tensor]) -> None:
+    """A smoothing vector is folded into the norm of all modules of a kind, or of none: mark those that lack theirs."""
+    smoothed = [name for name in tensors if name.endswith(".pre_quant_scale")]
+    if not smoothed:
+        return
+    kinds = {NUMBER.sub("*", name.removesuffix(".pre_quant_scale")) for name in smoothed}
+    for module, layer in layers.items():
+        form = FORMATS.get(layer.precision)
+        if form is None or "pre_quant_scale" not in form.optional or layer.problem is not None:
+            continue
+        if f"{module}.pre_quant_scale" not in tensors and NUMBER.sub("*", module) in kinds:
+            reason = f"hold {layer.precision} without the pre_quant_scale that others of their kind have"
+            layers[module] = layer._replace(problem=reason)
+
+
+def kv_problems_of(tensors: Mapping[str, Tensor], declaration: Declaration | None) -> dict[str, list[str]]:
+    """What is wrong with the scales of the KV cache: by reason, the tensors' names."""
+    found = [name for name in tensors if name.endswith((".k_scale", ".v_scale"))]
+    if not found:
+        return {}
+    if declaration is None or not declaration.kv_cache:
+        return {"are scales of a KV cache that is not declared": found}
+    wrong = [name for name in found if tensors[name].elements != 1]
+    kinds = {NUMBER.sub("*", name) for name in found}
+    held = set(found)
+    missing = []
+    for name in tensors:
+        if name.endswith(("k_proj.weight", "v_proj.weight")):
+            module = name.removesuffix(".weight")
+            scale = f"{module}.{module.rpartition('.')[2][0]}_scale"
+            if NUMBER.sub("*", scale) in kinds and scale not in held:
+                missing.append(scale)
+    for end, other in (("k_proj.k_scale", "v_proj.v_scale"), ("v_proj.v_scale", "k_proj.k_scale")):
+        partners = [name.removesuffix(end) + other for name in found if name.endswith(end)]
+        missing += [name for name in partners if name not in held and f"{name[:-8]}.weight" in tensors]
+    missing = sorted(set(missing))
+    biases = {name for name in tensors if name.endswith((".k_bias", ".v_bias"))}
+    if biases:
+        wanted = (f"{name.removesuffix('_scale')}_bias" for name in found)
+        missing += [name for name in wanted if name not in biases]
+    problems = {
+        "are KV-cache scales with more than one value": wrong,
+        "are missing of the KV cache's scales and biases": missing,
+    }
+    return {reason: names for reason, names in problems.items() if names}

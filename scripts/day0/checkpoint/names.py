@@ -1,0 +1,63 @@
+"""What names of tensors and modules say: families, parts of a weight, numbers of layers and experts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from day0.source.safetensors_headers import Tensor
+
+PART = re.compile(
+    r"(?P<module>.+?)(?:\.|_)(?P<part>weight_scale_inv|weight_scale_2|weight_scale|input_scale|pre_quant_scale|svdquant_lora_[ab])"
+)
+PART_NAMES = frozenset(
+    ("weight_scale", "weight_scale_2", "weight_scale_inv", "input_scale", "pre_quant_scale", "svdquant_lora_a")
+) | {"svdquant_lora_b"}
+KV_PART = re.compile(r".+\.(?:[kv]_scale|[kv]_bias|[kv]_zero_point)")
+NOT_LINEAR = re.compile(
+    r"(embed|wte$|wpe$|norm|ln_|router|(^|[._])gate$|shared_expert_gate$|conv|position|relative_attention|rotary|codebook)",
+    re.I,
+)
+EXPERT_NUMBER = re.compile(r"experts[.]\d")
+NUMBER = re.compile(r"(?<=[.])\d+(?=[.]|$)")
+# The first that matches a module's name is its family.
+FAMILIES = (
+    ("vision", re.compile(r"(^|[._])(visual|vision|image|multi_modal_projector|mm_projector|vit)", re.I)),
+    ("MTP", re.compile(r"(^|[.])(mtp|nextn)[._]|eh_proj", re.I)),
+    ("lm_head", re.compile(r"(^|[.])(lm_head|output_layer)$")),
+    ("embeddings", re.compile(r"(embed|wte$|wpe$)")),
+    ("router", re.compile(r"(router|[.]gate$|shared_expert_gate$)")),
+    ("experts", re.compile(r"experts?([.]|$)")),
+    ("attention", re.compile(r"(attn|attention)")),
+    ("MLP", re.compile(r"(mlp|feed_forward|ffn|[.]fc\d)")),
+)
+# Families that a pattern must name to mean them: a wide one such as *mlp* meets them by accident.
+MUST_BE_NAMED = {
+    "vision": re.compile(r"vis|image|projector|vit", re.I),
+    "router": re.compile(r"router|gate[.*]|gate$", re.I),
+}
+BUFFERS = re.compile(r"(rotary_emb\.inv_freq|masked_bias|attn\.bias|position_ids)$")
+
+
+def family_of(module: str) -> str:
+    """Family of a module by its name, the first of :data:`FAMILIES` that matches."""
+    return next((family for family, pattern in FAMILIES if pattern.search(module)), "other")
+
+
+def is_part(name: str) -> bool:
+    """Whether a name is one of a weight's scales; names that end as most do are told without the pattern."""
+    return not name.endswith((".weight", ".bias")) and PART.fullmatch(name) is not None
+
+
+def is_scale(name: str) -> bool:
+    return name.endswith(("_scale", "_scale_2", "_scale_inv")) and not name.endswith("pre_quant_scale")
+
+
+def own_parts(tensors: Mapping[str, Tensor], module: str) -> list[str]:
+    return [part for part in sorted(PART_NAMES) if f"{module}.{part}" in tensors]
+
+
+def first_of(names: Sequence[str], count: int = 10) -> str:
+    """The first of some names as text, with how many more there are."""
+    shown = ", ".join(list(names)[:count])
+    return f"{shown} and {len(names) - count} more" if len(names) > count else shown

@@ -1,0 +1,63 @@
+"""How large a checkpoint should be: by its recipe and the source's shapes, or, of a summary, within which bounds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from day0.checkpoint.formats import bytes_of
+from day0.checkpoint.intentions import Intention, Patterns
+from day0.checkpoint.layers import SortedTensors
+from day0.checkpoint.summary import Layer, distinct
+from day0.source.safetensors_headers import Tensor
+
+SOURCE_BITS = 16
+# A recipe that covers attention, MLP and experts reaches at least this part of the weights of every model in use;
+# small models with large vocabularies come closest to it.
+LEAST_COVERED = 0.25
+_PLACES = ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj", "mlp.experts.0.down_proj")
+
+
+def expected_sizes(
+    source: Mapping[str, Tensor],
+    output: Mapping[str, Tensor],
+    names: SortedTensors,
+    layers: Mapping[str, Layer],
+    missing: Iterable[str],
+) -> tuple[dict[str, int], int]:
+    """Bytes that the matrices of each family should take with their scales, and those of all other tensors.
+
+    A matrix that the recipe quantizes takes what its format takes of the source's shape, everything else what it takes
+    in the source; what the source lacks (scales of the KV cache) counts as it is.
+    """
+    families: Counter[str] = Counter()
+    stay = set()
+    for layer, count in distinct(layers):
+        if layer.expected is None:
+            stay.add(id(layer))
+        else:
+            families[layer.family] += count * layer.expected
+    for module, layer in layers.items():
+        if id(layer) in stay:
+            name = names.weights[module]
+            families[layer.family] += (source.get(name) or output[name]).bytes
+    others = sum((source.get(name) or output[name]).bytes for name in names.others)
+    return dict(families), others + sum(source[name].bytes for name in missing)
+
+
+def ratio_bounds(patterns: Patterns | None, source_bits: float = SOURCE_BITS) -> tuple[float, float] | None:
+    """Smallest and largest size ratio that a recipe can give, whatever the model's shapes; None where it cannot tell.
+
+    The smallest is that of a model that is quantized as a whole. The largest is below 1 for a recipe that covers
+    attention, MLP and experts: see :data:`LEAST_COVERED`.
+    """
+    if patterns is None:
+        return None
+    intended = [patterns.intention(f"model.layers.0.{place}") for place in _PLACES]
+    formats = [one for one in intended if isinstance(one, Intention)]
+    if not formats or any(one.algorithm is None for one in formats):
+        return None
+    side = 4096
+    bits = [bytes_of(one.algorithm, one.group, (side, side)) * 8 / side**2 for one in formats]
+    largest = 1 - LEAST_COVERED * (1 - max(bits) / source_bits) if len(formats) == len(_PLACES) else 1.0
+    return min(bits) / source_bits, largest

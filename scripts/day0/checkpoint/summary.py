@@ -1,0 +1,150 @@
+"""What the checks of a checkpoint look at: its layers and all else that was read of it, or given by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from day0.base.artefacts import UnusableInput
+from day0.checkpoint.formats import FULL_PRECISION
+from day0.checkpoint.intentions import Intention
+from day0.checkpoint.metadata import is_expected
+from day0.checkpoint.vllm_rules import DEFAULT_NVFP4_GROUP
+
+_LARGEST = 2**63
+COUNT = Annotated[int, Field(ge=0, lt=_LARGEST, strict=True)]
+BYTES = Annotated[int, Field(gt=0, lt=_LARGEST, strict=True)]
+
+
+class _GivenSummary(BaseModel):
+    """A summary as given by hand."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    source_bytes: BYTES
+    output_bytes: BYTES
+    recipe: Annotated[str, Field(min_length=1, strict=True)]
+    layer_precision_counts: Annotated[dict[str, COUNT], Field(min_length=1)]
+    metadata_diffs: list[dict[str, Any] | str]
+    parameters: BYTES | None = None
+
+
+class Layer(NamedTuple):
+    """A weight matrix of the checkpoint; matrices that are alike share one object.
+
+    ``precision`` is what its tensors say, ``declared`` the algorithm that the checkpoint declares for it (None: full
+    precision or undeclared), ``intended`` what the recipe's patterns make of it (False: nothing, None: they cannot
+    tell). ``problem`` is what is wrong with its tensors taken alone. ``elements`` are those of the weight before,
+    ``bytes`` what it takes with its scales, ``expected`` what it should take: by the recipe where that tells, else by
+    the format it holds, None for one that stays as the source has it. ``inputs`` are its in-features (0: cannot be
+    told); ``group`` the values per scale (0: not in groups).
+    """
+
+    precision: str
+    declared: str | None = None
+    is_excluded: bool = False
+    is_linear: bool = True
+    intended: bool | Intention | None = None
+    problem: str | None = None
+    family: str = "other"
+    elements: int = 0
+    bytes: int = 0
+    expected: int | None = None
+    inputs: int = 0
+    group: int = 0
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.precision not in FULL_PRECISION
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether it is quantized though the recipe leaves it alone: then how it is quantized is no finding."""
+        return self.intended is False and self.is_quantized
+
+
+def distinct(layers: Mapping[str, Layer]) -> list[tuple[Layer, int]]:
+    """Each layer once with its count; matrices that are alike share one object, of which a large model has few."""
+    keys = list(map(id, layers.values()))
+    counts = Counter(keys)
+    return [(layer, counts[key]) for key, layer in dict(zip(keys, layers.values(), strict=True)).items()]
+
+
+@dataclass(frozen=True)
+class CheckpointSummary:
+    """Everything the checks look at. A summary given by hand has the first five fields only; the rest stays None.
+
+    ``told_of_patterns`` says where the patterns come from, or what else is worth a word of them; ``engine`` is a name,
+    with ``==`` and a version where it is known. ``ratio_bounds``: smallest and largest size ratio that the recipe of a
+    summary given by hand can give.
+    """
+
+    source_bytes: int
+    output_bytes: int
+    recipe: str
+    layer_precision_counts: dict[str, int]
+    metadata_diffs: list[dict[str, Any]]
+    parameters: int | None = None
+    failed_before: tuple[str, str] | None = None
+    broken: str | None = None
+    layers: dict[str, Layer] | None = None
+    declaration: str | None = None
+    conflicts: list[str] | None = None
+    missing: list[str] | None = None
+    unknown: list[str] | None = None
+    misshapen: list[str] | None = None
+    scales: dict[str, float] | None = None
+    kv_problems: dict[str, list[str]] | None = None
+    has_patterns: bool = False
+    told_of_patterns: str | None = None
+    expected_output_bytes: int | None = None
+    expected_family_bytes: dict[str, int] | None = None
+    ratio_bounds: tuple[float, float] | None = None
+    pickles: list[str] | None = None
+    links: list[str] | None = None
+    engine: str | None = None
+    is_tied: bool = False
+    is_mixed: bool = False
+    engine_group: int = DEFAULT_NVFP4_GROUP
+    blocks: dict[str, str] | None = None
+    bytes_read: int | None = None
+
+    @property
+    def quantized(self) -> int:
+        """Number of quantized layers."""
+        return sum(n for name, n in self.layer_precision_counts.items() if name.upper() not in FULL_PRECISION)
+
+
+def parse_summary(content: Any) -> CheckpointSummary:
+    """A summary from JSON-able values.
+
+    Raises:
+        UnusableInput: it is none; the message names the fields.
+    """
+    try:
+        given = _GivenSummary.model_validate(content)
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False)
+        sentences = [
+            f"{'.'.join(map(str, m['loc'])) or 'it'}: found {m['input']!r:.80}; {m['msg']}" for m in mistakes[:5]
+        ]
+        raise UnusableInput(
+            "expected a summary with source_bytes, output_bytes, recipe, layer_precision_counts and metadata_diffs; "
+            + "; ".join(sentences)
+        ) from None
+    diffs = [
+        diff if isinstance(diff, dict) else {"field": diff, "source": None, "output": None, "expected": False}
+        for diff in given.metadata_diffs
+    ]
+    diffs = [{"field": "?", **diff, "expected": diff.get("expected", is_expected(diff)) is True} for diff in diffs]
+    return CheckpointSummary(**{**given.model_dump(), "metadata_diffs": diffs})
+
+
+def summary_as_dict(summary: CheckpointSummary) -> dict[str, Any]:
+    """The part of a summary that another run can be given by hand (``--summary``)."""
+    names = ("source_bytes", "output_bytes", "recipe", "layer_precision_counts", "metadata_diffs", "parameters")
+    return {name: asdict(summary)[name] for name in names}

@@ -1,0 +1,1 @@
+"""Jobs on a cluster: their resources, states and options."""

@@ -1,0 +1,513 @@
+"""Whether a run of a suite counts: its status, accounts, scores and logs, judged without reading any file but its own.
+
+``evaluate_run`` is the decision, a pure function over a summary; ``read_run`` makes the summary from a run folder or
+a results.yml (NeMo Evaluator's schema, ours under ``metadata``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from day0.base.artefacts import UnusableInput, digest_of_file, read_json, read_yaml
+from day0.base.numbers import is_count, is_number
+from day0.evaluation.nemo_evaluator import COLOURS, find_score
+from day0.serving.server import END_LINE
+
+# The most severe class leads; an earlier one in this list is the more severe.
+SEVERITY = (
+    "USER_CONFIG_ERROR",
+    "MODEL_UNSUPPORTED",
+    "QUANT_COVERAGE_FAILURE",
+    "DEPLOYMENT_HEALTH_FAILED",
+    "SYSTEMIC",
+    "INFRA_TRANSIENT",
+    "EVAL_JUDGE_FAILED",
+    "SAMPLE_ACCOUNTING_FAILED",
+    "EXTERNAL_BASELINE_MISMATCH",
+    "NOT_COMPARABLE",
+    "UNKNOWN",
+)
+TRANSIENT_STATUSES = frozenset({"TIMEOUT", "RUNNING", "PENDING", "RESUMING", "NODE_FAIL", "PREEMPTED"})
+COMPLETED = "COMPLETED"
+REQUIRED_COUNTS = ("expected", "scored")
+# What a harness may be unable to tell (null) without leaving the score in doubt.
+INFORMATIVE_COUNTS = ("empty", "cut", "unparsed", "http_failures", "retried")
+COUNTS = ("expected", "asked", "answered", "scored", "empty", "cut", "unparsed", "failed", "http_failures", "retried")
+# Where no suite says otherwise: fractions of the answers above which a score does not count.
+DEFAULT_LIMITS = {"cut": 0.1, "unparsed": 0.1, "empty": 0.1}
+LIMITED = {
+    "cut": "were cut at the largest length",
+    "unparsed": "hold nothing that the task's filter could score",
+    "empty": "are empty",
+}
+DEFAULT_SCALE = {"min": 0.0, "max": 1.0, "direction": "higher"}
+CONSTANT_SAMPLES = 20  # from as many samples on, one and the same answer or score is no coincidence
+CONSTANT_TASKS, CONSTANT_TASK_SAMPLES = 3, 100
+
+# Words of a log line that make a run suspect, with their class; the first that fits a line decides.
+LOG_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (name, re.compile(pattern))
+    for name, pattern in (
+        (
+            "DEPLOYMENT_HEALTH_FAILED",
+            r"\b(EngineDeadError|OutOfMemoryError|CUDA out of memory|out of memory|oom-kill|OOM[- ][Kk]ill\w*"
+            r"|died unexpectedly|health check failed)\b|^Killed\b",
+        ),
+        ("EVAL_JUDGE_FAILED", r"(?i)\bjudge\b.*\b(error|failed|failure|timeout|unavailable|unparsable|invalid)\b"),
+        ("EVAL_JUDGE_FAILED", r"(?i)\b(error|failed|failure|could not parse)\b.*\bjudge\b"),
+        (
+            "EVAL_JUDGE_FAILED",
+            r"(?i)\b(rate limit(ed| exceeded)?|too many requests|unauthorized|AuthenticationError)\b",
+        ),
+        (
+            "SAMPLE_ACCOUNTING_FAILED",
+            r"\b(unknown_agent_error|failed_samples_policy|API returned null content|left truncated)\b",
+        ),
+        ("UNKNOWN", r"^Traceback \(most recent call last\):|\bTraceback \(most recent call last\)"),
+    )
+)
+# A request that lm-eval repeated and then got is no finding; the accounts tell whether one was lost.
+QUOTED_LINES_PER_LOG = 3
+# What uvicorn says once a server was told to end, by whoever served elsewhere; what follows is no finding.
+OTHER_END_LINE = re.compile(r"(\(APIServer pid=\d+\) )?INFO: +Shutting down")
+
+
+def evaluate_run(summary: Any) -> dict[str, Any]:
+    """Judge a run.
+
+    Args:
+        summary: {status, failure_class, detail, tasks: {name: {score, stderr, samples, metric, scale: {min, max,
+            direction}, tier, accounting: {expected, scored, ...}, limits: {cut, unparsed, empty}, spread: {samples,
+            scores, answers, targets} (numbers of different ones)}}, log_findings: [{class, file, line, text}],
+            incidents: [{time, what}]}. Anything else is judged too, and never passes.
+
+    Returns:
+        {pass, failure_class (the most severe, or None), detail, failure_classes (all), findings (sentences with
+        class), notes (what was amiss and mended itself), scores: {task: {metric, score, stderr, samples, scale, tier}}
+        of the tasks with a usable score}.
+    """
+    findings: list[dict[str, str]] = []
+    notes: list[str] = []
+
+    def found(failure_class: str, detail: str) -> None:
+        findings.append({"class": failure_class, "detail": detail})
+
+    if not isinstance(summary, Mapping):
+        found("USER_CONFIG_ERROR", f"a run's summary must be a mapping; found {type(summary).__name__}")
+        return _verdict(findings, {}, notes)
+    _judge_status(summary, found)
+    causes = len(findings)
+    imported = summary.get("imported")
+    trusted = isinstance(imported, Mapping) and imported.get("counts") == "trust"
+    scores: dict[str, Any] = {}
+    tasks = summary.get("tasks")
+    if not isinstance(tasks, Mapping) or not tasks:
+        found("SAMPLE_ACCOUNTING_FAILED", f"the run holds no task: expected a mapping 'tasks'; found {_short(tasks)}")
+    else:
+        for name, task in sorted(tasks.items(), key=lambda item: str(item[0])):
+            if not isinstance(task, Mapping):
+                found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: expected a mapping; found {_short(task)}")
+                continue
+            accounts_hold = _judge_accounting(name, task.get("accounting"), task.get("limits"), trusted, found, notes)
+            entry = _judge_score(name, task, accounts_hold, found)
+            if entry is not None:
+                scores[str(name)] = entry
+                _judge_spread(name, task.get("spread"), entry, found)
+        if len(scores) == len(tasks):
+            _judge_constancy(scores, found)
+    _judge_logs(summary.get("log_findings"), found)
+    _judge_incidents(summary.get("incidents"), found, notes)
+    verdict = _verdict(findings, scores, notes, causes)
+    if verdict["pass"] and trusted and (counts := _sentences(imported.get("trusted_counts"))):
+        verdict["detail"] += f"; counts not told by the imported run, and trusted: {counts}"
+    return verdict
+
+
+def _sentences(value: Any) -> str:
+    return "; ".join(f"{task}: {text}" for task, text in value.items()) if isinstance(value, Mapping) else ""
+
+
+def _judge_status(summary: Mapping[str, Any], found: Any) -> None:
+    status, recorded, detail = (summary.get(key) for key in ("status", "failure_class", "detail"))
+    sentence = str(detail)[:1000] if isinstance(detail, str) and detail else "no reason is given"
+    if isinstance(status, str) and status in TRANSIENT_STATUSES:
+        found("INFRA_TRANSIENT", f"the run's status is {status}: it did not end by itself ({sentence})")
+    elif status != COMPLETED and recorded is None:
+        found("UNKNOWN", f"the run's status is {_short(status)}, expected {COMPLETED} ({sentence})")
+    if recorded is not None:
+        known = recorded if isinstance(recorded, str) and recorded in SEVERITY else "UNKNOWN"
+        found(known, f"the evaluation recorded {_short(recorded)}: {sentence}")
+
+
+def _judge_accounting(name: Any, accounting: Any, limits: Any, trusted: bool, found: Any, notes: list[str]) -> bool:
+    if not isinstance(accounting, Mapping):
+        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: no accounting; found {_short(accounting)}")
+        return False
+    may_be_unknown = [field for field in COUNTS if field not in REQUIRED_COUNTS] if trusted else INFORMATIVE_COUNTS
+    wrong = [
+        f"{field} is {_short(accounting.get(field))}"
+        for field in COUNTS
+        if (field in REQUIRED_COUNTS or field in accounting)
+        and not (is_count(accounting.get(field)) or (accounting.get(field) is None and field in may_be_unknown))
+    ]
+    if wrong:
+        found(
+            "SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: {', '.join(wrong)}; expected a whole number of 0 or more"
+        )
+        return False
+    expected, scored = accounting["expected"], accounting["scored"]
+    if expected == 0:
+        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: 0 samples were expected, so nothing was measured")
+        return False
+    short = [
+        f"{accounting[field]} {field}"
+        for field in ("asked", "answered", "scored")
+        if accounting.get(field) is not None and accounting[field] != expected
+    ]
+    if short:
+        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: {expected} samples expected, but {', '.join(short)}")
+        return False
+    if accounting.get("failed"):
+        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: {accounting['failed']} samples failed")
+        return False
+    if accounting.get("empty") == scored:
+        found("DEPLOYMENT_HEALTH_FAILED", f"task {_short(name)}: all {scored} answers are empty")
+        return False
+    allowed = {**DEFAULT_LIMITS, **(limits if isinstance(limits, Mapping) else {})}
+    over = [
+        f"{accounting[field]} of {scored} answers {what} (limit {allowed[field]:.0%})"
+        for field, what in LIMITED.items()
+        if accounting.get(field) and not (is_number(allowed[field]) and accounting[field] <= allowed[field] * scored)
+    ]
+    if over:
+        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: {'; '.join(over)}")
+        return False
+    amiss = [
+        f"{accounting[field]} {what}"
+        for field, what in (("http_failures", "attempts without an answer"), ("retried", "requests repeated"))
+        if accounting.get(field)
+    ]
+    if amiss:
+        notes.append(f"task {_short(name)}: {', '.join(amiss)}; every sample was answered in the end")
+    return True
+
+
+def _judge_score(name: Any, task: Mapping[str, Any], accounts_hold: bool, found: Any) -> dict[str, Any] | None:
+    score, scale = task.get("score"), task.get("scale", DEFAULT_SCALE)
+    if score is None:
+        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: has no score")
+        return None
+    if not is_number(score):
+        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: score {_short(score)} is no finite number")
+        return None
+    if (
+        not isinstance(scale, Mapping)
+        or not is_number(scale.get("min"))
+        or not is_number(scale.get("max"))
+        or scale["min"] >= scale["max"]
+    ):
+        found("USER_CONFIG_ERROR", f"task {_short(name)}: scale {_short(scale)}; expected min below max, both finite")
+        return None
+    if not scale["min"] <= score <= scale["max"]:
+        found(
+            "SAMPLE_ACCOUNTING_FAILED",
+            f"task {_short(name)}: score {score} lies outside its scale {scale['min']} to {scale['max']}",
+        )
+        return None
+    if not accounts_hold:
+        return None
+    return {
+        "metric": task.get("metric"),
+        "score": score,
+        "stderr": task.get("stderr") if is_number(task.get("stderr")) else None,
+        "samples": task["accounting"]["scored"],
+        "scale": dict(scale),
+        "tier": task.get("tier", "critical"),
+    }
+
+
+def _judge_spread(name: Any, spread: Any, entry: Mapping[str, Any], found: Any) -> None:
+    """Many different questions with one and the same answer, or one and the same middling score, were not answered."""
+    if not isinstance(spread, Mapping) or not all(is_count(spread.get(key)) for key in ("samples", "scores")):
+        return
+    if spread["samples"] < CONSTANT_SAMPLES:
+        return
+    answers, targets = spread.get("answers"), spread.get("targets")
+    if answers == 1 and is_count(targets) and targets > 1:
+        found(
+            "UNKNOWN", f"task {_short(name)}: all {spread['samples']} answers are the same, of {targets} expected ones"
+        )
+    elif spread["scores"] == 1 and entry["scale"]["min"] < entry["score"] < entry["scale"]["max"]:
+        found("UNKNOWN", f"task {_short(name)}: all {spread['samples']} samples have the same score {entry['score']}")
+
+
+def _judge_constancy(scores: Mapping[str, Any], found: Any) -> None:
+    values = {entry["score"] for entry in scores.values()}
+    if values == {0} and not any(entry["scale"].get("direction") == "lower" for entry in scores.values()):
+        found("UNKNOWN", f"every score of the run is exactly 0 ({', '.join(scores)}): no real model is that bad")
+        return
+    large = all(is_count(entry["samples"]) and entry["samples"] >= CONSTANT_TASK_SAMPLES for entry in scores.values())
+    if len(values) == 1 and len(scores) >= CONSTANT_TASKS and large:
+        value = values.pop()
+        if any(entry["scale"]["min"] < value < entry["scale"]["max"] for entry in scores.values()):
+            found("UNKNOWN", f"every score of the run is exactly {value} ({', '.join(scores)}): tasks do differ")
+
+
+def _judge_incidents(incidents: Any, found: Any, notes: list[str]) -> None:
+    if incidents is None:
+        return
+    if not isinstance(incidents, list) or not all(isinstance(entry, Mapping) for entry in incidents):
+        found("UNKNOWN", f"incidents: expected a list of mappings; found {_short(incidents)}")
+        return
+    for entry in incidents:
+        sentence = f"the server at {entry.get('time')}: {_short(entry.get('what'))}"
+        if "started again" in str(entry.get("what")):
+            found("DEPLOYMENT_HEALTH_FAILED", sentence)
+        else:
+            notes.append(sentence)
+
+
+def _judge_logs(log_findings: Any, found: Any) -> None:
+    if log_findings is None:
+        return
+    if not isinstance(log_findings, list):
+        found("UNKNOWN", f"log_findings: expected a list; found {_short(log_findings)}")
+        return
+    for entry in log_findings:
+        if not isinstance(entry, Mapping):
+            found("UNKNOWN", f"log_findings: expected mappings; found {_short(entry)}")
+            continue
+        name = entry.get("class")
+        known = name if isinstance(name, str) and name in SEVERITY else "UNKNOWN"
+        found(known, f"{entry.get('file')}, line {entry.get('line')}: {_short(entry.get('text'), 300)}")
+
+
+def _verdict(
+    findings: list[dict[str, str]], scores: dict[str, Any], notes: list[str], causes: int = 0
+) -> dict[str, Any]:
+    """Sum up: the most severe class leads; the message tells the first ``causes`` findings, where there are any."""
+    classes = sorted({finding["class"] for finding in findings}, key=SEVERITY.index)
+    ordered = sorted(findings, key=lambda finding: SEVERITY.index(finding["class"]))
+    if not ordered and not scores:
+        classes, ordered = ["UNKNOWN"], [{"class": "UNKNOWN", "detail": "the run has no score"}]
+    if ordered:
+        told = [finding["detail"] for finding in findings[:causes]]
+        told = told or [f"{finding['class']}: {finding['detail']}" for finding in ordered[:5]]
+        rest = len(ordered) - len(told)
+        detail = "; ".join(told) + (f"; and {rest} more findings" if rest else "")
+    else:
+        measured = ", ".join(
+            f"{task} {entry['score']:.4f} of {entry['samples']} samples" for task, entry in scores.items()
+        )
+        detail = f"{len(scores)} tasks complete: {measured}"
+    return {
+        "pass": not ordered,
+        "failure_class": classes[0] if classes else None,
+        "detail": detail,
+        "failure_classes": classes,
+        "scores": scores,
+        "findings": ordered,
+        "notes": notes,
+    }
+
+
+def scan_log(name: str, text: str) -> list[dict[str, Any]]:
+    """Suspect lines of a log up to where its server is told to end: {class, file, line, text}.
+
+    At most three per class; the last one gives the count of the rest.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    more: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        line = COLOURS.sub("", line)
+        if line == END_LINE or OTHER_END_LINE.fullmatch(line):
+            break
+        failure_class = next((label for label, pattern in LOG_PATTERNS if pattern.search(line)), None)
+        if failure_class is None:
+            continue
+        entries = found.setdefault(failure_class, [])
+        if len(entries) < QUOTED_LINES_PER_LOG:
+            entries.append({"class": failure_class, "file": name, "line": number, "text": line.strip()[:300]})
+        else:
+            more[failure_class] = more.get(failure_class, 0) + 1
+    for failure_class, count in more.items():
+        found[failure_class][-1]["text"] += f" (and {count} more such lines)"
+    return [entry for entries in found.values() for entry in entries]
+
+
+def read_run(path: Path, suite: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The summary of a run, and what identifies it: {results_digest, checkpoint_digest, model, candidate, suite}.
+
+    Args:
+        path: a run folder, its results.yml, or a summary in JSON.
+        suite: the suite's definition, from which scale, tier, metric and the declared tasks come.
+
+    Raises:
+        UnusableInput: nothing there that can be read.
+    """
+    if path.is_dir():
+        path = path / "results.yml"
+    if not path.exists():
+        raise UnusableInput(f"{path}: does not exist; expected a run folder, a results.yml or a summary (JSON)")
+    content = read_json(path) if path.suffix == ".json" else read_yaml(path)
+    if "results" not in content and "metadata" not in content:
+        return _with_suite(content, suite), {"results_digest": digest_of_file(path)}
+    metadata = content.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    identity = {
+        "results_digest": digest_of_file(path),
+        **{key: metadata.get(key) for key in ("checkpoint_digest", "model", "candidate", "suite")},
+        **({"imported": dict(metadata["imported"])} if isinstance(metadata.get("imported"), Mapping) else {}),
+    }
+    summary = summary_of_results(content)
+    if "imported" in identity:
+        # They lie where the run was made; the import has read them.
+        summary["log_findings"] = identity["imported"].pop("log_findings", None)
+    else:
+        logs = logs_of(path.parent, metadata, suite)
+        names = {log: str(log.relative_to(path.parent)).removeprefix("logs/") for log in logs}
+        summary["log_findings"] = [entry for log, name in names.items() for entry in scan_log_file(log, name)]
+    summary = _with_suite(summary, suite)
+    _check_sample_files(summary, path.parent / "samples")
+    return summary, identity
+
+
+def scan_log_file(log: Path, name: str) -> list[dict[str, Any]]:
+    """``scan_log`` of a file, under a name."""
+    return scan_log(name, log.read_text(encoding="utf-8", errors="replace"))
+
+
+def logs_of(folder: Path, metadata: Mapping[str, Any], suite: Mapping[str, Any] | None) -> list[Path]:
+    """The server's and the tasks' logs of a run, not those of earlier runs or other stages that lie beside them."""
+    accounting = metadata.get("accounting")
+    names = [*(accounting if isinstance(accounting, Mapping) else {}), *(suite["tasks"] if suite else {})]
+    shards = metadata.get("shards")
+    parts = [entry.get("shard") for entry in shards if isinstance(entry, Mapping)] if isinstance(shards, list) else []
+    folders = [folder / "shards" / str(part) / "logs" for part in parts] or [folder / "logs"]
+    files = dict.fromkeys(["server.log", *(f"{name}.log" for name in names)])
+    return [log for place in folders for file in files if (log := place / file).is_file()]
+
+
+def summary_of_results(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary that ``evaluate_run`` judges, from the content of a results.yml."""
+    metadata = content.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    results = content.get("results")
+    scored = results.get("tasks") if isinstance(results, Mapping) else None
+    scored = scored if isinstance(scored, Mapping) else {}
+    accounting = metadata.get("accounting")
+    accounting = accounting if isinstance(accounting, Mapping) else {}
+    tasks: dict[Any, Any] = {}
+    for name in [*accounting, *(name for name in scored if name not in accounting)]:
+        tasks[name] = {"accounting": accounting.get(name), **_score_entry(scored.get(name), None)}
+    return {
+        **{key: metadata.get(key) for key in ("status", "failure_class", "detail", "incidents")},
+        **({"imported": metadata["imported"]} if metadata.get("imported") is not None else {}),
+        "tasks": tasks,
+        "_results": scored,
+    }
+
+
+def _score_entry(task: Any, metric: str | None) -> dict[str, Any]:
+    """{metric, score, stderr} of a task in NeMo Evaluator's schema; the named metric, else its only one."""
+    metrics = task.get("metrics") if isinstance(task, Mapping) else None
+    if not isinstance(metrics, Mapping) or not metrics:
+        return {"metric": metric, "score": None, "stderr": None}
+    if metric is None and len(metrics) == 1:
+        metric = next(iter(metrics))
+    try:
+        metric, score, value = find_score(metrics, str(metric))
+    except LookupError:
+        return {"metric": metric, "score": None, "stderr": None}
+    metric = metric if metric == score else f"{metric}.{score}"
+    statistics = value.get("stats")
+    stderr = statistics.get("stderr") if isinstance(statistics, Mapping) else None
+    return {"metric": metric, "score": value.get("value"), "stderr": stderr}
+
+
+def _with_suite(summary: Mapping[str, Any], suite: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The summary with the suite's scale, tier and metric, and with its tasks that the run lacks."""
+    result = dict(summary)
+    scored = result.pop("_results", {})
+    if suite is None or not isinstance(result.get("tasks"), Mapping):
+        return result
+    tasks = dict(result["tasks"])
+    for name, declared in suite["tasks"].items():
+        task = tasks.get(name, {"accounting": None, "score": None})
+        if not isinstance(task, Mapping):
+            continue
+        task = dict(task)
+        if name in scored:
+            task.update(_score_entry(scored[name], declared["metric"]))
+        limits = declared.get("limits") or suite.get("limits") or DEFAULT_LIMITS
+        tasks[name] = {**task, "scale": declared["scale"], "tier": declared["tier"], "limits": limits}
+        wanted = declared.get("samples")
+        accounting = task.get("accounting")
+        if wanted and isinstance(accounting, Mapping):
+            # What the suite declares today counts, not what the run believed.
+            documents = min(wanted, declared.get("limit") or wanted) * int(declared.get("repeats") or 1)
+            tasks[name]["accounting"] = {**accounting, "expected": documents}
+    result["tasks"] = tasks
+    return result
+
+
+def _check_sample_files(summary: dict[str, Any], folder: Path) -> None:
+    """Count the lines of each samples file and how they differ; where accounts say otherwise, the lines count."""
+    if not folder.is_dir() or summary.get("status") != COMPLETED:
+        return
+    for name, task in summary["tasks"].items():
+        accounting = task.get("accounting") if isinstance(task, Mapping) else None
+        if not isinstance(accounting, Mapping):
+            continue
+        file = folder / f"{name}.jsonl"
+        if _told_by_framework(summary, accounting) and not (file.is_file() and file.stat().st_size):
+            continue
+        # Not by splitlines(): an answer may hold what Unicode calls a line's end.
+        text = file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if file.is_file() else []
+        lines = len(text)
+        task["spread"] = _spread_of(text)
+        if accounting.get("scored") != lines and is_count(accounting.get("scored")):
+            task["accounting"] = {**accounting, "scored": min(lines, accounting["scored"])}
+            summary["log_findings"] = [
+                *_listed(summary.get("log_findings")),
+                {
+                    "class": "SAMPLE_ACCOUNTING_FAILED",
+                    "file": f"samples/{name}.jsonl",
+                    "line": lines,
+                    "text": f"holds {lines} samples, but the accounts say {accounting.get('scored')}",
+                },
+            ]
+
+
+def _spread_of(lines: Iterable[str]) -> dict[str, int] | None:
+    """How many different scores, answers and targets a samples file holds; None where it holds something else."""
+    different: dict[str, set[Any]] = {"scores": set(), "answers": set(), "targets": set()}
+    count = 0
+    for line in lines:
+        try:
+            sample = json.loads(line)
+            entry = (sample["score"], sample.get("answer"), sample.get("target_digest"))
+            for values, value in zip(different.values(), entry, strict=True):
+                values.add(value)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+        count += 1
+    return {"samples": count, **{name: len(values) for name, values in different.items()}}
+
+
+def _told_by_framework(summary: Mapping[str, Any], accounting: Mapping[str, Any]) -> bool:
+    """Whether a task has no samples file because its framework leaves none, which its accounts say by a null."""
+    return "imported" in summary or any(accounting.get(field, 0) is None for field in INFORMATIVE_COUNTS)
+
+
+def _listed(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _short(value: Any, length: int = 120) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= length else text[: length - 1] + "…"

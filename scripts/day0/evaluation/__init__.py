@@ -1,0 +1,1 @@
+"""The evaluation stage: harnesses, results, run folders, imported runs."""

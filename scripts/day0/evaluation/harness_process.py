@@ -1,0 +1,93 @@
+"""A harness at work on one task: its process, and what it reports; the protocol is in day0/suite/harness.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from day0.serving.server import TRANSIENT_SIGNALS, Children, Transient
+
+
+class HarnessProcess:
+    """One harness process.
+
+    Args:
+        command: the harness's interpreter and script.
+        job: what to ask; its ``output`` is where the outcome is expected.
+        secrets: environment variables that it gets on top of the stage's own.
+        log: file of its standard error.
+    """
+
+    def __init__(
+        self,
+        children: Children,
+        command: Sequence[str],
+        name: str,
+        job: Mapping[str, Any],
+        secrets: Mapping[str, str],
+        log: Path,
+    ) -> None:
+        self.name, self.output = name, Path(job["output"])
+        self.done = self.total = 0
+        self.began = time.monotonic()
+        environment = {**os.environ, **secrets, "TOKENIZERS_PARALLELISM": "false"}
+        if job["include_path"]:
+            # Local task files: a data-set cache of the run's own, which no other run's files can be mistaken for.
+            environment["HF_DATASETS_CACHE"] = str(self.output.parent / f"datasets-{name}")
+        with log.open("ab") as stream:
+            # All harnesses in the stage's session: while they load, the server gets its share of the processors.
+            self.process = children.start(
+                command,
+                own_session=False,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                env=environment,
+                text=True,
+                encoding="utf-8",
+            )
+        self.tell(job)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Send a line: the job, ``{"base_url": ...}`` once the server answers, ``{"concurrency": ...}`` later."""
+        if "base_url" in message:
+            self.began = time.monotonic()
+        try:
+            assert self.process.stdin is not None
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
+
+    def outcome(self) -> dict[str, Any] | None:
+        """What the process wrote, or None; raises Transient where it was ended from outside."""
+        self._reader.join(timeout=10)
+        code = self.process.wait()
+        if code < 0 and -code in TRANSIENT_SIGNALS:
+            raise Transient(f"the client of task {self.name} was killed by signal {-code}")
+        try:
+            return json.loads(self.output.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict) and event.get("event") == "progress":
+                self.done, self.total = event["done"], event["total"]

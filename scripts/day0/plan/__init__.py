@@ -1,0 +1,1 @@
+"""Configuration, the plan of releases, and preflight."""

@@ -1,0 +1,358 @@
+"""The data types of the configuration, config/config.yaml with the files that are laid over it.
+
+The JSON Schema for editors, ``config/schemas/config.schema.json``, is generated from these types.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from day0.base.mistakes import Name, PositiveInteger, Strict
+from day0.recipe.recipes import Calibration, Recipe
+from day0.suite.suites import Tier
+
+SECRET_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS?)(_|$)", re.I)
+OWN_ARGUMENTS = frozenset(
+    {"--api-key", "--host", "--port", "--model", "--served-model-name", "--seed"}
+    | {"--nnodes", "--node-rank", "--master-addr", "--master-port", "--headless"}
+)
+
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
+Criterion = Literal["point", "confident"]
+
+# What the executor sets by itself, and where a site says it instead.
+MANAGED_FLAGS = {
+    **dict.fromkeys(("-A", "--account"), "set 'account' instead"),
+    **dict.fromkeys(("-p", "--partition"), "set 'partition' and 'gpu_partition' instead"),
+    **dict.fromkeys(("-q", "--qos"), "set 'qos' and 'gpu_qos' instead"),
+    **dict.fromkeys(("-C", "--constraint"), "set 'constraint' instead"),
+    **dict.fromkeys(("-G", "--gpus", "--gres"), "a model's resources.gpu and the site's gpu_type say it"),
+    **dict.fromkeys(("-t", "--time"), "a model's resources.runtime and the site's max_runtime say it"),
+    **dict.fromkeys(("--mem", "--mem-per-cpu", "--mem-per-gpu"), "a model's resources.mem_mb says it"),
+    **dict.fromkeys(("-c", "--cpus-per-task", "--cpus-per-gpu"), "a model's resources.cpus says it"),
+    **dict.fromkeys(("-N", "--nodes", "-n", "--ntasks"), "a model's serving.nodes says it; a job is one task"),
+    **dict.fromkeys(
+        ("-J", "--job-name", "--comment", "-o", "--output", "-e", "--error", "-D", "--chdir", "--export", "--parsable"),
+        "the executor sets it for every job; remove it",
+    ),
+}
+
+
+class ServerContainer(Strict):
+    """A container image with vLLM, and how it is run."""
+
+    image: str = Field(min_length=1, description="as the runtime takes it: a reference, a .sif or a .sqsh file")
+    runtime: Literal["apptainer", "podman", "docker"] = Field(
+        "apptainer", description="on the host's network; podman needs the package catatonit for its --init"
+    )
+    python: str = Field("python3", description="the image's interpreter that has vLLM")
+    arguments: list[str] = Field([], description="further arguments of the runtime, such as binds and devices")
+
+
+class Serving(Strict):
+    """How vLLM serves a model; a recipe's values stand above its model's."""
+
+    tensor_parallel_size: PositiveInteger = 1
+    pipeline_parallel_size: PositiveInteger = 1
+    data_parallel_size: PositiveInteger = 1
+    gpus: PositiveInteger | None = Field(None, description="GPUs of the server; null: the product of the three sizes")
+    nodes: PositiveInteger = Field(
+        1, description="nodes of a Slurm cluster that the server is spread over, by tensor or pipeline parallelism"
+    )
+    max_model_len: PositiveInteger | None = Field(None, description="tokens; null: what the suite needs")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    kv_cache_dtype: str = Field("auto", description="vLLM's --kv-cache-dtype")
+    extra_arguments: list[str] = Field([], description="further arguments of vLLM's server")
+    environment: dict[str, str] = Field({}, description="environment variables of the server; no secrets")
+    container: ServerContainer | None = Field(
+        None, description="run the server in a container instead of its environment"
+    )
+    startup_timeout_seconds: PositiveInteger = 1800
+
+    @field_validator("extra_arguments")
+    @classmethod
+    def _not_the_stages_own(cls, arguments: list[str]) -> list[str]:
+        own = [argument for argument in arguments if argument.partition("=")[0] in OWN_ARGUMENTS]
+        if own:
+            raise ValueError(f"{', '.join(own)}: the evaluate stage sets this itself; remove it")
+        return arguments
+
+    @field_validator("environment")
+    @classmethod
+    def _no_secrets(cls, environment: dict[str, str]) -> dict[str, str]:
+        secret = [name for name, value in environment.items() if value and SECRET_NAME.search(name)]
+        if secret:
+            raise ValueError(
+                f"{', '.join(secret)}: a secret does not belong in a file; set it in the shell, the server inherits it"
+            )
+        return environment
+
+
+def _or_bare_path(schema: dict[str, Any]) -> None:
+    whole = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": "string", "description": whole["properties"]["path"]["description"]}, whole]
+
+
+class ImportedRun(Strict):
+    """A run that was made elsewhere and stands in for one of the graph's; a bare text is its path."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), json_schema_extra=_or_bare_path)
+
+    path: str = Field(description="a results.yml, a run's folder, or a folder of several runs' folders")
+    model_id: str | None = Field(
+        None, description="name under which the run served the model; null: the model's name, hub id or path"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
+class StageResources(Strict):
+    """What one stage's job asks for; null: as the formulas of day0/cluster/jobs.py say."""
+
+    mem_mb: PositiveInteger | None = Field(None, description="host memory in MB")
+    gpu: Annotated[int, Field(ge=0, strict=True)] | None = Field(None, description="GPUs, all on one node")
+    cpus: PositiveInteger | None = Field(None, description="CPU cores")
+    runtime: PositiveInteger | None = Field(None, description="time limit in minutes")
+
+
+class Resources(StageResources):
+    """What a model's heavy jobs ask for: of both stages, or of one, which stands above."""
+
+    quantize: StageResources = StageResources()
+    evaluate: StageResources = StageResources()
+
+
+class Model(Strict):
+    """Where the source model is: a local folder, or a hub repository at a pinned commit."""
+
+    path: str | None = Field(None, description="local folder of config.json, tokenizer and *.safetensors")
+    hub: str | None = Field(None, description="repository id on the model hub, organisation/name")
+    revision: str | None = Field(None, description="commit of the hub repository: 40 hexadecimal digits")
+    trust_remote_code: bool = Field(False, description="run Python files that the model's repository brings along")
+    calibration: Calibration | None = None
+    serving: Serving = Serving()
+    baseline: dict[str, ImportedRun] = Field({}, description="by suite: a run that stands in for the baseline's")
+    resources: Resources = Field(Resources(), description="what the model's heavy jobs ask for on a cluster")
+
+    @model_validator(mode="after")
+    def _one_location(self) -> Model:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give exactly one of 'path' (a local folder) and 'hub' (a repository id)")
+        if self.hub is not None:
+            if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.hub):
+                raise ValueError(f"hub: {self.hub!r} is no repository id; expected organisation/name")
+            if not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+                raise ValueError(
+                    "revision: a hub model needs the commit it is pinned to, 40 hexadecimal digits; "
+                    f"found {self.revision!r}"
+                )
+        elif self.revision is not None:
+            raise ValueError("revision: only a hub model has one; remove it")
+        return self
+
+
+class Thresholds(Strict):
+    """Thresholds that stand above ``threshold``; a task's stands above its tier's."""
+
+    tiers: dict[Tier, Fraction] = Field({}, description="tier to threshold")
+    tasks: dict[str, Fraction] = Field({}, description="task of the suite to threshold")
+
+
+class Policy(Strict):
+    """What a release must hold to; ``defaults`` gives what a release leaves out."""
+
+    suite: str = Field("demo", description="file of config/suites, without .yaml")
+    threshold: Fraction = Field(0.01, description="largest drop allowed on a blocking task, as a fraction of its scale")
+    thresholds: Thresholds = Field(Thresholds(), description="thresholds of single tiers and tasks")
+    relative: bool = Field(False, description="the threshold is a fraction of the baseline's score instead")
+    require_fingerprints: bool = Field(
+        True, description="refuse to compare with an imported run that does not tell how it was made"
+    )
+    max_relative_drop: Fraction | None = Field(
+        None,
+        description="guard for low scores, besides the threshold: largest drop allowed as a fraction of the baseline's "
+        "distance from the worse end of the scale",
+    )
+    relative_guard_below: Share | None = Field(
+        None, description="the guard holds where the baseline is below this fraction of the scale; null: everywhere"
+    )
+    tiers: dict[str, Tier] = Field({}, description="task to tier, above the suite's; advisory tasks do not block")
+    criterion: Criterion = Field(
+        "point",
+        description="point: the scores must be within the limits; confident: the intervals of the paired drops must",
+    )
+    expected_disagreement_rate: Share = Field(
+        0.05,
+        description="share of samples that a candidate is expected to score differently; by it a plan tells whether "
+        "the suite can resolve its thresholds",
+    )
+
+
+class Publish(Strict):
+    """Where an accepted bundle goes: a hub repository or a folder; a release's values stand above these."""
+
+    hub: str | None = Field(None, description="repository id, organisation/name; may hold {model} and {release}")
+    private: bool = Field(True, description="whether a repository that has to be made is private")
+    branch: str = Field("main", pattern=r"^[\w][\w./-]*$", description="branch of the repository")
+    token_variable: str = Field(
+        "HF_TOKEN", pattern=r"^[A-Za-z_]\w*$", description="name of the environment variable that holds the token"
+    )
+    folder: str | None = Field(None, description="folder to copy the bundle to; may hold {model} and {release}")
+    dry_run: bool = Field(True, description="only show what would be uploaded or copied")
+
+    @model_validator(mode="after")
+    def _one_destination(self) -> Publish:
+        if self.hub is not None and self.folder is not None:
+            raise ValueError("give one of 'hub' (a repository id) and 'folder', not both")
+        if self.hub is not None and not re.fullmatch(r"[\w.{}-]+/[\w.{}-]+", self.hub):
+            raise ValueError(f"hub: {self.hub!r} is no repository id; expected organisation/name")
+        for field in re.findall(r"\{([^}]*)\}", f"{self.hub or ''}{self.folder or ''}"):
+            if field not in ("model", "release"):
+                raise ValueError(f"{{{field}}} cannot be filled in; there are {{model}} and {{release}}")
+        return self
+
+
+class Mlflow(Strict):
+    """Where runs are logged with MLflow; credentials only by MLflow's own environment variables."""
+
+    tracking_uri: str = Field(description="MLflow's address: http(s)://…, sqlite:///…, a folder, databricks")
+    experiment: str = Field("day0", min_length=1)
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> Mlflow:
+        if re.search(r"://[^/@]+@", self.tracking_uri):
+            raise ValueError(
+                "tracking_uri holds credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+            )
+        return self
+
+
+class Release(Strict):
+    """One candidate to decide on."""
+
+    model: str
+    recipe: str
+    name: Name | None = Field(None, description="folder of the decision; the recipe's name unless given")
+    suite: str | None = None
+    threshold: Fraction | None = None
+    thresholds: Thresholds = Field(Thresholds(), description="laid over those of defaults")
+    relative: bool | None = None
+    require_fingerprints: bool | None = None
+    candidate_run: ImportedRun | None = Field(None, description="a run that stands in for the candidate's")
+    max_relative_drop: Fraction | None = None
+    relative_guard_below: Share | None = None
+    tiers: dict[str, Tier] = Field({}, description="laid over those of defaults")
+    criterion: Criterion | None = None
+    expected_disagreement_rate: Share | None = None
+    publish: Publish | None = None
+
+
+class Quantization(Strict):
+    """Settings of the quantize stage that no recipe has to repeat."""
+
+    device: Literal["auto", "cpu", "cuda", "device_map"] = "auto"
+    seed: int = 1234
+    calibration: Calibration = Calibration()
+
+
+class Cluster(Strict):
+    """A site's Slurm cluster, for ``--profile slurm``; see config/site.example.yaml."""
+
+    account: str | None = Field(None, description="account that the jobs are charged to; null: the user's default")
+    partition: str | None = Field(None, description="partition of jobs without a GPU; null: the cluster's default")
+    gpu_partition: str | None = Field(None, description="partition of jobs with GPUs; null: the one without")
+    gpu_type: str | None = Field(None, description="Slurm's name of the GPU type, as sinfo -o %G shows it: h100")
+    qos: str | None = Field(None, description="quality of service of jobs without a GPU")
+    gpu_qos: str | None = Field(None, description="quality of service of jobs with GPUs; null: the one without")
+    constraint: str | None = Field(None, description="node features that GPU jobs need, as sbatch --constraint")
+    extra: list[str] = Field([], description="further sbatch flags of every job: [--reservation=release]")
+    gpu_extra: list[str] = Field([], description="further sbatch flags of GPU jobs only")
+    gpus_per_node: PositiveInteger = Field(8, description="GPUs of one node")
+    gpu_memory_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(80, description="memory of one GPU in GB")
+    cpus_per_gpu: PositiveInteger = Field(8, description="CPU cores for each GPU of a job")
+    max_mem_mb: PositiveInteger | None = Field(None, description="most host memory that a job may ask for, in MB")
+    max_runtime: PositiveInteger | None = Field(None, description="longest time limit of the partitions, in minutes")
+    jobs_have_internet: bool = Field(
+        False, description="compute nodes reach the hub and the package index; false: the submitting host fetches"
+    )
+
+    @field_validator("extra", "gpu_extra")
+    @classmethod
+    def _not_managed(cls, flags: list[str]) -> list[str]:
+        for flag in flags:
+            name = re.split(r"[=\s]", flag.strip(), maxsplit=1)[0]
+            if not name.startswith("-"):
+                raise ValueError(f"{flag!r} is no flag of sbatch; write name and value as one entry, --name=value")
+            if name in MANAGED_FLAGS or name[:2] in MANAGED_FLAGS:
+                raise ValueError(f"{flag!r}: {MANAGED_FLAGS.get(name) or MANAGED_FLAGS[name[:2]]}")
+        return flags
+
+
+class Container(Strict):
+    """An image that stands in for a stage's environment."""
+
+    image: str = Field(min_length=1, description="squashfs file (pyxis, enroot) or .sif file (apptainer)")
+    python: str = Field("python3", description="interpreter within the image that has the stage's packages")
+
+
+class Containers(Strict):
+    """Container images in place of the locked environments, by stage."""
+
+    runtime: Literal["pyxis", "enroot", "apptainer"] = Field(
+        "enroot", description="pyxis: a job step with srun --container-image; enroot, apptainer: started directly"
+    )
+    mounts: list[str] = Field([], description="further folders to mount, HOST or HOST:INSIDE; the project's is always")
+    quantize: Container | None = None
+    serve: Container | None = None
+
+    @property
+    def images(self) -> list[str]:
+        """The images that stand in for an environment."""
+        return [stage.image for stage in (self.quantize, self.serve) if stage]
+
+
+class Config(Strict):
+    """The whole configuration; see config/config.yaml."""
+
+    cluster: Cluster = Cluster()
+    containers: Containers = Containers()
+
+    accelerator: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="variant of the stage environments; auto: cuda where an NVIDIA GPU is found"
+    )
+    parallel_evaluation: bool = Field(False, description="evaluate candidates before the baseline has passed its gate")
+    shards: PositiveInteger | Literal["per-task"] = Field(
+        1, description="jobs, each with a server of its own, that share a run: by documents, or one per task"
+    )
+    allow_generated_code: bool = Field(
+        False, description="let tasks that are marked runs_generated_code run what the model wrote, on this machine"
+    )
+    imported_counts: Literal["require", "trust"] = Field(
+        "require",
+        description="counts of samples that an imported run does not tell: require: it fails; trust: the framework's "
+        "own count, or the suite's, is taken, and the assessment says so",
+    )
+    builder: str = Field(
+        "urn:day0:builder",
+        pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:\S+$",
+        description="URI of who runs the graph, for provenance",
+    )
+    quantization: Quantization = Quantization()
+    models: dict[Name, Model] = Field(min_length=1)
+    recipes: dict[Name, Recipe] = Field({}, description="recipes defined here instead of in config/recipes")
+    defaults: Policy = Policy()
+    external_scores: str | None = Field(
+        "config/external_scores.yaml",
+        description="file of published scores that baselines are held against; null: none",
+    )
+    publish: Publish | None = Field(None, description="where accepted bundles go, for the target publish")
+    mlflow: Mlflow | None = Field(None, description="log every release with MLflow")
+    releases: list[Release] = Field(min_length=1)

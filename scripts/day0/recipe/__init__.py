@@ -1,0 +1,1 @@
+"""Quantization recipes and what they resolve to."""

@@ -1,0 +1,200 @@
+"""Recipes: what a candidate is quantized to, by which calibration, found by name and checked before anything is loaded.
+
+A recipe is a file of config/recipes, a definition of the same form within the configuration, a preset of ModelOpt or a
+recipe of ModelOpt's wheel. The names that ModelOpt knows come from a committed catalogue, so that a plan can be checked
+where ModelOpt is not installed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from day0.base.artefacts import UnusableInput, digest_of, read_yaml
+from day0.base.mistakes import PositiveInteger, Strict, mistakes_of, nearest
+
+KV_CACHE_NONE = "none"
+RECIPE_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LOCAL_DATASET_SUFFIXES = (".jsonl", ".txt")
+
+Kind = Literal["preset", "modelopt_recipe", "file", "inline"]
+
+
+class Calibration(Strict):
+    """Texts that the activations are measured on."""
+
+    dataset: str | None = Field(
+        None,
+        description="local file (.jsonl: an object a line, .txt: a text a line) or the name of a ModelOpt data set",
+    )
+    samples: PositiveInteger = Field(512, description="texts used, the first ones in the file's order")
+    sequence_length: PositiveInteger = Field(512, description="tokens at which a text is cut")
+    batch_size: PositiveInteger = 8
+    text_field: str = Field("text", description="field of a .jsonl file's objects that holds the text")
+
+    @property
+    def local_file(self) -> Path | None:
+        """The local file meant by ``dataset``, or None for a ModelOpt data set."""
+        return Path(self.dataset) if self.dataset and self.dataset.endswith(LOCAL_DATASET_SUFFIXES) else None
+
+
+class Recipe(Strict):
+    """A recipe file, config/recipes/NAME.yaml, or a definition of the same form within the configuration."""
+
+    description: str = ""
+    preset: str | None = Field(None, description="ModelOpt's preset, such as fp8 or nvfp4")
+    modelopt_recipe: str | None = Field(
+        None, description="recipe of ModelOpt's wheel, such as general/ptq/nvfp4_default-kv_fp8"
+    )
+    overrides: list[str] = Field(
+        [], description="values that replace those of modelopt_recipe, each as path.to.key=value"
+    )
+    imports: dict[str, str] | None = Field(None, description="ModelOpt's own recipe form: named building blocks")
+    metadata: dict[str, Any] | None = Field(None, description="ModelOpt's own recipe form: recipe_type and description")
+    quantize: dict[str, Any] | None = Field(None, description="ModelOpt's own recipe form: quant_cfg and algorithm")
+    auto_quantize: dict[str, Any] | None = Field(
+        None, description="ModelOpt's own recipe form: a search of formats per layer"
+    )
+    kv_cache: str | None = Field(
+        None,
+        description=f"ModelOpt's KV-cache preset; {KV_CACHE_NONE!r}: leave the cache alone; null: as the recipe has it",
+    )
+    calibration: dict[str, Any] | None = Field(None, description="calibration settings that stand above the model's")
+    serving: dict[str, Any] = Field({}, description="serving settings that stand above the model's")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Recipe:
+        body = self.quantize is not None or self.auto_quantize is not None
+        sources = {
+            "preset": self.preset is not None,
+            "modelopt_recipe": self.modelopt_recipe is not None,
+            "quantize": body,
+        }
+        given = [name for name, is_given in sources.items() if is_given]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(
+                "give exactly one of 'preset', 'modelopt_recipe' and ModelOpt's own body ('quantize' or "
+                f"'auto_quantize'); found {found}"
+            )
+        if not body and (self.imports is not None or self.metadata is not None):
+            raise ValueError(f"'imports' and 'metadata' belong to ModelOpt's own body; remove them beside '{given[0]}'")
+        if self.overrides and self.modelopt_recipe is None:
+            raise ValueError("'overrides' belongs to 'modelopt_recipe'; remove it")
+        wrong = [entry for entry in self.overrides if not re.match(r"[^=\s]+=", entry)]
+        if wrong:
+            raise ValueError(f"overrides: expected path.to.key=value, found {wrong[0]!r}")
+        if self.calibration is not None:
+            Calibration.model_validate(self.calibration)
+        return self
+
+
+@dataclass(frozen=True)
+class ResolvedRecipe:
+    """A recipe found by its name.
+
+    ``path_name`` is the name as a folder's name, ``definition`` the recipe in full as a mapping of :class:`Recipe`'s
+    keys, ``file`` the file it was read from, ``digest`` that of what decides the weights: all but description,
+    calibration and serving.
+    """
+
+    name: str
+    path_name: str
+    kind: Kind
+    definition: dict[str, Any]
+    file: Path | None
+    digest: str
+
+    def as_request(self) -> dict[str, Any]:
+        """What the quantize stage is asked for, as JSON-able values; calibration is given to it separately."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "definition": _of_the_weights(self.definition),
+            "digest": self.digest,
+        }
+
+
+def resolve_recipe(
+    name: str, definitions: Mapping[str, Mapping[str, Any]], recipes_dir: Path, catalogue: Mapping[str, Any]
+) -> ResolvedRecipe:
+    """Find a recipe: a definition of the configuration, else config/recipes/NAME.yaml, a preset, a recipe of the wheel.
+
+    Args:
+        name: as given in the configuration or on the command line.
+        definitions: recipes defined within the configuration, by name.
+        recipes_dir: folder of the recipe files.
+        catalogue: what ModelOpt knows, see scripts/make_recipe_catalogue.py.
+
+    Raises:
+        UnusableInput: nothing has that name (the near ones are in the message), or the recipe holds mistakes.
+    """
+    wheel_name = name.removesuffix(".yaml").removesuffix(".yml")
+    if name in definitions:
+        return _resolved(name, "inline", dict(definitions[name]), None, catalogue, f"recipe {name!r}")
+    file = recipes_dir / f"{name}.yaml"
+    if RECIPE_FILE_NAME.fullmatch(name) and file.is_file():
+        return resolve_recipe_file(file, catalogue, name)
+    if name in catalogue["presets"]:
+        return _resolved(name, "preset", {"preset": name}, None, catalogue, f"recipe {name!r}")
+    if wheel_name in catalogue["recipes"]:
+        return _resolved(
+            wheel_name, "modelopt_recipe", {"modelopt_recipe": wheel_name}, None, catalogue, f"recipe {name!r}"
+        )
+
+    files = sorted(path.stem for path in recipes_dir.glob("*.yaml"))
+    known = [*definitions, *files, *catalogue["presets"], *catalogue["recipes"]]
+    raise UnusableInput(
+        f"unknown recipe {name!r}{nearest(name, known)}; a recipe is one defined under 'recipes' in the configuration "
+        f"({', '.join(definitions) or 'none is'}), a file {recipes_dir}/NAME.yaml ({', '.join(files) or 'none'}), a "
+        f"preset of ModelOpt {catalogue['version']} ({', '.join(catalogue['presets'])}) or one of the "
+        f"{len(catalogue['recipes'])} recipes of its wheel (such as general/ptq/nvfp4_default-kv_fp8)"
+    )
+
+
+def resolve_recipe_file(file: Path, catalogue: Mapping[str, Any], name: str | None = None) -> ResolvedRecipe:
+    """Read a recipe file, wherever it lies.
+
+    Raises:
+        UnusableInput: the file cannot be read or holds mistakes.
+    """
+    return _resolved(name or file.stem, "file", read_yaml(file), file, catalogue, str(file))
+
+
+def _resolved(
+    name: str, kind: Kind, definition: dict[str, Any], file: Path | None, catalogue: Mapping[str, Any], place: str
+) -> ResolvedRecipe:
+    try:
+        recipe = Recipe.model_validate(definition)
+    except ValidationError as error:
+        raise UnusableInput("; ".join(f"{place}: {line}" for line in mistakes_of(error, Recipe))) from None
+    _check_names(recipe, catalogue, place)
+    full = recipe.model_dump(mode="json", exclude_defaults=True)
+    digest = digest_of(_of_the_weights(full))
+    path_name = re.sub(r"[^A-Za-z0-9._-]", "-", name.replace("/", "--"))
+    return ResolvedRecipe(name, path_name, kind, full, file, digest)
+
+
+def _of_the_weights(definition: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in definition.items() if key not in ("description", "calibration", "serving")}
+
+
+def _check_names(recipe: Recipe, catalogue: Mapping[str, Any], place: str) -> None:
+    """Refuse a preset, KV-cache preset or wheel recipe that ModelOpt does not have."""
+    checks = [
+        ("preset", recipe.preset, list(catalogue["presets"]), "presets"),
+        ("kv_cache", recipe.kv_cache, [KV_CACHE_NONE, *catalogue["kv_presets"]], "KV-cache presets"),
+        ("modelopt_recipe", recipe.modelopt_recipe, list(catalogue["recipes"]), "recipes"),
+    ]
+    for key, value, known, what in checks:
+        if value is not None and value.removesuffix(".yaml") not in known:
+            listed = ", ".join(known) if len(known) < 50 else f"{len(known)} such as {', '.join(known[:3])}"
+            raise UnusableInput(
+                f"{place}: {key}: found {value!r}{nearest(value, known)}; "
+                f"ModelOpt {catalogue['version']} has the {what} {listed}"
+            )

@@ -1,0 +1,168 @@
+"""The configuration that ModelOpt makes of a recipe, worked out from the catalogue of its recipes without ModelOpt.
+
+ModelOpt's recipes are YAML files of building blocks: ``imports`` names blocks, and ``$import`` puts one in its place.
+The rules are those of nvidia-modelopt 0.47.0, modelopt/torch/opt/config_loader.py and modelopt/recipe/loader.py; the
+tests hold the outcome against ModelOpt's own for every preset and recipe.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from day0.base.artefacts import UnusableInput
+from day0.recipe.recipes import KV_CACHE_NONE
+
+PRESETS, KV_PRESETS = "configs/ptq/presets/model", "configs/ptq/presets/kv"
+_SMALL_FLOAT = re.compile(r"[Ee](\d+)[Mm](\d+)")
+
+
+def read_block(text: str) -> dict[str, Any]:
+    """A building block's file as JSON-able ``{"imports": {name: path}, "body": mapping or list}``.
+
+    Raises:
+        yaml.YAMLError, ValueError: it is none.
+    """
+    documents = [document for document in yaml.safe_load_all(text) if document is not None]
+    header = documents[0] if documents else {}
+    if len(documents) > 2 or not isinstance(header, dict | list) or (len(documents) == 2 and isinstance(header, list)):
+        raise ValueError("expected a YAML mapping or list, with its imports before it")
+    body = documents[1] if len(documents) == 2 else header
+    if not isinstance(body, dict | list):
+        raise ValueError(f"expected a YAML mapping or list, found {type(body).__name__}")
+    imports = header.get("imports") if isinstance(header, dict) else None
+    if isinstance(body, dict):
+        body = {key: value for key, value in {**header, **body}.items() if key != "imports"}
+    return {"imports": imports or {}, "body": _plain(body)}
+
+
+def _plain(value: Any, key: str = "") -> Any:
+    """The same as JSON holds it: texts for keys, and a number format such as e4m3 as its two numbers."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item, str(name)) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if key in ("num_bits", "scale_bits") and isinstance(value, str) and (match := _SMALL_FLOAT.fullmatch(value)):
+        return [int(match[1]), int(match[2])]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def resolve_configuration(
+    definition: Mapping[str, Any], catalogue: Mapping[str, Any], place: str, kv_cache: str | None = None
+) -> dict[str, Any]:
+    """Resolve a recipe's definition as the quantize stage does, in the form that quantization.json records.
+
+    Args:
+        definition: keys of :class:`day0.recipe.recipes.Recipe`.
+        catalogue: envs/modelopt_catalogue.json.
+        place: the recipe, for messages.
+        kv_cache: KV-cache preset that stands above the recipe's.
+
+    Returns:
+        ``{"quantize": {"quant_cfg": [...], "algorithm": ...}, "auto_quantize": {...}, "kv_cache": {...}}``; what the
+        recipe does not have is None.
+
+    Raises:
+        UnusableInput: a block that does not exist, imports in a circle, or an override that cannot be told.
+    """
+    if definition.get("preset") is not None:
+        body = {"quantize": _block(f"{PRESETS}/{definition['preset']}", catalogue, place)}
+    elif definition.get("modelopt_recipe") is not None:
+        body = _block(definition["modelopt_recipe"].removesuffix(".yaml"), catalogue, place)
+        for override in definition.get("overrides") or []:
+            body = _overridden(body, override, place)
+    else:
+        own = {key: definition[key] for key in ("quantize", "auto_quantize") if definition.get(key) is not None}
+        body = _filled(_plain(own), _imported(definition.get("imports"), catalogue, place, ()), place)
+    if not isinstance(body, dict):
+        raise UnusableInput(f"{place}: expected a recipe, found a list")
+    kv_name, kv = kv_cache or definition.get("kv_cache"), None
+    if kv_name == KV_CACHE_NONE:
+        kv = {"quant_cfg": [{"quantizer_name": "*[kv]_bmm_quantizer", "enable": False}]}
+    elif kv_name is not None:
+        kv = _block(f"{KV_PRESETS}/{kv_name}", catalogue, place)
+    fixed, search = body.get("quantize"), body.get("auto_quantize")
+    if search is None:
+        fixed = fixed if isinstance(fixed, dict) else {}
+        entries = fixed.get("quant_cfg") or [{"quantizer_name": "*", "enable": False}]
+        entries = [*(entries if isinstance(entries, list) else []), *((kv or {}).get("quant_cfg") or [])]
+        fixed = {**fixed, "quant_cfg": entries, "algorithm": fixed.get("algorithm") or "max"}
+    return {"quantize": fixed, "auto_quantize": search, "kv_cache": kv}
+
+
+def _block(path: Any, catalogue: Mapping[str, Any], place: str, loading: tuple[str, ...] = ()) -> Any:
+    """A block with its imports filled in; as ModelOpt does, a file of that name stands above the wheel's block."""
+    name = str(path).removesuffix(".yaml").removesuffix(".yml")
+    if name in loading:
+        raise UnusableInput(f"{place}: imports {' -> '.join([*loading, name])}, a circle")
+    file = next((file for ending in (".yml", ".yaml") if (file := Path(f"{name}{ending}")).is_file()), None)
+    block = catalogue.get("blocks", {}).get(name)
+    if file is not None:
+        try:
+            block = read_block(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise UnusableInput(f"{file}: imported by {place}: {error}") from error
+    if block is None:
+        raise UnusableInput(
+            f"{place}: imports {name!r}; neither a file of that name nor a block of ModelOpt {catalogue['version']}"
+        )
+    return _filled(block["body"], _imported(block.get("imports"), catalogue, place, (*loading, name)), place)
+
+
+def _imported(imports: Any, catalogue: Mapping[str, Any], place: str, loading: tuple[str, ...]) -> dict[str, Any]:
+    if imports is not None and not isinstance(imports, Mapping):
+        raise UnusableInput(f"{place}: imports: expected names with paths, found {imports!r:.80}")
+    return {name: _block(path, catalogue, place, loading) for name, path in (imports or {}).items()}
+
+
+def _filled(value: Any, blocks: Mapping[str, Any], place: str) -> Any:
+    """Put blocks in the place of ``$import``: in a list a list is spliced, in a mapping the keys beside it win."""
+    if isinstance(value, list):
+        filled: list[Any] = []
+        for item in value:
+            if isinstance(item, dict) and item.keys() == {"$import"}:
+                block = _lookup(item["$import"], blocks, place)
+                filled += block if isinstance(block, list) else [block]
+            else:
+                filled.append(_filled(item, blocks, place))
+        return filled
+    if not isinstance(value, dict):
+        return value
+    merged: dict[str, Any] = {}
+    names = value.get("$import", [])
+    for name in names if isinstance(names, list) else [names]:
+        block = _lookup(name, blocks, place)
+        if not isinstance(block, dict):
+            raise UnusableInput(f"{place}: $import {name!r}: a list where a mapping is expected")
+        merged |= block
+    return merged | {key: _filled(item, blocks, place) for key, item in value.items() if key != "$import"}
+
+
+def _lookup(name: Any, blocks: Mapping[str, Any], place: str) -> Any:
+    if not isinstance(name, str) or name not in blocks:
+        raise UnusableInput(f"{place}: $import {name!r:.80}: its imports are {', '.join(blocks) or 'none'}")
+    return blocks[name]
+
+
+def _overridden(body: Any, override: str, place: str) -> Any:
+    """Set path.to.key=value: mappings merge, all else is replaced."""
+    path, _, text = override.partition("=")
+    if re.search(r"[\[\]]", path):
+        raise UnusableInput(f"{place}: overrides: {override!r}: an item of a list can be told by ModelOpt only")
+    try:
+        value = _plain(yaml.safe_load(text), path.rpartition(".")[2])
+    except yaml.YAMLError as error:
+        raise UnusableInput(f"{place}: overrides: {override!r}: {error}") from error
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return _merged(body, value)
+
+
+def _merged(base: Any, change: Any) -> Any:
+    if not isinstance(base, dict) or not isinstance(change, dict):
+        return change
+    return base | {key: _merged(base.get(key), value) for key, value in change.items()}

@@ -1,0 +1,1 @@
+"""The data types of the artefacts, one module each."""

@@ -1,0 +1,1 @@
+"""What is shown and shipped of a decided release: pages, figures, provenance."""

@@ -1,0 +1,531 @@
+"""What the report page shows, from the verdict and the evidence beside it: rows of text, and the figures.
+
+Nothing is decided here. Evidence that is absent leaves its part of the page out; evidence that changed since the
+verdict is named as such.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from day0.decision.failures import DECISIONS
+from day0.release.figures import Stage, drop_chart, layer_map_chart, timeline_chart
+
+TONES = {
+    "ACCEPT": {
+        "ink": "#17663a",
+        "tint": "#ecf7f0",
+        "meaning": "The candidate is within the limit on every task that blocks. It may be published.",
+    },
+    "REGRESSION": {
+        "ink": "#a11f2c",
+        "tint": "#fdf0f0",
+        "meaning": "The candidate is worse than the baseline by more than the limit. It must not be published.",
+    },
+    "ANOMALOUS": {
+        "ink": "#7a5200",
+        "tint": "#fdf6e3",
+        "meaning": "The evidence cannot be trusted or is not complete, so nothing is said about the candidate.",
+    },
+    "INFEASIBLE": {
+        "ink": "#4a3f78",
+        "tint": "#f2f0fa",
+        "meaning": "This recipe gives no checkpoint of this model that is quantized as asked and can be served.",
+    },
+}
+STAGE_NAMES = {
+    "validation": "the validation of the checkpoint",
+    "baseline_run": "the assessment of the baseline's run",
+    "candidate_run": "the assessment of the candidate's run",
+    "comparison": "the comparison of the two runs",
+    "evidence": "the check of the chain of evidence",
+    "external_check": "the check of the baseline against published scores",
+    "preflight_model": "the preflight of the model",
+    "preflight_recipe": "the preflight of the recipe",
+    "preflight_suite": "the preflight of the suite",
+}
+NONE = "–"  # noqa: RUF001 (a dash on the page, where a number is absent)
+
+
+EXTERNAL = {
+    "verified": ("good", "The baseline meets its published scores."),
+    "failed": ("bad", "The baseline does not meet its published scores, so its set-up is in doubt."),
+    "unverified": ("odd", "Externally unverified: no published score of this model on these tasks is on record."),
+}
+FIGURE_CAPTIONS = {
+    "drops": "Drop of the candidate against the baseline, in percent of each task's scale. Dot: the drop; bar: its "
+    "interval; dashed line: the limit.",
+    "precisions": "Each row is a kind of module, each column a layer; the experts of a layer are one cell.",
+    "timeline": "When each stage ran, from Snakemake's benchmark files. Dotted lines: idle time was cut.",
+}
+
+
+def page_content(
+    verdict: Mapping[str, Any],
+    comparison: Mapping[str, Any] | None = None,
+    validation: Mapping[str, Any] | None = None,
+    quantization: Mapping[str, Any] | None = None,
+    runs: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] | None = None,
+    stages: Sequence[Stage] = (),
+    memory: Mapping[str, float] | None = None,
+    states: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Variables of the template.
+
+    Args:
+        verdict: verdict.json.
+        comparison, validation, quantization: their artefacts, where there are any.
+        runs: "baseline" and "candidate" to (run.json, metadata of results.yml).
+        stages: the finished stages.
+        memory: name of a stage to its largest resident memory in MiB.
+        states: name of an evidence to "unchanged", "changed" or "missing".
+    """
+    comparison, validation, quantization = comparison or {}, validation or {}, quantization or {}
+    runs, tasks = runs or {}, comparison.get("tasks") or verdict.get("tasks") or {}
+    decision, ordered = verdict.get("decision"), order_of_tasks(tasks)
+    return {
+        "verdict": verdict,
+        "decided": _time(verdict.get("created")),
+        "tone": TONES[decision if decision in DECISIONS else "ANOMALOUS"],
+        "stage_name": STAGE_NAMES.get(verdict.get("stage"), f"the stage {verdict.get('stage')}"),
+        "criterion": _criterion(verdict, comparison),
+        "evidence_sentence": comparison.get("evidence_sentence") or verdict.get("evidence_sentence"),
+        "warnings": _warnings(verdict, comparison),
+        "key_figures": _key_figures(verdict, comparison, tasks, validation),
+        "tasks": [_task_row(name, tasks[name]) for name in ordered],
+        "confidence": _confidence(tasks),
+        "figures": page_figures(tasks, validation, stages),
+        "captions": FIGURE_CAPTIONS,
+        "paired": [_paired_row(name, tasks[name]) for name in ordered if tasks[name].get("paired")],
+        "flip_tables": _flip_tables(tasks),
+        "comparability": comparison.get("comparability"),
+        "baseline_precision": comparison.get("baseline_precision") or verdict.get("baseline_precision"),
+        "external": _external(comparison.get("external") or verdict.get("external")),
+        "sizes": _sizes(validation),
+        "checkpoint_rows": _checkpoint_rows(verdict, validation, quantization),
+        "precisions": _bars(validation.get("layer_precision_counts") or {}),
+        "families": _families(validation),
+        "checks": [
+            {"name": check.get("name", NONE), "pass": check.get("pass") is True, "detail": check.get("detail", "")}
+            for check in validation.get("checks") or []
+        ],
+        "offenders": [str(offender) for offender in validation.get("offenders") or []],
+        "runs": [_run_part(name, *runs[name]) for name in ("baseline", "candidate") if name in runs],
+        "timings": _timings(stages, memory or {}),
+        "environment": _environment(verdict, quantization, runs),
+        "evidence": [
+            {
+                "name": name.replace("_", " "),
+                "path": entry.get("path"),
+                "sha256": entry.get("sha256"),
+                "state": (states or {}).get(name),
+                "tone": "good" if (states or {}).get(name) == "unchanged" else "bad",
+            }
+            for name, entry in (verdict.get("evidence") or {}).items()
+        ],
+        "digests": [(key.replace("_", " "), value) for key, value in (verdict.get("digests") or {}).items()],
+        "tracking": _tracking(verdict.get("mlflow")),
+        "commands": _commands(verdict, _mapping(comparison.get("external") or verdict.get("external"))),
+    }
+
+
+def page_figures(
+    tasks: Mapping[str, Mapping[str, Any]], validation: Mapping[str, Any], stages: Sequence[Stage]
+) -> dict[str, str]:
+    """The figures of a release as SVG, by name; those that have nothing to show are left out."""
+    drawn = {
+        "drops": drop_chart(tasks, order_of_tasks(tasks)),
+        "precisions": layer_map_chart(validation.get("layer_map") or []),
+        "timeline": timeline_chart(stages),
+    }
+    return {name: svg for name, svg in drawn.items() if svg}
+
+
+def order_of_tasks(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names of the tasks, the worst first."""
+    return sorted(tasks, key=lambda name: _worst_first(name, tasks))
+
+
+def _worst_first(name: str, tasks: Mapping[str, Mapping[str, Any]]) -> tuple[bool, bool, float, str]:
+    """Tasks that block before those that do not; in each, those without a result, then by their drop."""
+    fraction = tasks[name].get("drop_fraction")
+    return (tasks[name].get("tier") == "advisory", fraction is not None, -(fraction or 0.0), name)
+
+
+def _key_figures(
+    verdict: Mapping[str, Any], comparison: Mapping[str, Any], tasks: Mapping[str, Any], validation: Mapping[str, Any]
+) -> list[dict[str, str]]:
+    size_ratio = verdict.get("size_ratio") or validation.get("size_ratio")
+    bits = verdict.get("bits_per_weight") or validation.get("bits_per_weight")
+    blocking = [
+        entry for entry in tasks.values() if entry.get("drop_fraction") is not None and entry.get("tier") != "advisory"
+    ]
+    within = sum(entry.get("within") is True for entry in blocking)
+    strength = comparison.get("evidence") or verdict.get("evidence_strength")
+    return [
+        {"value": NONE if size_ratio is None else f"{100 * size_ratio:.1f} %", "label": "of the source's size"},
+        {"value": NONE if bits is None else f"{bits:.2f}", "label": "bits per weight"},
+        {"value": _percent(max((e["drop_fraction"] for e in blocking), default=None)) or NONE,
+         "label": "largest drop, of the scale"},
+        {"value": f"{within} of {len(blocking)}" if blocking else NONE, "label": "blocking tasks within the limit"},
+        {"value": strength or NONE, "label": "paired evidence"},
+    ]  # fmt: skip
+
+
+def _criterion(verdict: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
+    policy = verdict.get("policy") if isinstance(verdict.get("policy"), Mapping) else {}
+    threshold = _percent(policy.get("threshold", comparison.get("threshold")))
+    if threshold is None:
+        return "each task's limit"
+    of = "the baseline's score" if policy.get("relative", comparison.get("relative")) else "the task's scale"
+    kind = comparison.get("criterion") or policy.get("criterion") or "point"
+    what = "the whole interval of the drop" if kind == "confident" else "the drop"
+    return f"{what} within {threshold} of {of}, on every critical and supporting task ({kind} criterion)"
+
+
+def _warnings(verdict: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[dict[str, str]]:
+    found = [*(comparison.get("warnings") or []), *(verdict.get("warnings") or [])]
+    rows = [
+        {"task": str(entry.get("task") or ""), "sentence": str(entry.get("sentence") or "")}
+        if isinstance(entry, Mapping)
+        else {"task": "", "sentence": str(entry)}
+        for entry in found
+    ]
+    return [row for place, row in enumerate(rows) if row not in rows[:place]]
+
+
+def _external(external: Any) -> dict[str, Any] | None:
+    if not isinstance(external, Mapping) or external.get("status") not in EXTERNAL:
+        return None
+    tone, sentence = EXTERNAL[external["status"]]
+    entries = [
+        {
+            "task": entry.get("task", NONE),
+            "metric": entry.get("metric"),
+            "score": _number(entry.get("score")),
+            "expected": _published(entry),
+            "difference": _fixed(entry.get("difference"), 1),
+            "status": entry.get("status") or NONE,
+            "tone": EXTERNAL.get(entry.get("status"), ("odd", ""))[0],
+            "source": entry.get("source") or "",
+            "notes": entry.get("notes") or "",
+        }
+        for entry in external.get("entries") or []
+    ]
+    return {"status": external["status"], "tone": tone, "sentence": sentence, "entries": entries}
+
+
+def _published(entry: Mapping[str, Any]) -> str:
+    """A published score with its scale, which need not be the task's."""
+    scale = _mapping(entry.get("scale"))
+    text = _number(entry.get("expected"))
+    return f"{text} ({_number(scale['min'])} to {_number(scale['max'])})" if scale else text
+
+
+def _confidence(tasks: Mapping[str, Mapping[str, Any]]) -> str:
+    levels = {(entry.get("paired") or {}).get("confidence") for entry in tasks.values()} - {None}
+    return f"{100 * levels.pop():g} % interval" if len(levels) == 1 else "Interval"
+
+
+def _sizes(validation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    source, output = validation.get("source_bytes"), validation.get("output_bytes")
+    if not source or not output:
+        return []
+    most = max(source, output)
+    return [
+        {"name": name, "bytes": _bytes(count), "percent": round(100 * count / most, 1)}
+        for name, count in (("source", source), ("candidate", output))
+    ]
+
+
+def _families(validation: Mapping[str, Any]) -> list[dict[str, str]]:
+    families = validation.get("families")
+    if not isinstance(families, Mapping):
+        return []
+    return [
+        {
+            "name": name,
+            **{key: _count(entry.get(key)) for key in ("layers", "intended", "quantized")},
+            "bits": NONE if entry.get("bits_per_weight") is None else f"{entry['bits_per_weight']:.2f}",
+        }
+        for name, entry in families.items()
+    ]
+
+
+def _tracking(mlflow: Any) -> str | None:
+    if not isinstance(mlflow, Mapping):
+        return None
+    if mlflow.get("status") == "failed":
+        return f"not logged: {mlflow.get('detail')}"
+    return f"run {mlflow.get('run_id')} of experiment {mlflow.get('experiment')} at {mlflow.get('tracking_uri')}"
+
+
+def _task_row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    within, blocks = entry.get("within"), entry.get("tier") != "advisory"
+    tone, verdict = {True: ("good", "within"), False: ("bad" if blocks else "odd", "beyond")}.get(
+        within, ("odd", "no result")
+    )
+    if entry.get("note") and within is not None:
+        tone, verdict = "odd", "suspect"
+    interval = (entry.get("paired") or {}).get("interval")
+    guard, digits = entry.get("relative_guard"), _digits(entry.get("scale"))
+    notes = [str(entry["note"])] if entry.get("note") else []
+    if isinstance(guard, Mapping):
+        word = "within" if guard.get("within") else "beyond"
+        limit, relative_drop = _percent(guard.get("limit")), _percent(guard.get("relative_drop"))
+        notes.append(f"relative drop {relative_drop}, {word} the relative limit of {limit}")
+    return {
+        "name": name,
+        "tier": entry.get("tier") or NONE,
+        "metric": entry.get("metric"),
+        **{key: _fixed(entry.get(key), digits) for key in ("baseline", "candidate", "drop", "limit")},
+        "percent": NONE if entry.get("drop_fraction") is None else f"{_fixed(100 * entry['drop_fraction'], 2)} %",
+        "interval": f"{_fixed(interval[0], digits)} to {_fixed(interval[1], digits)}" if interval else NONE,
+        "verdict": verdict if blocks else f"{verdict}, advisory",
+        "tone": tone,
+        "notes": "; ".join(notes),
+    }
+
+
+def _paired_row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    paired, digits = entry["paired"], _digits(entry.get("scale"))
+    return {
+        "name": name,
+        **{key: _count(paired.get(key)) for key in ("samples", "clusters", "wins", "losses", "ties")},
+        "p": _p_value(paired.get("mcnemar_p")),
+        "p_holm": _p_value(paired.get("mcnemar_p_holm")),
+        "detectable": _fixed(paired.get("detectable_drop"), digits),
+        "needed": _count(paired.get("samples_needed")),
+        "sentence": paired.get("sentence", ""),
+    }
+
+
+def _p_value(value: float | None) -> str:
+    return NONE if value is None else "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _flip_tables(tasks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    tables = []
+    for name in sorted(tasks, key=lambda name: _worst_first(name, tasks)):
+        paired = tasks[name].get("paired") or {}
+        for kind, total in (("lost", paired.get("losses")), ("won", paired.get("wins"))):
+            rows = (paired.get("flips") or {}).get(kind) or []
+            shown = rows[: 10 if kind == "lost" else 5]
+            if shown:
+                title = f"{name}: samples {kind} ({len(shown)} of {_count(total)})"
+                tables.append({"title": title, "rows": [{**row, **_answers(row)} for row in shown]})
+    return tables
+
+
+def _answers(row: Mapping[str, Any]) -> dict[str, str]:
+    return {side: NONE if row.get(side) is None else str(row[side]) for side in ("baseline", "candidate")}
+
+
+def _checkpoint_rows(
+    verdict: Mapping[str, Any], validation: Mapping[str, Any], quantization: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    rows = []
+    if validation.get("detail") and str(validation["detail"]) not in str(verdict.get("detail")):
+        rows.append(("Validation", validation["detail"]))
+    recipe = quantization.get("recipe") if isinstance(quantization.get("recipe"), Mapping) else {}
+    if recipe:
+        rows.append(("Recipe", f"{recipe.get('name')} ({recipe.get('kind')})"))
+    if quantization.get("kv_cache"):
+        rows.append(("KV cache", str(quantization["kv_cache"])))
+    if quantization.get("calibration"):
+        calibration = quantization["calibration"]
+        text = (
+            ", ".join(f"{key} {value}" for key, value in calibration.items() if not isinstance(value, Mapping | list))
+            if isinstance(calibration, Mapping)
+            else str(calibration)
+        )
+        rows.append(("Calibration", text))
+    if quantization.get("detail") and quantization.get("status") == "failed":
+        rows.append(("Quantize", quantization["detail"]))
+    quantizers = quantization.get("quantizers") if isinstance(quantization.get("quantizers"), Mapping) else {}
+    if quantizers.get("enabled") is not None:
+        rows.append(("Quantizers", f"{quantizers['enabled']} enabled, {quantizers.get('disabled', 0)} disabled"))
+    return rows
+
+
+def _run_part(name: str, run: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    server = metadata.get("server") if isinstance(metadata.get("server"), Mapping) else {}
+    words = [
+        f"{server.get('engine', 'engine')} {server.get('engine_version', '')}".strip() if server else "",
+        *(f"{key.replace('_', ' ')} {server[key]}" for key in ("device", "quantization", "dtype") if server.get(key)),
+    ]
+    accounting = metadata.get("accounting") if isinstance(metadata.get("accounting"), Mapping) else {}
+    columns = list(dict.fromkeys(key for entry in accounting.values() for key in entry))
+    return {
+        "title": name.capitalize(),
+        "detail": run.get("detail"),
+        "server": ", ".join(filter(None, words)) + (f". {server['emulation']}" if server.get("emulation") else ""),
+        "columns": columns,
+        "accounting": [
+            {"name": task, "cells": [_count(entry.get(column)) for column in columns]}
+            for task, entry in accounting.items()
+        ],
+    }
+
+
+def _timings(stages: Sequence[Stage], memory: Mapping[str, float]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": stage.name,
+            "seconds": f"{stage.seconds:,.1f}",
+            "memory": NONE if stage.name not in memory else f"{memory[stage.name]:,.0f}",
+        }
+        for stage in sorted(stages, key=lambda stage: (stage.start, stage.name))
+    ]
+
+
+def _environment(
+    verdict: Mapping[str, Any],
+    quantization: Mapping[str, Any],
+    runs: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],
+) -> list[tuple[str, str]]:
+    servers = [_mapping(metadata.get("server")) for _, (_, metadata) in sorted(runs.items())]
+    devices = {str(server["device"]) for server in servers if server.get("device")}
+    devices |= {str(quantization["device"])} if quantization.get("device") else set()
+    gpu = verdict.get("gpu")
+    rows = []
+    if gpu or devices:
+        rows.append(("Hardware", str(gpu) if gpu else ", ".join(sorted(devices))))
+    versions = _mapping(verdict.get("versions"))
+    parts = [("Decision", versions)]
+    if not any(isinstance(group, Mapping) for group in versions.values()):
+        parts += [("Quantize", quantization.get("versions"))]
+        parts += [(name.capitalize(), metadata.get("versions")) for name, (_, metadata) in runs.items()]
+    for label, found in parts:
+        for name, group in _groups(label, found):
+            rows.append((name, ", ".join(f"{package} {version}" for package, version in group.items() if version)))
+    if verdict.get("git_commit"):
+        rows.append(("Workflow", f"git commit {verdict['git_commit']}"))
+    return rows
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _groups(label: str, versions: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """Versions as they are recorded: of one environment, or of several by name."""
+    if not isinstance(versions, Mapping) or not versions:
+        return []
+    nested = [
+        (f"{label}, {name}" if label != "Decision" else name.replace("_", " ").capitalize(), group)
+        for name, group in versions.items()
+        if isinstance(group, Mapping) and group
+    ]
+    flat = {name: version for name, version in versions.items() if not isinstance(version, Mapping)}
+    return [*([(label, flat)] if flat else []), *nested]
+
+
+def _as_published(entry: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """An entry of the external check as config/external_scores.yaml holds it."""
+    return {
+        "model": model,
+        "score": entry.get("expected"),
+        **{key: entry[key] for key in ("task", "metric", "scale", "source", "notes") if key in entry},
+    }
+
+
+def _commands(verdict: Mapping[str, Any], external: Mapping[str, Any]) -> list[str]:
+    commit = str(verdict.get("git_commit") or "")
+    commands = []
+    if commit.endswith("-dirty"):
+        commands.append(f"# the working tree differed from commit {commit.removesuffix('-dirty')}")
+    elif commit:
+        commands.append(f"git checkout {commit}")
+    folder = f"results/{verdict.get('model')}/{verdict.get('release')}"
+    commands.append("# with --configfile FILE where the release is not in config/config.yaml")
+    commands.append(f"snakemake {folder}/verdict.json {folder}/report.html")
+    evidence = verdict.get("evidence") or {}
+    if "comparison" in evidence and {"baseline_run", "candidate_run"} <= set(evidence):
+        folders = [evidence[name]["path"].rpartition("/")[0] or "." for name in ("baseline_run", "candidate_run")]
+        options = {
+            "--baseline": folders[0],
+            "--candidate": folders[1],
+            "--policy": json.dumps(verdict.get("policy") or {}, sort_keys=True),
+            "--source-record": f"results/{verdict.get('model')}/source.json",
+        }
+        published = [_as_published(entry, verdict.get("model")) for entry in external.get("entries") or []]
+        options |= {"--external": json.dumps({"scores": published}, ensure_ascii=False)} if published else {}
+        words = [f"{option} {shlex.quote(value)}" for option, value in options.items()]
+        commands += ["# the comparison alone", f"python scripts/gate_compare.py {' '.join(words)}"]
+    if verdict.get("decision") == "ACCEPT":
+        commands.append("# the bundle, wherever it was copied to")
+        commands.append(f"python scripts/verify_release.py {folder}/release")
+    return commands
+
+
+def _bars(counts: Mapping[str, int]) -> list[dict[str, Any]]:
+    most = max(counts.values(), default=0) or 1
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [{"name": name, "count": count, "percent": round(100 * count / most, 1)} for name, count in ordered]
+
+
+def float_or_none(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _digits(scale: Any) -> int:
+    """Digits behind the point that show a ten-thousandth of a scale, so that the numbers of a column line up."""
+    width = scale["max"] - scale["min"] if isinstance(scale, Mapping) else 1
+    return max(0, 4 - round(math.log10(width)))
+
+
+def _fixed(value: float | None, digits: int) -> str:
+    """A number with so many digits behind the point and a true minus sign."""
+    if value is None:
+        return NONE
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if not float(text) else text.replace("-", "\N{MINUS SIGN}")
+
+
+def _time(stamp: Any) -> str | None:
+    """A time of day to the minute, in the zone that it was written in."""
+    try:
+        return f"{datetime.fromisoformat(stamp):%Y-%m-%d %H:%M %Z}"
+    except (TypeError, ValueError):
+        return None if stamp is None else str(stamp)
+
+
+def _number(value: float | None) -> str:
+    """Four significant digits behind the point at most, with a true minus sign; what rounds to nothing is 0."""
+    if value is None:
+        return NONE
+    text = f"{value:.4f}".rstrip("0").rstrip(".")
+    return "0" if text in ("-0", "0", "") else text.replace("-", "\N{MINUS SIGN}")
+
+
+def _percent(fraction: float | None) -> str | None:
+    return None if fraction is None else f"{_number(round(100 * fraction, 3))} %"
+
+
+def _count(value: Any) -> str:
+    if value is None:
+        return NONE
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{f'{count:#.3g}'.rstrip('.')} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def benchmark_row(text: str) -> dict[str, str]:
+    """The last row of a Snakemake benchmark file (tab separated, one header line); {} where it has none."""
+    lines: Sequence[str] = [line for line in text.splitlines() if line.strip()]
+    return dict(zip(lines[0].split("\t"), lines[-1].split("\t"), strict=False)) if len(lines) > 1 else {}

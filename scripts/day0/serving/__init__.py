@@ -1,0 +1,1 @@
+"""The inference server: its process, containers, nodes, and whether it answers soundly."""

@@ -1,0 +1,1 @@
+"""The source model: its folder, tensors and side files."""

@@ -1,0 +1,1 @@
+"""Paired statistics, and what a number of samples can show."""

@@ -1,0 +1,1 @@
+"""Evaluation suites, their tasks, harnesses and needs."""

@@ -1,0 +1,254 @@
+"""A configuration's mistakes are all found at once, each with its place, what was found and what is allowed."""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from day0.base.artefacts import UnusableInput
+from day0.decision.policy import read_policy
+from day0.plan.config import Config
+from day0.plan.plan import Plan, make_plan
+
+ROOT = Path(__file__).parents[3]
+DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+
+
+def plan(raw, produced=True) -> Plan:
+    return make_plan(raw, is_produced=lambda path: produced and path.startswith("results/demo"), root=ROOT)
+
+
+def changed(**changes):
+    return copy.deepcopy(DEFAULT) | changes
+
+
+def mistakes(raw, produced=True):
+    with pytest.raises(UnusableInput) as caught:
+        plan(raw, produced)
+    head, *lines = str(caught.value).splitlines()
+    assert f"{len(lines)} mistake" in head and "nothing was started" in head
+    return [line.strip() for line in lines]
+
+
+def test_default_configuration_plans_one_accepting_release():
+    (release,) = plan(DEFAULT).releases
+    assert (release.model, release.name, release.suite) == ("tiny-llama", "fp8", "demo")
+    assert release.policy == {
+        "threshold": 0.01,
+        "thresholds": {"tiers": {}, "tasks": {}},
+        "relative": False,
+        "require_fingerprints": True,
+        "max_relative_drop": None,
+        "relative_guard_below": None,
+        "tiers": {"addition": "critical", "reversal": "critical", "sorting": "supporting"},
+        "criterion": "point",
+        "expected_disagreement_rate": 0.01,
+    }
+
+
+def test_a_release_lays_its_policy_over_the_defaults():
+    defaults = {
+        "suite": "demo",
+        "criterion": "confident",
+        "tiers": {"sorting": "advisory"},
+        "thresholds": {"tiers": {"critical": 0.02}, "tasks": {"addition": 0.03}},
+        "max_relative_drop": 0.1,
+    }
+    own = {
+        "tiers": {"reversal": "advisory"},
+        "thresholds": {"tasks": {"addition": 0.04, "sorting": 0.05}},
+        "criterion": "point",
+        "relative_guard_below": 0.2,
+    }
+    releases = [{"model": "tiny-llama", "recipe": "fp8", **own}, {"model": "tiny-llama", "recipe": "nvfp4"}]
+    first, second = (release.policy for release in plan(changed(defaults=defaults, releases=releases)).releases)
+    assert first["tiers"] == {"addition": "critical", "reversal": "advisory", "sorting": "advisory"}
+    assert first["thresholds"] == {"tiers": {"critical": 0.02}, "tasks": {"addition": 0.04, "sorting": 0.05}}
+    assert (first["criterion"], first["max_relative_drop"], first["relative_guard_below"]) == ("point", 0.1, 0.2)
+    assert (second["criterion"], second["relative_guard_below"]) == ("confident", None)
+    assert read_policy(first)[1] == read_policy(second)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("defaults", "release", "quoted"),
+    [
+        ({"tiers": {"adition": "critical"}}, {}, "defaults.tiers.adition: unknown task; suite demo has addition"),
+        ({}, {"tiers": {"adition": "critical"}}, "releases[0].tiers.adition: unknown task; suite demo has addition"),
+        ({}, {"thresholds": {"tasks": {"sort": 0.1}}}, "releases[0].thresholds.tasks.sort: unknown task"),
+        ({"thresholds": {"tasks": {"sort": 0.1}}}, {}, "defaults.thresholds.tasks.sort: unknown task"),
+        ({"thresholds": {"sorting": 0.1}}, {}, "defaults.thresholds.sorting: unknown key; allowed here: tasks, tiers"),
+        ({"thresholds": {"tasks": {"sorting": 2}}}, {}, "defaults.thresholds.tasks.sorting: found 2"),
+        ({}, {"tiers": {"sorting": "minor"}}, "releases[0].tiers.sorting: found 'minor'"),
+        ({"criterion": "sure"}, {}, "defaults.criterion: found 'sure'; input should be 'point' or 'confident'"),
+        ({"max_relative_drop": 1}, {}, "defaults.max_relative_drop: found 1"),
+        ({}, {"relative_guard_below": 0.2}, "releases[0].relative_guard_below: found without max_relative_drop"),
+        ({}, {"relative_guard_below": 0}, "releases[0].relative_guard_below: found 0"),
+        ({"expected_disagreement_rate": 0}, {}, "defaults.expected_disagreement_rate: found 0"),
+        (
+            {"tiers": dict.fromkeys(("addition", "reversal", "sorting"), "advisory")},
+            {},
+            "releases[0].tiers: every task is advisory",
+        ),
+    ],
+)
+def test_a_wrong_policy_is_named_with_its_place(defaults, release, quoted):
+    releases = [{"model": "tiny-llama", "recipe": "fp8", **release}]
+    (line,) = mistakes(changed(defaults={"suite": "demo", **defaults}, releases=releases))
+    assert line.startswith(quoted)
+
+
+def test_every_mistake_is_reported_at_once_with_its_place():
+    raw = changed(
+        treshold=0.01,
+        defaults={"suite": "demo", "threshold": math.nan},
+        releases=[
+            {"model": "tiny-llama", "recipe": "pf8"},
+            {"model": "tinny-llama", "recipe": "fp8", "threshold": -1},
+            {"model": "tiny-llama", "recipe": "nvfp4", "suite": "dmeo"},
+            {"model": "tiny-llama"},
+        ],
+    )
+    found = mistakes(raw)
+    for place, words in [
+        ("treshold:", "unknown key; allowed here: accelerator"),
+        ("defaults.threshold:", "nan"),
+        ("releases[0].recipe:", "did you mean fp8"),
+        ("releases[1].model:", "unknown model 'tinny-llama'; 'models' has tiny-llama; did you mean tiny-llama?"),
+        ("releases[1].threshold:", "found -1"),
+        ("releases[2].suite:", "unknown suite 'dmeo'"),
+        ("releases[3].recipe:", "missing"),
+    ]:
+        assert [line for line in found if line.startswith(place) and words in line], (place, found)
+    assert len(found) == 7
+
+
+def test_a_mistake_that_two_releases_share_is_reported_once():
+    releases = [{"model": "tiny-llama", "recipe": recipe} for recipe in ("fp8", "nvfp4")]
+    (line,) = mistakes(changed(defaults={"suite": "none"}, releases=releases))
+    assert line.startswith("defaults.suite: unknown suite 'none'")
+
+
+@pytest.mark.parametrize("threshold", [math.nan, math.inf, -0.01, 1.5, "much", True])
+def test_threshold_must_be_a_fraction(threshold):
+    (line,) = mistakes(changed(defaults={"threshold": threshold}))
+    assert line.startswith("defaults.threshold: found")
+
+
+@pytest.mark.parametrize("name", ["../up", "", "a/b", ".hidden", "with space", "a\nb"])
+def test_names_must_be_safe_folders(name):
+    release = {"model": "tiny-llama", "recipe": "fp8", "name": name}
+    (line,) = mistakes(changed(releases=[release]))
+    assert line.startswith("releases[0].name:")
+
+
+def test_two_releases_of_the_same_name_are_refused():
+    releases = [{"model": "tiny-llama", "recipe": "fp8"}, {"model": "tiny-llama", "recipe": "fp8", "threshold": 0.02}]
+    (line,) = mistakes(changed(releases=releases))
+    assert line.startswith("releases[1].name:") and "releases[0]" in line
+
+
+def test_a_release_may_not_take_the_folder_of_another_recipe():
+    releases = [{"model": "tiny-llama", "recipe": "fp8"}, {"model": "tiny-llama", "recipe": "nvfp4", "name": "fp8"}]
+    lines = mistakes(changed(releases=releases))
+    assert any("fp8" in line for line in lines)
+
+
+def test_one_candidate_can_have_several_releases():
+    releases = [
+        {"model": "tiny-llama", "recipe": "fp8"},
+        {"model": "tiny-llama", "recipe": "fp8", "name": "strict", "threshold": 0.001},
+    ]
+    first, second = plan(changed(releases=releases)).releases
+    assert first.recipe == second.recipe and (first.name, second.name) == ("fp8", "strict")
+    assert second.policy["threshold"] == 0.001
+
+
+def test_a_model_folder_must_exist_and_hold_safetensors(tmp_path):
+    releases = [{"model": "m", "recipe": "fp8"}]
+    (line,) = mistakes(changed(models={"m": {"path": str(tmp_path / "none")}}, releases=releases))
+    assert line.startswith("models.m.path: found no folder")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_text("")
+    (line,) = mistakes(changed(models={"m": {"path": str(tmp_path)}}, releases=releases))
+    assert "no *.safetensors (found pytorch_model.bin)" in line
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"path": "a", "hub": "o/n"}, "exactly one of 'path'"),
+        ({}, "exactly one of 'path'"),
+        ({"hub": "o/n"}, "40 hexadecimal digits; found None"),
+        ({"hub": "o/n", "revision": "main"}, "found 'main'"),
+        ({"hub": "name", "revision": "0" * 40}, "organisation/name"),
+    ],
+)
+def test_a_model_is_a_folder_or_a_pinned_hub_repository(model, words):
+    (line,) = mistakes(changed(models={"m": model}, releases=[{"model": "m", "recipe": "fp8"}]))
+    assert line.startswith("models.m:") and words in line
+
+
+def test_recipe_settings_stand_above_the_models_and_the_defaults():
+    raw = changed(
+        recipes={"mine": {"preset": "fp8", "serving": {"max_model_len": 77}, "calibration": {"samples": 7}}},
+        releases=[{"model": "tiny-llama", "recipe": "mine"}],
+    )
+    made = plan(raw)
+    assert made.serving("tiny-llama", "mine")["max_model_len"] == 77
+    assert made.serving("tiny-llama", "baseline")["max_model_len"] is None
+    calibration = made.calibration("tiny-llama", "mine")
+    assert (calibration["samples"], calibration["sequence_length"]) == (7, 32)
+
+
+def test_code_that_a_model_is_trusted_with_is_trusted_in_its_candidates_too():
+    for trusted in (False, True):
+        made = plan(changed(models={"tiny-llama": {"path": "results/demo/model", "trust_remote_code": trusted}}))
+        served = [made.serving("tiny-llama", candidate)["trust_remote_code"] for candidate in ("baseline", "fp8")]
+        assert served == [trusted, trusted]
+
+
+def test_local_data_must_exist(tmp_path):
+    (folder := tmp_path / "folder.jsonl").mkdir()
+    for dataset in ("data/none.jsonl", str(folder)):
+        (line,) = mistakes(changed(quantization={"calibration": {"dataset": dataset}}))
+        assert f"found no calibration data {dataset}" in line
+
+
+def test_mistakes_within_a_recipe_name_the_recipe():
+    raw = changed(
+        recipes={"mine": {"preset": "fp8", "serving": {"max_model_length": 77}}},
+        releases=[{"model": "tiny-llama", "recipe": "mine"}],
+    )
+    (line,) = mistakes(raw)
+    assert "mine" in line and "max_model_length" in line and "did you mean max_model_len" in line
+
+
+def test_a_definition_changes_with_what_it_is_made_of_and_nothing_else():
+    base = plan(DEFAULT)
+    loose = plan(changed(defaults={"suite": "demo", "threshold": 0.5}))
+    calibration = {"dataset": "results/demo/data/calibration.jsonl", "samples": 1}
+    other = plan(changed(quantization={"calibration": calibration}))
+    digests = [p.definition_digest("tiny-llama", "fp8") for p in (base, loose, other)]
+    assert digests[0] == digests[1] != digests[2]
+    baselines = [p.definition_digest("tiny-llama", "baseline", "demo") for p in (base, other)]
+    assert baselines[0] == baselines[1]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
+keys = st.sampled_from(list(Config.model_fields)) | st.text(max_size=6)
+
+
+@given(st.dictionaries(keys, json_values, max_size=6))
+def test_no_configuration_makes_a_traceback(changes):
+    try:
+        plan(changed(**changes))
+    except UnusableInput as error:
+        assert "nothing was started" in str(error)

@@ -1,0 +1,62 @@
+"""What a plan says of its decisions before any job runs."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from day0.base.artefacts import UnusableInput
+from day0.plan.config import Policy
+from day0.plan.plan import make_plan, read_published_scores, resolution_warnings
+from day0.statistics.resolution import EXPECTED_DISAGREEMENT_RATE
+
+ROOT = Path(__file__).parents[3]
+DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+
+
+def plan(**changes):
+    raw = copy.deepcopy(DEFAULT)
+    raw["defaults"].update(changes.pop("defaults", {}))
+    return make_plan(raw | changes, is_produced=lambda path: True, root=ROOT)
+
+
+def warnings(**changes):
+    made = plan(**changes)
+    return resolution_warnings(made, made.releases[0])
+
+
+def test_the_assumption_is_one_in_both_places():
+    assert Policy().expected_disagreement_rate == EXPECTED_DISAGREEMENT_RATE
+
+
+def test_a_suite_that_resolves_its_thresholds_gives_no_warning():
+    assert warnings() == []
+
+
+def test_a_task_that_cannot_resolve_its_threshold_is_named_with_what_it_needs():
+    found = warnings(defaults={"expected_disagreement_rate": 0.05})
+    assert [warning["task"] for warning in found] == ["addition", "reversal", "sorting"]
+    assert "1,000 samples cannot resolve the limit of 0.01" in found[0]["sentence"]
+    assert "about 3,925 samples" in found[0]["sentence"]
+
+
+def test_advisory_tasks_and_wider_thresholds_are_not_warned_of():
+    defaults = {"expected_disagreement_rate": 0.05, "tiers": {"reversal": "advisory"}}
+    found = warnings(defaults=defaults | {"thresholds": {"tiers": {"supporting": 0.03}}})
+    assert [warning["task"] for warning in found] == ["addition"]
+
+
+def test_published_scores_are_read_by_name_and_by_hub_repository(tmp_path):
+    assert read_published_scores(plan(external_scores=None)) == {"tiny-llama": []}
+    entry = {"task": "a", "metric": "m", "score": 1, "source": "https://example.org", "notes": "n"}
+    file = tmp_path / "scores.yaml"
+    file.write_text(yaml.safe_dump({"scores": [entry | {"model": "o/n"}, entry | {"model": "m"}]}))
+    models = {"m": {"hub": "o/n", "revision": "0" * 40}}
+    made = plan(models=models, releases=[{"model": "m", "recipe": "fp8"}], external_scores=str(file))
+    assert [found["model"] for found in read_published_scores(made)["m"]] == ["o/n", "m"]
+
+
+def test_a_file_that_is_not_there_is_named():
+    with pytest.raises(UnusableInput, match=r"external_scores: none\.yaml: cannot be read.*or null for none"):
+        read_published_scores(plan(external_scores="none.yaml"))

@@ -1,0 +1,183 @@
+"""The set-up gate finds what a user or an operator must mend, and says how."""
+
+import json
+import shutil
+
+import pytest
+
+from day0.plan import preflight
+from day0.plan.preflight import (
+    Check,
+    assess_setup,
+    check_environment,
+    check_frameworks,
+    check_model,
+    check_recipe,
+    check_suite,
+    judge_frameworks,
+)
+
+
+def recipe(preset, accelerator="cuda", dataset=None):
+    return {
+        "definition": {"preset": preset},
+        "accelerator": accelerator,
+        "calibration": {"dataset": dataset},
+    }
+
+
+def suite(folder, **changes):
+    """A request to check a suite of one task, of a model without a config.json."""
+    task = {"judge": None, "simulator": None, "context_length": None}
+    settings = {"data_files": [], "context_length": 4096, "judges": {}, "tasks": {"task": task}, **changes}
+    return {"settings": settings, "asked": True, "location": {"path": str(folder)}}
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(bytes(1000))
+    return folder
+
+
+def failures(checks):
+    return [(check.name, check.failure_class) for check in checks if check.failure_class]
+
+
+def test_a_broken_machine_leads_over_a_mistaken_setting():
+    checks = [Check("a", "fine"), Check("b", "wrong", "USER_CONFIG_ERROR"), Check("c", "broken", "SYSTEMIC")]
+    found = assess_setup(checks)
+    assert (found["pass"], found["failure_class"], found["detail"]) == (False, "SYSTEMIC", "b: wrong; c: broken")
+    assert assess_setup(checks[:1])["pass"] is True
+
+
+def test_a_sound_model_folder_passes(model, tmp_path):
+    assert failures(check_model({"path": str(model)}, tmp_path)) == []
+
+
+def test_a_model_folder_without_weights_is_the_users_to_mend(model, tmp_path):
+    (model / "model.safetensors").unlink()
+    assert failures(check_model({"path": str(model)}, tmp_path)) == [("model", "USER_CONFIG_ERROR")]
+
+
+def test_code_of_the_model_must_be_trusted_by_name(model, tmp_path):
+    (model / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": "modeling.Model"}}))
+    assert failures(check_model({"path": str(model)}, tmp_path)) == [("remote code", "USER_CONFIG_ERROR")]
+    assert failures(check_model({"path": str(model), "trust_remote_code": True}, tmp_path)) == []
+
+
+def test_a_full_disk_is_systemic(model, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=999)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage)
+    assert failures(check_model({"path": str(model)}, tmp_path)) == [("disk", "SYSTEMIC")]
+
+
+@pytest.mark.parametrize(
+    ("preset", "capability", "expected"),
+    [
+        ("nvfp4", 70, [("engine", "USER_CONFIG_ERROR")]),
+        ("nvfp4", 90, []),
+        ("fp8", 75, [("engine", "USER_CONFIG_ERROR")]),
+        ("fp8", None, []),
+        ("int4_awq", 90, []),
+    ],
+)
+def test_a_recipe_is_held_against_the_gpu_that_is_there(monkeypatch, preset, capability, expected):
+    monkeypatch.setattr(preflight, "_gpu_capability", lambda: capability)
+    assert failures(check_recipe(recipe(preset))) == expected
+
+
+@pytest.mark.parametrize(
+    ("preset", "capability", "is_warned_of"),
+    [("nvfp4", 90, True), ("nvfp4", 100, False), ("w4a16_nvfp4", 90, False), ("fp8", 90, False), ("fp8", 80, True)],
+)
+def test_activations_that_the_gpu_will_not_quantize_are_warned_of(monkeypatch, preset, capability, is_warned_of):
+    monkeypatch.setattr(preflight, "_gpu_capability", lambda: capability)
+    check = check_recipe(recipe(preset))[0]
+    assert ("only the weights will be quantized" in check.detail) is is_warned_of and check.failure_class is None
+
+
+def test_a_recipe_that_the_engine_cannot_serve_is_warned_of():
+    (check,) = check_recipe(recipe("int4_awq", "cpu"))
+    assert "W4A16_AWQ" in check.detail and check.detail.startswith("warning") and check.failure_class is None
+
+
+def test_local_data_must_be_there(tmp_path):
+    missing = str(tmp_path / "none.jsonl")
+    assert ("calibration", "USER_CONFIG_ERROR") in failures(check_recipe(recipe("fp8", dataset=missing)))
+    assert failures(check_suite(suite(tmp_path, data_files=[missing]))) == [("data", "USER_CONFIG_ERROR")]
+    assert failures(check_suite(suite(tmp_path))) == []
+
+
+def test_a_model_that_is_too_short_for_a_suite_is_found_once_its_config_can_be_read(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 2048}))
+    assert failures(check_suite(suite(tmp_path))) == [("context", "USER_CONFIG_ERROR")]
+    assert failures(check_suite(suite(tmp_path, context_length=2048))) == []
+    assert failures(check_suite({**suite(tmp_path), "asked": False})) == []
+
+
+def test_a_judge_without_an_address_is_found(tmp_path, monkeypatch):
+    judges = {"expert": {"url_variable": "URL_OF_TEST", "key_variable": None}}
+    tasks = {"task": {"judge": "expert", "simulator": None, "context_length": None}}
+    request = suite(tmp_path, judges=judges, tasks=tasks)
+    assert failures(check_suite(request)) == [("judges", "USER_CONFIG_ERROR")]
+    monkeypatch.setenv("URL_OF_TEST", "http://127.0.0.1:1")
+    assert failures(check_suite(request)) == []
+
+
+def test_a_framework_that_is_not_installed_is_named_with_its_package():
+    known = {"gsm8k": {"framework": "lm-evaluation-harness"}}
+    assert judge_frameworks(known).failure_class is None
+    for framework, words in (("simple_evals", "nvidia-simple-evals"), ("nemo_skills", "image of it")):
+        missing = {"problem": f"no framework {framework!r} is installed", "missing": framework}
+        check = judge_frameworks({**known, "other": missing})
+        assert check.failure_class == "USER_CONFIG_ERROR" and framework in check.detail and words in check.detail
+
+
+def test_an_environment_that_cannot_list_its_tasks_is_systemic(tmp_path):
+    assert check_frameworks(shutil.which("false"), ["gsm8k"]).failure_class == "SYSTEMIC"
+
+
+def test_an_environment_without_its_package_is_systemic(tmp_path):
+    python = tmp_path / "stage" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    shutil.copy2("/bin/false", python)
+    check = check_environment(tmp_path / "stage.json", {"engine": "vllm"})
+    assert check.failure_class == "SYSTEMIC" and "delete" in check.detail
+
+
+def test_what_an_interpreter_in_a_job_step_says_is_told_and_not_what_srun_adds(tmp_path):
+    python = tmp_path / "stage" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho 'No package vllm' >&2; echo 'srun: error: c0: task 0: Exited' >&2; exit 1\n")
+    python.chmod(0o755)
+    detail = check_environment(tmp_path / "stage.json", {"engine": "vllm"}).detail
+    assert "No package vllm" in detail and "srun" not in detail
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        # Apptainer; pyxis, with the noise around enroot's own words; a node without the runtime (the launcher itself).
+        ("FATAL:   stat /p: no such file", "stat /p: no such file (apptainer was to start p in the .sif file i.sif)"),
+        (
+            "slurmstepd-c0: error: pyxis: child 7 failed with error code: 1\n"
+            "slurmstepd-c0: error: pyxis:     [ERROR] Invalid image format: i.sif\n"
+            "slurmstepd-c0: error: Failed to invoke spank plugin stack",
+            "Invalid image format: i.sif (",
+        ),
+        ("error: found no apptainer on c0; install it there", ": found no apptainer on c0; install it there ("),
+    ],
+)
+def test_an_image_that_does_not_start_names_its_settings_and_the_reason(tmp_path, said, words):
+    python = tmp_path / "serve.image" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\necho '{said}' >&2; exit 1\n")
+    python.chmod(0o755)
+    marker = tmp_path / "serve.image.json"
+    marker.write_text('{"runtime": "apptainer", "image": "i.sif", "python": "p"}')
+    check = check_environment(marker, {"engine": "vllm"})
+    assert check.failure_class == "SYSTEMIC" and words in check.detail
+    assert "mend containers.serve, the image or the node, and rerun" in check.detail

@@ -1,0 +1,172 @@
+"""A bundle holds what was accepted, byte for byte, or it is not made."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from accepted_release import bundle, change_verdict, make_accepted_release
+from google.protobuf import json_format
+from huggingface_hub import ModelCard
+from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenance
+from in_toto_attestation.v1.statement import Statement
+from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
+
+from bundle import serving_arguments
+from day0.base.artefacts import digest_of_file, write_json
+
+
+@pytest.fixture
+def release(tmp_path, monkeypatch):
+    """An accepted release, as the graph leaves it."""
+    monkeypatch.chdir(tmp_path)
+    return make_accepted_release(tmp_path)
+
+
+def test_the_bundle_is_whole_and_its_sums_cover_every_file(release):
+    done = bundle()
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = release / "release"
+    check = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, capture_output=True)
+    assert check.returncode == 0
+    listed = {line.split("  ")[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert listed == there - {"SHA256SUMS"}
+    assert {"README.md", "below/config.json", "evidence/verdict.json", "evidence/baseline_run_results.yml"} <= listed
+    assert (folder / "model.safetensors").stat().st_ino == (release / "checkpoint" / "model.safetensors").stat().st_ino
+
+
+def test_the_model_card_has_the_front_matter_of_the_hub(release):
+    bundle()
+    _, front, text = (release / "release" / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(front)["license"] == "mit" and "fp8" in yaml.safe_load(front)["tags"]
+    for words in (
+        "1,234,567 parameters",
+        "50.0 %",
+        "21 FP8, 2 BF16",
+        "| addition | exact_match | 1.0000 | 0.9950 | +0.0050 | 0.0100 | -0.0010 to +0.0080 |",
+        "vllm serve PATH_OF_THIS_FOLDER --max-model-len 64\n",
+        "The licence of the source, `mit`, holds",
+    ):
+        assert words in text, words
+
+
+def test_the_hub_reads_every_score_from_the_card(release):
+    source = json.loads(Path("m/source.json").read_text())
+    write_json("m/source.json", source | {"location": {"hub": "org/m", "revision": "0" * 40}})
+    assert bundle().returncode == 0
+    card = ModelCard.load(release / "release" / "README.md", ignore_metadata_errors=False)
+    assert (card.data.base_model, card.data.base_model_relation, card.data.license) == ("org/m", "quantized", "mit")
+    (score,) = card.data.eval_results
+    found = (score.dataset_name, score.metric_type, score.metric_value, score.task_type)
+    assert found == ("addition", "exact_match", 0.995, "text-generation")
+
+
+def test_an_advisory_task_without_a_result_has_an_empty_row(release):
+    tasks = json.loads((release / "verdict.json").read_text())["tasks"]
+    lost = {"baseline": 0.5, "candidate": None, "drop": None, "limit": 0.01, "tier": "advisory", "metric": None}
+    change_verdict(release, tasks={**tasks, "lost": lost})
+    assert bundle().returncode == 0
+    card = ModelCard.load(release / "release" / "README.md")
+    assert [result.dataset_name for result in card.data.eval_results] == ["addition"]
+    assert "| lost (advisory) |  | 0.5000 |  |  | 0.0100 |  |" in card.text
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("", []),
+        ("python --model m --max-model-len 64 --dtype auto --port 0", ["--max-model-len 64"]),
+        ("x --tensor-parallel-size 2 --kv-cache-dtype fp8", ["--tensor-parallel-size 2", "--kv-cache-dtype fp8"]),
+        ("x --trust-remote-code --pipeline-parallel-size 1", ["--trust-remote-code"]),
+    ],
+)
+def test_a_user_serves_with_what_the_evaluation_set(command, expected):
+    assert serving_arguments(command) == expected
+
+
+def test_the_licence_of_the_source_comes_along(release):
+    assert bundle().returncode == 0
+    assert (release / "release" / "LICENSE").read_text() == "Do as you like.\n"
+
+
+def test_files_that_are_links_as_in_the_hubs_cache_come_along_as_files(release):
+    for folder, name in ((Path("models/m"), "LICENSE"), (release / "checkpoint", "model.safetensors")):
+        blob = Path("blobs") / name
+        blob.parent.mkdir(exist_ok=True)
+        (folder / name).rename(blob)
+        (folder / name).symlink_to(os.path.relpath(blob, folder))
+    done = bundle()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not any(path.is_symlink() for path in (release / "release").rglob("*"))
+    assert (release / "release" / "LICENSE").read_text() == "Do as you like.\n"
+
+
+def test_the_provenance_is_a_statement_of_the_published_structure(release):
+    done = bundle("--materials", "d.jsonl", "--builder", "https://builder.example/gpu")
+    assert done.returncode == 0, done.stdout
+    folder = release / "release"
+    content = json.loads((folder / "provenance.json").read_text())
+    message = json_format.ParseDict(content, StatementMessage())
+    Statement.copy_from_pb(message).validate()
+    predicate = json_format.ParseDict(content["predicate"], Provenance())
+    subjects = {subject.name: subject.digest["sha256"] for subject in message.subject}
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert subjects == {name: digest_of_file(folder / name) for name in there - {"provenance.json", "SHA256SUMS"}}
+    dependencies = {entry.name: entry for entry in predicate.build_definition.resolved_dependencies}
+    assert dependencies["workflow"].digest["gitCommit"] == "0123456789abcdef0123456789abcdef01234567"
+    assert dependencies["d.jsonl"].digest["sha256"] == digest_of_file("d.jsonl")
+    assert dependencies["source/model.safetensors"].digest["sha256"] == digest_of_file("models/m/model.safetensors")
+    assert json.loads(dependencies["recipe fp8"].content) == {"preset": "fp8"}
+    assert predicate.run_details.builder.id == "https://builder.example/gpu"
+    assert predicate.run_details.metadata.started_on.seconds <= predicate.run_details.metadata.finished_on.seconds
+    assert {entry.name for entry in predicate.run_details.byproducts} == {
+        f"{side}/samples/addition.jsonl" for side in ("baseline", "candidate")
+    }
+    assert (
+        predicate.build_definition.internal_parameters["commands"]["candidate_run, evaluate"]
+        == "evaluate candidate_run"
+    )
+
+
+def test_a_hub_source_is_named_by_its_address_and_commit(release):
+    source = json.loads(Path("m/source.json").read_text())
+    write_json("m/source.json", source | {"location": {"hub": "org/m", "revision": "0" * 40}})
+    assert bundle().returncode == 0
+    content = json.loads((release / "release" / "provenance.json").read_text())
+    entries = {entry["name"]: entry for entry in content["predicate"]["buildDefinition"]["resolvedDependencies"]}
+    assert entries["source"]["digest"] == {"gitCommit": "0" * 40}
+    assert entries["source/LICENSE"]["uri"] == f"https://huggingface.co/org/m/resolve/{'0' * 40}/LICENSE"
+    json_format.ParseDict(content["predicate"], Provenance())
+
+
+def test_a_second_bundle_replaces_the_first_whole(release):
+    assert bundle().returncode == 0
+    (release / "release" / "leftover").write_text("")
+    assert bundle().returncode == 0
+    assert not (release / "release" / "leftover").exists()
+
+
+@pytest.mark.parametrize("decision", ["REGRESSION", "ANOMALOUS", "INFEASIBLE", None, "accept"])
+def test_nothing_but_accept_is_bundled(release, decision):
+    change_verdict(release, decision=decision)
+    done = bundle()
+    assert done.returncode == 2 and "only an accepted release is bundled" in done.stderr
+    assert not (release / "release").exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["checkpoint/model.safetensors", "checkpoint/new.json", "validation.json", "s/run.json", "quantization.json"],
+)
+def test_what_changed_since_the_verdict_is_named_and_not_bundled(release, path):
+    if path == "quantization.json":
+        record = json.loads((release / path).read_text())
+        write_json(release / path, {**record, "checkpoint_digest": "0"})
+    else:
+        (release / path).write_text("changed")
+    done = bundle()
+    assert done.returncode == 1 and Path(path).name in done.stdout, done.stdout + done.stderr
+    assert not (release / "release").exists()

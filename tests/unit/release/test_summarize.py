@@ -1,0 +1,56 @@
+"""The table says what was decided, by how much, and where to look."""
+
+import os
+
+from day0.base.artefacts import write_json
+from summarize import format_decisions
+
+
+def verdict(folder, **changes):
+    content = {
+        "model": "m",
+        "release": folder.name,
+        "decision": "ACCEPT",
+        "failure_class": None,
+        "stage": "comparison",
+        "detail": "all is well",
+        "next_action": "Publish.",
+        "size_ratio": 0.5,
+        "bits_per_weight": 8.25,
+        "tasks": {"addition": {"baseline": 1.0, "candidate": 0.995, "drop": 0.005}},
+    }
+    write_json(folder / "verdict.json", content | changes)
+    return folder / "verdict.json"
+
+
+def test_an_accepted_release_shows_its_figures_and_files(tmp_path):
+    path = verdict(tmp_path / "fp8")
+    (tmp_path / "fp8" / "release").mkdir()
+    (tmp_path / "fp8" / "report.html").write_text("")
+    text = format_decisions([path])
+    row = next(line for line in text.splitlines() if "addition" in line).split()
+    assert row == ["m", "fp8", "ACCEPT", "0.500", "8.25", "addition", "1.0000", "0.9950", "+0.0050"]
+    assert f"bundle: {tmp_path}/fp8/release" in text and f"report: {tmp_path}/fp8/report.html" in text
+
+
+def test_a_refused_release_says_why_and_what_next(tmp_path):
+    changes = {"decision": "INFEASIBLE", "failure_class": "MODEL_UNSUPPORTED", "tasks": {}, "size_ratio": None}
+    text = format_decisions([verdict(tmp_path / "fp8", **changes, detail="no layer matched", next_action="Mend it.")])
+    assert "m fp8: INFEASIBLE\n  MODEL_UNSUPPORTED: no layer matched\n  next: Mend it." in text
+
+
+def test_a_report_older_than_its_verdict_is_not_shown(tmp_path):
+    path = verdict(tmp_path / "fp8")
+    report = path.with_name("report.html")
+    report.write_text("")
+    os.utime(report, (1, 1))
+    assert "report:" not in format_decisions([path])
+
+
+def test_a_published_release_shows_its_address_and_a_failed_log_its_reason(tmp_path):
+    path = verdict(tmp_path / "fp8", mlflow={"status": "failed", "detail": "nobody answers"})
+    write_json(path.with_name("published.json"), {"url": "https://hub.example/org/m"})
+    text = format_decisions([path])
+    assert "published: https://hub.example/org/m" in text and "not logged with MLflow: nobody answers" in text
+    os.utime(path.with_name("published.json"), (1, 1))
+    assert "published:" not in format_decisions([path])

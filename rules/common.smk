@@ -13,7 +13,8 @@ from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
 from day0.cluster import jobs as cluster
-from day0.base.artefacts import UnusableInput, digest_of, digest_of_file, read_json, write_json
+from day0.base.artefacts import digest_of, digest_of_file, read_json, write_json
+from day0.base.cli import UnusableInput
 from day0.release.made_with import stamp
 from day0.checkpoint.vllm_rules import ENGINE, locked_version
 from day0.suite.harness import HARNESSES, harnesses_of

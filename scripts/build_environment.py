@@ -15,7 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from day0.base.artefacts import digest_of_file, run_cli, write_json
+from day0.base.artefacts import digest_of_file, write_json
+from day0.base.cli import run_cli
 
 PYTHON = "3.11"
 

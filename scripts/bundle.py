@@ -19,17 +19,8 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from day0.base.artefacts import (
-    EXIT_FAILED_CHECK,
-    UnusableInput,
-    digest_of_file,
-    inventory,
-    read_json,
-    read_yaml,
-    run_cli,
-    write_json,
-    write_text,
-)
+from day0.base.artefacts import digest_of_file, inventory, read_json, read_yaml, write_json, write_text
+from day0.base.cli import EXIT_FAILED_CHECK, UnusableInput, run_cli
 from day0.release.provenance import make_statement
 from verify_release import verify
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from day0.base.artefacts import UnusableInput, digest_of_file, json_argument, read_json, run_cli, write_json
+from day0.base.artefacts import digest_of_file, read_json, write_json
+from day0.base.cli import UnusableInput, json_argument, run_cli
 from day0.decision.verdict import STAGES, Evidence, make_verdict
 from day0.release.made_with import gather, stamp
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from day0.base.artefacts import UnusableInput, json_argument, run_cli, write_json
+from day0.base.artefacts import write_json
+from day0.base.cli import UnusableInput, json_argument, run_cli
 from day0.source.model_folder import check_model_folder, describe_source
 
 ALLOWED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.md", "LICENSE*", "*.jsonl"]

@@ -30,17 +30,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from day0.base.artefacts import (
-    EXIT_PASS,
-    EXIT_TRANSIENT,
-    UnusableInput,
-    digest_of,
-    digest_of_file,
-    read_json,
-    read_yaml,
-    run_cli,
-    write_json,
-)
+from day0.base.artefacts import digest_of, digest_of_file, read_json, read_yaml, write_json
+from day0.base.cli import EXIT_PASS, EXIT_TRANSIENT, UnusableInput, run_cli
 from day0.base.gpus import reserve_gpus
 from day0.checkpoint.metadata import effective_chat_template
 from day0.evaluation.harness_process import HarnessProcess

@@ -10,7 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from day0.base.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, digest_of_file, read_json, run_cli, write_json
+from day0.base.artefacts import digest_of_file, read_json, write_json
+from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, run_cli
 
 
 def main() -> int:

@@ -16,17 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import (
-    EXIT_FAILED_CHECK,
-    EXIT_PASS,
-    EXIT_UNUSABLE_INPUT,
-    UnusableInput,
-    digest_of_file,
-    read_json,
-    read_yaml,
-    run_cli,
-    write_json,
-)
+from day0.base.artefacts import digest_of_file, read_json, read_yaml, write_json
+from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, EXIT_UNUSABLE_INPUT, UnusableInput, run_cli
 from day0.decision.comparability import Run
 from day0.decision.comparison import compare_runs, evaluate_comparison
 from day0.decision.external import parse_external_scores

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, read_json, run_cli, write_json
+from day0.base.artefacts import read_json, write_json
+from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, run_cli
 from day0.checkpoint.assess import assess_checkpoint, evaluate_checkpoint
 from day0.checkpoint.vllm_rules import ENGINE, ENGINE_VERSION
 from day0.recipe.recipes import resolve_recipe, resolve_recipe_file

@@ -11,7 +11,8 @@ import argparse
 import json
 from pathlib import Path
 
-from day0.base.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, run_cli, write_json
+from day0.base.artefacts import write_json
+from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, run_cli
 from day0.decision.assess_run import evaluate_run, read_run
 from day0.suite.suites import read_suite
 

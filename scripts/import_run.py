@@ -12,7 +12,8 @@ import json
 import shutil
 from pathlib import Path
 
-from day0.base.artefacts import json_argument, read_json, run_cli, write_text, write_yaml
+from day0.base.artefacts import read_json, write_text, write_yaml
+from day0.base.cli import json_argument, run_cli
 from day0.evaluation.imported_run import import_run
 from day0.suite.suites import load_suite
 

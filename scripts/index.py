@@ -12,7 +12,8 @@ import io
 import os
 from pathlib import Path
 
-from day0.base.artefacts import UnusableInput, run_cli, write_text
+from day0.base.artefacts import write_text
+from day0.base.cli import UnusableInput, run_cli
 from day0.release.overview_page import COLUMNS, Decided, count_decisions, index_figures, index_rows
 from day0.release.release_page import TONES
 from report import read_verdict, render, write_figures

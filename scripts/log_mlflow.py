@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from day0.base.artefacts import digest_of, digest_of_file, json_argument, read_json, run_cli, write_json
+from day0.base.artefacts import digest_of, digest_of_file, read_json, write_json
+from day0.base.cli import json_argument, run_cli
 
 LONGEST_VALUE = 5000
 RELEASE_TAG, EVIDENCE_TAG = "day0.release", "day0.evidence_digest"

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from day0.base.artefacts import run_cli, write_text
+from day0.base.artefacts import write_text
+from day0.base.cli import run_cli
 
 TASKS = ("addition", "reversal", "sorting")
 LETTERS = "abcdefghijklm"

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
-from day0.base.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, run_cli
+from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, run_cli
 from make_demo_data import (
     CLOSING,
     DIGITS,

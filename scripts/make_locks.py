@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from build_environment import uv_environment
-from day0.base.artefacts import run_cli
+from day0.base.cli import run_cli
 from day0.suite.harness import HARNESSES
 
 ENVIRONMENTS = Path("envs")

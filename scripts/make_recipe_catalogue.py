@@ -15,15 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import (
-    EXIT_FAILED_CHECK,
-    EXIT_PASS,
-    SCHEMA_VERSION,
-    UnusableInput,
-    read_json,
-    run_cli,
-    write_text,
-)
+from day0.base.artefacts import SCHEMA_VERSION, read_json, write_text
+from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, run_cli
 from day0.recipe.resolve import KV_PRESETS, PRESETS, read_block
 
 TYPES = ("ptq", "auto_quantize")

@@ -6,7 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from day0.base.artefacts import EXIT_FAILED_CHECK, EXIT_PASS, run_cli, write_text
+from day0.base.artefacts import write_text
+from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, run_cli
 from day0.decision.external import ExternalScores
 from day0.plan.config import Config
 from day0.recipe.recipes import Recipe

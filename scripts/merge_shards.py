@@ -11,7 +11,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from day0.base.artefacts import UnusableInput, read_json, run_cli
+from day0.base.artefacts import read_json
+from day0.base.cli import UnusableInput, run_cli
 from day0.evaluation.run_folder import write_run
 from day0.suite.suites import read_suite
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from day0.base.artefacts import json_argument, run_cli, write_json
+from day0.base.artefacts import write_json
+from day0.base.cli import json_argument, run_cli
 from day0.plan.preflight import (
     assess_setup,
     check_environment,

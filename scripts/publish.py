@@ -28,15 +28,8 @@ from huggingface_hub.errors import (
 )
 from tabulate import tabulate
 
-from day0.base.artefacts import (
-    EXIT_FAILED_CHECK,
-    UnusableInput,
-    digest_of_file,
-    json_argument,
-    read_json,
-    run_cli,
-    write_json,
-)
+from day0.base.artefacts import digest_of_file, read_json, write_json
+from day0.base.cli import EXIT_FAILED_CHECK, UnusableInput, json_argument, run_cli
 from verify_release import ADDED_BY_HUBS, LINE, SUMS, verify
 
 AGAIN = "run the same command again: what has arrived is not sent again"

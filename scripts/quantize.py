@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import importlib.metadata
 import json
 import logging
@@ -37,7 +36,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from day0.base.artefacts import EXIT_PASS, UnusableInput, digest_of_inventory, inventory, read_json, run_cli, write_json
+from day0.base.artefacts import digest_of_inventory, inventory, read_json, write_json
+from day0.base.cli import EXIT_PASS, UnusableInput, run_cli
 from day0.base.gpus import reserve_gpus
 from day0.base.mistakes import mistakes_of
 from day0.checkpoint.metadata import WEIGHTS_DECLARATION, merged_config, side_files
@@ -590,8 +590,6 @@ def main() -> int:
     kv_cache = arguments.kv_cache or request["definition"].get("kv_cache")
     stopwatch = Stopwatch()
     with stopwatch.step("import", "loading ModelOpt"):
-        for module in ("modelopt.torch.quantization", "modelopt.torch.export", "modelopt.recipe"):
-            importlib.import_module(module)
         import transformers
 
     transformers.utils.logging.disable_progress_bar()

@@ -16,7 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import ValidationError
 
-from day0.base.artefacts import UnusableInput, digest_of_file, read_json, read_yaml, run_cli, write_text
+from day0.base.artefacts import digest_of_file, read_json, read_yaml, write_text
+from day0.base.cli import UnusableInput, run_cli
 from day0.records.decision import Verdict
 from day0.release.figures import Stage
 from day0.release.release_page import benchmark_row, float_or_none, page_content

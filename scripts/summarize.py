@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from day0.base.artefacts import read_json, run_cli
+from day0.base.artefacts import read_json
+from day0.base.cli import run_cli
 
 HEADERS = ["model", "release", "decision", "size ratio", "bits/weight", "task", "baseline", "candidate", "drop"]
 

@@ -16,7 +16,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from day0.base.artefacts import EXIT_TRANSIENT, UnusableInput, digest_of_file, run_cli, write_json, write_text
+from day0.base.artefacts import digest_of_file, write_json, write_text
+from day0.base.cli import EXIT_TRANSIENT, UnusableInput, run_cli
 from day0.serving.container import NAMES_VARIABLE, image_command
 from day0.serving.multinode import JOB_ID_VARIABLE
 

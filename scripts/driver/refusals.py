@@ -14,7 +14,7 @@ from snakemake.executors import local
 from snakemake.jobs import Job
 from snakemake.logging import logger
 
-from day0.base.artefacts import EXIT_UNUSABLE_INPUT
+from day0.base.cli import EXIT_UNUSABLE_INPUT
 
 REFUSAL = f"The stage could not use its input (exit status {EXIT_UNUSABLE_INPUT}): it is not tried again."
 REFUSED: set[Any] = set()

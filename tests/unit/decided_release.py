@@ -13,7 +13,8 @@ import pytest
 import gate_compare
 import index
 import report
-from day0.base.artefacts import digest_of_file, read_json, run_cli, write_json, write_text, write_yaml
+from day0.base.artefacts import digest_of_file, read_json, write_json, write_text, write_yaml
+from day0.base.cli import run_cli
 from day0.decision.failures import decide
 
 TASKS = ("addition", "reversal", "sorting")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,23 +16,9 @@ from typing import Any
 
 import yaml
 
+from day0.base.cli import UnusableInput
+
 SCHEMA_VERSION = 1
-EXIT_PASS, EXIT_FAILED_CHECK, EXIT_UNUSABLE_INPUT = 0, 1, 2
-EXIT_TRANSIENT = 75  # EX_TEMPFAIL
-
-
-class UnusableInput(Exception):
-    """Input that a user can correct; its message names the file, what was found, what was expected and what to do."""
-
-
-def run_cli(main: Callable[[], int | None]) -> None:
-    """Run a command line's ``main`` and exit with its status; 2 and a plain message for unusable input."""
-    try:
-        status = main()
-    except UnusableInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = EXIT_UNUSABLE_INPUT
-    sys.exit(status or EXIT_PASS)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -82,21 +67,6 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
         UnusableInput: the file is missing, unreadable, no YAML or no mapping.
     """
     return _read_mapping(path, lambda text: yaml.load(text, Loader=_yaml_loader()), "a YAML mapping")
-
-
-def json_argument(option: str, text: str) -> dict[str, Any]:
-    """Parse a JSON object given on the command line.
-
-    Raises:
-        UnusableInput: it is no JSON or no object.
-    """
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UnusableInput(f"{option}: expected a JSON object, found {text!r}: {error}") from error
-    if not isinstance(content, dict):
-        raise UnusableInput(f"{option}: expected a JSON object, found {text!r}")
-    return content
 
 
 def _yaml_loader() -> type:

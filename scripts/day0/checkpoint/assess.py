@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from day0.base.artefacts import UnusableInput, files_below, read_json
+from day0.base.artefacts import files_below, read_json
+from day0.base.cli import UnusableInput
 from day0.checkpoint.checks import CHECKS, Check, check_stage
 from day0.checkpoint.coverage import coverage_by_family, layer_map
 from day0.checkpoint.declaration import (

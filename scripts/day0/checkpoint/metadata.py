@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import UnusableInput, files_below, read_json
+from day0.base.artefacts import files_below, read_json
+from day0.base.cli import UnusableInput
 from day0.source.safetensors_headers import INDEX_FILE
 
 WEIGHTS_DECLARATION = (INDEX_FILE, "hf_quant_config.json", "config.json")

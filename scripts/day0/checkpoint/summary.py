@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from day0.base.artefacts import UnusableInput
+from day0.base.cli import UnusableInput
 from day0.checkpoint.formats import FULL_PRECISION
 from day0.checkpoint.intentions import Intention
 from day0.checkpoint.metadata import is_expected

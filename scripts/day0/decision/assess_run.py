@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import UnusableInput, digest_of_file, read_json, read_yaml
+from day0.base.artefacts import digest_of_file, read_json, read_yaml
+from day0.base.cli import UnusableInput
 from day0.base.numbers import is_count, is_number
 from day0.evaluation.nemo_evaluator import COLOURS, find_score
 from day0.serving.server import END_LINE

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import AnyHttpUrl, Field, ValidationError, field_validator, model_validator
 
-from day0.base.artefacts import UnusableInput
+from day0.base.cli import UnusableInput
 from day0.base.mistakes import Range, Strict, mistakes_of
 from day0.decision.policy import Scale, assumed_scale, number
 from day0.evaluation.nemo_evaluator import canonical_score

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from day0.base.artefacts import UnusableInput, digest_of, digest_of_file, read_yaml
+from day0.base.artefacts import digest_of, digest_of_file, read_yaml
+from day0.base.cli import UnusableInput
 from day0.decision.assess_run import logs_of, scan_log_file
 from day0.evaluation.nemo_evaluator import (
     LM_EVALUATION_HARNESS,

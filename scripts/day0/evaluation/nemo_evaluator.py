@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import UnusableInput, read_json
+from day0.base.artefacts import read_json
+from day0.base.cli import UnusableInput
 from day0.base.numbers import is_number
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # in which it and its frameworks write their logs

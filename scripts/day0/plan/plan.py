@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from day0.base.artefacts import UnusableInput, digest_of, read_json, read_yaml
+from day0.base.artefacts import digest_of, read_json, read_yaml
+from day0.base.cli import UnusableInput
 from day0.base.mistakes import mistakes_of, nearest
 from day0.decision.external import parse_external_scores
 from day0.decision.policy import read_policy

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import UnusableInput, read_json
+from day0.base.artefacts import read_json
+from day0.base.cli import UnusableInput
 from day0.checkpoint.vllm_rules import ALGORITHM_OF_PRESET, ARITHMETIC_CAPABILITY, MINIMUM_CAPABILITY
 from day0.serving.container import runtime_error
 from day0.source.model_folder import check_model_folder

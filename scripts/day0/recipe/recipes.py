@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from day0.base.artefacts import UnusableInput, digest_of, read_yaml
+from day0.base.artefacts import digest_of, read_yaml
+from day0.base.cli import UnusableInput
 from day0.base.mistakes import PositiveInteger, Strict, mistakes_of, nearest
 
 KV_CACHE_NONE = "none"

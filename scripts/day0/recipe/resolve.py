@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from day0.base.artefacts import UnusableInput
+from day0.base.cli import UnusableInput
 from day0.recipe.recipes import KV_CACHE_NONE
 
 PRESETS, KV_PRESETS = "configs/ptq/presets/model", "configs/ptq/presets/kv"

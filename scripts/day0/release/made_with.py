@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import UnusableInput, read_json, read_yaml
+from day0.base.artefacts import read_json, read_yaml
+from day0.base.cli import UnusableInput
 
 GPU_KEYS = ("gpu", "gpu_type", "gpu_name")
 # Later than the decision, or the decision itself: a file of an earlier run would be told as this one's.

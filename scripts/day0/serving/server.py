@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from day0.base.artefacts import EXIT_TRANSIENT
+from day0.base.cli import EXIT_TRANSIENT
 from day0.decision.comparability import native_quantization
 from day0.serving.container import NAMES_VARIABLE, runtime_error
 from day0.serving.multinode import OPENAI_SERVER, serving_nodes

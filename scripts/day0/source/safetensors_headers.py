@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from day0.base.artefacts import UnusableInput
+from day0.base.cli import UnusableInput
 
 INDEX_FILE = "model.safetensors.index.json"
 LARGEST_HEADER = 100_000_000

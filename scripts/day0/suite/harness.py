@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from day0.base.artefacts import UnusableInput
+from day0.base.cli import UnusableInput
 
 
 def _lm_eval_problems(task: Mapping[str, Any]) -> list[str]:

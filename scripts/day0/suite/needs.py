@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import UnusableInput, read_json
+from day0.base.artefacts import read_json
+from day0.base.cli import UnusableInput
 from day0.base.numbers import is_count, is_number
 from day0.evaluation.nemo_evaluator import canonical_score
 from day0.suite.harness import lm_eval_scores, read_task_file

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from day0.base.artefacts import UnusableInput, read_yaml
+from day0.base.artefacts import read_yaml
+from day0.base.cli import UnusableInput
 from day0.base.mistakes import SAFE_NAME, Name, PositiveInteger, Range, Strict, mistakes_of, nearest
 from day0.suite.harness import HARNESSES
 

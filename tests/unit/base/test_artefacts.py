@@ -9,16 +9,15 @@ from hypothesis import strategies as st
 
 from day0.base.artefacts import (
     SCHEMA_VERSION,
-    UnusableInput,
     digest_of,
     digest_of_file,
     digest_of_inventory,
     inventory,
     read_json,
     read_yaml,
-    run_cli,
     write_json,
 )
+from day0.base.cli import UnusableInput, run_cli
 
 
 def test_json_comes_back_with_its_schema_version_first(tmp_path):

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from day0.base.artefacts import UnusableInput, read_json, write_json
+from day0.base.artefacts import read_json, write_json
+from day0.base.cli import UnusableInput
 from day0.checkpoint.assess import assess_checkpoint, evaluate_checkpoint, read_summary
 from day0.checkpoint.declaration import read_declarations
 from day0.checkpoint.intentions import Patterns

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from day0.base.artefacts import EXIT_TRANSIENT, UnusableInput
+from day0.base.cli import EXIT_TRANSIENT, UnusableInput
 from day0.cluster.jobs import (
     ENDED,
     GB,

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gate_compare
-from day0.base.artefacts import digest_of_file, read_json, run_cli, write_json, write_text, write_yaml
+from day0.base.artefacts import digest_of_file, read_json, write_json, write_text, write_yaml
+from day0.base.cli import run_cli
 from day0.decision.comparability import Run
 from day0.decision.comparison import compare_runs, evaluate_comparison
 from day0.decision.verdict import STAGES, Evidence, make_verdict

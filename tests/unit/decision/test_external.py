@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from day0.base.artefacts import UnusableInput, read_yaml
+from day0.base.artefacts import read_yaml
+from day0.base.cli import UnusableInput
 from day0.decision.external import check_external, parse_external_scores
 from day0.decision.policy import Scale
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import decide
-from day0.base.artefacts import digest_of_file, read_json, run_cli, write_json
+from day0.base.artefacts import digest_of_file, read_json, write_json
+from day0.base.cli import run_cli
 from day0.decision.failures import DECISIONS
 from day0.decision.verdict import STAGES, Evidence, make_crash_verdict, make_verdict
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from day0.base.artefacts import UnusableInput
+from day0.base.cli import UnusableInput
 from day0.evaluation.nemo_evaluator import (
     accounting_without_samples,
     canonical_score,

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from day0.base.artefacts import UnusableInput
+from day0.base.cli import UnusableInput
 from day0.decision.policy import read_policy
 from day0.plan.config import Config
 from day0.plan.plan import Plan, make_plan

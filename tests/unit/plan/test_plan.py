@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from day0.base.artefacts import UnusableInput
+from day0.base.cli import UnusableInput
 from day0.plan.config import Policy
 from day0.plan.plan import make_plan, read_published_scores, resolution_warnings
 from day0.statistics.resolution import EXPECTED_DISAGREEMENT_RATE

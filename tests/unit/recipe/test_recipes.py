@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from day0.base.artefacts import UnusableInput, read_json, write_yaml
+from day0.base.artefacts import read_json, write_yaml
+from day0.base.cli import UnusableInput
 from day0.recipe.recipes import Calibration, Recipe, resolve_recipe, resolve_recipe_file
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from day0.base.artefacts import UnusableInput, read_json, read_yaml
+from day0.base.artefacts import read_json, read_yaml
+from day0.base.cli import UnusableInput
 from day0.checkpoint.intentions import Intention, Patterns, differences, kv_format_of
 from day0.checkpoint.size import ratio_bounds
 from day0.recipe.resolve import resolve_configuration

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 import log_mlflow
-from day0.base.artefacts import run_cli, write_json
+from day0.base.artefacts import write_json
+from day0.base.cli import run_cli
 
 POLICY = {"threshold": 0.01, "tiers": {"a": "x"}}
 RELEASE = {"model": "m", "name": "fp8", "recipe": "fp8", "suite": "s", "policy": POLICY}

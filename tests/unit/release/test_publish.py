@@ -17,7 +17,7 @@ from accepted_release import bundle, make_accepted_release
 
 import publish as publish_script
 import verify_release
-from day0.base.artefacts import UnusableInput, run_cli
+from day0.base.cli import UnusableInput, run_cli
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "publish.py"
 TOKEN = "hf_a-secret-that-stays-here"

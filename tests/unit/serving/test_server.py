@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from day0.base.artefacts import EXIT_TRANSIENT
+from day0.base.cli import EXIT_TRANSIENT
 from day0.serving.multinode import OPENAI_SERVER
 from day0.serving.server import (
     END_LINE,

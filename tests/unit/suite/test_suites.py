@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from day0.base.artefacts import UnusableInput
+from day0.base.cli import UnusableInput
 from day0.evaluation.nemo_evaluator import canonical_score
 from day0.plan.plan import make_plan
 from day0.suite.harness import HARNESSES
@@ -145,7 +145,7 @@ def test_a_task_that_needs_more_context_than_the_model_has_is_refused(planned, l
 PLAN = """
 import sys, yaml
 from pathlib import Path
-from day0.base.artefacts import UnusableInput
+from day0.base.cli import UnusableInput
 from day0.plan.plan import make_plan
 try:
     make_plan(yaml.safe_load(sys.stdin), lambda path: path.startswith("results/demo"), Path(sys.argv[1]))

@@ -1,0 +1,40 @@
+"""What every command line shares: its exit statuses, and how it refuses input that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+EXIT_PASS, EXIT_FAILED_CHECK, EXIT_UNUSABLE_INPUT = 0, 1, 2
+EXIT_TRANSIENT = 75  # EX_TEMPFAIL
+
+
+class UnusableInput(Exception):
+    """Input that a user can correct; its message names the file, what was found, what was expected and what to do."""
+
+
+def run_cli(main: Callable[[], int | None]) -> None:
+    """Run a command line's ``main`` and exit with its status; 2 and a plain message for unusable input."""
+    try:
+        status = main()
+    except UnusableInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = EXIT_UNUSABLE_INPUT
+    sys.exit(status or EXIT_PASS)
+
+
+def json_argument(option: str, text: str) -> dict[str, Any]:
+    """Parse a JSON object given on the command line.
+
+    Raises:
+        UnusableInput: it is no JSON or no object.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnusableInput(f"{option}: expected a JSON object, found {text!r}: {error}") from error
+    if not isinstance(content, dict):
+        raise UnusableInput(f"{option}: expected a JSON object, found {text!r}")
+    return content

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from decision_input import published, rows, run, tasks_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -362,26 +363,6 @@ def test_the_order_of_tasks_is_irrelevant(baseline, candidate, random):
 # --- runs -----------------------------------------------------------------------------------------------------------
 
 
-def rows(correct, samples=400, **changes):
-    return [
-        {"id": i, "repeat": 0, "prompt_digest": f"p{i}", "target_digest": f"t{i}", "answer": str(i), **changes}
-        | {"score": float(i < correct)}
-        for i in range(samples)
-    ]
-
-
-def run(correct=390, samples=400, fingerprint=None, unit=1, **changes):
-    score = {"metric": "exact_match", "score": unit * correct / samples, "tier": "critical"}
-    score["scale"] = {"min": 0, "max": unit, "direction": "higher"}
-    assessment = {"pass": True, "failure_class": None, "detail": "", "model": "m", "suite": "s", "scores": {"a": score}}
-    metadata = {
-        "suite_digest": "1",
-        "server": {"engine": "vllm", "engine_version": "1", "quantization": "fp8"},
-        "fingerprint": {"a": fingerprint or {"task_hash": "1", "sampling": {"seed": 1, "temperature": 0.0}}},
-    }
-    return Run({**assessment, **changes}, metadata, {"a": rows(correct, samples)})
-
-
 def test_equal_runs_are_accepted_with_their_evidence():
     result = compare_runs(run(), run(388))
     paired = result["tasks"]["a"]["paired"]
@@ -502,15 +483,6 @@ def test_confidence_needs_paired_samples():
     bare = [Run(made.assessment, made.metadata) for made in (run(4000, 4000), run(4000, 4000))]
     assert compare_runs(*bare, CONFIDENT)["failure_class"] == "INSUFFICIENT_EVIDENCE"
     assert compare_runs(*bare)["decision"] == "ACCEPT"
-
-
-def tasks_run(correct, samples=400, **changes):
-    """A run of several tasks: {task: correct answers}."""
-    made = {task: run(count, samples) for task, count in correct.items()}
-    assessment = {**run().assessment, "scores": {t: m.assessment["scores"]["a"] for t, m in made.items()}, **changes}
-    fingerprint = {task: m.metadata["fingerprint"]["a"] for task, m in made.items()}
-    metadata = {**run().metadata, "fingerprint": fingerprint}
-    return Run(assessment, metadata, {task: m.samples["a"] for task, m in made.items()})
 
 
 def test_one_interval_beyond_among_many_tasks_may_be_chance():
@@ -651,11 +623,6 @@ def test_a_baseline_quantized_by_the_server_is_no_baseline_of_its_source():
     assert (result["decision"], result["failure_class"]) == ("ANOMALOUS", "NOT_COMPARABLE")
     assert "served with quantization 'fp8', which its source does not have" in result["detail"]
     assert result["comparability"]["differences"][0]["field"] == "server.quantization"
-
-
-def published(score, scale=100, **changes):
-    entry = {"model": "m", "task": "a", "metric": "exact_match", "score": score, "scale": {"min": 0, "max": scale}}
-    return [{**entry, "source": "https://example.org/card", "notes": "5-shot", **changes}]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import sys
 
 import pytest
+from decision_input import RELEASE, evidence, failed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,42 +13,12 @@ import decide
 from day0.base.artefacts import digest_of_file, read_json, write_json
 from day0.base.cli import run_cli
 from day0.decision.failures import DECISIONS
-from day0.decision.verdict import STAGES, Evidence, make_crash_verdict, make_verdict
-
-RELEASE = {
-    "name": "fp8",
-    "model": "m",
-    "recipe": "fp8",
-    "candidate": "fp8",
-    "suite": "demo",
-    "policy": {"threshold": 0.01, "relative": False},
-}
-PASSED = {"pass": True, "failure_class": None, "detail": "fine"}
-
-
-def evidence(**changes):
-    """Evidence of an accepted release; ``changes`` are laid over the contents, None removes an assessment."""
-    contents = {stage: dict(PASSED) for stage in STAGES}
-    contents["validation"] |= {"checkpoint_digest": "c", "source_digest": "s", "recipe_digest": "r", "size_ratio": 0.5}
-    contents["baseline_run"]["checkpoint_digest"] = "s"
-    contents["candidate_run"]["checkpoint_digest"] = "c"
-    contents["comparison"] |= {"baseline_sha256": "sha-baseline_run", "candidate_sha256": "sha-candidate_run"}
-    for stage, change in changes.items():
-        contents[stage] = None if change is None else contents[stage] | change
-    return {
-        stage: Evidence(f"{stage}.json", f"sha-{stage}", content)
-        for stage, content in contents.items()
-        if content is not None
-    }
+from day0.decision.verdict import STAGES, make_crash_verdict, make_verdict
 
 
 def decision(**changes):
     verdict = make_verdict(RELEASE, evidence(**changes))
     return verdict["decision"], verdict["failure_class"], verdict["stage"]
-
-
-def failed(failure_class):
-    return {"pass": False, "failure_class": failure_class, "detail": "because"}
 
 
 def test_all_passed_is_accept():

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from test_comparison import published, run
-from test_verdict import RELEASE, evidence
+from decision_input import RELEASE, evidence, published, run
 
 from day0.decision.comparability import Run
 from day0.decision.comparison import compare_runs

@@ -21,6 +21,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from day0.base.artefacts import digest_of_file, inventory, read_json, read_yaml, write_json, write_text
 from day0.base.cli import EXIT_FAILED_CHECK, UnusableInput, run_cli
+from day0.records.failure_class import Decision
 from day0.release.provenance import make_statement
 from verify_release import verify
 
@@ -172,7 +173,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     verdict, record, source = (read_json(p) for p in (arguments.verdict, arguments.record, arguments.source_record))
-    if verdict.get("decision") != "ACCEPT":
+    if verdict.get("decision") != Decision.ACCEPT:
         raise UnusableInput(
             f"{arguments.verdict}: only an accepted release is bundled; the decision is {verdict.get('decision')!r}"
         )

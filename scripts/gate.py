@@ -12,6 +12,7 @@ from pathlib import Path
 
 from day0.base.artefacts import digest_of_file, read_json, write_json
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, run_cli
+from day0.records.failure_class import FailureClass
 
 
 def main() -> int:
@@ -22,7 +23,7 @@ def main() -> int:
 
     assessment = read_json(arguments.assessment)
     if assessment.get("pass") is not True:
-        verdict = assessment.get("decision") or assessment.get("failure_class") or "UNKNOWN"
+        verdict = assessment.get("decision") or assessment.get("failure_class") or FailureClass.UNKNOWN
         print(f"{arguments.assessment}: {verdict}: {assessment.get('detail', 'it gives no reason')}", file=sys.stderr)
         if assessment.get("next_action"):
             print(f"next: {assessment['next_action']}", file=sys.stderr)

@@ -23,8 +23,9 @@ from day0.decision.comparison import compare_runs, evaluate_comparison
 from day0.decision.external import parse_external_scores
 from day0.decision.policy import DEFAULT_THRESHOLD, POLICY_KEYS
 from day0.evaluation.nemo_evaluator import read_json_lines
+from day0.records.failure_class import FailureClass
 
-USER_CONFIG_ERROR = "USER_CONFIG_ERROR"
+USER_CONFIG_ERROR = FailureClass.USER_CONFIG_ERROR
 SCORE_POLICY_KEYS = set(POLICY_KEYS) - {"criterion", "expected_disagreement_rate", "require_fingerprints"}
 
 
@@ -101,7 +102,7 @@ def _assessment_of_results(
     status = metadata.get("status", "COMPLETED")
     return {
         "pass": status == "COMPLETED",
-        "failure_class": None if status == "COMPLETED" else metadata.get("failure_class") or "UNKNOWN",
+        "failure_class": None if status == "COMPLETED" else metadata.get("failure_class") or FailureClass.UNKNOWN,
         "detail": metadata.get("detail") or f"its status is {status}",
         "scores": scores,
         **{key: metadata[key] for key in ("model", "suite") if key in metadata},

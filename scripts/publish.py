@@ -30,6 +30,7 @@ from tabulate import tabulate
 
 from day0.base.artefacts import digest_of_file, read_json, write_json
 from day0.base.cli import EXIT_FAILED_CHECK, UnusableInput, json_argument, run_cli
+from day0.records.failure_class import Decision
 from verify_release import ADDED_BY_HUBS, LINE, SUMS, verify
 
 AGAIN = "run the same command again: what has arrived is not sent again"
@@ -277,7 +278,7 @@ def main() -> int:
             f"--destination: {settings['folder']} is the bundle itself or within it; choose another folder"
         )
     verdict = read_json(arguments.bundle / "evidence" / "verdict.json")
-    if verdict.get("decision") != "ACCEPT":
+    if verdict.get("decision") != Decision.ACCEPT:
         raise UnusableInput(
             f"{arguments.bundle}: only an accepted release is published; found {verdict.get('decision')!r}"
         )

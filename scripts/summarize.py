@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from day0.base.artefacts import read_json
 from day0.base.cli import run_cli
+from day0.records.failure_class import Decision
 
 HEADERS = ["model", "release", "decision", "size ratio", "bits/weight", "task", "baseline", "candidate", "drop"]
 
@@ -50,7 +51,7 @@ def _note(path: Path, verdict: dict) -> str:
     name = f"{verdict['model']} {verdict['release']}"
     report, bundle = path.with_name("report.html"), path.with_name("release")
     lines = [f"{name}: {verdict['decision']}"]
-    if verdict["decision"] == "ACCEPT":
+    if verdict["decision"] == Decision.ACCEPT:
         lines += [f"  bundle: {bundle}"] if bundle.is_dir() else []
     else:
         lines += [
@@ -60,7 +61,7 @@ def _note(path: Path, verdict: dict) -> str:
     if _is_current(report, path):
         lines.append(f"  report: {report}")
     published, tracking = path.with_name("published.json"), verdict.get("mlflow") or {}
-    if verdict["decision"] == "ACCEPT" and _is_current(published, path):
+    if verdict["decision"] == Decision.ACCEPT and _is_current(published, path):
         lines.append(f"  published: {read_json(published).get('url')}")
     if tracking.get("status") == "failed":
         lines.append(f"  not logged with MLflow: {tracking.get('detail')}")

@@ -15,23 +15,11 @@ from typing import Any
 from day0.base.artefacts import digest_of_file, read_json, read_yaml
 from day0.base.cli import UnusableInput
 from day0.base.numbers import is_count, is_number
+from day0.decision.failures import severity
 from day0.evaluation.nemo_evaluator import COLOURS, find_score
+from day0.records.failure_class import FailureClass
 from day0.serving.server import END_LINE
 
-# The most severe class leads; an earlier one in this list is the more severe.
-SEVERITY = (
-    "USER_CONFIG_ERROR",
-    "MODEL_UNSUPPORTED",
-    "QUANT_COVERAGE_FAILURE",
-    "DEPLOYMENT_HEALTH_FAILED",
-    "SYSTEMIC",
-    "INFRA_TRANSIENT",
-    "EVAL_JUDGE_FAILED",
-    "SAMPLE_ACCOUNTING_FAILED",
-    "EXTERNAL_BASELINE_MISMATCH",
-    "NOT_COMPARABLE",
-    "UNKNOWN",
-)
 TRANSIENT_STATUSES = frozenset({"TIMEOUT", "RUNNING", "PENDING", "RESUMING", "NODE_FAIL", "PREEMPTED"})
 COMPLETED = "COMPLETED"
 REQUIRED_COUNTS = ("expected", "scored")
@@ -54,21 +42,24 @@ LOG_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(pattern))
     for name, pattern in (
         (
-            "DEPLOYMENT_HEALTH_FAILED",
+            FailureClass.DEPLOYMENT_HEALTH_FAILED,
             r"\b(EngineDeadError|OutOfMemoryError|CUDA out of memory|out of memory|oom-kill|OOM[- ][Kk]ill\w*"
             r"|died unexpectedly|health check failed)\b|^Killed\b",
         ),
-        ("EVAL_JUDGE_FAILED", r"(?i)\bjudge\b.*\b(error|failed|failure|timeout|unavailable|unparsable|invalid)\b"),
-        ("EVAL_JUDGE_FAILED", r"(?i)\b(error|failed|failure|could not parse)\b.*\bjudge\b"),
         (
-            "EVAL_JUDGE_FAILED",
+            FailureClass.EVAL_JUDGE_FAILED,
+            r"(?i)\bjudge\b.*\b(error|failed|failure|timeout|unavailable|unparsable|invalid)\b",
+        ),
+        (FailureClass.EVAL_JUDGE_FAILED, r"(?i)\b(error|failed|failure|could not parse)\b.*\bjudge\b"),
+        (
+            FailureClass.EVAL_JUDGE_FAILED,
             r"(?i)\b(rate limit(ed| exceeded)?|too many requests|unauthorized|AuthenticationError)\b",
         ),
         (
-            "SAMPLE_ACCOUNTING_FAILED",
+            FailureClass.SAMPLE_ACCOUNTING_FAILED,
             r"\b(unknown_agent_error|failed_samples_policy|API returned null content|left truncated)\b",
         ),
-        ("UNKNOWN", r"^Traceback \(most recent call last\):|\bTraceback \(most recent call last\)"),
+        (FailureClass.UNKNOWN, r"^Traceback \(most recent call last\):|\bTraceback \(most recent call last\)"),
     )
 )
 # A request that lm-eval repeated and then got is no finding; the accounts tell whether one was lost.
@@ -91,14 +82,14 @@ def evaluate_run(summary: Any) -> dict[str, Any]:
         class), notes (what was amiss and mended itself), scores: {task: {metric, score, stderr, samples, scale, tier}}
         of the tasks with a usable score}.
     """
-    findings: list[dict[str, str]] = []
+    findings: list[dict[str, Any]] = []
     notes: list[str] = []
 
-    def found(failure_class: str, detail: str) -> None:
+    def found(failure_class: FailureClass, detail: str) -> None:
         findings.append({"class": failure_class, "detail": detail})
 
     if not isinstance(summary, Mapping):
-        found("USER_CONFIG_ERROR", f"a run's summary must be a mapping; found {type(summary).__name__}")
+        found(FailureClass.USER_CONFIG_ERROR, f"a run's summary must be a mapping; found {type(summary).__name__}")
         return _verdict(findings, {}, notes)
     _judge_status(summary, found)
     causes = len(findings)
@@ -107,11 +98,17 @@ def evaluate_run(summary: Any) -> dict[str, Any]:
     scores: dict[str, Any] = {}
     tasks = summary.get("tasks")
     if not isinstance(tasks, Mapping) or not tasks:
-        found("SAMPLE_ACCOUNTING_FAILED", f"the run holds no task: expected a mapping 'tasks'; found {_short(tasks)}")
+        found(
+            FailureClass.SAMPLE_ACCOUNTING_FAILED,
+            f"the run holds no task: expected a mapping 'tasks'; found {_short(tasks)}",
+        )
     else:
         for name, task in sorted(tasks.items(), key=lambda item: str(item[0])):
             if not isinstance(task, Mapping):
-                found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: expected a mapping; found {_short(task)}")
+                found(
+                    FailureClass.SAMPLE_ACCOUNTING_FAILED,
+                    f"task {_short(name)}: expected a mapping; found {_short(task)}",
+                )
                 continue
             accounts_hold = _judge_accounting(name, task.get("accounting"), task.get("limits"), trusted, found, notes)
             entry = _judge_score(name, task, accounts_hold, found)
@@ -136,17 +133,16 @@ def _judge_status(summary: Mapping[str, Any], found: Any) -> None:
     status, recorded, detail = (summary.get(key) for key in ("status", "failure_class", "detail"))
     sentence = str(detail)[:1000] if isinstance(detail, str) and detail else "no reason is given"
     if isinstance(status, str) and status in TRANSIENT_STATUSES:
-        found("INFRA_TRANSIENT", f"the run's status is {status}: it did not end by itself ({sentence})")
+        found(FailureClass.INFRA_TRANSIENT, f"the run's status is {status}: it did not end by itself ({sentence})")
     elif status != COMPLETED and recorded is None:
-        found("UNKNOWN", f"the run's status is {_short(status)}, expected {COMPLETED} ({sentence})")
+        found(FailureClass.UNKNOWN, f"the run's status is {_short(status)}, expected {COMPLETED} ({sentence})")
     if recorded is not None:
-        known = recorded if isinstance(recorded, str) and recorded in SEVERITY else "UNKNOWN"
-        found(known, f"the evaluation recorded {_short(recorded)}: {sentence}")
+        found(FailureClass.of(recorded), f"the evaluation recorded {_short(recorded)}: {sentence}")
 
 
 def _judge_accounting(name: Any, accounting: Any, limits: Any, trusted: bool, found: Any, notes: list[str]) -> bool:
     if not isinstance(accounting, Mapping):
-        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: no accounting; found {_short(accounting)}")
+        found(FailureClass.SAMPLE_ACCOUNTING_FAILED, f"task {_short(name)}: no accounting; found {_short(accounting)}")
         return False
     may_be_unknown = [field for field in COUNTS if field not in REQUIRED_COUNTS] if trusted else INFORMATIVE_COUNTS
     wrong = [
@@ -157,12 +153,16 @@ def _judge_accounting(name: Any, accounting: Any, limits: Any, trusted: bool, fo
     ]
     if wrong:
         found(
-            "SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: {', '.join(wrong)}; expected a whole number of 0 or more"
+            FailureClass.SAMPLE_ACCOUNTING_FAILED,
+            f"task {_short(name)}: {', '.join(wrong)}; expected a whole number of 0 or more",
         )
         return False
     expected, scored = accounting["expected"], accounting["scored"]
     if expected == 0:
-        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: 0 samples were expected, so nothing was measured")
+        found(
+            FailureClass.SAMPLE_ACCOUNTING_FAILED,
+            f"task {_short(name)}: 0 samples were expected, so nothing was measured",
+        )
         return False
     short = [
         f"{accounting[field]} {field}"
@@ -170,13 +170,16 @@ def _judge_accounting(name: Any, accounting: Any, limits: Any, trusted: bool, fo
         if accounting.get(field) is not None and accounting[field] != expected
     ]
     if short:
-        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: {expected} samples expected, but {', '.join(short)}")
+        found(
+            FailureClass.SAMPLE_ACCOUNTING_FAILED,
+            f"task {_short(name)}: {expected} samples expected, but {', '.join(short)}",
+        )
         return False
     if accounting.get("failed"):
-        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: {accounting['failed']} samples failed")
+        found(FailureClass.SAMPLE_ACCOUNTING_FAILED, f"task {_short(name)}: {accounting['failed']} samples failed")
         return False
     if accounting.get("empty") == scored:
-        found("DEPLOYMENT_HEALTH_FAILED", f"task {_short(name)}: all {scored} answers are empty")
+        found(FailureClass.DEPLOYMENT_HEALTH_FAILED, f"task {_short(name)}: all {scored} answers are empty")
         return False
     allowed = {**DEFAULT_LIMITS, **(limits if isinstance(limits, Mapping) else {})}
     over = [
@@ -185,7 +188,7 @@ def _judge_accounting(name: Any, accounting: Any, limits: Any, trusted: bool, fo
         if accounting.get(field) and not (is_number(allowed[field]) and accounting[field] <= allowed[field] * scored)
     ]
     if over:
-        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: {'; '.join(over)}")
+        found(FailureClass.SAMPLE_ACCOUNTING_FAILED, f"task {_short(name)}: {'; '.join(over)}")
         return False
     amiss = [
         f"{accounting[field]} {what}"
@@ -200,10 +203,10 @@ def _judge_accounting(name: Any, accounting: Any, limits: Any, trusted: bool, fo
 def _judge_score(name: Any, task: Mapping[str, Any], accounts_hold: bool, found: Any) -> dict[str, Any] | None:
     score, scale = task.get("score"), task.get("scale", DEFAULT_SCALE)
     if score is None:
-        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: has no score")
+        found(FailureClass.SAMPLE_ACCOUNTING_FAILED, f"task {_short(name)}: has no score")
         return None
     if not is_number(score):
-        found("SAMPLE_ACCOUNTING_FAILED", f"task {_short(name)}: score {_short(score)} is no finite number")
+        found(FailureClass.SAMPLE_ACCOUNTING_FAILED, f"task {_short(name)}: score {_short(score)} is no finite number")
         return None
     if (
         not isinstance(scale, Mapping)
@@ -211,11 +214,14 @@ def _judge_score(name: Any, task: Mapping[str, Any], accounts_hold: bool, found:
         or not is_number(scale.get("max"))
         or scale["min"] >= scale["max"]
     ):
-        found("USER_CONFIG_ERROR", f"task {_short(name)}: scale {_short(scale)}; expected min below max, both finite")
+        found(
+            FailureClass.USER_CONFIG_ERROR,
+            f"task {_short(name)}: scale {_short(scale)}; expected min below max, both finite",
+        )
         return None
     if not scale["min"] <= score <= scale["max"]:
         found(
-            "SAMPLE_ACCOUNTING_FAILED",
+            FailureClass.SAMPLE_ACCOUNTING_FAILED,
             f"task {_short(name)}: score {score} lies outside its scale {scale['min']} to {scale['max']}",
         )
         return None
@@ -240,34 +246,44 @@ def _judge_spread(name: Any, spread: Any, entry: Mapping[str, Any], found: Any) 
     answers, targets = spread.get("answers"), spread.get("targets")
     if answers == 1 and is_count(targets) and targets > 1:
         found(
-            "UNKNOWN", f"task {_short(name)}: all {spread['samples']} answers are the same, of {targets} expected ones"
+            FailureClass.UNKNOWN,
+            f"task {_short(name)}: all {spread['samples']} answers are the same, of {targets} expected ones",
         )
     elif spread["scores"] == 1 and entry["scale"]["min"] < entry["score"] < entry["scale"]["max"]:
-        found("UNKNOWN", f"task {_short(name)}: all {spread['samples']} samples have the same score {entry['score']}")
+        found(
+            FailureClass.UNKNOWN,
+            f"task {_short(name)}: all {spread['samples']} samples have the same score {entry['score']}",
+        )
 
 
 def _judge_constancy(scores: Mapping[str, Any], found: Any) -> None:
     values = {entry["score"] for entry in scores.values()}
     if values == {0} and not any(entry["scale"].get("direction") == "lower" for entry in scores.values()):
-        found("UNKNOWN", f"every score of the run is exactly 0 ({', '.join(scores)}): no real model is that bad")
+        found(
+            FailureClass.UNKNOWN,
+            f"every score of the run is exactly 0 ({', '.join(scores)}): no real model is that bad",
+        )
         return
     large = all(is_count(entry["samples"]) and entry["samples"] >= CONSTANT_TASK_SAMPLES for entry in scores.values())
     if len(values) == 1 and len(scores) >= CONSTANT_TASKS and large:
         value = values.pop()
         if any(entry["scale"]["min"] < value < entry["scale"]["max"] for entry in scores.values()):
-            found("UNKNOWN", f"every score of the run is exactly {value} ({', '.join(scores)}): tasks do differ")
+            found(
+                FailureClass.UNKNOWN,
+                f"every score of the run is exactly {value} ({', '.join(scores)}): tasks do differ",
+            )
 
 
 def _judge_incidents(incidents: Any, found: Any, notes: list[str]) -> None:
     if incidents is None:
         return
     if not isinstance(incidents, list) or not all(isinstance(entry, Mapping) for entry in incidents):
-        found("UNKNOWN", f"incidents: expected a list of mappings; found {_short(incidents)}")
+        found(FailureClass.UNKNOWN, f"incidents: expected a list of mappings; found {_short(incidents)}")
         return
     for entry in incidents:
         sentence = f"the server at {entry.get('time')}: {_short(entry.get('what'))}"
         if "started again" in str(entry.get("what")):
-            found("DEPLOYMENT_HEALTH_FAILED", sentence)
+            found(FailureClass.DEPLOYMENT_HEALTH_FAILED, sentence)
         else:
             notes.append(sentence)
 
@@ -276,25 +292,26 @@ def _judge_logs(log_findings: Any, found: Any) -> None:
     if log_findings is None:
         return
     if not isinstance(log_findings, list):
-        found("UNKNOWN", f"log_findings: expected a list; found {_short(log_findings)}")
+        found(FailureClass.UNKNOWN, f"log_findings: expected a list; found {_short(log_findings)}")
         return
     for entry in log_findings:
         if not isinstance(entry, Mapping):
-            found("UNKNOWN", f"log_findings: expected mappings; found {_short(entry)}")
+            found(FailureClass.UNKNOWN, f"log_findings: expected mappings; found {_short(entry)}")
             continue
-        name = entry.get("class")
-        known = name if isinstance(name, str) and name in SEVERITY else "UNKNOWN"
-        found(known, f"{entry.get('file')}, line {entry.get('line')}: {_short(entry.get('text'), 300)}")
+        found(
+            FailureClass.of(entry.get("class")),
+            f"{entry.get('file')}, line {entry.get('line')}: {_short(entry.get('text'), 300)}",
+        )
 
 
 def _verdict(
-    findings: list[dict[str, str]], scores: dict[str, Any], notes: list[str], causes: int = 0
+    findings: list[dict[str, Any]], scores: dict[str, Any], notes: list[str], causes: int = 0
 ) -> dict[str, Any]:
     """Sum up: the most severe class leads; the message tells the first ``causes`` findings, where there are any."""
-    classes = sorted({finding["class"] for finding in findings}, key=SEVERITY.index)
-    ordered = sorted(findings, key=lambda finding: SEVERITY.index(finding["class"]))
+    classes = sorted({finding["class"] for finding in findings}, key=severity)
+    ordered = sorted(findings, key=lambda finding: severity(finding["class"]))
     if not ordered and not scores:
-        classes, ordered = ["UNKNOWN"], [{"class": "UNKNOWN", "detail": "the run has no score"}]
+        classes, ordered = [FailureClass.UNKNOWN], [{"class": FailureClass.UNKNOWN, "detail": "the run has no score"}]
     if ordered:
         told = [finding["detail"] for finding in findings[:causes]]
         told = told or [f"{finding['class']}: {finding['detail']}" for finding in ordered[:5]]
@@ -476,7 +493,7 @@ def _check_sample_files(summary: dict[str, Any], folder: Path) -> None:
             summary["log_findings"] = [
                 *_listed(summary.get("log_findings")),
                 {
-                    "class": "SAMPLE_ACCOUNTING_FAILED",
+                    "class": FailureClass.SAMPLE_ACCOUNTING_FAILED,
                     "file": f"samples/{name}.jsonl",
                     "line": lines,
                     "text": f"holds {lines} samples, but the accounts say {accounting.get('scored')}",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from day0.decision.policy import Problem, number, short
+from day0.records.failure_class import FailureClass
 
 # What quantization changes by its nature; every other field of a fingerprint must be the same on both sides.
 CHANGED_BY_QUANTIZATION = frozenset(
@@ -254,13 +255,13 @@ def pair_samples(task: str, before: Any, after: Any) -> tuple[Pairs | None, Prob
             if not isinstance(row, Mapping) or "id" not in row or number(row.get("score")) is None:
                 found = short(row.get("score") if isinstance(row, Mapping) and "id" in row else row)
                 return None, (
-                    "SAMPLE_ACCOUNTING_FAILED",
+                    FailureClass.SAMPLE_ACCOUNTING_FAILED,
                     f"{task}: sample {place} of the {name} has no id with a finite score, found {found}",
                 )
             key = (str(row["id"]), str(row.get("repeat", 0)))
             if key in index:
                 return None, (
-                    "SAMPLE_ACCOUNTING_FAILED",
+                    FailureClass.SAMPLE_ACCOUNTING_FAILED,
                     f"{task}: the {name} scored sample {' repeat '.join(key)} twice",
                 )
             index[key] = row
@@ -270,7 +271,7 @@ def pair_samples(task: str, before: Any, after: Any) -> tuple[Pairs | None, Prob
         missing, extra = sorted(set(old) - set(new)), sorted(set(new) - set(old))
         example = (missing or extra)[0]
         return None, (
-            "SAMPLE_ACCOUNTING_FAILED",
+            FailureClass.SAMPLE_ACCOUNTING_FAILED,
             f"{task}: {len(missing)} samples of the baseline are not among the candidate's, {len(extra)} the other way "
             f"round (such as id {example[0]}, repeat {example[1]})",
         )
@@ -278,7 +279,7 @@ def pair_samples(task: str, before: Any, after: Any) -> tuple[Pairs | None, Prob
         differing = [key for key in old if old[key].get(name) != new[key].get(name)]
         if differing:
             return None, (
-                "NOT_COMPARABLE",
+                FailureClass.NOT_COMPARABLE,
                 f"{task}: {name} differs in {len(differing)} of {len(old)} samples (such as id {min(differing)[0]}: "
                 f"{short(old[min(differing)].get(name))} in the baseline, "
                 f"{short(new[min(differing)].get(name))} in the candidate)",
@@ -287,7 +288,7 @@ def pair_samples(task: str, before: Any, after: Any) -> tuple[Pairs | None, Prob
     for key, row in old.items():
         if groups.setdefault(key[0], row.get("group")) != row.get("group"):
             return None, (
-                "SAMPLE_ACCOUNTING_FAILED",
+                FailureClass.SAMPLE_ACCOUNTING_FAILED,
                 f"{task}: the repeats of sample {key[0]} stand in two groups, {short(groups[key[0]])} and "
                 f"{short(row.get('group'))}",
             )

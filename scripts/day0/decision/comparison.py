@@ -39,7 +39,7 @@ from day0.decision.comparability import (
     scores_of,
 )
 from day0.decision.external import FAILED, check_external
-from day0.decision.failures import ACCEPT, ANOMALOUS, BASELINE_STAGE, COMPARISON_STAGE, REGRESSION, decide
+from day0.decision.failures import BASELINE_STAGE, COMPARISON_STAGE, decide
 from day0.decision.policy import (
     BLOCKING_TIERS,
     CONFIDENT,
@@ -54,11 +54,11 @@ from day0.decision.policy import (
     with_declared,
 )
 from day0.decision.policy import short as _short
+from day0.records.failure_class import Decision, FailureClass
 from day0.statistics.paired import CONCLUSIVE, INCONCLUSIVE, NOTHING, holm, is_proven_regression, paired_evidence
 
 ANOMALOUS_GAIN = 0.05  # of the scale
 TOLERANCE = 1e-9  # of the scale: a drop of 0.90 to 0.89 is 0.01, not 0.010000000000000009
-INSUFFICIENT_EVIDENCE = "INSUFFICIENT_EVIDENCE"
 FLIPS_SHOWN = 20
 TEXT_SHOWN = 200
 
@@ -123,12 +123,15 @@ def compare_runs(
     checked = check_external(external, before, rules.scales)
     problems += _run_problems("baseline", baseline)
     problems += [
-        ("EXTERNAL_BASELINE_MISMATCH", entry["sentence"]) for entry in checked["entries"] if entry["status"] == FAILED
+        (FailureClass.EXTERNAL_BASELINE_MISMATCH, entry["sentence"])
+        for entry in checked["entries"]
+        if entry["status"] == FAILED
     ]
     problems += _run_problems("candidate", candidate)
     compared = comparability(baseline, candidate, rules.require_fingerprints, source)
     problems += [
-        ("NOT_COMPARABLE", difference_sentence(entry, compared["unknown"])) for entry in compared["differences"]
+        (FailureClass.NOT_COMPARABLE, difference_sentence(entry, compared["unknown"]))
+        for entry in compared["differences"]
     ]
 
     pairs: dict[Any, Pairs] = {}
@@ -170,20 +173,22 @@ def _decide(
     unpaired: Mapping[Any, str] | None = None,
 ) -> dict[str, Any]:
     """The decision over scores, with the evidence of the pairs; ``unpaired`` says why a task has none."""
-    config = [problem for problem in problems if problem[0] == "USER_CONFIG_ERROR"]
-    other = [problem for problem in problems if problem[0] != "USER_CONFIG_ERROR"]
+    config = [problem for problem in problems if problem[0] == FailureClass.USER_CONFIG_ERROR]
+    other = [problem for problem in problems if problem[0] != FailureClass.USER_CONFIG_ERROR]
     tasks: dict[Any, dict[str, Any]] = {}
     wrong: list[Problem] = []
     notes: list[Problem] = []
     warnings: list[dict[str, Any]] = []
     if not config and not before and not after:
-        config.append(("USER_CONFIG_ERROR", "neither side has a score; give at least one task with a score on each"))
+        config.append(
+            (FailureClass.USER_CONFIG_ERROR, "neither side has a score; give at least one task with a score on each")
+        )
     names = sorted(set(before) | set(after), key=str)
     for key, named in (("scales", policy.scales), ("thresholds.tasks", policy.task_thresholds)):
         for task in sorted(set(named) - {*names, *policy.tiers}, key=str):
             config.append(
                 (
-                    "USER_CONFIG_ERROR",
+                    FailureClass.USER_CONFIG_ERROR,
                     f"{key}: {task!r} is named but has no score on either side; the tasks are {names}",
                 )
             )
@@ -205,16 +210,18 @@ def _decide(
                 warnings.append({"task": task, "sentence": f"{task}: {warning}."})
         _correct_for_number(tasks)
         if not any(entry["tier"] in BLOCKING_TIERS for entry in tasks.values()):
-            config.append(("USER_CONFIG_ERROR", "every task is advisory, so nothing would block; name one as critical"))
+            config.append(
+                (FailureClass.USER_CONFIG_ERROR, "every task is advisory, so nothing would block; name one as critical")
+            )
     found = [*config, *other, *wrong]
     blocking = {task: entry for task, entry in tasks.items() if entry["tier"] in BLOCKING_TIERS}
     within = bool(blocking) and all(entry["within"] is True for entry in blocking.values())
     if policy.criterion == CONFIDENT and not found:
         within, undecided = _confident(blocking)
         found += undecided
-    decision = ANOMALOUS if found else decide(None, COMPARISON_STAGE, within).decision
+    decision = Decision.ANOMALOUS if found else decide(None, COMPARISON_STAGE, within).decision
     return {
-        "pass": decision == ACCEPT,
+        "pass": decision == Decision.ACCEPT,
         "decision": decision,
         "failure_class": found[0][0] if found else None,
         "failure_classes": list(dict.fromkeys(failure_class for failure_class, _ in found)),
@@ -246,11 +253,11 @@ def _judge(
     sides = (("baseline", before), ("candidate", after))
     missing = [name for name, scores in sides if task not in scores]
     if missing:
-        return entry, ("SAMPLE_ACCOUNTING_FAILED", f"{task}: no score from the {' and the '.join(missing)}")
+        return entry, (FailureClass.SAMPLE_ACCOUNTING_FAILED, f"{task}: no score from the {' and the '.join(missing)}")
     for name, scores in sides:
         if number(scores[task]) is None:
             return entry, (
-                "SAMPLE_ACCOUNTING_FAILED",
+                FailureClass.SAMPLE_ACCOUNTING_FAILED,
                 f"{task}: the {name}'s score is {_short(scores[task])}, expected a finite number",
             )
     old, new = entry["baseline"], entry["candidate"]
@@ -261,7 +268,7 @@ def _judge(
         if not scale.minimum - slack <= score <= scale.maximum + slack:
             origin = "declared" if declared else "assumed"
             return entry, (
-                "UNKNOWN",
+                FailureClass.UNKNOWN,
                 f"{task}: the {name}'s score {score:.6g} is outside its {origin} scale "
                 f"{scale.minimum:g} to {scale.maximum:g}; correct the scale or the run",
             )
@@ -296,7 +303,7 @@ def _gain_problem(task: Any, entry: Mapping[str, Any]) -> Problem | None:
     if gain <= (ANOMALOUS_GAIN + TOLERANCE) * width:
         return None
     return (
-        "UNKNOWN",
+        FailureClass.UNKNOWN,
         f"{task}: the candidate gains {gain:.6g} over the baseline ({entry['baseline']:.6g} to "
         f"{entry['candidate']:.6g}), more than {ANOMALOUS_GAIN * 100:g} % of the scale; suspect the baseline's run "
         "before the gain",
@@ -324,7 +331,7 @@ def _confident(blocking: Mapping[Any, Mapping[str, Any]]) -> tuple[bool, list[Pr
     if is_proven_regression([p for p in p_values if p is not None]):
         return False, []
     undecided = [
-        (INSUFFICIENT_EVIDENCE, f"{task}: {entry['paired']['sentence'].rstrip('.')}")
+        (FailureClass.INSUFFICIENT_EVIDENCE, f"{task}: {entry['paired']['sentence'].rstrip('.')}")
         for task, entry in blocking.items()
         if not (entry["within"] and _is_inside(entry))
     ]
@@ -345,18 +352,18 @@ def _detail(found: list[Problem], notes: list[Problem], tasks: Mapping[str, Any]
     )
     blocking = [item for item in worst_first if item[1]["tier"] in BLOCKING_TIERS]
     what = "the whole interval of the drop" if criterion == CONFIDENT else ""
-    if decision == ACCEPT and what:
+    if decision == Decision.ACCEPT and what:
         sentences.append(f"On {_of_all(len(blocking))} {what} is within the limit")
-    elif decision == REGRESSION and what:
+    elif decision == Decision.REGRESSION and what:
         proven = [task for task, entry in blocking if _is_beyond(entry)]
         sentences.append(f"On {len(proven)} of {len(blocking)} blocking tasks {what} is beyond the limit")
-    elif decision == ACCEPT:
+    elif decision == Decision.ACCEPT:
         sentences.append(
             "The only blocking task is within its limit"
             if len(blocking) == 1
             else f"All {len(blocking)} blocking tasks are within their limits"
         )
-    elif decision == REGRESSION:
+    elif decision == Decision.REGRESSION:
         failed = sum(entry["within"] is False for _, entry in blocking)
         sentences.append(f"{failed} of {len(blocking)} blocking tasks dropped by more than the limit")
     sentences += [_task_sentence(task, entry) for task, entry in worst_first if entry["note"] is None]
@@ -394,7 +401,9 @@ def _task_sentence(task: str, entry: Mapping[str, Any]) -> str:
 def _mapping(name: str, value: Any, problems: list[Problem]) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return dict(value)
-    problems.append(("USER_CONFIG_ERROR", f"{name}: expected a mapping of task to score, found {_short(value)}"))
+    problems.append(
+        (FailureClass.USER_CONFIG_ERROR, f"{name}: expected a mapping of task to score, found {_short(value)}")
+    )
     return {}
 
 
@@ -404,9 +413,9 @@ def _mapping(name: str, value: Any, problems: list[Problem]) -> dict[str, Any]:
 def _run_problems(name: str, run: Run) -> list[Problem]:
     if run.assessment.get("pass") is True:
         return []
-    failure_class = run.assessment.get("failure_class") or "UNKNOWN"
+    failure_class = FailureClass.of(run.assessment.get("failure_class"))
     detail = str(run.assessment.get("detail") or "its assessment gives no detail").rstrip(".")
-    return [(str(failure_class), f"the {name}'s run did not pass its assessment: {detail}")]
+    return [(failure_class, f"the {name}'s run did not pass its assessment: {detail}")]
 
 
 def _stricter_tiers(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
@@ -490,7 +499,7 @@ def _text(value: Any) -> str | None:
 def _overall_evidence(result: Mapping[str, Any]) -> tuple[str, str]:
     """Conclusive if the samples support the decision: all blocking tasks inside, or one proven beyond its limit."""
     blocking = {task: entry for task, entry in result["tasks"].items() if entry["tier"] in BLOCKING_TIERS}
-    if result["decision"] == ACCEPT:
+    if result["decision"] == Decision.ACCEPT:
         open_tasks = [task for task, entry in blocking.items() if not _is_inside(entry)]
         if not open_tasks:
             return (
@@ -501,7 +510,7 @@ def _overall_evidence(result: Mapping[str, Any]) -> tuple[str, str]:
             f"Inconclusive: the scores are within their limits, but on {_listed(open_tasks)} the interval of the drop "
             "reaches beyond the limit or cannot be told."
         )
-    if result["decision"] == REGRESSION:
+    if result["decision"] == Decision.REGRESSION:
         beyond = [task for task, entry in blocking.items() if _is_beyond(entry)]
         p_values = [entry["paired"].get("regression_p") for entry in blocking.values()]
         if is_proven_regression([p for p in p_values if p is not None]):
@@ -516,7 +525,7 @@ def _overall_evidence(result: Mapping[str, Any]) -> tuple[str, str]:
             f"Inconclusive: the drop on {_listed(dropped)} is beyond the limit, but its interval holds the limit or "
             "cannot be told."
         )
-    if result["failure_class"] == INSUFFICIENT_EVIDENCE:
+    if result["failure_class"] == FailureClass.INSUFFICIENT_EVIDENCE:
         return (
             INCONCLUSIVE,
             "Inconclusive: the samples show neither that every drop is within its limit nor that one is not.",

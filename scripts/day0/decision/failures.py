@@ -1,106 +1,129 @@
-"""From a failure class and the stage that found it to a decision and what to do next: the whole table, as data.
+"""What follows from a failure class: its severity, the decision and the next action, as one table.
 
-Every path that this table does not name ends in ANOMALOUS; nothing but a comparison within its limits is ACCEPT.
+The table names every class once, the most severe first. A class that it does not name ends in ANOMALOUS; nothing but a
+comparison within its limits is ACCEPT.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
-ACCEPT, REGRESSION, ANOMALOUS, INFEASIBLE = "ACCEPT", "REGRESSION", "ANOMALOUS", "INFEASIBLE"
-DECISIONS = (ACCEPT, REGRESSION, ANOMALOUS, INFEASIBLE)
+from day0.records.failure_class import Decision, FailureClass
 
 COMPARISON_STAGE, VALIDATION_STAGE = "comparison", "validation"
 BASELINE_STAGE = "baseline"  # a stage of this name, or one that starts with it, assessed the baseline
 
 
 class Triage(NamedTuple):
-    """A decision and the sentence that tells the engineer what to do next."""
+    """A decision and the sentence that says what the engineer should do next."""
 
-    decision: str
+    decision: Decision
     next_action: str
 
 
-TABLE: dict[str, Triage] = {
-    "MODEL_UNSUPPORTED": Triage(
-        INFEASIBLE,
+@dataclass(frozen=True)
+class Consequence:
+    """What follows from a failure class.
+
+    Attributes:
+        decision: on the release.
+        next_action: for the engineer.
+        of_validation: the next action where the validation of the checkpoint found it.
+        of_baseline: the next action where the baseline has it.
+        lasting: the class that the verdict names in its place.
+    """
+
+    decision: Decision
+    next_action: str
+    of_validation: str | None = None
+    of_baseline: str | None = None
+    lasting: FailureClass | None = None
+
+
+CONSEQUENCES: dict[FailureClass, Consequence] = {
+    FailureClass.USER_CONFIG_ERROR: Consequence(
+        Decision.ANOMALOUS, "Correct the setting or input that the detail names, then rerun."
+    ),
+    FailureClass.MODEL_UNSUPPORTED: Consequence(
+        Decision.INFEASIBLE,
         "Fix the recipe's patterns so that they match the model's layers, or add support for the model, then rerun.",
     ),
-    "QUANT_COVERAGE_FAILURE": Triage(
-        INFEASIBLE,
+    FailureClass.QUANT_COVERAGE_FAILURE: Consequence(
+        Decision.INFEASIBLE,
         "Fix the recipe's wildcards so that the layers named in the validation are quantized (or kept), then rerun.",
     ),
-    "DEPLOYMENT_HEALTH_FAILED": Triage(
-        INFEASIBLE,
-        "Serve the checkpoint alone with the server command of results.yml, mend its flags or the recipe, then rerun.",
+    FailureClass.DEPLOYMENT_HEALTH_FAILED: Consequence(
+        Decision.INFEASIBLE,
+        "Serve the checkpoint alone with the server command of results.yml, correct its flags or the recipe, then "
+        "rerun.",
+        # The validation judges the engine's rules before anything is served.
+        of_validation="Choose a format, or patterns, that the engine's rule in the validation allows, or another "
+        "version of the engine, then rerun; nothing was served.",
+        of_baseline="Serve the unquantized model alone with the server command of results.yml, correct its flags, then "
+        "rerun; the candidate was not judged.",
     ),
-    "SAMPLE_ACCOUNTING_FAILED": Triage(
-        ANOMALOUS,
-        "Look at the dropped, empty or unmatched samples in the run's samples and logs and mend the cause; where that "
-        "changes no file, ask again by `snakemake --force RUN/results.yml` (RUN is its folder in the evidence). Rerun.",
+    FailureClass.SYSTEMIC: Consequence(
+        Decision.ANOMALOUS,
+        "Repair the machine or the environment that the detail names, then rerun; the model was not judged.",
     ),
-    "EVAL_JUDGE_FAILED": Triage(
-        ANOMALOUS,
+    FailureClass.INFRA_TRANSIENT: Consequence(
+        Decision.ANOMALOUS,
+        "Rerun when the cluster is well. A run that recorded its own end is not made again by itself: give `snakemake "
+        "--force RUN/results.yml` first, RUN being its folder in the evidence, or evaluate an imported run again.",
+        # By the time of the verdict the graph has retried the job, or there is no job to retry (an imported run, or one
+        # that recorded its own end).
+        lasting=FailureClass.SYSTEMIC,
+    ),
+    FailureClass.EVAL_JUDGE_FAILED: Consequence(
+        Decision.ANOMALOUS,
         "Wait until the judge endpoint answers again (see the client's log), ask again by `snakemake --force "
         "RUN/results.yml` (RUN is the run's folder in the evidence), then rerun.",
     ),
-    "EXTERNAL_BASELINE_MISMATCH": Triage(
-        ANOMALOUS,
-        "Mend the baseline's set-up (prompts, sampling, context length) until it meets its published score, rerun it.",
+    FailureClass.SAMPLE_ACCOUNTING_FAILED: Consequence(
+        Decision.ANOMALOUS,
+        "Look at the dropped, empty or unmatched samples in the run's samples and logs and correct the cause; where "
+        "that changes no file, ask again by `snakemake --force RUN/results.yml` (RUN is its folder in the evidence). "
+        "Rerun.",
     ),
-    "NOT_COMPARABLE": Triage(
-        ANOMALOUS,
-        "Rerun with matched settings: the fields that differ between the two runs are named above.",
+    FailureClass.EXTERNAL_BASELINE_MISMATCH: Consequence(
+        Decision.ANOMALOUS,
+        "Correct the baseline's set-up (prompts, sampling, context length) until it meets its published score, rerun "
+        "it.",
     ),
-    "INSUFFICIENT_EVIDENCE": Triage(
-        ANOMALOUS,
+    FailureClass.NOT_COMPARABLE: Consequence(
+        Decision.ANOMALOUS, "Rerun with matched settings: the fields that differ between the two runs are named above."
+    ),
+    FailureClass.INSUFFICIENT_EVIDENCE: Consequence(
+        Decision.ANOMALOUS,
         "Ask more samples (the detail says how many each task needs), or release by the criterion 'point', then rerun.",
     ),
-    "INFRA_TRANSIENT": Triage(
-        ANOMALOUS,
-        "Rerun when the cluster is well. A run that recorded its own end is not made again by itself: give `snakemake "
-        "--force RUN/results.yml` first, RUN being its folder in the evidence, or evaluate an imported run again.",
-    ),
-    "SYSTEMIC": Triage(
-        ANOMALOUS,
-        "Mend the machine or the environment that the detail names, then rerun; the model was not judged.",
-    ),
-    "USER_CONFIG_ERROR": Triage(ANOMALOUS, "Correct the setting or input that the detail names, then rerun."),
-    "UNKNOWN": Triage(
-        ANOMALOUS,
-        "Read the evidence named here; correct what it shows, then rerun. Do not publish.",
+    FailureClass.UNKNOWN: Consequence(
+        Decision.ANOMALOUS, "Read the evidence named here; correct what it shows, then rerun. Do not publish."
     ),
 }
 
-# A transient failure that reaches the verdict is one no more: the graph has tried the job again, or there is no job to
-# try (a run that was imported, or that recorded its own end).
-LASTING = {"INFRA_TRANSIENT": "SYSTEMIC"}
+_SEVERITY = {failure_class: place for place, failure_class in enumerate(CONSEQUENCES)}
 
-# Of a baseline nothing follows for the candidate: what makes a candidate infeasible makes the release anomalous.
-BASELINE_ACTIONS: dict[str, str] = {
-    "DEPLOYMENT_HEALTH_FAILED": (
-        "Serve the unquantized model alone with the server command of results.yml, mend its flags, then rerun; "
-        "the candidate was not judged."
-    ),
-}
-
-# What the validation says of the engine it says before anything was served.
-VALIDATION_ACTIONS: dict[str, str] = {
-    "DEPLOYMENT_HEALTH_FAILED": (
-        "Choose a format, or patterns, that the engine's rule in the validation allows, or another version of the "
-        "engine, then rerun; nothing was served."
-    ),
-}
-
-PUBLISH = Triage(ACCEPT, "Publish the release bundle.")
+PUBLISH = Triage(Decision.ACCEPT, "Publish the release bundle.")
 REGRESSED = Triage(
-    REGRESSION,
+    Decision.REGRESSION,
     "Do not publish. Keep more layers in high precision, calibrate with more or closer data, or choose a wider format, "
     "then rerun; the tasks that regressed are listed with their drops.",
 )
 
 
-def decide(failure_class: str | None, stage: str, within_limits: bool = False) -> Triage:
+def severity(failure_class: FailureClass) -> int:
+    """Rank of a class, 0 for the most severe; as the key of a sort it puts the most severe first."""
+    return _SEVERITY[failure_class]
+
+
+def lasting(failure_class: FailureClass) -> FailureClass:
+    """The class that a verdict names: a transient failure that is still there at the verdict is systemic."""
+    return CONSEQUENCES[failure_class].lasting or failure_class
+
+
+def decide(failure_class: object, stage: str, within_limits: object = False) -> Triage:
     """Decision and next action for what an assessment found.
 
     Args:
@@ -112,13 +135,12 @@ def decide(failure_class: str | None, stage: str, within_limits: bool = False) -
     Returns:
         (decision, next_action). An unknown class, or None from any stage but the comparison, is ANOMALOUS.
     """
-    if failure_class is None:
-        if stage == COMPARISON_STAGE:
-            return PUBLISH if within_limits is True else REGRESSED
-        return TABLE["UNKNOWN"]
-    found = TABLE.get(failure_class, TABLE["UNKNOWN"]) if isinstance(failure_class, str) else TABLE["UNKNOWN"]
-    if str(stage).startswith(BASELINE_STAGE) and found.decision == INFEASIBLE:
-        return Triage(ANOMALOUS, BASELINE_ACTIONS.get(failure_class, found.next_action))
-    if stage == VALIDATION_STAGE and found.decision == INFEASIBLE:
-        return found._replace(next_action=VALIDATION_ACTIONS.get(failure_class, found.next_action))
-    return found
+    if failure_class is None and stage == COMPARISON_STAGE:
+        return PUBLISH if within_limits is True else REGRESSED
+    found = CONSEQUENCES[FailureClass.of(failure_class)]
+    if found.decision is Decision.INFEASIBLE and str(stage).startswith(BASELINE_STAGE):
+        # What makes a candidate infeasible says, of a baseline, nothing about the candidate.
+        return Triage(Decision.ANOMALOUS, found.of_baseline or found.next_action)
+    if stage == VALIDATION_STAGE:
+        return Triage(found.decision, found.of_validation or found.next_action)
+    return Triage(found.decision, found.next_action)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from day0.base.numbers import is_number
+from day0.records.failure_class import FailureClass
 from day0.statistics.resolution import EXPECTED_DISAGREEMENT_RATE
 
 DEFAULT_THRESHOLD = 0.01
@@ -124,7 +125,7 @@ def read_policy(raw: Any) -> tuple[Policy, list[Problem]]:
     problems: list[Problem] = []
 
     def wrong(sentence: str) -> None:
-        problems.append(("USER_CONFIG_ERROR", sentence))
+        problems.append((FailureClass.USER_CONFIG_ERROR, sentence))
 
     if not isinstance(raw, Mapping):
         wrong(f"policy: expected a mapping, found {short(raw)}")

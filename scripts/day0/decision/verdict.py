@@ -9,8 +9,9 @@ from typing import Any
 from day0.cluster.jobs import Attempt, next_action_after
 from day0.decision.comparability import Run, scores_of
 from day0.decision.external import FAILED, check_external
-from day0.decision.failures import COMPARISON_STAGE, LASTING, decide
+from day0.decision.failures import COMPARISON_STAGE, decide, lasting
 from day0.decision.policy import read_policy, with_declared
+from day0.records.failure_class import Decision, FailureClass
 
 STAGES = (
     "preflight_model",
@@ -53,12 +54,12 @@ def make_verdict(release: Mapping[str, Any], evidence: Mapping[str, Evidence]) -
     classes = _classes(stage, failure_class, evidence)
     within_limits = stage == COMPARISON_STAGE and comparison.get("pass") is True
     decision, next_action = decide(failure_class, stage, within_limits)
-    failure_class = LASTING.get(failure_class, failure_class)
+    failure_class = failure_class and lasting(failure_class)
     external = comparison.get("external") or _external_check(release, evidence)
     if external and external["status"] == FAILED and stage in ABOUT_THE_CANDIDATE:
         sentences = [entry["sentence"] for entry in external["entries"] if entry["status"] == FAILED]
         detail = f"{'. '.join(sentences)}. Of the candidate itself ({failure_class}): {detail}"
-        stage, failure_class, of_the_candidate = EXTERNAL_STAGE, "EXTERNAL_BASELINE_MISMATCH", next_action
+        stage, failure_class, of_the_candidate = EXTERNAL_STAGE, FailureClass.EXTERNAL_BASELINE_MISMATCH, next_action
         classes = [failure_class, *classes]
         decision, next_action = decide(failure_class, stage)
         next_action += f" For the candidate: {of_the_candidate}"
@@ -67,7 +68,7 @@ def make_verdict(release: Mapping[str, Any], evidence: Mapping[str, Evidence]) -
         "release": release["name"],
         **{key: release[key] for key in ("model", "recipe", "candidate", "suite", "policy")},
         "decision": decision,
-        "pass": decision == "ACCEPT",
+        "pass": decision == Decision.ACCEPT,
         "failure_class": failure_class,
         "failure_classes": classes,
         "stage": stage,
@@ -112,23 +113,23 @@ def make_crash_verdict(
     if attempts:
         detail += f" On the cluster: {'; '.join(map(str, attempts))}."
     return make_verdict(release, {}) | {
-        "failure_class": "SYSTEMIC",
-        "failure_classes": ["SYSTEMIC"],
+        "failure_class": FailureClass.SYSTEMIC,
+        "failure_classes": [FailureClass.SYSTEMIC],
         "stage": rule,
         "detail": detail,
         "next_action": REFUSAL_ACTION
         if refusal
-        else next_action_after(attempts) or decide("SYSTEMIC", rule).next_action,
+        else next_action_after(attempts) or decide(FailureClass.SYSTEMIC, rule).next_action,
     }
 
 
-def _classes(stage: str, failure_class: str | None, evidence: Mapping[str, Evidence]) -> list[str]:
+def _classes(stage: str, failure_class: FailureClass | None, evidence: Mapping[str, Evidence]) -> list[FailureClass]:
     """All failure classes of the assessment that decides, the deciding one first."""
     if failure_class is None:
         return []
     told = evidence[stage].content.get("failure_classes") if stage in evidence else None
-    others = [name for name in told if isinstance(name, str)] if isinstance(told, list) else []
-    return list(dict.fromkeys([LASTING.get(failure_class, failure_class), failure_class, *others]))
+    others = [FailureClass.of(name) for name in told if isinstance(name, str)] if isinstance(told, list) else []
+    return list(dict.fromkeys([lasting(failure_class), failure_class, *others]))
 
 
 def _external_check(release: Mapping[str, Any], evidence: Mapping[str, Evidence]) -> dict[str, Any] | None:
@@ -141,22 +142,25 @@ def _external_check(release: Mapping[str, Any], evidence: Mapping[str, Evidence]
     return check_external(release.get("external", []), scores, policy.scales)
 
 
-def _deciding(evidence: Mapping[str, Evidence]) -> tuple[str, str | None, str]:
+def _deciding(evidence: Mapping[str, Evidence]) -> tuple[str, FailureClass | None, str]:
     for stage in STAGES:
         if stage not in evidence:
-            return stage, "UNKNOWN", f"The assessment {stage} is missing, so nothing can be decided."
+            return stage, FailureClass.UNKNOWN, f"The assessment {stage} is missing, so nothing can be decided."
         content = evidence[stage].content
-        passed, failure_class = content.get("pass"), content.get("failure_class")
-        detail = str(content.get("detail") or "it gives no reason").removeprefix(f"{failure_class}: ")
+        passed, named = content.get("pass"), content.get("failure_class")
+        failure_class = None if named is None else FailureClass.of(named)
+        detail = str(content.get("detail") or "it gives no reason").removeprefix(f"{named}: ")
+        if failure_class not in (None, named):
+            detail = f"{stage} failed with {named!r}, which is no failure class of this version: {detail}"
         has_no_answer = passed is not False and failure_class is None
         if passed is not True and (stage != COMPARISON_STAGE or has_no_answer):
-            return stage, failure_class if isinstance(failure_class, str) else "UNKNOWN", detail
+            return stage, failure_class or FailureClass.UNKNOWN, detail
         if passed is True and failure_class is not None:
-            return stage, "UNKNOWN", f"{stage} says both that it passed and that it failed with {failure_class}."
+            return stage, FailureClass.UNKNOWN, f"{stage} says both that it passed and that it failed with {named}."
     broken = _broken_links(evidence)
     if broken:
-        return "evidence", "UNKNOWN", f"The chain of evidence is broken: {'; '.join(broken)}."
-    return COMPARISON_STAGE, failure_class if isinstance(failure_class, str | None) else "UNKNOWN", detail
+        return "evidence", FailureClass.UNKNOWN, f"The chain of evidence is broken: {'; '.join(broken)}."
+    return COMPARISON_STAGE, failure_class, detail
 
 
 def _broken_links(evidence: Mapping[str, Evidence]) -> list[str]:

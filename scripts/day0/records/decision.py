@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Decision = Literal["ACCEPT", "REGRESSION", "ANOMALOUS", "INFEASIBLE"]
+from day0.records.failure_class import Decision
+
 Evidence = Literal["conclusive", "inconclusive"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Number = Annotated[float, Field(allow_inf_nan=False)]

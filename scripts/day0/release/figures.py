@@ -20,16 +20,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from day0.records.failure_class import Decision
+
 INK, SOFT, LINE, GRID = "#1c2430", "#5b6675", "#dde2e8", "#e6eaee"
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW = (
     "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b3a100",
 )  # fmt: skip
 FULL_PRECISION, BROKEN = "#cfd6de", "#b3212f"
-MARKS = {
-    "ACCEPT": (GREEN, "o"),
-    "REGRESSION": (VERMILION, "v"),
-    "ANOMALOUS": (YELLOW, "D"),
-    "INFEASIBLE": (PURPLE, "X"),
+MARKS: dict[str, tuple[str, str]] = {
+    Decision.ACCEPT: (GREEN, "o"),
+    Decision.REGRESSION: (VERMILION, "v"),
+    Decision.ANOMALOUS: (YELLOW, "D"),
+    Decision.INFEASIBLE: (PURPLE, "X"),
 }
 FONTS = "'DejaVu Sans', Verdana, Arial, sans-serif"
 LONGEST_LABEL = 32
@@ -188,7 +190,7 @@ def pareto_chart(title: str, candidates: Sequence[Candidate], baseline_score: fl
     with _style(9):
         figure = Figure(figsize=(WIDTH_INCHES, 3.6), layout="constrained")
         axes = figure.subplots()
-        front = pareto_front([point for point in points if point.decision != "ANOMALOUS"])
+        front = pareto_front([point for point in points if point.decision != Decision.ANOMALOUS])
         places = [(100 * point.size_ratio, 100 * point.score) for point in front]
         if baseline_score is not None:
             axes.plot([100], [100 * baseline_score], marker="*", markersize=13, color=INK, linestyle="none", zorder=3)
@@ -198,7 +200,7 @@ def pareto_chart(title: str, candidates: Sequence[Candidate], baseline_score: fl
         if places:
             axes.plot(*zip(*places, strict=True), color=SOFT, linewidth=1.1, zorder=1)
         for point in points:
-            color, shape = MARKS.get(point.decision, MARKS["ANOMALOUS"])
+            color, shape = MARKS.get(point.decision, MARKS[Decision.ANOMALOUS])
             style = {"marker": shape, "color": color, "linestyle": "none", **_face(point.decision)}
             axes.plot([100 * point.size_ratio], [100 * point.score], markersize=9, zorder=3, **style)
         axes.set_xlim(0, 108)
@@ -248,7 +250,7 @@ def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def _face(decision: str) -> dict[str, str]:
     """The filling of a mark: none where the scores are not to be trusted."""
-    return {"markerfacecolor": "white"} if decision == "ANOMALOUS" else {}
+    return {"markerfacecolor": "white"} if decision == Decision.ANOMALOUS else {}
 
 
 def _name_points(axes: Any, points: Sequence[tuple[str, float, float]]) -> None:

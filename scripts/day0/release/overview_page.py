@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from day0.decision.failures import DECISIONS
+from day0.records.failure_class import Decision
 from day0.release.figures import Candidate, pareto_chart
 
 COLUMNS = (
@@ -51,7 +51,7 @@ def index_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def count_decisions(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
     """Each decision and how many releases it fell on, in a fixed order."""
-    return [(name, sum(row["decision"] == name for row in rows)) for name in DECISIONS]
+    return [(name, sum(row["decision"] == name for row in rows)) for name in Decision]
 
 
 def _row(verdict: Mapping[str, Any], report: str | None, bundle: str | None, configured: bool) -> dict[str, Any]:

@@ -13,26 +13,26 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from day0.decision.failures import DECISIONS
+from day0.records.failure_class import Decision
 from day0.release.figures import Stage, drop_chart, layer_map_chart, timeline_chart
 
-TONES = {
-    "ACCEPT": {
+TONES: dict[str, dict[str, str]] = {
+    Decision.ACCEPT: {
         "ink": "#17663a",
         "tint": "#ecf7f0",
         "meaning": "The candidate is within the limit on every task that blocks. It may be published.",
     },
-    "REGRESSION": {
+    Decision.REGRESSION: {
         "ink": "#a11f2c",
         "tint": "#fdf0f0",
         "meaning": "The candidate is worse than the baseline by more than the limit. It must not be published.",
     },
-    "ANOMALOUS": {
+    Decision.ANOMALOUS: {
         "ink": "#7a5200",
         "tint": "#fdf6e3",
         "meaning": "The evidence cannot be trusted or is not complete, so nothing is said about the candidate.",
     },
-    "INFEASIBLE": {
+    Decision.INFEASIBLE: {
         "ink": "#4a3f78",
         "tint": "#f2f0fa",
         "meaning": "This recipe gives no checkpoint of this model that is quantized as asked and can be served.",
@@ -91,7 +91,7 @@ def page_content(
     return {
         "verdict": verdict,
         "decided": _time(verdict.get("created")),
-        "tone": TONES[decision if decision in DECISIONS else "ANOMALOUS"],
+        "tone": TONES.get(str(decision), TONES[Decision.ANOMALOUS]),
         "stage_name": STAGE_NAMES.get(verdict.get("stage"), f"the stage {verdict.get('stage')}"),
         "criterion": _criterion(verdict, comparison),
         "evidence_sentence": comparison.get("evidence_sentence") or verdict.get("evidence_sentence"),
@@ -458,7 +458,7 @@ def _commands(verdict: Mapping[str, Any], external: Mapping[str, Any]) -> list[s
         options |= {"--external": json.dumps({"scores": published}, ensure_ascii=False)} if published else {}
         words = [f"{option} {shlex.quote(value)}" for option, value in options.items()]
         commands += ["# the comparison alone", f"python scripts/gate_compare.py {' '.join(words)}"]
-    if verdict.get("decision") == "ACCEPT":
+    if verdict.get("decision") == Decision.ACCEPT:
         commands.append("# the bundle, wherever it was copied to")
         commands.append(f"python scripts/verify_release.py {folder}/release")
     return commands

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from day0.base.artefacts import write_yaml
-from day0.decision.assess_run import SEVERITY, evaluate_run, read_run, scan_log
+from day0.decision.assess_run import evaluate_run, read_run, scan_log
+from day0.records.failure_class import FailureClass
 from day0.serving.server import END_LINE
 
 
@@ -184,7 +185,7 @@ json_values = st.recursive(
 @given(json_values)
 def test_arbitrary_json_never_passes_and_never_raises(value):
     verdict = evaluate_run(value)
-    assert verdict["pass"] is False and verdict["failure_class"] in SEVERITY and verdict["detail"]
+    assert verdict["pass"] is False and verdict["failure_class"] in tuple(FailureClass) and verdict["detail"]
     json.dumps(verdict)
 
 

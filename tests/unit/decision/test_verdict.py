@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import decide
 from day0.base.artefacts import digest_of_file, read_json, write_json
 from day0.base.cli import run_cli
-from day0.decision.failures import DECISIONS
 from day0.decision.verdict import STAGES, make_crash_verdict, make_verdict
+from day0.records.failure_class import Decision
 
 
 def decision(**changes):
@@ -59,7 +59,7 @@ def test_all_passed_is_accept():
         ({"preflight_recipe": failed("INFRA_TRANSIENT")}, ("ANOMALOUS", "SYSTEMIC", "preflight_recipe")),
         (
             {"comparison": failed("A_CLASS_OF_ANOTHER_VERSION")},
-            ("ANOMALOUS", "A_CLASS_OF_ANOTHER_VERSION", "comparison"),
+            ("ANOMALOUS", "UNKNOWN", "comparison"),
         ),
         ({"preflight_model": failed("USER_CONFIG_ERROR")}, ("ANOMALOUS", "USER_CONFIG_ERROR", "preflight_model")),
         ({"validation": failed(None)}, ("ANOMALOUS", "UNKNOWN", "validation")),
@@ -72,6 +72,11 @@ def test_all_passed_is_accept():
 )
 def test_the_first_failure_decides(changes, expected):
     assert decision(**changes) == expected
+
+
+def test_a_class_of_another_version_is_quoted():
+    verdict = make_verdict(RELEASE, evidence(comparison=failed("A_CLASS_OF_ANOTHER_VERSION")))
+    assert "'A_CLASS_OF_ANOTHER_VERSION'" in verdict["detail"] and verdict["detail"].endswith("because")
 
 
 def test_the_class_is_told_once():
@@ -148,7 +153,7 @@ def test_an_external_mismatch_leads_whatever_the_candidate_did(stage, failure_cl
     assert verdict["external"]["status"] == "failed" and verdict["stage"] == "external_check"
     assert "https://example.org/card" in verdict["detail"] and verdict["detail"].endswith("because")
     of_the_candidate = make_verdict(RELEASE, evidence(**{stage: failed(failure_class)}))["next_action"]
-    assert verdict["next_action"].startswith("Mend the baseline") and of_the_candidate in verdict["next_action"]
+    assert verdict["next_action"].startswith("Correct the baseline") and of_the_candidate in verdict["next_action"]
 
 
 @pytest.mark.parametrize(("score", "status"), [(88.0, "verified"), (None, "unverified")])
@@ -210,7 +215,7 @@ changes = st.dictionaries(
 @given(changes)
 def test_nothing_but_whole_evidence_is_accepted(changed):
     verdict = make_verdict(RELEASE, evidence(**copy.deepcopy(changed)))
-    assert verdict["decision"] in DECISIONS
+    assert verdict["decision"] in tuple(Decision)
     sound = all(change.get("pass", True) is True and change.get("failure_class") is None for change in changed.values())
     assert (verdict["decision"] == "ACCEPT") == sound
 

@@ -11,7 +11,7 @@ import pytest
 from decided_release import make_release, run_script
 
 from day0.base.artefacts import read_json, write_json
-from day0.decision.failures import DECISIONS
+from day0.records.failure_class import Decision
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PDFTOTEXT = shutil.which("pdftotext")
@@ -88,7 +88,7 @@ def site(tmp_path_factory):
     """Reports of all four decisions, with every part that evidence may bring, and the page over them."""
     root = tmp_path_factory.mktemp("site")
     results = []
-    for decision in DECISIONS:
+    for decision in Decision:
         verdict = make_release(root / "evidence" / decision, decision)
         content = read_json(verdict)
         if decision == "ACCEPT":
@@ -128,7 +128,7 @@ def test_the_probe_sees_errors_and_what_is_loaded(tmp_path):
     assert found["overflow"] > 1000 and found["loaded"] == ['<img src="none.png">']
 
 
-@pytest.mark.parametrize("decision", DECISIONS)
+@pytest.mark.parametrize("decision", Decision)
 def test_a_report_is_whole_on_screen_and_on_paper(site, tmp_path, decision):
     page = site / "tiny" / decision.lower() / "report.html"
     found, console = probe(page, tmp_path, 1280)
@@ -155,5 +155,5 @@ def test_the_index_is_whole_on_screen_and_on_paper(site, tmp_path):
     (figure,) = found["figures"]
     assert figure["width"] > 600 and figure["texts"] >= 6 and figure["inside"]
     text = printed(site / "index.html", tmp_path)
-    for part in (*DECISIONS, "Size and accuracy", "Next:", "source", "accept", "regression"):
+    for part in (*Decision, "Size and accuracy", "Next:", "source", "accept", "regression"):
         assert part in text, part

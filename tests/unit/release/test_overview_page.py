@@ -8,7 +8,7 @@ import pytest
 from decided_release import make_release, run_script
 
 from day0.base.artefacts import read_json, write_json
-from day0.decision.failures import DECISIONS
+from day0.records.failure_class import Decision
 from day0.release.overview_page import COLUMNS, Decided, index_figures, index_rows
 
 SCALE = {"min": 0.0, "max": 1.0, "direction": "higher"}
@@ -48,17 +48,17 @@ def test_an_unreadable_verdict_of_an_earlier_run_is_left_out_and_named(tmp_path)
 
 
 def test_every_decision_has_its_row_and_its_next_action(tmp_path):
-    paths = write(tmp_path, *(verdict(f"r{number}", name) for number, name in enumerate(DECISIONS)))
+    paths = write(tmp_path, *(verdict(f"r{number}", name) for number, name in enumerate(Decision)))
     output = tmp_path / "index.html"
     done = run_script("index.py", *paths, "--output", output, "--table", tmp_path / "t.csv")
     assert done.returncode == 0, done.stderr
     text = output.read_text()
-    for decision in DECISIONS:
+    for decision in Decision:
         assert f'">{decision}</span>' in text
     assert text.count("<b>Next:</b> Do it.") == 3 and "It &lt;is&gt; so." in text
     assert 'href="m.1/r0/report.html"' in text
     rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
-    assert [row["decision"] for row in rows] == list(DECISIONS) and tuple(rows[0]) == COLUMNS
+    assert [row["decision"] for row in rows] == list(Decision) and tuple(rows[0]) == COLUMNS
     assert (rows[0]["worst_task"], rows[0]["largest_drop"], rows[0]["mean_score"]) == ("addition", "0.02", "0.98")
 
 

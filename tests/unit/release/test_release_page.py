@@ -14,7 +14,7 @@ import pytest
 from decided_release import make_release, run_script
 
 from day0.base.artefacts import digest_of_file, read_json, write_json
-from day0.decision.failures import DECISIONS
+from day0.records.failure_class import Decision
 from day0.release.release_page import benchmark_row, page_content
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
@@ -55,7 +55,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("decision", DECISIONS)
+@pytest.mark.parametrize("decision", Decision)
 def test_every_decision_renders_alone(tmp_path, decision):
     verdict = make_release(tmp_path, decision)
     output = tmp_path / "report.html"

@@ -20,7 +20,8 @@ from day0.checkpoint.vllm_rules import ENGINE, locked_version
 from day0.suite.harness import HARNESSES, harnesses_of
 from day0.evaluation.imported_run import imported_files
 from day0.serving.multinode import JOB_ID_VARIABLE, serving_gpus, serving_nodes
-from day0.plan.plan import BASELINE, make_plan, read_published_scores, resolution_warnings
+from day0.plan.check import make_plan, read_published_scores, resolution_warnings
+from day0.plan.plan import BASELINE
 from day0.recipe.recipes import Calibration
 from day0.base.closure import get_sources
 from day0.decision.verdict import make_crash_verdict
@@ -415,7 +416,7 @@ def get_release_request(wildcards):
         "recipe": release.recipe.name,
         "candidate": release.recipe.path_name,
         "suite": release.suite,
-        "policy": release.policy,
+        "policy": release.policy.as_plain(),
         "external": PUBLISHED_SCORES[release.model],
         "warnings": resolution_warnings(PLAN, release),
     }

@@ -10,7 +10,7 @@ rule compare_runs:
     benchmark:
         "results/{model}/{release}/benchmarks/compare_runs.tsv"
     params:
-        policy=lambda wildcards: get_text(get_release(wildcards).policy),
+        policy=lambda wildcards: get_text(get_release(wildcards).policy.as_plain()),
         external=get_published_scores,
     message:
         "Comparing {wildcards.release} with the baseline"

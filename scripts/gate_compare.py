@@ -21,9 +21,10 @@ from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, EXIT_UNUSABLE_INPUT, Unu
 from day0.decision.comparability import Run
 from day0.decision.comparison import compare_runs, evaluate_comparison
 from day0.decision.external import parse_external_scores
-from day0.decision.policy import DEFAULT_THRESHOLD, POLICY_KEYS
+from day0.decision.policy import POLICY_KEYS
 from day0.evaluation.nemo_evaluator import read_json_lines
 from day0.records.failure_class import FailureClass
+from day0.records.policy import DEFAULT_THRESHOLD
 
 USER_CONFIG_ERROR = FailureClass.USER_CONFIG_ERROR
 SCORE_POLICY_KEYS = set(POLICY_KEYS) - {"criterion", "expected_disagreement_rate", "require_fingerprints"}

@@ -40,21 +40,10 @@ from day0.decision.comparability import (
 )
 from day0.decision.external import FAILED, check_external
 from day0.decision.failures import BASELINE_STAGE, COMPARISON_STAGE, decide
-from day0.decision.policy import (
-    BLOCKING_TIERS,
-    CONFIDENT,
-    DEFAULT_THRESHOLD,
-    TIERS,
-    Policy,
-    Problem,
-    Scale,
-    assumed_scale,
-    number,
-    read_policy,
-    with_declared,
-)
+from day0.decision.policy import Problem, assumed_scale, number, read_policy, with_declared
 from day0.decision.policy import short as _short
 from day0.records.failure_class import Decision, FailureClass
+from day0.records.policy import BLOCKING_TIERS, DEFAULT_THRESHOLD, TIERS, Policy, Scale
 from day0.statistics.paired import CONCLUSIVE, INCONCLUSIVE, NOTHING, holm, is_proven_regression, paired_evidence
 
 ANOMALOUS_GAIN = 0.05  # of the scale
@@ -184,7 +173,7 @@ def _decide(
             (FailureClass.USER_CONFIG_ERROR, "neither side has a score; give at least one task with a score on each")
         )
     names = sorted(set(before) | set(after), key=str)
-    for key, named in (("scales", policy.scales), ("thresholds.tasks", policy.task_thresholds)):
+    for key, named in (("scales", policy.scales), ("thresholds.tasks", policy.thresholds.tasks)):
         for task in sorted(set(named) - {*names, *policy.tiers}, key=str):
             config.append(
                 (
@@ -216,7 +205,7 @@ def _decide(
     found = [*config, *other, *wrong]
     blocking = {task: entry for task, entry in tasks.items() if entry["tier"] in BLOCKING_TIERS}
     within = bool(blocking) and all(entry["within"] is True for entry in blocking.values())
-    if policy.criterion == CONFIDENT and not found:
+    if policy.criterion == "confident" and not found:
         within, undecided = _confident(blocking)
         found += undecided
     decision = Decision.ANOMALOUS if found else decide(None, COMPARISON_STAGE, within).decision
@@ -246,7 +235,7 @@ def _judge(
         "limit": None,
         "within": None,
         "relative_guard": None,
-        "scale": declared.as_dict() if declared else None,
+        "scale": declared.as_plain() if declared else None,
         "tier": policy.tier(task),
         "note": None,
     }
@@ -262,15 +251,15 @@ def _judge(
             )
     old, new = entry["baseline"], entry["candidate"]
     scale = declared or assumed_scale(old, new)
-    entry["scale"] = scale.as_dict()
+    entry["scale"] = scale.as_plain()
     slack = TOLERANCE * scale.width
     for name, score in (("baseline", old), ("candidate", new)):
-        if not scale.minimum - slack <= score <= scale.maximum + slack:
+        if not scale.min - slack <= score <= scale.max + slack:
             origin = "declared" if declared else "assumed"
             return entry, (
                 FailureClass.UNKNOWN,
                 f"{task}: the {name}'s score {score:.6g} is outside its {origin} scale "
-                f"{scale.minimum:g} to {scale.maximum:g}; correct the scale or the run",
+                f"{scale.min:g} to {scale.max:g}; correct the scale or the run",
             )
     drop = scale.drop(old, new)
     entry["drop"], entry["drop_fraction"], entry["limit"] = drop, drop / scale.width, policy.limit(task, old, scale)
@@ -295,7 +284,7 @@ def _effective_limit(entry: Mapping[str, Any]) -> float:
 
 
 def _scale_of(entry: Mapping[str, Any]) -> Scale:
-    return Scale(entry["scale"]["min"], entry["scale"]["max"], entry["scale"]["direction"])
+    return Scale(**entry["scale"])
 
 
 def _gain_problem(task: Any, entry: Mapping[str, Any]) -> Problem | None:
@@ -351,7 +340,7 @@ def _detail(found: list[Problem], notes: list[Problem], tasks: Mapping[str, Any]
         measured, key=lambda item: (item[1]["tier"] not in BLOCKING_TIERS, -item[1]["drop_fraction"], str(item[0]))
     )
     blocking = [item for item in worst_first if item[1]["tier"] in BLOCKING_TIERS]
-    what = "the whole interval of the drop" if criterion == CONFIDENT else ""
+    what = "the whole interval of the drop" if criterion == "confident" else ""
     if decision == Decision.ACCEPT and what:
         sentences.append(f"On {_of_all(len(blocking))} {what} is within the limit")
     elif decision == Decision.REGRESSION and what:
@@ -438,7 +427,7 @@ def _paired_of_task(entry: Mapping[str, Any], pairs: Pairs | None, problem: str 
     if not pairs:
         return nothing(problem or "There are no paired samples; only the two scores were compared.")
     scale = _scale_of(entry)
-    for factor, offset in ((1.0, 0.0), (scale.width, scale.minimum)):
+    for factor, offset in ((1.0, 0.0), (scale.width, scale.min)):
         old = [offset + factor * number(row["score"]) for _, row, _ in pairs]
         new = [offset + factor * number(row["score"]) for _, _, row in pairs]
         sides = ((old, entry["baseline"]), (new, entry["candidate"]))

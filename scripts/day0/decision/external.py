@@ -13,8 +13,9 @@ from pydantic import AnyHttpUrl, Field, ValidationError, field_validator, model_
 
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import Range, Strict, mistakes_of
-from day0.decision.policy import Scale, assumed_scale, number
+from day0.decision.policy import assumed_scale, number
 from day0.evaluation.nemo_evaluator import canonical_score
+from day0.records.policy import Scale
 
 ALLOWED_POINTS = 5.0  # on a scale of 0 to 100
 VERIFIED, FAILED, UNVERIFIED = "verified", "failed", "unverified"
@@ -128,7 +129,7 @@ def _check_entry(entry: Mapping[str, Any], held: Mapping[str, Any] | None, scale
     scale = scale or assumed_scale(measured)
     low, high = entry["scale"]["min"], entry["scale"]["max"]
     published = 100 * (expected - low) / (high - low)
-    points = 100 * (measured - scale.minimum) / scale.width
+    points = 100 * (measured - scale.min) / scale.width
     difference = points - published
     status = VERIFIED if abs(difference) <= ALLOWED_POINTS + ROUNDING else FAILED
     sentence = (

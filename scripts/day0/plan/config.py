@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from day0.base.mistakes import Name, PositiveInteger, Strict
 from day0.recipe.recipes import Calibration, Recipe
-from day0.suite.suites import Tier
+from day0.records.policy import Criterion, Fraction, PolicySettings, PositiveShare, StrictBool, Thresholds, Tier
 
 SECRET_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS?)(_|$)", re.I)
 OWN_ARGUMENTS = frozenset(
@@ -20,9 +20,6 @@ OWN_ARGUMENTS = frozenset(
     | {"--nnodes", "--node-rank", "--master-addr", "--master-port", "--headless"}
 )
 
-Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
-Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
-Criterion = Literal["point", "confident"]
 
 # What the executor sets by itself, and where a site says it instead.
 MANAGED_FLAGS = {
@@ -159,41 +156,10 @@ class Model(Strict):
         return self
 
 
-class Thresholds(Strict):
-    """Thresholds that stand above ``threshold``; a task's stands above its tier's."""
-
-    tiers: dict[Tier, Fraction] = Field({}, description="tier to threshold")
-    tasks: dict[str, Fraction] = Field({}, description="task of the suite to threshold")
-
-
-class Policy(Strict):
-    """What a release must hold to; ``defaults`` gives what a release leaves out."""
+class Defaults(PolicySettings):
+    """What a release must hold to, and on which suite, where it says nothing else itself."""
 
     suite: str = Field("demo", description="file of config/suites, without .yaml")
-    threshold: Fraction = Field(0.01, description="largest drop allowed on a blocking task, as a fraction of its scale")
-    thresholds: Thresholds = Field(Thresholds(), description="thresholds of single tiers and tasks")
-    relative: bool = Field(False, description="the threshold is a fraction of the baseline's score instead")
-    require_fingerprints: bool = Field(
-        True, description="refuse to compare with an imported run that does not tell how it was made"
-    )
-    max_relative_drop: Fraction | None = Field(
-        None,
-        description="guard for low scores, besides the threshold: largest drop allowed as a fraction of the baseline's "
-        "distance from the worse end of the scale",
-    )
-    relative_guard_below: Share | None = Field(
-        None, description="the guard holds where the baseline is below this fraction of the scale; null: everywhere"
-    )
-    tiers: dict[str, Tier] = Field({}, description="task to tier, above the suite's; advisory tasks do not block")
-    criterion: Criterion = Field(
-        "point",
-        description="point: the scores must be within the limits; confident: the intervals of the paired drops must",
-    )
-    expected_disagreement_rate: Share = Field(
-        0.05,
-        description="share of samples that a candidate is expected to score differently; by it a plan tells whether "
-        "the suite can resolve its thresholds",
-    )
 
 
 class Publish(Strict):
@@ -243,15 +209,17 @@ class Release(Strict):
     name: Name | None = Field(None, description="folder of the decision; the recipe's name unless given")
     suite: str | None = None
     threshold: Fraction | None = None
-    thresholds: Thresholds = Field(Thresholds(), description="laid over those of defaults")
-    relative: bool | None = None
-    require_fingerprints: bool | None = None
+    thresholds: Thresholds = Field(
+        Thresholds(), description="in addition to those of defaults, and in place of the same ones"
+    )
+    relative: StrictBool | None = None
+    require_fingerprints: StrictBool | None = None
     candidate_run: ImportedRun | None = Field(None, description="a run that stands in for the candidate's")
     max_relative_drop: Fraction | None = None
-    relative_guard_below: Share | None = None
-    tiers: dict[str, Tier] = Field({}, description="laid over those of defaults")
+    relative_guard_below: PositiveShare | None = None
+    tiers: dict[str, Tier] = Field({}, description="added to those of defaults; the same ones replaced")
     criterion: Criterion | None = None
-    expected_disagreement_rate: Share | None = None
+    expected_disagreement_rate: PositiveShare | None = None
     publish: Publish | None = None
 
 
@@ -348,7 +316,7 @@ class Config(Strict):
     quantization: Quantization = Quantization()
     models: dict[Name, Model] = Field(min_length=1)
     recipes: dict[Name, Recipe] = Field({}, description="recipes defined here instead of in config/recipes")
-    defaults: Policy = Policy()
+    defaults: Defaults = Defaults()
     external_scores: str | None = Field(
         "config/external_scores.yaml",
         description="file of published scores that baselines are held against; null: none",

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
+from day0.records.policy import EXPECTED_DISAGREEMENT_RATE
+
 CONFIDENCE = 0.95
 POWER = 0.8
-EXPECTED_DISAGREEMENT_RATE = 0.05
 _ROUNDING = 1e-9
 
 

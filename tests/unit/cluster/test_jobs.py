@@ -29,7 +29,7 @@ from day0.cluster.jobs import (
     status_in_log,
 )
 from day0.plan.config import Containers
-from day0.plan.plan import make_plan
+from day0.plan.check import make_plan
 from day0.serving.container import NAMES_VARIABLE
 from day0.serving.multinode import serving_gpus
 from wrap_image import make_launcher

@@ -7,7 +7,7 @@ import pytest
 from day0.base.artefacts import read_yaml
 from day0.base.cli import UnusableInput
 from day0.decision.external import check_external, parse_external_scores
-from day0.decision.policy import Scale
+from day0.records.policy import Scale
 
 ROOT = Path(__file__).parents[3]
 ENTRY = {
@@ -62,13 +62,13 @@ def test_a_models_entries_are_found_by_any_of_its_names():
 @pytest.mark.parametrize(
     ("score", "scale", "status"),
     [
-        (0.85, Scale(0, 1), "verified"),
-        (0.80, Scale(0, 1), "verified"),
-        (0.799, Scale(0, 1), "failed"),
-        (70, Scale(-100, 100), "verified"),
-        (0.15, Scale(0, 1, "lower"), "failed"),
-        (None, Scale(0, 1), "unverified"),
-        ("0.85", Scale(0, 1), "unverified"),
+        (0.85, Scale(min=0, max=1), "verified"),
+        (0.80, Scale(min=0, max=1), "verified"),
+        (0.799, Scale(min=0, max=1), "failed"),
+        (70, Scale(min=-100, max=100), "verified"),
+        (0.15, Scale(min=0, max=1, direction="lower"), "failed"),
+        (None, Scale(min=0, max=1), "unverified"),
+        ("0.85", Scale(min=0, max=1), "unverified"),
     ],
 )
 def test_scores_are_held_together_as_points_of_their_scales(score, scale, status):
@@ -82,5 +82,5 @@ def test_scores_are_held_together_as_points_of_their_scales(score, scale, status
 def test_a_metric_of_another_name_is_not_held_against_it():
     (entry,) = parse_external_scores({"scores": [ENTRY]}, "mine.yaml").of_model("org/model")
     held = {"gsm8k": {"score": 0.1, "metric": "exact_match__strict-match"}}
-    found = check_external([entry], held, {"gsm8k": Scale(0, 1)})
+    found = check_external([entry], held, {"gsm8k": Scale(min=0, max=1)})
     assert found["status"] == "unverified" and "not held together" in found["entries"][0]["sentence"]

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from day0.base.cli import UnusableInput
-from day0.decision.policy import read_policy
+from day0.plan.check import make_plan
 from day0.plan.config import Config
-from day0.plan.plan import Plan, make_plan
+from day0.plan.plan import Plan
+from day0.records.policy import Policy
 
 ROOT = Path(__file__).parents[3]
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
@@ -37,7 +38,7 @@ def mistakes(raw, produced=True):
 def test_default_configuration_plans_one_accepting_release():
     (release,) = plan(DEFAULT).releases
     assert (release.model, release.name, release.suite) == ("tiny-llama", "fp8", "demo")
-    assert release.policy == {
+    assert release.policy.as_plain() == {
         "threshold": 0.01,
         "thresholds": {"tiers": {}, "tasks": {}},
         "relative": False,
@@ -47,6 +48,7 @@ def test_default_configuration_plans_one_accepting_release():
         "tiers": {"addition": "critical", "reversal": "critical", "sorting": "supporting"},
         "criterion": "point",
         "expected_disagreement_rate": 0.01,
+        "scales": {},
     }
 
 
@@ -65,12 +67,14 @@ def test_a_release_lays_its_policy_over_the_defaults():
         "relative_guard_below": 0.2,
     }
     releases = [{"model": "tiny-llama", "recipe": "fp8", **own}, {"model": "tiny-llama", "recipe": "nvfp4"}]
-    first, second = (release.policy for release in plan(changed(defaults=defaults, releases=releases)).releases)
+    first, second = (
+        release.policy.as_plain() for release in plan(changed(defaults=defaults, releases=releases)).releases
+    )
     assert first["tiers"] == {"addition": "critical", "reversal": "advisory", "sorting": "advisory"}
     assert first["thresholds"] == {"tiers": {"critical": 0.02}, "tasks": {"addition": 0.04, "sorting": 0.05}}
     assert (first["criterion"], first["max_relative_drop"], first["relative_guard_below"]) == ("point", 0.1, 0.2)
     assert (second["criterion"], second["relative_guard_below"]) == ("confident", None)
-    assert read_policy(first)[1] == read_policy(second)[1] == []
+    assert Policy.model_validate(first) and Policy.model_validate(second)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +89,11 @@ def test_a_release_lays_its_policy_over_the_defaults():
         ({}, {"tiers": {"sorting": "minor"}}, "releases[0].tiers.sorting: found 'minor'"),
         ({"criterion": "sure"}, {}, "defaults.criterion: found 'sure'; input should be 'point' or 'confident'"),
         ({"max_relative_drop": 1}, {}, "defaults.max_relative_drop: found 1"),
-        ({}, {"relative_guard_below": 0.2}, "releases[0].relative_guard_below: found without max_relative_drop"),
+        (
+            {},
+            {"relative_guard_below": 0.2},
+            "releases[0].relative_guard_below: found 0.2; guards nothing without max_relative_drop",
+        ),
         ({}, {"relative_guard_below": 0}, "releases[0].relative_guard_below: found 0"),
         ({"expected_disagreement_rate": 0}, {}, "defaults.expected_disagreement_rate: found 0"),
         (
@@ -164,7 +172,7 @@ def test_one_candidate_can_have_several_releases():
     ]
     first, second = plan(changed(releases=releases)).releases
     assert first.recipe == second.recipe and (first.name, second.name) == ("fp8", "strict")
-    assert second.policy["threshold"] == 0.001
+    assert second.policy.threshold == 0.001
 
 
 def test_a_model_folder_must_exist_and_hold_safetensors(tmp_path):

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from day0.base.cli import UnusableInput
-from day0.plan.config import Policy
-from day0.plan.plan import make_plan, read_published_scores, resolution_warnings
+from day0.plan.check import make_plan, read_published_scores, resolution_warnings
+from day0.plan.config import Defaults
 from day0.statistics.resolution import EXPECTED_DISAGREEMENT_RATE
 
 ROOT = Path(__file__).parents[3]
@@ -27,7 +27,7 @@ def warnings(**changes):
 
 
 def test_the_assumption_is_one_in_both_places():
-    assert Policy().expected_disagreement_rate == EXPECTED_DISAGREEMENT_RATE
+    assert Defaults().expected_disagreement_rate == EXPECTED_DISAGREEMENT_RATE
 
 
 def test_a_suite_that_resolves_its_thresholds_gives_no_warning():

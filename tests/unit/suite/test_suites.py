@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from day0.base.cli import UnusableInput
 from day0.evaluation.nemo_evaluator import canonical_score
-from day0.plan.plan import make_plan
+from day0.plan.check import make_plan
 from day0.suite.harness import HARNESSES
 from day0.suite.needs import context_limit, context_problems, missing_endpoints
 from day0.suite.suites import load_suite
@@ -146,7 +146,7 @@ PLAN = """
 import sys, yaml
 from pathlib import Path
 from day0.base.cli import UnusableInput
-from day0.plan.plan import make_plan
+from day0.plan.check import make_plan
 try:
     make_plan(yaml.safe_load(sys.stdin), lambda path: path.startswith("results/demo"), Path(sys.argv[1]))
 except UnusableInput as error:

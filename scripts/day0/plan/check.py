@@ -1,0 +1,412 @@
+"""Check a whole configuration before any job starts, and make the plan of its releases.
+
+Every mistake is collected and reported at once, each with its place in the configuration, what was found and what is
+allowed. A sound plan warns of limits that a suite cannot resolve.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from day0.base.artefacts import read_json, read_yaml
+from day0.base.cli import UnusableInput
+from day0.base.mistakes import mistakes_of, nearest
+from day0.decision.external import parse_external_scores
+from day0.plan.config import Config, Defaults, ImportedRun, Publish, Release, Serving
+from day0.plan.plan import BASELINE, Plan, PlannedRelease
+from day0.recipe.recipes import Calibration, resolve_recipe
+from day0.records.policy import Policy, PolicySettings, Scale
+from day0.serving.container import image_command
+from day0.serving.multinode import serving_gpus, serving_nodes
+from day0.source.model_folder import check_model_folder
+from day0.statistics.resolution import planning_warning
+from day0.suite.needs import context_limit_of, context_problems, missing_endpoints, unallowed_code, unknown_scores
+from day0.suite.suites import SUITES_FOLDER, Suite, Task, load_suite
+
+RESERVED_MODEL_NAMES = ("benchmarks", "demo", "figures", "logs")
+RECIPES_FOLDER = Path("config/recipes")
+CATALOGUE = Path("envs/modelopt_catalogue.json")
+
+
+class _Mistakes:
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def add(self, place: str, sentence: str) -> None:
+        self._append(f"{place}: {sentence}")
+
+    def add_validation(self, place: str, error: ValidationError, types: type[BaseModel]) -> None:
+        for sentence in mistakes_of(error, types, place):
+            self._append(sentence)
+
+    def _append(self, sentence: str) -> None:
+        if sentence not in self.sentences:
+            self.sentences.append(sentence)
+
+
+def make_plan(
+    raw: Mapping[str, Any], is_produced: Callable[[str], bool] = lambda path: False, root: Path = Path()
+) -> Plan:
+    """Check a whole configuration and resolve what its releases name.
+
+    Args:
+        raw: the merged configuration.
+        is_produced: says whether a rule of the graph makes a path, so that it need not exist yet.
+        root: the folder that holds config/ and envs/.
+
+    Raises:
+        UnusableInput: with every mistake, a line each.
+    """
+    mistakes = _Mistakes()
+    indices = list(range(len(raw["releases"]))) if isinstance(raw.get("releases"), list) else []
+    try:
+        config = Config.model_validate(dict(raw))
+    except ValidationError as error:
+        mistakes.add_validation("", error, Config)
+        try:
+            sound, indices = _without_mistakes(raw, error)
+            config = Config.model_validate(sound)
+        except ValidationError:
+            raise _unusable(mistakes) from None
+
+    _check_models(config, is_produced, mistakes, root)
+    suites: dict[str, Suite] = {}
+    planned = _plan_releases(config, raw, indices, suites, mistakes, root)
+    plan = Plan(config, tuple(planned), suites)
+    _check_files(plan, is_produced, mistakes, root)
+    _check_suites(plan, mistakes, root)
+    _check_imports(plan, mistakes, root)
+    _check_servers(plan, mistakes)
+    if mistakes.sentences:
+        raise _unusable(mistakes)
+    return plan
+
+
+def _plan_releases(
+    config: Config,
+    raw: Mapping[str, Any],
+    indices: Iterable[int],
+    suites: dict[str, Suite],
+    mistakes: _Mistakes,
+    root: Path,
+) -> list[PlannedRelease]:
+    """Resolve what the releases name; their suites are put into ``suites``, ``indices`` are their places."""
+    catalogue = read_json(root / CATALOGUE)
+    definitions = {name: recipe.model_dump(mode="json", exclude_none=True) for name, recipe in config.recipes.items()}
+    planned: list[PlannedRelease] = []
+    places: dict[tuple[str, str], str] = {}
+    for index, release in zip(indices, config.releases, strict=True):
+        place = f"releases[{index}]"
+        if release.model not in raw["models"]:
+            known = sorted(map(str, raw["models"]))
+            mistakes.add(
+                f"{place}.model",
+                f"unknown model {release.model!r}; 'models' has {', '.join(known)}{nearest(release.model, known)}",
+            )
+        suite = release.suite or config.defaults.suite
+        if suite not in suites:
+            try:
+                suites[suite] = load_suite(suite, root / SUITES_FOLDER)
+            except UnusableInput as error:
+                mistakes.add(f"{place}.suite" if release.suite else "defaults.suite", str(error))
+        try:
+            recipe = resolve_recipe(release.recipe, definitions, root / RECIPES_FOLDER, catalogue)
+        except UnusableInput as error:
+            mistakes.add(f"{place}.recipe", str(error))
+            continue
+        try:
+            Serving.model_validate(recipe.definition.get("serving") or {})
+        except ValidationError as error:
+            mistakes.add_validation(f"recipe {release.recipe}: serving", error, Serving)
+        name = release.name or recipe.path_name
+        if BASELINE in (name, recipe.path_name):
+            mistakes.add(f"{place}.name", f"{BASELINE!r} is the folder of the baseline; give another name")
+        earlier = places.setdefault((release.model, name), place)
+        if earlier != place:
+            mistakes.add(
+                f"{place}.name",
+                f"model {release.model!r} has a release {name!r} already, at {earlier}; give one a 'name'",
+            )
+        policy = _checked_policy(config.defaults, release, suite, suites, mistakes, place)
+        publish = None
+        try:
+            publish = _publication(config.publish, release.publish, release.model, name)
+        except UnusableInput as error:
+            mistakes.add(f"{place}.publish", str(error))
+        planned.append(PlannedRelease(name, release.model, recipe, suite, policy, release.candidate_run, publish))
+    for key, named in (("tiers", config.defaults.tiers), ("thresholds.tasks", config.defaults.thresholds.tasks)):
+        known_tasks = {task for settings in suites.values() for task in settings.tasks}
+        for task in sorted(named.keys() - known_tasks) if suites else ():
+            mistakes.add(f"defaults.{key}.{task}", _unknown_task(task, " and ".join(suites), known_tasks))
+    folders = {(r.model, r.recipe.path_name) for r in planned}
+    for made in planned:
+        if made.name != made.recipe.path_name and (made.model, made.name) in folders:
+            mistakes.add(
+                f"release {made.name!r}",
+                f"the name is the folder of another recipe of model {made.model!r}; give another name",
+            )
+    return planned
+
+
+def _checked_policy(
+    defaults: Defaults, release: Release, suite: str, suites: Mapping[str, Suite], mistakes: _Mistakes, place: str
+) -> Policy:
+    """The policy of a release; the default one where its suite is not known, or where it has a mistake."""
+    if suite not in suites:
+        return Policy()
+    tasks = suites[suite].tasks
+    for key, named in (("tiers", release.tiers), ("thresholds.tasks", release.thresholds.tasks)):
+        for task in sorted(named.keys() - tasks.keys()):
+            mistakes.add(f"{place}.{key}.{task}", _unknown_task(task, suite, tasks))
+    try:
+        policy = _policy_of(defaults, release, tasks)
+    except ValidationError as error:
+        mistakes.add_validation(place, error, Policy)
+        return Policy()
+    if not any(policy.blocks(task) for task in tasks):
+        mistakes.add(f"{place}.tiers", "every task is advisory, so nothing would block; name one as critical")
+    return policy
+
+
+def _check_models(config: Config, is_produced: Callable[[str], bool], mistakes: _Mistakes, root: Path) -> None:
+    """Names and folders of the models that releases use."""
+    for model in sorted({r.model for r in config.releases} & config.models.keys()):
+        path = config.models[model].path
+        if model in RESERVED_MODEL_NAMES:
+            mistakes.add(f"models.{model}", f"the name is reserved: {', '.join(RESERVED_MODEL_NAMES)}; choose another")
+        if path is not None and not is_produced(path) and (problem := check_model_folder(str(root / path))):
+            mistakes.add(f"models.{model}.path", problem)
+
+
+def _check_files(plan: Plan, is_produced: Callable[[str], bool], mistakes: _Mistakes, root: Path) -> None:
+    """Local files that suites, images and calibrations name."""
+    for suite, settings in plan.suites.items():
+        for path in filter(None, [settings.include_path, *settings.data_files]):
+            if not is_produced(path) and not (root / path).exists():
+                file = SUITES_FOLDER / f"{suite}.yaml"
+                mistakes.add(f"suite {suite}", f"found no {path}; correct include_path or data_files of {file}")
+    containers = plan.config.containers
+    for stage in ("quantize", "serve"):
+        container = getattr(containers, stage)
+        if container and not (root / container.image).is_file():
+            how = image_command(containers.runtime, container.image)
+            mistakes.add(f"containers.{stage}.image", f"found no file {container.image}; make it with {how}")
+    for release in plan.releases:
+        if release.model in plan.config.models:
+            data = Calibration(**plan.calibration(release.model, release.recipe.path_name)).local_file
+            if data and not is_produced(str(data)) and not (root / data).is_file():
+                mistakes.add(
+                    f"release {release.name!r}", f"found no calibration data {data}; correct calibration.dataset"
+                )
+
+
+def _check_servers(plan: Plan, mistakes: _Mistakes) -> None:
+    """Servers that do not fit the site's nodes."""
+    per_node = plan.config.cluster.gpus_per_node
+    for model, candidate in sorted({(r.model, c) for r in plan.releases for c in (BASELINE, r.recipe.path_name)}):
+        if model in plan.config.models and (mistake := _misplaced(plan.serving(model, candidate), per_node)):
+            place = f"models.{model}.serving" if candidate == BASELINE else f"recipe of {model} {candidate}: serving"
+            mistakes.add(place, mistake)
+
+
+def _misplaced(serving: Mapping[str, Any], per_node: int) -> str | None:
+    """Why a server cannot be spread over its nodes, or None."""
+    gpus, nodes = serving_gpus(serving), serving_nodes(serving)
+    if nodes > 1:
+        if (serving.get("data_parallel_size") or 1) > 1:
+            return "data_parallel_size: a server over several nodes is one; 'shards' runs several side by side"
+        if serving.get("container"):
+            return "container: a server over several nodes runs in its environment, or in the image of containers.serve"
+        if gpus % nodes:
+            return (
+                f"nodes: {gpus} GPUs cannot be divided evenly among {nodes} nodes; correct the parallel sizes or nodes"
+            )
+    if gpus > nodes * per_node:
+        return (
+            f"its parallel sizes multiply to {gpus} GPUs; it runs on {nodes} node{'s' * (nodes > 1)} of {per_node} "
+            f"(cluster.gpus_per_node); choose smaller sizes, or nodes: {-(-gpus // per_node)}"
+        )
+    return None
+
+
+def _check_suites(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
+    """What a suite needs that the configuration, the environment or a model does not give."""
+    runs: dict[str, set[str]] = {}
+    limits: dict[str, int | None] = {}
+    for release in plan.releases:
+        if release.model in plan.config.models and release.suite in plan.suites:
+            sides = (BASELINE, release.recipe.path_name)
+            asked = [side for side in sides if not plan.imported(release.model, side, release.suite)]
+            if asked:
+                runs.setdefault(release.suite, set()).update(f"{release.model}/{side}" for side in asked)
+    for name in sorted(runs):
+        suite = plan.suites[name]
+        settings = suite.model_dump(mode="json")
+        for problem in (
+            *missing_endpoints(settings),
+            *unallowed_code(settings, plan.config.allow_generated_code),
+            *unknown_scores(settings, root),
+        ):
+            mistakes.add(f"suite {name}", problem)
+        for run in sorted(runs[name]):
+            model, _, candidate = run.partition("/")
+            location = plan.config.models[model].model_dump(include={"path", "hub", "revision"})
+            if model not in limits:
+                limits[model] = context_limit_of(location, root)
+            served = plan.serving(model, candidate)["max_model_len"]
+            for problem in context_problems(suite.context_needs(), limits[model], served):
+                mistakes.add(f"suite {name}", f"{problem} (model {model})")
+
+
+def _check_imports(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
+    """Imported runs that are not there, that nothing uses, or that contradict each other."""
+    for model, settings in plan.config.models.items():
+        used = {release.suite for release in plan.releases if release.model == model}
+        for suite in settings.baseline:
+            if suite not in used:
+                known = ", ".join(sorted(used)) or "none"
+                mistakes.add(
+                    f"models.{model}.baseline",
+                    f"no release of this model uses suite {suite!r}; its releases use {known}{nearest(suite, used)}",
+                )
+    named: dict[tuple[str, str, str], ImportedRun] = {}
+    for release in plan.releases:
+        if release.candidate_run is not None:
+            key = (release.model, release.recipe.path_name, release.suite)
+            if named.setdefault(key, release.candidate_run) != release.candidate_run:
+                mistakes.add(
+                    f"release {release.name!r}",
+                    f"candidate_run: another release of recipe {release.recipe.path_name} on suite {release.suite} "
+                    f"imports {named[key].path}; give both the same run",
+                )
+    for run in plan.imported_runs():
+        imported = plan.imported(*run)
+        assert imported is not None
+        if not (root / imported.path).exists():
+            mistakes.add(
+                f"imported run of {'/'.join(run)}",
+                f"found no {imported.path}; expected a results.yml, or a folder with one in it",
+            )
+
+
+def _unknown_task(task: str, suite: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    return f"unknown task; suite {suite} has {', '.join(names)}{nearest(task, names)}"
+
+
+def _policy_of(defaults: Defaults, release: Release, tasks: Mapping[str, Task]) -> Policy:
+    """The policy of a release, every default filled in.
+
+    It names each task of the suite with its tier, so that a comparison misses one that neither run has.
+
+    Raises:
+        ValidationError: the settings of the defaults and of the release do not go together.
+    """
+    own = release.model_dump(include=set(PolicySettings.model_fields), exclude_none=True)
+    tiers = {**defaults.tiers, **release.tiers}
+    thresholds = {
+        "tiers": {**defaults.thresholds.tiers, **release.thresholds.tiers},
+        "tasks": {
+            task: threshold
+            for task, threshold in {**defaults.thresholds.tasks, **release.thresholds.tasks}.items()
+            if task in tasks
+        },
+    }
+    merged = {
+        **defaults.model_dump(exclude={"suite"}),
+        **own,
+        "tiers": {task: tiers.get(task, settings.tier) for task, settings in tasks.items()},
+        "thresholds": thresholds,
+    }
+    return Policy.model_validate(merged)
+
+
+def _publication(general: Publish | None, own: Publish | None, model: str, release: str) -> dict[str, Any] | None:
+    """Where a release goes, its placeholders filled in; None where nothing is said of publishing it.
+
+    Raises:
+        UnusableInput: neither a repository nor a folder is named.
+    """
+    if general is None and own is None:
+        return None
+    settings = {} if general is None else general.model_dump(mode="json")
+    chosen = {} if own is None else own.model_dump(mode="json", exclude_unset=True)
+    if chosen.get("hub") or chosen.get("folder"):
+        settings |= {"hub": None, "folder": None}
+    settings = Publish(**settings | chosen).model_dump(mode="json")
+    if settings["hub"] is None and settings["folder"] is None:
+        raise UnusableInput("names no destination; give 'hub' (a repository id) or 'folder' here or under 'publish'")
+    for key in ("hub", "folder"):
+        settings[key] = settings[key] and settings[key].format(model=model, release=release)
+    return settings
+
+
+def _without_mistakes(raw: Mapping[str, Any], error: ValidationError) -> tuple[dict[str, Any], list[int]]:
+    """A copy without the faulty entries, so that the rest is checked too; and the indices of the releases it keeps."""
+    sound = copy.deepcopy(dict(raw))
+    dropped = set()
+    for mistake in error.errors(include_url=False):
+        location = mistake["loc"]
+        if location[0] == "releases" and len(location) > 1 and (len(location) == 2 or mistake["type"] == "missing"):
+            dropped.add(location[1])
+            continue
+        container: Any = sound
+        for part in location[:-1]:
+            within = isinstance(container, dict) and part in container
+            within = within or (isinstance(container, list) and isinstance(part, int) and part < len(container))
+            container = container[part] if within else None
+        if isinstance(container, dict):
+            container.pop(location[-1], None)
+    releases = sound.get("releases")
+    if not isinstance(releases, list):
+        return sound, []
+    kept = [i for i in range(len(releases)) if i not in dropped]
+    if kept:
+        sound["releases"] = [releases[i] for i in kept]
+    return sound, kept
+
+
+def _unusable(mistakes: _Mistakes) -> UnusableInput:
+    count = len(mistakes.sentences)
+    lines = "\n".join(f"  {sentence}" for sentence in mistakes.sentences)
+    return UnusableInput(f"the configuration has {count} mistake{'s' * (count > 1)}; nothing was started:\n{lines}")
+
+
+def resolution_warnings(plan: Plan, release: PlannedRelease) -> list[dict[str, str]]:
+    """{task, sentence} of each blocking task whose declared samples cannot resolve its limit."""
+    tasks, policy = plan.suites[release.suite].tasks, release.policy
+    warnings = []
+    for task, settings in tasks.items():
+        counts = [count for count in (settings.samples, settings.limit) if count is not None]
+        if not counts or not policy.blocks(task):
+            continue
+        scale = Scale(**settings.scale.model_dump())
+        # A relative limit is largest, and easiest to resolve, at the largest score.
+        limit = policy.limit(task, max(abs(scale.min), abs(scale.max)), scale)
+        rate = policy.expected_disagreement_rate
+        sentence = planning_warning(min(counts), limit, scale.width, rate, settings.repeats)
+        if sentence:
+            warnings.append({"task": task, "sentence": f"{task}: {sentence}."})
+    return warnings
+
+
+def read_published_scores(plan: Plan, root: Path = Path()) -> dict[str, list[dict[str, Any]]]:
+    """Published scores of each model of the plan, by its name or its hub repository.
+
+    Raises:
+        UnusableInput: the file is not there or holds mistakes; all of them are in the message.
+    """
+    name = plan.config.external_scores
+    if name is None:
+        return {model: [] for model in plan.config.models}
+    try:
+        content = read_yaml(root / name)
+    except UnusableInput as error:
+        raise UnusableInput(f"external_scores: {error}; give another file, or null for none") from error
+    published = parse_external_scores(content, name)
+    return {model: published.of_model(model, settings.hub) for model, settings in plan.config.models.items()}

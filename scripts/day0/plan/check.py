@@ -223,9 +223,7 @@ def _misplaced(serving: Mapping[str, Any], per_node: int) -> str | None:
         if serving.get("container"):
             return "container: a server over several nodes runs in its environment, or in the image of containers.serve"
         if gpus % nodes:
-            return (
-                f"nodes: {gpus} GPUs cannot be divided evenly among {nodes} nodes; correct the parallel sizes or nodes"
-            )
+            return f"nodes: {gpus} GPUs cannot be spread evenly over {nodes} nodes; correct the sizes or nodes"
     if gpus > nodes * per_node:
         return (
             f"its parallel sizes multiply to {gpus} GPUs; it runs on {nodes} node{'s' * (nodes > 1)} of {per_node} "

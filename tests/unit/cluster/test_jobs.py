@@ -28,8 +28,8 @@ from day0.cluster.jobs import (
     state_from_log,
     status_in_log,
 )
-from day0.plan.config import Containers
 from day0.plan.check import make_plan
+from day0.plan.config import Containers
 from day0.serving.container import NAMES_VARIABLE
 from day0.serving.multinode import serving_gpus
 from wrap_image import make_launcher
@@ -168,7 +168,7 @@ def test_a_server_larger_than_a_node_is_refused():
 @pytest.mark.parametrize(
     ("serving", "words"),
     [
-        ({"tensor_parallel_size": 3}, "3 GPUs cannot be laid evenly over 2 nodes"),
+        ({"tensor_parallel_size": 3}, "3 GPUs cannot be spread evenly over 2 nodes"),
         ({"tensor_parallel_size": 8, "data_parallel_size": 2}, "'shards' runs several side by side"),
         ({"tensor_parallel_size": 8, "container": {"image": "vllm.sif"}}, "containers.serve"),
         ({"tensor_parallel_size": 32}, "or nodes: 4"),

@@ -22,7 +22,7 @@ rule quantize_candidate:
         runtime=get_runtime("quantize", 240),
     params:
         python=get_python("quantize"),
-        recipe=lambda wildcards: get_text(PLAN.recipe(wildcards.model, wildcards.recipe).as_request()),
+        recipe=lambda wildcards: get_text(PLAN.recipe(wildcards.model, wildcards.recipe).of_the_weights().as_plain()),
         calibration=lambda wildcards: get_text(PLAN.calibration(wildcards.model, wildcards.recipe)),
         device=PLAN.config.quantization.device,
         seed=PLAN.config.quantization.seed,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from day0.base.artefacts import write_json
-from day0.base.cli import UnusableInput, json_argument, run_cli
+from day0.base.cli import EXIT_PASS, UnusableInput, json_argument, run_cli
+from day0.records.source import FolderLocation, HubLocation
 from day0.source.model_folder import check_model_folder, describe_source
 
 ALLOWED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.md", "LICENSE*", "*.jsonl"]
@@ -53,22 +53,23 @@ def main() -> int:
 
     model = json_argument("--model", arguments.model)
     trust_remote_code = bool(model.get("trust_remote_code"))
+    location: HubLocation | FolderLocation
     if model.get("hub"):
-        location = {"hub": model["hub"], "revision": model["revision"]}
-        folder = fetch(model["hub"], model["revision"], trust_remote_code)
+        location = HubLocation(hub=model["hub"], revision=model["revision"])
+        folder = fetch(location.hub, location.revision, trust_remote_code)
     else:
-        location = {"path": model["path"]}
-        folder = Path(model["path"])
+        location = FolderLocation(path=model["path"])
+        folder = Path(location.path)
     problem = check_model_folder(str(folder))
     if problem:
         raise UnusableInput(problem)
-    source = describe_source(folder, trust_remote_code)
-    write_json(arguments.output, {"model": model["model"], "location": location, **source})
+    source = describe_source(folder, model["model"], location, trust_remote_code)
+    source.write(arguments.output)
     print(
-        f"{model['model']}: {source['parameters']:,} parameters in {source['payload_bytes']:,} bytes, "
-        f"{len(source['files'])} files, digest {source['digest'][:12]}"
+        f"{source.model}: {source.parameters:,} parameters in {source.payload_bytes:,} bytes, "
+        f"{len(source.files)} files, digest {source.digest[:12]}"
     )
-    return 0
+    return EXIT_PASS
 
 
 if __name__ == "__main__":

@@ -12,6 +12,10 @@ from day0.decision.external import ExternalScores
 from day0.plan.config import Config
 from day0.recipe.recipes import Recipe
 from day0.records.decision import Comparison, Verdict
+from day0.records.preflight import Preflight
+from day0.records.quantization import Quantization
+from day0.records.source import Source
+from day0.records.validation import Validation
 from day0.suite.suites import Suite
 
 SCHEMAS = {
@@ -19,6 +23,10 @@ SCHEMAS = {
     "suite": Suite,
     "recipe": Recipe,
     "external_scores": ExternalScores,
+    "source": Source,
+    "preflight": Preflight,
+    "quantization": Quantization,
+    "validation": Validation,
     "comparison": Comparison,
     "verdict": Verdict,
 }

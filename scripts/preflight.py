@@ -1,6 +1,6 @@
-"""Assess the set-up before any GPU hour: of a model, of a recipe for it, or of the suite that judges it.
+"""Assess the set-up before any GPU hour: of a model, of a recipe for it, or of the suite that it is evaluated on.
 
-Writes an assessment; whether the graph goes on is for the gate that reads it.
+Writes an assessment; the gate that reads it decides whether the graph goes on.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from day0.base.artefacts import write_json
-from day0.base.cli import json_argument, run_cli
+from pydantic import ValidationError
+
+from day0.base.cli import EXIT_PASS, UnusableInput, json_argument, run_cli
+from day0.base.mistakes import mistakes_of
 from day0.plan.preflight import (
     assess_setup,
     check_environment,
@@ -18,6 +20,7 @@ from day0.plan.preflight import (
     check_recipe,
     check_suite,
 )
+from day0.records.preflight import ModelRequest, PreflightRequest, RecipeRequest, SuiteRequest
 from day0.suite.harness import HARNESSES
 
 PACKAGES = {
@@ -28,6 +31,20 @@ PACKAGES = {
 }
 
 
+def read_request(content: dict[str, object]) -> PreflightRequest:
+    """What is to be checked, by the keys that it has.
+
+    Raises:
+        UnusableInput: a key is missing, unknown or of another type than it should be.
+    """
+    kind: type[ModelRequest] | type[RecipeRequest] | type[SuiteRequest]
+    kind = RecipeRequest if "recipe" in content else SuiteRequest if "suite" in content else ModelRequest
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise UnusableInput("\n".join(f"--request: {line}" for line in mistakes_of(error, kind))) from None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--request", required=True, help="JSON: the model, the recipe or the suite to check")
@@ -36,27 +53,30 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="preflight.json to write")
     arguments = parser.parse_args()
 
-    request = json_argument("--request", arguments.request)
-    if "recipe" in request:
+    request = read_request(json_argument("--request", arguments.request))
+    if isinstance(request, RecipeRequest):
         checks = check_recipe(request)
-    elif "suite" in request:
+    elif isinstance(request, SuiteRequest):
         checks = check_suite(request)
     else:
         checks = check_model(request, arguments.output.parent)
     for marker in arguments.environment:
         name = marker.stem
+        if isinstance(request, ModelRequest):
+            raise UnusableInput("--environment: a model is checked without any; give a recipe or a suite with it")
         # An image holds what the environment of the same accelerator does.
-        variant = name.replace(".image", f".{request.get('accelerator')}")
+        variant = name.replace(".image", f".{request.accelerator}")
         checks.append(check_environment(marker, PACKAGES.get(variant) or PACKAGES[name.split(".")[0]]))
-        if name == HARNESSES["nemo-evaluator"].environment and checks[-1].failure_class is None:
+        is_sound = checks[-1].failure_class is None
+        if is_sound and name == HARNESSES["nemo-evaluator"].environment and isinstance(request, SuiteRequest):
             python = marker.with_suffix("") / "bin" / "python"
-            asked = [t["task"] for t in request["settings"]["tasks"].values() if t["harness"] == "nemo-evaluator"]
+            asked = [t["task"] for t in request.settings["tasks"].values() if t["harness"] == "nemo-evaluator"]
             checks.append(check_frameworks(python, asked))
-    assessment = assess_setup(checks)
-    write_json(arguments.output, {**assessment, "definition_digest": arguments.definition_digest, "request": request})
-    for check in assessment["checks"]:
-        print(f"{'ok' if check['pass'] else 'FAILED'}: {check['name']}: {check['detail']}")
-    return 0
+    assessment = assess_setup(checks, request, arguments.definition_digest)
+    assessment.write(arguments.output)
+    for check in assessment.checks:
+        print(f"{'ok' if check.passed else 'FAILED'}: {check.name}: {check.detail}")
+    return EXIT_PASS
 
 
 if __name__ == "__main__":

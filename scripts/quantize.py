@@ -25,7 +25,6 @@ import resource
 import shutil
 import sys
 import tempfile
-import time
 import traceback
 import warnings
 from collections import Counter
@@ -33,50 +32,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
-from day0.base.artefacts import digest_of_inventory, inventory, read_json, write_json
-from day0.base.cli import EXIT_PASS, UnusableInput, run_cli
+from day0.base.artefacts import read_json
+from day0.base.cli import EXIT_PASS, UnusableInput, json_argument, run_cli
 from day0.base.gpus import reserve_gpus
-from day0.base.mistakes import mistakes_of
+from day0.base.stopwatch import Stopwatch
 from day0.checkpoint.metadata import WEIGHTS_DECLARATION, merged_config, side_files
-from day0.recipe.recipes import KV_CACHE_NONE, Calibration, Recipe, resolve_recipe, resolve_recipe_file
+from day0.recipe.calibration import check_dataset, read_calibration, read_texts
+from day0.recipe.failures import Unsupported, is_transient, unsupported
+from day0.recipe.modelopt_form import as_json, recipe_file_text
+from day0.recipe.recipes import KV_CACHE_NONE, Recipe, read_resolved, resolve_named
+from day0.records.failure_class import FailureClass
+from day0.records.files import digest_of_files, list_files
+from day0.records.quantization import (
+    FormatSearch,
+    ModelOptConfiguration,
+    Quantization,
+    Quantizers,
+    RecordedRecipe,
+)
+from day0.records.recipe import Calibration, ResolvedRecipe
+from day0.source.model_folder import SourceModel, open_source
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "nvidia-modelopt", "transformers", "safetensors", "tokenizers")
 LONGEST_SUMMARY = 2000
 _LAYER_NUMBER = re.compile(r"[.][0-9]+(?=[.]|$)")
 _RANGE = re.compile(r" amax=[^)]*?(?= calibrator| quant|[)])")
-
-
-class Unsupported(Exception):
-    """A failure that a second run would only repeat; ``failure_class`` says whose it is."""
-
-    def __init__(self, detail: str, failure_class: str = "MODEL_UNSUPPORTED") -> None:
-        super().__init__(detail)
-        self.failure_class = failure_class
-
-
-class Stopwatch:
-    """Seconds spent in each named step, said on the terminal as they begin and end."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._start = time.monotonic()
-
-    @contextlib.contextmanager
-    def step(self, name: str, sentence: str) -> Iterator[None]:
-        print(f"[quantize] {sentence} ...", flush=True)
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(time.monotonic() - start, 2)
-            print(f"[quantize] {sentence}: {self.seconds[name]:.1f} s", flush=True)
-
-    def total(self) -> dict[str, float]:
-        return {**self.seconds, "total": round(time.monotonic() - self._start, 2)}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -86,15 +67,15 @@ def parse_arguments() -> argparse.Namespace:
     )
     recipe = parser.add_mutually_exclusive_group(required=True)
     recipe.add_argument("--recipe", help="preset, recipe of ModelOpt's wheel, name in config/recipes, or a recipe file")
-    recipe.add_argument("--recipe-json", help="a resolved recipe as JSON: {name, kind, definition, digest}")
-    parser.add_argument("--calibration", help="calibration settings as JSON; the options below stand above them")
+    recipe.add_argument("--recipe-json", help="the recipe in its resolved form, as the plan hands it over")
+    parser.add_argument("--calibration", help="calibration settings as JSON; the options below take precedence")
     parser.add_argument("--dataset", help="calibration texts: FILE.jsonl, FILE.txt or the name of a ModelOpt data set")
     parser.add_argument("--samples", type=int, help="number of calibration texts")
     parser.add_argument("--sequence-length", type=int, help="tokens at which a calibration text is cut")
     parser.add_argument("--batch-size", type=int, help="texts per forward pass")
     parser.add_argument("--text-field", help="field of a .jsonl file that holds the text")
     parser.add_argument(
-        "--kv-cache", help=f"KV-cache preset of ModelOpt, or {KV_CACHE_NONE!r}; stands above the recipe's"
+        "--kv-cache", help=f"KV-cache preset of ModelOpt, or {KV_CACHE_NONE!r}; takes precedence over the recipe's"
     )
     parser.add_argument(
         "--device",
@@ -108,92 +89,12 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def parse_object(option: str, text: str) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise UnusableInput(f"{option}: expected a JSON object, found {text!r:.200}: {error}") from error
-    if not isinstance(content, dict):
-        raise UnusableInput(f"{option}: expected a JSON object, found {type(content).__name__}")
-    return content
-
-
-def read_source(path: Path) -> dict[str, Any]:
-    """The source's record, or what stands for it when only the folder is given."""
-    if path.is_dir():
-        return {"model": path.name, "path": str(path), "digest": None, "trust_remote_code": False}
-    source = read_json(path)
-    folder = source.get("path")
-    if not isinstance(folder, str) or not (Path(folder) / "config.json").is_file():
-        raise UnusableInput(
-            f"{path}: 'path': found {folder!r}; expected the folder of the source model, with config.json in it"
-        )
-    return source
-
-
-def read_request(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The recipe as a request: name, kind, definition, digest."""
-    catalogue = read_json(ROOT / "envs" / "modelopt_catalogue.json")
+def read_recipe(arguments: argparse.Namespace) -> ResolvedRecipe:
+    """The recipe: in its resolved form as the plan hands it over, or by a name or file given by hand."""
     if arguments.recipe_json is not None:
-        request = parse_object("--recipe-json", arguments.recipe_json)
-        if not isinstance(request.get("name"), str) or not isinstance(request.get("definition"), dict):
-            raise UnusableInput(f"--recipe-json: expected name and definition, found {', '.join(request) or 'nothing'}")
-        resolved = resolve_recipe(request["name"], {request["name"]: request["definition"]}, ROOT, catalogue)
-        return {**resolved.as_request(), "kind": request.get("kind", "inline")}
-    file = Path(arguments.recipe)
-    if file.suffix in (".yaml", ".yml") and file.is_file():
-        return resolve_recipe_file(file, catalogue).as_request()
-    return resolve_recipe(arguments.recipe, {}, ROOT / "config" / "recipes", catalogue).as_request()
-
-
-def read_calibration(arguments: argparse.Namespace) -> Calibration:
-    settings = parse_object("--calibration", arguments.calibration) if arguments.calibration else {}
-    for key in Calibration.model_fields:
-        value = getattr(arguments, key, None)
-        if value is not None:
-            settings[key] = value
-    try:
-        calibration = Calibration.model_validate(settings)
-    except ValidationError as error:
-        raise UnusableInput("\n".join(mistakes_of(error, Calibration, "calibration"))) from None
-    file = calibration.local_file
-    if file is not None and not file.is_file():
-        raise UnusableInput(
-            f"calibration: dataset: found no file {file}; expected .jsonl or .txt, or a ModelOpt data set's name"
-        )
-    return calibration
-
-
-def read_texts(calibration: Calibration) -> list[str]:
-    """The first ``samples`` texts of a local file; none where the data set is no local file.
-
-    Raises:
-        UnusableInput: a line that is no text, or no line at all.
-    """
-    file = calibration.local_file
-    if file is None:
-        return []
-    texts: list[str] = []
-    with open(file, encoding="utf-8") as stream:
-        for number, line in enumerate(stream, 1):
-            if len(texts) == calibration.samples:
-                break
-            if not line.strip():
-                continue
-            text: Any = line.rstrip("\n")
-            if file.suffix == ".jsonl":
-                try:
-                    text = json.loads(line)[calibration.text_field]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise UnusableInput(
-                        f"{file}:{number}: expected an object with a text in {calibration.text_field!r}: {error!r}"
-                    ) from error
-            if not isinstance(text, str) or not text:
-                raise UnusableInput(f"{file}:{number}: {calibration.text_field!r}: found {text!r:.80}; expected a text")
-            texts.append(text)
-    if not texts:
-        raise UnusableInput(f"{file}: holds no text; expected up to {calibration.samples}")
-    return texts
+        return read_resolved(json_argument("--recipe-json", arguments.recipe_json), "--recipe-json")
+    catalogue = read_json(ROOT / "envs" / "modelopt_catalogue.json")
+    return resolve_named(arguments.recipe, ROOT / "config" / "recipes", catalogue).of_the_weights()
 
 
 def load_configuration(definition: dict[str, Any], kv_cache: str | None) -> dict[str, Any]:
@@ -250,46 +151,10 @@ def _load_body(recipe: Recipe) -> Any:
     """ModelOpt reads recipes from files only."""
     from modelopt.recipe import load_recipe
 
-    kind = "auto_quantize" if recipe.auto_quantize is not None else "ptq"
-    metadata = {
-        "recipe_type": kind,
-        **({"description": recipe.description} if recipe.description else {}),
-        **(recipe.metadata or {}),
-    }
-    body = {
-        "imports": recipe.imports,
-        "metadata": metadata,
-        "quantize": recipe.quantize,
-        "auto_quantize": recipe.auto_quantize,
-    }
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "recipe.yaml"
-        file.write_text(
-            yaml.safe_dump(with_number_keys({k: v for k, v in body.items() if v is not None}), sort_keys=False),
-            encoding="utf-8",
-        )
+        file.write_text(recipe_file_text(recipe), encoding="utf-8")
         return load_recipe(file)
-
-
-def with_number_keys(content: Any) -> Any:
-    """Give ``block_sizes`` its numbers back (-1 for the last dimension): as JSON a definition has texts for keys."""
-    if isinstance(content, dict):
-        return {
-            int(key) if isinstance(key, str) and re.fullmatch(r"-?\d+", key) else key: with_number_keys(value)
-            for key, value in content.items()
-        }
-    return [with_number_keys(value) for value in content] if isinstance(content, list) else content
-
-
-def as_json(value: Any) -> Any:
-    """A ModelOpt configuration as JSON-able values, what is not set left out."""
-    if hasattr(value, "model_dump"):
-        value = value.model_dump(exclude_unset=True)
-    if isinstance(value, dict):
-        return {str(key): as_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def needs_calibration(configuration: dict[str, Any]) -> bool:
@@ -298,23 +163,11 @@ def needs_calibration(configuration: dict[str, Any]) -> bool:
     return configuration["auto_quantize"] is not None or need_calibration(configuration["quantize"])
 
 
-def check_dataset(calibration: Calibration, is_needed: bool) -> None:
-    """Refuse a recipe that measures activations without texts to measure them on, and data sets nobody knows."""
-    if calibration.dataset is None:
-        if is_needed:
-            raise UnusableInput(
-                "the recipe measures activations: it needs calibration texts; give calibration.dataset (FILE.jsonl, "
-                "FILE.txt or a ModelOpt data set's name)"
-            )
-    elif calibration.local_file is None:
-        from modelopt.torch.utils.dataset_utils import get_supported_datasets
+def known_datasets() -> list[str]:
+    """Names of ModelOpt's calibration data sets."""
+    from modelopt.torch.utils.dataset_utils import get_supported_datasets
 
-        known = get_supported_datasets()
-        if calibration.dataset not in known:
-            raise UnusableInput(
-                f"calibration: dataset: found {calibration.dataset!r}; expected FILE.jsonl, FILE.txt or one of "
-                f"{', '.join(known)}"
-            )
+    return get_supported_datasets()
 
 
 def model_class(config: Any, trust_remote_code: bool) -> Any:
@@ -341,7 +194,7 @@ def model_class(config: Any, trust_remote_code: bool) -> Any:
     return found
 
 
-def load_model(source: dict[str, Any], device: str) -> tuple[Any, Any]:
+def load_model(source: SourceModel, device: str) -> tuple[Any, Any]:
     """Load model and tokenizer from local files only.
 
     Raises:
@@ -350,14 +203,14 @@ def load_model(source: dict[str, Any], device: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig, AutoTokenizer
 
-    folder, trust = source["path"], bool(source.get("trust_remote_code"))
+    folder, trust = str(source.folder), source.trust_remote_code
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
     except (ValueError, KeyError) as error:
         if "trust_remote_code" in str(error):
             raise Unsupported(
                 f"{folder} brings its own Python code; set trust_remote_code for this model if you trust it",
-                "USER_CONFIG_ERROR",
+                FailureClass.USER_CONFIG_ERROR,
             ) from error
         raise Unsupported(f"transformers does not know this model: {' '.join(str(error).split())}") from error
     if device == "auto":
@@ -419,7 +272,7 @@ def make_batches(calibration: Calibration, texts: list[str], tokenizer: Any, dev
     return batches
 
 
-def quantize(model: Any, configuration: dict[str, Any], batches: Any) -> dict[str, Any] | None:
+def quantize(model: Any, configuration: dict[str, Any], batches: Any) -> FormatSearch | None:
     """Quantize the model in place; returns what a search found, or None where there was none."""
     import modelopt.torch.quantization as mtq
     from modelopt.torch.utils.dataset_utils import create_forward_loop
@@ -431,7 +284,7 @@ def quantize(model: Any, configuration: dict[str, Any], batches: Any) -> dict[st
     return search_formats(model, configuration, batches, forward_loop)
 
 
-def search_formats(model: Any, configuration: dict[str, Any], batches: Any, forward_loop: Any) -> dict[str, Any]:
+def search_formats(model: Any, configuration: dict[str, Any], batches: Any, forward_loop: Any) -> FormatSearch:
     """Search a format per layer as ModelOpt's hf_ptq example does; a KV-cache format is set and measured after it.
 
     Raises:
@@ -472,10 +325,11 @@ def search_formats(model: Any, configuration: dict[str, Any], batches: Any, forw
         fixed_quantization_config=configuration["quantize"],
     )
     best = state["best"]
-    found = {"is_satisfied": bool(best["is_satisfied"]), "constraints": as_json(best.get("constraints", constraints))}
-    if not found["is_satisfied"]:
+    reached = as_json(best.get("constraints", constraints))
+    found = FormatSearch(is_satisfied=bool(best["is_satisfied"]), constraints=reached)
+    if not found.is_satisfied:
         raise Unsupported(
-            f"no choice of formats meets the recipe's constraint {as_json(constraints)}; found {found['constraints']}"
+            f"no choice of formats meets the recipe's constraint {as_json(constraints)}; found {found.constraints}"
         )
     kv = (
         search.kv_cache.model_dump()
@@ -491,7 +345,7 @@ def search_formats(model: Any, configuration: dict[str, Any], batches: Any, forw
     return found
 
 
-def describe_quantizers(model: Any) -> dict[str, Any]:
+def describe_quantizers(model: Any) -> Quantizers:
     """Count the quantizers and list them as ``mtq.print_quant_summary`` does; those of many layers folded together."""
     from modelopt.torch.quantization.nn import TensorQuantizer
 
@@ -501,42 +355,27 @@ def describe_quantizers(model: Any) -> dict[str, Any]:
     short = [f"{count:6} x {line}" for line, count in folded.items()]
     print("\n".join(short))
     enabled = sum(module.is_enabled for _, module in quantizers)
-    return {
-        "enabled": enabled,
-        "disabled": len(quantizers) - enabled,
-        "summary": lines if len(lines) <= LONGEST_SUMMARY else short,
-    }
+    summary = lines if len(lines) <= LONGEST_SUMMARY else short
+    return Quantizers(enabled=enabled, disabled=len(quantizers) - enabled, summary=summary)
 
 
-def export(model: Any, source: dict[str, Any], folder: Path) -> None:
+def export(model: Any, source: SourceModel, folder: Path) -> None:
     """Write the checkpoint: ModelOpt's weights and declarations, everything else as the source has it."""
     import torch
     from modelopt.torch.export import export_hf_checkpoint
 
     with torch.inference_mode():
         export_hf_checkpoint(model, export_dir=folder)
-    origin = Path(source["path"])
-    config = merged_config(read_json(origin / "config.json"), read_json(folder / "config.json"))
+    config = merged_config(read_json(source.folder / "config.json"), read_json(folder / "config.json"))
     for path in list(folder.iterdir()):
         if path.suffix != ".safetensors" and path.name not in WEIGHTS_DECLARATION:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    for name in side_files(origin, bool(source.get("trust_remote_code"))):
+    for name in side_files(source.folder, source.trust_remote_code):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(origin / name, folder / name)
+        shutil.copyfile(source.folder / name, folder / name)
     for file in folder.rglob("*.safetensors"):
         file.chmod(0o644)
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether another run, with more memory or a healthy machine, could succeed where this one failed."""
-    if isinstance(error, MemoryError | OSError | KeyboardInterrupt):
-        return True
-    text = f"{type(error).__name__}: {error}".lower()
-    return any(
-        sign in text
-        for sign in ("out of memory", "outofmemory", "cuda error", "cublas", "nccl", "can't allocate memory")
-    )
 
 
 @contextlib.contextmanager
@@ -552,24 +391,16 @@ def failures_recorded(what: str, device: str) -> Iterator[None]:
         if is_transient(error):
             raise
         traceback.print_exc()
-        sentence = f"{what}: {type(error).__name__}: {' '.join(str(error).split())}"
-        is_on_cpu = device == "cpu" or not torch.cuda.is_available()
-        if is_on_cpu and re.search(r"\b(cuda|triton)\b", str(error), re.IGNORECASE):
-            raise Unsupported(
-                f"{sentence}; this recipe needs a CUDA device: quantize on a GPU", "USER_CONFIG_ERROR"
-            ) from error
-        raise Unsupported(sentence) from error
+        raise unsupported(what, error, has_gpu=device != "cpu" and torch.cuda.is_available()) from error
 
 
-def peak_memory() -> dict[str, int | None]:
+def peak_memory() -> tuple[int, int | None]:
     """Largest resident memory of this process, and largest allocation on the GPUs together, in bytes."""
     import torch
 
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    return {
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "peak_gpu_memory_bytes": sum(map(torch.cuda.max_memory_allocated, gpus)) if gpus else None,
-    }
+    of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return of_process, sum(map(torch.cuda.max_memory_allocated, gpus)) if gpus else None
 
 
 def set_seed(seed: int) -> None:
@@ -581,46 +412,85 @@ def set_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def make_checkpoint(
+    source: SourceModel,
+    configuration: dict[str, Any],
+    texts: list[str],
+    record: Quantization,
+    folder: Path,
+    stopwatch: Stopwatch,
+) -> None:
+    """Load, quantize and export the model into a folder, and put into the record what was found on the way.
+
+    Raises:
+        Unsupported: a failure that a second run would only repeat.
+    """
+    device = record.device
+    with (
+        stopwatch.step("load", f"loading {source.folder}"),
+        failures_recorded("the model cannot be loaded", device),
+    ):
+        model, tokenizer = load_model(source, device)
+    record.device = "device_map" if device == "device_map" else str(model.device)
+    with (
+        stopwatch.step("calibrate", f"quantizing to {record.recipe.name}"),
+        failures_recorded("ModelOpt cannot quantize", device),
+    ):
+        is_search = configuration["auto_quantize"] is not None
+        batches = None
+        if needs_calibration(configuration):
+            batches = make_batches(record.calibration, texts, tokenizer, model.device, labels=is_search)
+        record.search = quantize(model, configuration, batches)
+    record.quantizers = describe_quantizers(model)
+    with (
+        stopwatch.step("export", f"exporting {record.recipe.name}"),
+        failures_recorded("ModelOpt cannot export", device),
+    ):
+        export(model, source, folder)
+
+
 def main() -> int:
     arguments = parse_arguments()
     if arguments.device != "cpu":
         reserve_gpus(None if arguments.device == "device_map" else 1)
-    source, request, calibration = read_source(arguments.source), read_request(arguments), read_calibration(arguments)
+    source, recipe = open_source(arguments.source), read_recipe(arguments)
+    settings = json_argument("--calibration", arguments.calibration) if arguments.calibration else {}
+    calibration = read_calibration(settings, vars(arguments))
     texts = read_texts(calibration)
-    kv_cache = arguments.kv_cache or request["definition"].get("kv_cache")
-    stopwatch = Stopwatch()
+    kv_cache = arguments.kv_cache or recipe.definition.get("kv_cache")
+    stopwatch = Stopwatch("quantize")
     with stopwatch.step("import", "loading ModelOpt"):
         import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    record: dict[str, Any] = {
-        "status": "done",
-        "failure_class": None,
-        "detail": "",
-        "model": source.get("model"),
-        "source_digest": source.get("digest"),
-        "recipe": {**request, "quant_cfg": None},
-        "kv_cache": kv_cache,
-        "calibration": calibration.model_dump(mode="json"),
-        "seed": arguments.seed,
-        "device": arguments.device,
-        "versions": {
+    configuration = load_configuration(recipe.definition, kv_cache)
+    is_named = calibration.dataset is not None and calibration.local_file is None
+    check_dataset(calibration, needs_calibration(configuration), known_datasets() if is_named else [])
+    set_seed(arguments.seed)
+    quant_cfg = ModelOptConfiguration(**{key: as_json(value) for key, value in configuration.items()})
+    record = Quantization(
+        status="done",
+        failure_class=None,
+        detail="",
+        model=source.name,
+        source_digest=source.digest,
+        recipe=RecordedRecipe(**recipe.as_plain(), quant_cfg=quant_cfg),
+        kv_cache=kv_cache,
+        calibration=calibration,
+        seed=arguments.seed,
+        device=arguments.device,
+        versions={
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
-        "duration_seconds": {},
-        "peak_memory_bytes": None,
-        "peak_gpu_memory_bytes": None,
-        "search": None,
-        "quantizers": None,
-        "files": {},
-        "checkpoint_digest": None,
-    }
-
-    configuration = load_configuration(request["definition"], kv_cache)
-    record["recipe"]["quant_cfg"] = {key: as_json(value) for key, value in configuration.items()}
-    check_dataset(calibration, needs_calibration(configuration))
-    set_seed(arguments.seed)
+        duration_seconds={},
+        peak_memory_bytes=None,
+        peak_gpu_memory_bytes=None,
+        search=None,
+        quantizers=None,
+        files={},
+        checkpoint_digest=None,
+    )
 
     partial = arguments.output.with_name(f".{arguments.output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -628,47 +498,28 @@ def main() -> int:
     partial.mkdir(parents=True)
     try:
         try:
-            with (
-                stopwatch.step("load", f"loading {source['path']}"),
-                failures_recorded("the model cannot be loaded", arguments.device),
-            ):
-                model, tokenizer = load_model(source, arguments.device)
-            record["device"] = "device_map" if arguments.device == "device_map" else str(model.device)
-            with (
-                stopwatch.step("calibrate", f"quantizing to {request['name']}"),
-                failures_recorded("ModelOpt cannot quantize", arguments.device),
-            ):
-                is_search = configuration["auto_quantize"] is not None
-                batches = None
-                if needs_calibration(configuration):
-                    batches = make_batches(calibration, texts, tokenizer, model.device, labels=is_search)
-                record["search"] = quantize(model, configuration, batches)
-            record["quantizers"] = describe_quantizers(model)
-            with (
-                stopwatch.step("export", f"exporting to {arguments.output}"),
-                failures_recorded("ModelOpt cannot export", arguments.device),
-            ):
-                export(model, source, partial)
-            record["files"] = inventory(partial)
-            record["checkpoint_digest"] = digest_of_inventory(record["files"])
+            make_checkpoint(source, configuration, texts, record, partial, stopwatch)
+            record.files = list_files(partial)
+            record.checkpoint_digest = digest_of_files(record.files)
         except Unsupported as error:
-            record |= {"status": "failed", "failure_class": error.failure_class, "detail": str(error)}
+            record.status, record.failure_class, record.detail = "failed", error.failure_class, str(error)
             shutil.rmtree(partial)
             partial.mkdir()
-        record |= {"duration_seconds": stopwatch.total(), **peak_memory()}
+        record.duration_seconds = stopwatch.total()
+        record.peak_memory_bytes, record.peak_gpu_memory_bytes = peak_memory()
         shutil.rmtree(arguments.output, ignore_errors=True)
         os.replace(partial, arguments.output)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    write_json(arguments.record, record)
-    if record["status"] == "failed":
-        print(f"[quantize] {record['failure_class']}: {record['detail']}", file=sys.stderr)
+    record.write(arguments.record)
+    if record.failure_class is not None:
+        print(f"[quantize] {record.failure_class}: {record.detail}", file=sys.stderr)
     else:
-        size = sum(entry["bytes"] for entry in record["files"].values())
+        size = sum(entry.bytes for entry in record.files.values())
         print(
-            f"[quantize] {arguments.output}: {len(record['files'])} files, {size:,} bytes, "
-            f"{record['duration_seconds']['total']} s"
+            f"[quantize] {arguments.output}: {len(record.files)} files, {size:,} bytes, "
+            f"{record.duration_seconds['total']} s"
         )
     return EXIT_PASS
 

@@ -436,6 +436,16 @@ def shards_of(limit: int | str) -> Iterator[None]:
         exporter.export_hf_checkpoint = whole
 
 
+def recipe_json(export: Export) -> str:
+    """The recipe in its resolved form, as the plan hands it over."""
+    from day0.base.artefacts import read_json
+    from day0.recipe.recipes import resolve_recipe
+
+    catalogue = read_json(ROOT / "envs" / "modelopt_catalogue.json")
+    recipe = resolve_recipe(export.recipe, {export.recipe: export.definition}, ROOT, catalogue)
+    return json.dumps(recipe.of_the_weights().as_plain())
+
+
 def make_export(export: Export, folder: Path, log: Path) -> dict[str, Any]:
     """Run the quantize stage for one combination; what it says goes to ``log``."""
     import quantize
@@ -443,7 +453,7 @@ def make_export(export: Export, folder: Path, log: Path) -> dict[str, Any]:
     target = folder / export.name
     arguments = {
         "--source": folder / "sources" / export.source,
-        "--recipe-json": json.dumps({"name": export.recipe, "definition": export.definition}),
+        "--recipe-json": recipe_json(export),
         "--calibration": json.dumps({"dataset": str(folder / "texts.jsonl"), "samples": 16, "batch_size": 8}),
         "--device": "cpu",
         "--output": target / "checkpoint",

@@ -8,6 +8,7 @@ import pytest
 from day0.base.artefacts import read_json
 from day0.checkpoint.intentions import Patterns, differences, kv_format_of
 from day0.recipe.resolve import resolve_configuration
+from day0.records.quantization import ModelOptConfiguration
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
@@ -19,11 +20,11 @@ def test_every_recipe_resolves_as_by_modelopt_itself(exports):
     assert len(resolved) == len(catalogue["presets"]) + len(catalogue["recipes"]) + len(catalogue["kv_presets"]) + 1
     for entry in resolved:
         ours = resolve_configuration(entry["definition"], catalogue, "recipe", entry["kv_cache"])
-        theirs = entry["configuration"]
-        assert (ours["auto_quantize"] is None) is (theirs["auto_quantize"] is None), entry["definition"]
+        theirs = ModelOptConfiguration(**entry["configuration"])
+        assert (ours.auto_quantize is None) is (theirs.auto_quantize is None), entry["definition"]
         assert kv_format_of(ours) == kv_format_of(theirs), entry["definition"]
         first, second = (
-            Patterns.of_configuration({**one, "auto_quantize": None}) if one["quantize"] else None
+            Patterns.of_configuration(one.model_copy(update={"auto_quantize": None})) if one.quantize else None
             for one in (ours, theirs)
         )
         assert (first is None) is (second is None), entry["definition"]

@@ -1,8 +1,8 @@
 """Whether a quantized checkpoint is what its recipe promises: read it, then judge what was read.
 
 Reading takes safetensors headers, the values of scalar scales and the small JSON files; no weights, unless all block
-scales are asked for. The parts: checkpoint_layers, _declaration, _inventory and _metadata say what there is,
-quantizer_patterns what was intended, checkpoint_checks whether that is sound.
+scales are asked for. The modules layers, declaration, inventory and metadata say what there is, intentions what the
+recipe asks for, checks whether the one is the other.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ from day0.checkpoint.names import first_of, is_part, is_scale, own_parts
 from day0.checkpoint.size import expected_sizes, ratio_bounds
 from day0.checkpoint.summary import CheckpointSummary, Layer, distinct, parse_summary
 from day0.recipe.recipes import KV_CACHE_NONE
+from day0.records.failure_class import FailureClass
+from day0.records.quantization import ModelOptConfiguration, Quantization
+from day0.records.validation import Validation
 from day0.source.safetensors_headers import Tensor, payload_bytes, read_scalars, read_tensors
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -42,12 +45,12 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 def assess_checkpoint(
     checkpoint: Path,
     source: Path,
-    record: Mapping[str, Any] | None = None,
+    record: Quantization | None = None,
     recipe: str | None = None,
     deep: bool = False,
     engine: str | None = None,
-    configuration: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    configuration: ModelOptConfiguration | None = None,
+) -> Validation:
     """Read and judge a checkpoint; see :func:`read_summary` and :func:`evaluate_checkpoint`.
 
     Raises:
@@ -56,8 +59,7 @@ def assess_checkpoint(
     was_enabled = gc.isenabled()
     gc.disable()  # hundreds of thousands of small objects, none in a cycle: collections only cost time
     try:
-        asked = (record or {}).get("recipe")
-        name = str(recipe or (asked.get("name") if isinstance(asked, dict) else None) or "unknown")
+        name = recipe or (record.recipe.name if record is not None else "unknown")
         return evaluate_checkpoint(read_summary(checkpoint, source, name, record, deep, engine, configuration))
     finally:
         if was_enabled:
@@ -68,10 +70,10 @@ def read_summary(
     checkpoint: Path,
     source: Path,
     recipe: str,
-    record: Mapping[str, Any] | None = None,
+    record: Quantization | None = None,
     deep: bool = False,
     engine: str | None = None,
-    configuration: Mapping[str, Any] | None = None,
+    configuration: ModelOptConfiguration | None = None,
 ) -> CheckpointSummary:
     """Read a checkpoint and its source: headers, scalar scales and JSON files.
 
@@ -100,11 +102,9 @@ def read_summary(
     }
     if not facts["source_bytes"]:
         raise UnusableInput(f"{source}: found no bytes of weights; expected the source model")
-    if record is not None and record.get("status") != "done":
-        failure_class = record.get("failure_class") if isinstance(record.get("failure_class"), str) else "UNKNOWN"
-        return CheckpointSummary(
-            **facts, failed_before=(failure_class or "UNKNOWN", str(record.get("detail") or "no reason recorded"))
-        )
+    if record is not None and record.status != "done":
+        reason = record.detail or "no reason recorded"
+        return CheckpointSummary(**facts, failed_before=(record.failure_class or FailureClass.UNKNOWN, reason))
     try:
         after = read_tensors(checkpoint, alone=True)
         config = read_json(checkpoint / "config.json")
@@ -164,12 +164,11 @@ def _links_out_of(folder: Path) -> list[str]:
 
 
 def _configuration(
-    record: Mapping[str, Any] | None, configuration: Mapping[str, Any] | None
-) -> tuple[Mapping[str, Any] | None, str | None]:
-    """The resolved recipe: the record's, else the one given; and what is worth a word of it."""
-    recipe = record.get("recipe") if record is not None else None
-    recorded = recipe.get("quant_cfg") if isinstance(recipe, Mapping) else None
-    if not isinstance(recorded, Mapping):
+    record: Quantization | None, configuration: ModelOptConfiguration | None
+) -> tuple[ModelOptConfiguration | None, str | None]:
+    """The recipe's configuration: the record's, else the one given; and a remark where it needs one."""
+    recorded = record.recipe.quant_cfg if record is not None else None
+    if recorded is None:
         return configuration, "worked out from the recipe" if configuration is not None else None
     first, second = Patterns.of_configuration(recorded), Patterns.of_configuration(configuration)
     found = differences(first, second) if first is not None and second is not None else []
@@ -224,14 +223,14 @@ def _read_declared(
 
 
 def _kv_conflicts(
-    record: Mapping[str, Any] | None,
-    configuration: Mapping[str, Any] | None,
+    record: Quantization | None,
+    configuration: ModelOptConfiguration | None,
     declaration: Declaration | None,
     tensors: Mapping[str, Tensor],
 ) -> list[str]:
     """Whether the KV cache is declared as the recipe has it, and its scales are there where they were measured."""
     (wanted, is_measured), declared = kv_format_of(configuration), declaration.kv_cache if declaration else None
-    name = (record or {}).get("kv_cache")
+    name = record.kv_cache if record is not None else None
     asked = name if name not in (None, KV_CACHE_NONE) else wanted
     if not declared:
         told = f"the recipe quantizes the KV cache to {asked}; the checkpoint declares no KV-cache format"
@@ -253,8 +252,8 @@ def _counts_by_precision(layers: Mapping[str, Layer]) -> Counter[str]:
 
 
 def evaluate_checkpoint(
-    summary: Mapping[str, Any] | CheckpointSummary, configuration: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+    summary: Mapping[str, Any] | CheckpointSummary, configuration: ModelOptConfiguration | None = None
+) -> Validation:
     """Decide whether a checkpoint is what its recipe promises.
 
     Args:
@@ -263,8 +262,8 @@ def evaluate_checkpoint(
         configuration: of the recipe that such a mapping names, where it is known; it bounds the size.
 
     Returns:
-        ``pass``, ``failure_class`` (that of the first failed check), ``detail`` (a sentence for each failed check),
-        ``checks``, sizes, ``bits_per_weight``, ``layer_precision_counts``, ``metadata_diffs`` and ``offenders``.
+        the assessment without the digests of what was assessed; its failure class is that of the first failed check,
+        its detail has a sentence for each failed check.
 
     Raises:
         UnusableInput: the mapping is no summary.
@@ -290,12 +289,12 @@ def evaluate_checkpoint(
         "size_ratio": ratio,
         "bits_per_weight": bits,
         "layer_precision_counts": dict(sorted(summary.layer_precision_counts.items())),
-        **({"families": coverage_by_family(summary.layers, summary.expected_family_bytes)} if summary.layers else {}),
-        **({"layer_map": layer_map(summary.layers)} if summary.layers else {}),
+        "families": coverage_by_family(summary.layers or {}, summary.expected_family_bytes),
+        "layer_map": layer_map(summary.layers or {}),
         "metadata_diffs": summary.metadata_diffs,
         "offenders": sorted({name for check in failed for name in check.offenders}),
     }
-    return _writable(assessment)
+    return Validation.model_validate(_writable(assessment))
 
 
 def _without_consequences(checks: list[Check]) -> list[Check]:

@@ -28,6 +28,7 @@ from day0.checkpoint.vllm_rules import (
     RULES,
     UNQUANTIZED_PREFIXES,
 )
+from day0.records.failure_class import FailureClass
 
 SIZE_TOLERANCE = 0.02
 
@@ -39,7 +40,7 @@ class Check:
     name: str
     passed: bool
     detail: str
-    failure_class: str = "QUANT_COVERAGE_FAILURE"
+    failure_class: FailureClass = FailureClass.QUANT_COVERAGE_FAILURE
     offenders: list[str] = field(default_factory=list)
     numbers: dict[str, Any] = field(default_factory=dict)
 
@@ -86,7 +87,7 @@ def check_support(summary: CheckpointSummary) -> Check | None:
             "support",
             False,
             f"recipe {summary.recipe} quantized none of {total} layers: its patterns match nothing in this model",
-            "MODEL_UNSUPPORTED",
+            FailureClass.MODEL_UNSUPPORTED,
             numbers={"quantized": 0, "layers": total},
         )
     return Check(
@@ -326,8 +327,8 @@ def check_engine(summary: CheckpointSummary) -> Check | None:
     of_table = f"{name} {ENGINE_VERSION}"
     if not found:
         told = f"{of_table} takes these algorithms, widths and fused groups"
-        return Check("engine", True, told, "DEPLOYMENT_HEALTH_FAILED", numbers=numbers)
-    check = replace(_grouped("engine", found), failure_class="DEPLOYMENT_HEALTH_FAILED")
+        return Check("engine", True, told, FailureClass.DEPLOYMENT_HEALTH_FAILED, numbers=numbers)
+    check = replace(_grouped("engine", found), failure_class=FailureClass.DEPLOYMENT_HEALTH_FAILED)
     check = replace(check, numbers={**check.numbers, **numbers})
     if version and version != ENGINE_VERSION:
         told = f"{name} {version} is configured; {of_table} would refuse this: {check.detail}"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from day0.checkpoint.formats import FORMATS, algorithm_of_quantizers, number_format
 from day0.checkpoint.names import MUST_BE_NAMED, family_of
+from day0.records.quantization import ModelOptConfiguration
 
 
 class Intention(NamedTuple):
@@ -28,21 +29,15 @@ class Patterns:
     method: str = "max"
 
     @classmethod
-    def of_configuration(cls, configuration: Any) -> Patterns | None:
-        """From ``{"quantize", "auto_quantize", "kv_cache"}``; None where a search decides instead of the patterns."""
-        if not isinstance(configuration, Mapping) or configuration.get("auto_quantize") is not None:
+    def of_configuration(cls, configuration: ModelOptConfiguration | None) -> Patterns | None:
+        """The patterns of a configuration; None where there are none, as where a search decides in their place."""
+        if configuration is None or configuration.auto_quantize is not None or configuration.quantize is None:
             return None
-        quantize = configuration.get("quantize")
-        entries = quantize.get("quant_cfg") if isinstance(quantize, Mapping) else None
+        entries = configuration.quantize.get("quant_cfg")
         if not isinstance(entries, list):
             return None
-        return cls(tuple(entry for entry in entries if isinstance(entry, Mapping)), _method(quantize.get("algorithm")))
-
-    @classmethod
-    def of_record(cls, record: Mapping[str, Any] | None) -> Patterns | None:
-        """From quantization.json."""
-        recipe = record.get("recipe") if record is not None else None
-        return cls.of_configuration(recipe.get("quant_cfg")) if isinstance(recipe, Mapping) else None
+        patterns = tuple(entry for entry in entries if isinstance(entry, Mapping))
+        return cls(patterns, _method(configuration.quantize.get("algorithm")))
 
     @property
     def names_experts(self) -> bool:
@@ -97,16 +92,16 @@ class Patterns:
         return found
 
 
-def kv_format_of(configuration: Any) -> tuple[str | bool | None, bool]:
+def kv_format_of(configuration: ModelOptConfiguration | None) -> tuple[str | bool | None, bool]:
     """Number format that a configuration gives the KV cache, and whether its scales are measured and so are written.
 
     The format is False where the cache is left alone, None where the configuration cannot tell.
     """
-    if not isinstance(configuration, Mapping):
+    if configuration is None:
         return None, False
-    search = configuration.get("auto_quantize")
-    parts = [configuration.get("quantize"), search.get("kv_cache") if isinstance(search, Mapping) else None]
-    lists = [part.get("quant_cfg") for part in [*parts, configuration.get("kv_cache")] if isinstance(part, Mapping)]
+    of_search = (configuration.auto_quantize or {}).get("kv_cache")
+    parts = (configuration.quantize, of_search, configuration.kv_cache)
+    lists = [part.get("quant_cfg") for part in parts if isinstance(part, Mapping)]
     entries = [entry for one in lists if isinstance(one, list) for entry in one if isinstance(entry, Mapping)]
     if not entries:
         return None, False

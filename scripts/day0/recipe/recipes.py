@@ -9,39 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
 from day0.base.artefacts import digest_of, read_yaml
 from day0.base.cli import UnusableInput
-from day0.base.mistakes import PositiveInteger, Strict, mistakes_of, nearest
+from day0.base.mistakes import Strict, mistakes_of, nearest
+from day0.records.recipe import NOT_OF_THE_WEIGHTS, Calibration, Kind, ResolvedRecipe
 
 KV_CACHE_NONE = "none"
 RECIPE_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-LOCAL_DATASET_SUFFIXES = (".jsonl", ".txt")
-
-Kind = Literal["preset", "modelopt_recipe", "file", "inline"]
-
-
-class Calibration(Strict):
-    """Texts that the activations are measured on."""
-
-    dataset: str | None = Field(
-        None,
-        description="local file (.jsonl: an object a line, .txt: a text a line) or the name of a ModelOpt data set",
-    )
-    samples: PositiveInteger = Field(512, description="texts used, the first ones in the file's order")
-    sequence_length: PositiveInteger = Field(512, description="tokens at which a text is cut")
-    batch_size: PositiveInteger = 8
-    text_field: str = Field("text", description="field of a .jsonl file's objects that holds the text")
-
-    @property
-    def local_file(self) -> Path | None:
-        """The local file meant by ``dataset``, or None for a ModelOpt data set."""
-        return Path(self.dataset) if self.dataset and self.dataset.endswith(LOCAL_DATASET_SUFFIXES) else None
 
 
 class Recipe(Strict):
@@ -95,32 +74,6 @@ class Recipe(Strict):
         return self
 
 
-@dataclass(frozen=True)
-class ResolvedRecipe:
-    """A recipe found by its name.
-
-    ``path_name`` is the name as a folder's name, ``definition`` the recipe in full as a mapping of :class:`Recipe`'s
-    keys, ``file`` the file it was read from, ``digest`` that of what decides the weights: all but description,
-    calibration and serving.
-    """
-
-    name: str
-    path_name: str
-    kind: Kind
-    definition: dict[str, Any]
-    file: Path | None
-    digest: str
-
-    def as_request(self) -> dict[str, Any]:
-        """What the quantize stage is asked for, as JSON-able values; calibration is given to it separately."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "definition": _of_the_weights(self.definition),
-            "digest": self.digest,
-        }
-
-
 def resolve_recipe(
     name: str, definitions: Mapping[str, Mapping[str, Any]], recipes_dir: Path, catalogue: Mapping[str, Any]
 ) -> ResolvedRecipe:
@@ -159,7 +112,7 @@ def resolve_recipe(
 
 
 def resolve_recipe_file(file: Path, catalogue: Mapping[str, Any], name: str | None = None) -> ResolvedRecipe:
-    """Read a recipe file, wherever it lies.
+    """Read a recipe file, wherever it is.
 
     Raises:
         UnusableInput: the file cannot be read or holds mistakes.
@@ -167,22 +120,55 @@ def resolve_recipe_file(file: Path, catalogue: Mapping[str, Any], name: str | No
     return _resolved(name or file.stem, "file", read_yaml(file), file, catalogue, str(file))
 
 
+def resolve_named(name_or_file: str, recipes_dir: Path, catalogue: Mapping[str, Any]) -> ResolvedRecipe:
+    """Find a recipe by what a command line gives: a YAML file, wherever it is, or a name (:func:`resolve_recipe`).
+
+    Raises:
+        UnusableInput: there is no such recipe, or it holds mistakes.
+    """
+    file = Path(name_or_file)
+    if file.suffix in (".yaml", ".yml") and file.is_file():
+        return resolve_recipe_file(file, catalogue)
+    return resolve_recipe(name_or_file, {}, recipes_dir, catalogue)
+
+
+def read_resolved(content: Mapping[str, Any], place: str) -> ResolvedRecipe:
+    """A resolved recipe that another process handed over, as :meth:`ResolvedRecipe.of_the_weights` gives it.
+
+    Raises:
+        UnusableInput: it is not in its resolved form, or its digest is not that of its definition.
+    """
+    try:
+        recipe = ResolvedRecipe.model_validate(content)
+    except ValidationError as error:
+        raise UnusableInput("\n".join(mistakes_of(error, ResolvedRecipe, place))) from None
+    read_definition(recipe.definition, f"{place}: definition")
+    digest = digest_of(recipe.of_the_weights().definition)
+    if recipe.digest != digest:
+        raise UnusableInput(f"{place}: digest: found {recipe.digest}; expected {digest}, that of the definition")
+    return recipe
+
+
+def read_definition(definition: Mapping[str, Any], place: str) -> Recipe:
+    """A recipe's definition as its type; whether ModelOpt has what it names is not checked.
+
+    Raises:
+        UnusableInput: it holds mistakes; all are named.
+    """
+    try:
+        return Recipe.model_validate(definition)
+    except ValidationError as error:
+        raise UnusableInput("; ".join(f"{place}: {line}" for line in mistakes_of(error, Recipe))) from None
+
+
 def _resolved(
     name: str, kind: Kind, definition: dict[str, Any], file: Path | None, catalogue: Mapping[str, Any], place: str
 ) -> ResolvedRecipe:
-    try:
-        recipe = Recipe.model_validate(definition)
-    except ValidationError as error:
-        raise UnusableInput("; ".join(f"{place}: {line}" for line in mistakes_of(error, Recipe))) from None
+    recipe = read_definition(definition, place)
     _check_names(recipe, catalogue, place)
     full = recipe.model_dump(mode="json", exclude_defaults=True)
-    digest = digest_of(_of_the_weights(full))
-    path_name = re.sub(r"[^A-Za-z0-9._-]", "-", name.replace("/", "--"))
-    return ResolvedRecipe(name, path_name, kind, full, file, digest)
-
-
-def _of_the_weights(definition: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in definition.items() if key not in ("description", "calibration", "serving")}
+    weights = {key: value for key, value in full.items() if key not in NOT_OF_THE_WEIGHTS}
+    return ResolvedRecipe(name=name, kind=kind, definition=full, digest=digest_of(weights), file=file)
 
 
 def _check_names(recipe: Recipe, catalogue: Mapping[str, Any], place: str) -> None:

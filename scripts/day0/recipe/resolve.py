@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from day0.base.cli import UnusableInput
+from day0.base.mistakes import mistakes_of
 from day0.recipe.recipes import KV_CACHE_NONE
+from day0.records.quantization import ModelOptConfiguration
 
 PRESETS, KV_PRESETS = "configs/ptq/presets/model", "configs/ptq/presets/kv"
 _SMALL_FLOAT = re.compile(r"[Ee](\d+)[Mm](\d+)")
@@ -53,21 +56,17 @@ def _plain(value: Any, key: str = "") -> Any:
 
 def resolve_configuration(
     definition: Mapping[str, Any], catalogue: Mapping[str, Any], place: str, kv_cache: str | None = None
-) -> dict[str, Any]:
-    """Resolve a recipe's definition as the quantize stage does, in the form that quantization.json records.
+) -> ModelOptConfiguration:
+    """Work out what the quantize stage will give to ModelOpt, in the form that quantization.json records.
 
     Args:
         definition: keys of :class:`day0.recipe.recipes.Recipe`.
         catalogue: envs/modelopt_catalogue.json.
         place: the recipe, for messages.
-        kv_cache: KV-cache preset that stands above the recipe's.
-
-    Returns:
-        ``{"quantize": {"quant_cfg": [...], "algorithm": ...}, "auto_quantize": {...}, "kv_cache": {...}}``; what the
-        recipe does not have is None.
+        kv_cache: KV-cache preset that takes precedence over the recipe's.
 
     Raises:
-        UnusableInput: a block that does not exist, imports in a circle, or an override that cannot be told.
+        UnusableInput: a block that does not exist, imports in a circle, or an override that only ModelOpt can apply.
     """
     if definition.get("preset") is not None:
         body = {"quantize": _block(f"{PRESETS}/{definition['preset']}", catalogue, place)}
@@ -91,11 +90,14 @@ def resolve_configuration(
         entries = fixed.get("quant_cfg") or [{"quantizer_name": "*", "enable": False}]
         entries = [*(entries if isinstance(entries, list) else []), *((kv or {}).get("quant_cfg") or [])]
         fixed = {**fixed, "quant_cfg": entries, "algorithm": fixed.get("algorithm") or "max"}
-    return {"quantize": fixed, "auto_quantize": search, "kv_cache": kv}
+    try:
+        return ModelOptConfiguration(quantize=fixed, auto_quantize=search, kv_cache=kv)
+    except ValidationError as error:
+        raise UnusableInput("\n".join(mistakes_of(error, ModelOptConfiguration, place))) from None
 
 
 def _block(path: Any, catalogue: Mapping[str, Any], place: str, loading: tuple[str, ...] = ()) -> Any:
-    """A block with its imports filled in; as ModelOpt does, a file of that name stands above the wheel's block."""
+    """A block with its imports filled in; a file of that name takes precedence over the wheel's, as in ModelOpt."""
     name = str(path).removesuffix(".yaml").removesuffix(".yml")
     if name in loading:
         raise UnusableInput(f"{place}: imports {' -> '.join([*loading, name])}, a circle")
@@ -152,7 +154,7 @@ def _overridden(body: Any, override: str, place: str) -> Any:
     """Set path.to.key=value: mappings merge, all else is replaced."""
     path, _, text = override.partition("=")
     if re.search(r"[\[\]]", path):
-        raise UnusableInput(f"{place}: overrides: {override!r}: an item of a list can be told by ModelOpt only")
+        raise UnusableInput(f"{place}: overrides: {override!r}: only ModelOpt can replace an item of a list")
     try:
         value = _plain(yaml.safe_load(text), path.rpartition(".")[2])
     except yaml.YAMLError as error:

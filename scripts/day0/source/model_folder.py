@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from day0.base.artefacts import digest_of_inventory, inventory, read_json
+from day0.base.artefacts import read_json
+from day0.base.cli import UnusableInput
+from day0.records.files import digest_of_files, list_files
+from day0.records.source import FolderLocation, HubLocation, Source
 from day0.source.safetensors_headers import payload_bytes, read_tensors
 
 
@@ -27,31 +30,65 @@ def check_model_folder(path: str) -> str | None:
     return None
 
 
-def describe_source(folder: Path, trust_remote_code: bool = False) -> dict[str, Any]:
-    """Describe a model folder for source.json.
+@dataclass(frozen=True)
+class SourceModel:
+    """What a stage needs to read the source model; ``digest`` is None where no record gives it."""
 
-    ``parameters`` counts the elements of all tensors, ``payload_bytes`` their bytes, ``dtypes`` elements by data type.
+    name: str
+    folder: Path
+    digest: str | None = None
+    trust_remote_code: bool = False
+
+
+def open_source(path: Path) -> SourceModel:
+    """The source model, by its record (source.json) or by its folder alone, whose Python code is then not trusted.
+
+    Raises:
+        UnusableInput: the record cannot be used, or there is no model folder.
+    """
+    if path.is_dir():
+        return SourceModel(path.name, path)
+    source = Source.read(path)
+    if not (Path(source.path) / "config.json").is_file():
+        raise UnusableInput(
+            f"{path}: 'path': found {source.path!r}; expected the folder of the source model, with config.json in it"
+        )
+    return SourceModel(source.model, Path(source.path), source.digest, source.trust_remote_code)
+
+
+def describe_source(
+    folder: Path, model: str, location: HubLocation | FolderLocation, trust_remote_code: bool = False
+) -> Source:
+    """Describe a model folder: every file is hashed, of the weights only the headers are parsed.
+
+    Args:
+        folder: the Hugging Face model folder.
+        model: the model's name in the configuration.
+        location: where the configuration says that the model is.
+        trust_remote_code: whether the model's Python files are part of it.
 
     Raises:
         UnusableInput: config.json or a safetensors file cannot be read.
     """
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and _belongs(path.name, trust_remote_code))
-    files = inventory(folder, names)
+    files = list_files(folder, names)
     tensors = read_tensors(folder)
     dtypes: Counter[str] = Counter()
     for tensor in tensors.values():
         dtypes[tensor.dtype] += tensor.elements
-    return {
-        "path": str(folder),
-        "files": files,
-        "digest": digest_of_inventory(files),
-        "payload_bytes": payload_bytes(tensors),
-        "parameters": sum(dtypes.values()),
-        "dtypes": dict(sorted(dtypes.items())),
-        "config": read_json(folder / "config.json"),
-        "trust_remote_code": trust_remote_code,
-        "license": _license(folder),
-    }
+    return Source(
+        model=model,
+        location=location,
+        path=str(folder),
+        files=files,
+        digest=digest_of_files(files),
+        payload_bytes=payload_bytes(tensors),
+        parameters=sum(dtypes.values()),
+        dtypes=dict(sorted(dtypes.items())),
+        config=read_json(folder / "config.json"),
+        trust_remote_code=trust_remote_code,
+        license=_license(folder),
+    )
 
 
 def _belongs(name: str, trust_remote_code: bool) -> bool:

@@ -4,7 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from day0.base.artefacts import digest_of_inventory, inventory, write_json
+from day0.records.files import digest_of_files, list_files
+from day0.records.source import FolderLocation, Source
 from stand_in import called
 
 parser = argparse.ArgumentParser()
@@ -13,16 +14,18 @@ parser.add_argument("--output", type=Path)
 arguments = parser.parse_args()
 
 called("source", arguments.model["model"])
-files = inventory(arguments.model["path"])
-write_json(
-    arguments.output,
-    {
-        "model": arguments.model["model"],
-        "path": arguments.model["path"],
-        "location": {"path": arguments.model["path"]},
-        "files": files,
-        "digest": digest_of_inventory(files),
-        "parameters": 16,
-        "license": None,
-    },
-)
+path = arguments.model["path"]
+files = list_files(Path(path))
+Source(
+    model=arguments.model["model"],
+    location=FolderLocation(path=path),
+    path=path,
+    files=files,
+    digest=digest_of_files(files),
+    payload_bytes=32,
+    parameters=16,
+    dtypes={"BF16": 16},
+    config={},
+    trust_remote_code=False,
+    license=None,
+).write(arguments.output)

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from day0.base.artefacts import read_json, write_json
+from day0.records.quantization import Quantization
+from day0.records.validation import Validation
 from stand_in import called
 
 parser = argparse.ArgumentParser()
@@ -16,21 +17,23 @@ parser.add_argument("--assess", action="store_true")
 parser.add_argument("--output", type=Path)
 arguments = parser.parse_args()
 
-record = read_json(arguments.record)
-failure = record["failure_class"] or called("validate", arguments.checkpoint.parent.name).get("failure_class")
-write_json(
-    arguments.output,
-    {
-        "pass": failure is None,
-        "failure_class": failure,
-        "detail": record["detail"] if record["failure_class"] else f"stand-in for {arguments.engine}: {failure}",
-        "definition_digest": arguments.definition_digest,
-        "checkpoint_digest": record["checkpoint_digest"],
-        "source_digest": record["source_digest"],
-        "recipe_digest": record["recipe"]["digest"],
-        "size_ratio": 0.5,
-        "bits_per_weight": 8.0,
-        "layer_precision_counts": {"FP8": 1},
-        "checks": [],
-    },
-)
+record = Quantization.read(arguments.record)
+failure = record.failure_class or called("validate", arguments.checkpoint.parent.name).get("failure_class")
+Validation(
+    passed=failure is None,
+    failure_class=failure,
+    detail=record.detail if record.failure_class else f"stand-in for {arguments.engine}: {failure}",
+    definition_digest=arguments.definition_digest,
+    recipe=record.recipe.name,
+    checks=[],
+    source_bytes=32,
+    output_bytes=16,
+    size_ratio=0.5,
+    bits_per_weight=8.0,
+    layer_precision_counts={"FP8": 1},
+    metadata_diffs=[],
+    offenders=[],
+    checkpoint_digest=record.checkpoint_digest,
+    source_digest=record.source_digest,
+    recipe_digest=record.recipe.digest,
+).write(arguments.output)

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from day0.base.artefacts import write_json
+from day0.records.preflight import Preflight
 from stand_in import called
 
 parser = argparse.ArgumentParser()
@@ -16,13 +16,11 @@ arguments = parser.parse_args()
 
 subject = str(arguments.output.parent.relative_to("results"))
 failure = called("preflight", subject).get("failure_class")
-write_json(
-    arguments.output,
-    {
-        "pass": failure is None,
-        "failure_class": failure,
-        "detail": f"stand-in: {failure}",
-        "checks": [],
-        "definition_digest": arguments.definition_digest,
-    },
-)
+Preflight(
+    passed=failure is None,
+    failure_class=failure,
+    detail=f"stand-in: {failure}",
+    definition_digest=arguments.definition_digest,
+    checks=[],
+    request=arguments.request,
+).write(arguments.output)

@@ -4,7 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
-from day0.base.artefacts import digest_of_inventory, inventory, read_json, write_json
+from day0.records.files import digest_of_files, list_files
+from day0.records.quantization import Quantization
+from day0.records.source import Source
 from stand_in import called, write_safetensors
 
 parser = argparse.ArgumentParser()
@@ -24,19 +26,24 @@ if failure is None:
     (arguments.output / "config.json").write_text(json.dumps({"recipe": arguments.recipe_json}))
     tensors = {"model.layers.0.self_attn.q_proj.weight": ("U8", (4, 2))}
     write_safetensors(arguments.output / "model.safetensors", tensors)
-files = inventory(arguments.output)
-write_json(
-    arguments.record,
-    {
-        "status": "failed" if failure else "done",
-        "failure_class": failure,
-        "detail": f"stand-in: {failure}",
-        "source_digest": read_json(arguments.source)["digest"],
-        "recipe": arguments.recipe_json,
-        "calibration": arguments.calibration,
-        "kv_cache": None,
-        "versions": {"nvidia-modelopt": "0"},
-        "files": files,
-        "checkpoint_digest": digest_of_inventory(files),
-    },
-)
+files = list_files(arguments.output)
+Quantization(
+    status="failed" if failure else "done",
+    failure_class=failure,
+    detail=f"stand-in: {failure}",
+    model="stand-in",
+    source_digest=Source.read(arguments.source).digest,
+    recipe=arguments.recipe_json,
+    kv_cache=None,
+    calibration=arguments.calibration,
+    seed=arguments.seed,
+    device=arguments.device,
+    versions={"nvidia-modelopt": "0"},
+    duration_seconds={},
+    peak_memory_bytes=None,
+    peak_gpu_memory_bytes=None,
+    search=None,
+    quantizers=None,
+    files=files,
+    checkpoint_digest=digest_of_files(files),
+).write(arguments.record)

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from day0.base.artefacts import read_json, write_json
 from day0.base.cli import UnusableInput
-from day0.checkpoint.assess import assess_checkpoint, evaluate_checkpoint, read_summary
+from day0.checkpoint import assess
 from day0.checkpoint.declaration import read_declarations
 from day0.checkpoint.intentions import Patterns
 from day0.checkpoint.metadata import compare_configs, effective_chat_template, merged_config, side_files
 from day0.checkpoint.summary import parse_summary, summary_as_dict
 from day0.checkpoint.vllm_rules import ENGINE_VERSION, locked_version
 from day0.recipe.resolve import resolve_configuration
+from day0.records.quantization import ModelOptConfiguration, Quantization
 from day0.source.safetensors_headers import BITS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -117,6 +118,49 @@ FORMATS = {
     "MXFP8": as_mxfp8,
     "fp8_pb_wo": as_blocks,
 }
+
+
+RECORD = {
+    "status": "done",
+    "failure_class": None,
+    "detail": "",
+    "model": "m",
+    "source_digest": None,
+    "kv_cache": None,
+    "calibration": {},
+    "seed": 1,
+    "device": "cpu",
+    "versions": {},
+    "duration_seconds": {},
+    "peak_memory_bytes": None,
+    "peak_gpu_memory_bytes": None,
+    "search": None,
+    "quantizers": None,
+    "files": {},
+    "checkpoint_digest": None,
+}
+RECIPE = {"name": "fp8", "kind": "preset", "definition": {"preset": "fp8"}, "digest": "5e" * 32}
+
+
+def recorded(record):
+    """A whole record from the part of it that a test is about."""
+    if record is None:
+        return None
+    recipe = record.get("recipe", {})
+    whole = {**RECORD, **record, "recipe": {**RECIPE, **recipe} if isinstance(recipe, dict) else recipe}
+    return Quantization.parse(whole, "quantization.json")
+
+
+def read_summary(checkpoint, source, recipe, record=None):
+    return assess.read_summary(checkpoint, source, recipe, recorded(record))
+
+
+def evaluate_checkpoint(summary, configuration=None):
+    return assess.evaluate_checkpoint(summary, configuration).as_plain()
+
+
+def assess_checkpoint(checkpoint, source, record=None, **options):
+    return assess.assess_checkpoint(checkpoint, source, recorded(record), **options).as_plain()
 
 
 class Export:
@@ -489,6 +533,8 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
 )
+PARTS = st.none() | st.dictionaries(st.sampled_from(["quant_cfg", "algorithm", "kv_cache"]), JSON_VALUES, max_size=3)
+CONFIGURATIONS = st.fixed_dictionaries({}, optional={"quantize": PARTS, "auto_quantize": PARTS, "kv_cache": PARTS})
 
 
 @settings(deadline=None)
@@ -531,7 +577,7 @@ def test_any_config_is_compared(source, output):
 def test_what_no_file_can_hold_is_spelled_out():
     diff = {"field": "\ud800", "source": math.nan, "expected": True}
     recorded = evaluate_checkpoint({**GIVEN, "metadata_diffs": [diff]})["metadata_diffs"]
-    assert recorded == [{"field": "\\ud800", "source": "nan", "expected": True}]
+    assert recorded == [{"field": "\\ud800", "source": "nan", "output": None, "expected": True}]
 
 
 def run_gate(*arguments):
@@ -585,7 +631,9 @@ def test_any_json_in_config_and_declaration_is_a_verdict_or_a_clear_error(tmp_pa
 @settings(deadline=None, max_examples=50)
 @given(
     JSON_VALUES,
-    st.fixed_dictionaries({}, optional={"quant_cfg": JSON_VALUES, "name": JSON_VALUES, "definition": JSON_VALUES}),
+    st.fixed_dictionaries(
+        {}, optional={"quant_cfg": JSON_VALUES | CONFIGURATIONS, "name": JSON_VALUES, "definition": JSON_VALUES}
+    ),
     st.sampled_from(["tokenizer_config.json", "tokenizer.json", "generation_config.json"]),
 )
 def test_any_json_in_record_and_side_files_is_a_verdict_or_a_clear_error(tmp_path_factory, anything, recipe, name):
@@ -593,7 +641,11 @@ def test_any_json_in_record_and_side_files_is_a_verdict_or_a_clear_error(tmp_pat
     (one.output / name).write_text(json.dumps(anything))
     for record in ({"status": anything}, {"status": "done", "recipe": anything}, {"status": "done", "recipe": recipe}):
         one.record = record
-        assessment = one.assess()
+        try:
+            assessment = one.assess()
+        except UnusableInput as error:
+            assert "quantization.json" in str(error)
+            continue
         assert isinstance(assessment["pass"], bool)
         assert not assessment["pass"] or record["status"] == "done"
         json.dumps(assessment, ensure_ascii=False, allow_nan=False).encode()
@@ -653,7 +705,8 @@ def test_without_a_record_the_recipe_says_what_was_intended(export):
 
 
 def test_patterns_that_are_not_those_of_the_named_recipe_are_worth_a_word(export):
-    configuration = {"quantize": {"quant_cfg": [*FP8_PATTERNS, {"quantizer_name": "*o_proj*", "enable": False}]}}
+    entries = [*FP8_PATTERNS, {"quantizer_name": "*o_proj*", "enable": False}]
+    configuration = ModelOptConfiguration(quantize={"quant_cfg": entries})
     export.assess()
     assessment = assess_checkpoint(export.output, export.source, export.record, configuration=configuration)
     (check,) = [check for check in assessment["checks"] if check["name"] == "coverage"]

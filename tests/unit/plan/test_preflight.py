@@ -8,14 +8,27 @@ import pytest
 from day0.plan import preflight
 from day0.plan.preflight import (
     Check,
-    assess_setup,
     check_environment,
     check_frameworks,
-    check_model,
-    check_recipe,
-    check_suite,
     judge_frameworks,
 )
+from day0.records.preflight import ModelRequest, RecipeRequest, SuiteRequest
+
+
+def assess_setup(checks):
+    return preflight.assess_setup(checks, ModelRequest(model="m", path="m")).as_plain()
+
+
+def check_model(request, output):
+    return preflight.check_model(ModelRequest(model="m", **request), output)
+
+
+def check_recipe(request):
+    return preflight.check_recipe(RecipeRequest(model="m", recipe="r", **request))
+
+
+def check_suite(request):
+    return preflight.check_suite(SuiteRequest(model="m", suite="s", accelerator="cpu", **request))
 
 
 def recipe(preset, accelerator="cuda", dataset=None):
@@ -180,4 +193,4 @@ def test_an_image_that_does_not_start_names_its_settings_and_the_reason(tmp_path
     marker.write_text('{"runtime": "apptainer", "image": "i.sif", "python": "p"}')
     check = check_environment(marker, {"engine": "vllm"})
     assert check.failure_class == "SYSTEMIC" and words in check.detail
-    assert "mend containers.serve, the image or the node, and rerun" in check.detail
+    assert "correct containers.serve, the image or the node, and rerun" in check.detail

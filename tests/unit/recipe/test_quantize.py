@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from day0.recipe.failures import Unsupported
+from day0.recipe.modelopt_form import with_number_keys
 from day0.recipe.recipes import Recipe
-from quantize import Unsupported, failures_recorded, with_number_keys
+from quantize import failures_recorded
 
 PER_TOKEN = """
 quantize:

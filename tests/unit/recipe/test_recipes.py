@@ -54,7 +54,7 @@ def test_the_digest_is_of_what_decides_the_weights():
     )
     other = resolve("a", {"a": {"preset": "fp8", "kv_cache": "fp8"}})
     assert plain.digest == told.digest != other.digest
-    assert told.as_request()["definition"] == {"preset": "fp8"}
+    assert told.of_the_weights().as_plain()["definition"] == {"preset": "fp8"}
     assert told.definition["serving"] == {"dtype": "auto"}
 
 

@@ -46,8 +46,8 @@ def test_every_preset_and_recipe_of_the_catalogue_resolves():
         assert patterns({"preset": name}).entries
     for name, entry in CATALOGUE["recipes"].items():
         configuration = resolve_configuration({"modelopt_recipe": name}, CATALOGUE, name)
-        assert (configuration["auto_quantize"] is not None) is (entry["type"] == "auto_quantize")
-        assert "$import" not in json.dumps(configuration)
+        assert (configuration.auto_quantize is not None) is (entry["type"] == "auto_quantize")
+        assert "$import" not in json.dumps(configuration.as_plain())
 
 
 def test_the_recipe_files_of_the_project_resolve():

@@ -12,7 +12,8 @@ from typing import ClassVar
 
 import pytest
 
-from day0.source.model_folder import describe_source
+from day0.records.source import FolderLocation
+from day0.source import model_folder
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "describe_source.py"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -31,6 +32,10 @@ def folder(tmp_path):
     (model / "model.safetensors").write_bytes(safetensors())
     (model / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A model\n")
     return model
+
+
+def describe_source(folder, **options):
+    return model_folder.describe_source(folder, "m", FolderLocation(path=str(folder)), **options).as_plain()
 
 
 def describe(model, output, **environment):

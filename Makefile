@@ -25,10 +25,11 @@ test-evaluation test-e2e test-exports test-slurm: environments
 environments: .venv/workflow ## make what the tests with the real tools share: the environments and the embedded model
 	.venv/bin/snakemake --quiet all -- environments .envs/nemo-evaluator.json .envs/mlflow.json results/tiny-llama/source.json
 
-check: .venv/develop ## lint and formats
+check: .venv/develop ## lint, formats and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/snakefmt --check Snakefile rules
+	.venv/bin/mypy
 
 browser: ## install what the tests of the pages need; without it they are skipped
 	@{ command -v chromium && command -v pdftotext; } > /dev/null || \

@@ -204,7 +204,7 @@ def make_data(seed: int = DEFAULT_SEED) -> dict[str, list[dict[str, object]]]:
     files: dict[str, list[dict[str, object]]] = {}
     for task, stream in zip(TASKS, streams, strict=False):
         files[f"{task}.jsonl"] = evaluation_samples(task, np.random.default_rng(stream))
-    files["calibration.jsonl"] = list(calibration_samples(np.random.default_rng(streams[-1])))
+    files["calibration.jsonl"] = [dict(row) for row in calibration_samples(np.random.default_rng(streams[-1]))]
     return files
 
 

@@ -32,7 +32,8 @@ def make_catalogue(root: Path) -> dict[str, Any]:
         name = file.relative_to(root).with_suffix("").as_posix()
         block = read_block(file.read_text(encoding="utf-8"))
         metadata = block["body"].get("metadata") if isinstance(block["body"], dict) else None
-        kind = metadata.get("recipe_type") if isinstance(metadata, dict) else None
+        metadata = metadata if isinstance(metadata, dict) else {}
+        kind = metadata.get("recipe_type")
         if kind in TYPES:
             description = " ".join(str(metadata.get("description", "")).split())
             recipes[name] = {"type": kind, "description": description}

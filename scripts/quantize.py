@@ -135,7 +135,7 @@ def load_configuration(definition: dict[str, Any], kv_cache: str | None) -> dict
         raise UnusableInput(f"ModelOpt does not accept the recipe: {error}") from error
     if search is not None:
         return {"quantize": fixed, "auto_quantize": search, "kv_cache": kv}
-    return {"quantize": _with_kv_cache(fixed, kv), "auto_quantize": None, "kv_cache": kv}
+    return {"quantize": _with_kv_cache(fixed or {}, kv), "auto_quantize": None, "kv_cache": kv}
 
 
 def _with_kv_cache(config: dict[str, Any], kv: dict[str, Any] | None) -> dict[str, Any]:

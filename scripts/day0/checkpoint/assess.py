@@ -31,7 +31,7 @@ from day0.checkpoint.inventory import compare_inventory
 from day0.checkpoint.layers import SortedTensors, kv_problems_of, read_layers, sort_tensors
 from day0.checkpoint.metadata import compare_metadata
 from day0.checkpoint.names import first_of, is_part, is_scale, own_parts
-from day0.checkpoint.size import expected_sizes, ratio_bounds
+from day0.checkpoint.size import SOURCE_BITS, expected_sizes, ratio_bounds
 from day0.checkpoint.summary import CheckpointSummary, Layer, distinct, parse_summary
 from day0.recipe.recipes import KV_CACHE_NONE
 from day0.records.failure_class import FailureClass
@@ -208,8 +208,8 @@ def _read_declared(
     groundless = groundless_entries(declaration, tensors)
     if groundless and not conflicts:
         kv_problems["are declared in quantized_layers and do not exist"] = groundless
-    text_config = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
-    layer_count = text_config.get("num_hidden_layers")
+    text_config = config.get("text_config")
+    layer_count = (text_config if isinstance(text_config, dict) else config).get("num_hidden_layers")
     layer_count = layer_count if type(layer_count) is int else None
     layers, orphans = read_layers(tensors, names, declaration, patterns, layer_count)
     if conflicts and hf_quant_config is not None:
@@ -270,8 +270,8 @@ def evaluate_checkpoint(
     """
     if not isinstance(summary, CheckpointSummary):
         summary = parse_summary(summary)
-        bits = {"source_bits": summary.source_bytes * 8 / summary.parameters} if summary.parameters else {}
-        summary = replace(summary, ratio_bounds=ratio_bounds(Patterns.of_configuration(configuration), **bits))
+        source_bits = summary.source_bytes * 8 / summary.parameters if summary.parameters else SOURCE_BITS
+        summary = replace(summary, ratio_bounds=ratio_bounds(Patterns.of_configuration(configuration), source_bits))
     applicable = (check_stage,) if summary.failed_before is not None else CHECKS
     checks = [check(summary) for check in applicable]
     done = _without_consequences([check for check in checks if check is not None])

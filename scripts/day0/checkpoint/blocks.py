@@ -94,7 +94,9 @@ def _read_span(span: _Span) -> tuple[set[str], list[int]]:
         _local.buffers = [numpy.empty(BUFFER_BYTES, numpy.uint8) for _ in range(2)]
     buffer, scratch = _local.buffers
     is_scale = span.name.endswith(_SCALES)
-    done, found, zeros = 0, set(), []
+    done = 0
+    found: set[str] = set()
+    zeros: list[int] = []
     try:
         handle = os.open(span.file, os.O_RDONLY)
         try:
@@ -168,10 +170,10 @@ def _lost_blocks(
     module = name.rpartition(".")[0]
     weight_name = f"{module}.weight" if is_scale else name
     weight, before = tensors.get(weight_name), source.get(weight_name)
-    parts = (
-        [] if weight is None or before is None else _source_parts(places[0], tensors[name], weight, before, is_scale)
-    )
-    if not parts or before.dtype not in _WIDE:
+    is_known = weight is not None and before is not None and before.dtype in _WIDE
+    if weight is None or before is None or not is_known:
+        return _all_zero(name, places, tensors, before)
+    if not _source_parts(places[0], tensors[name], weight, before, is_scale):
         return _all_zero(name, places, tensors, before)
     least = _least_weight(module, tensors, scalars)
     lost = 0
@@ -189,8 +191,8 @@ def _lost_blocks(
             os.close(handle)
     except OSError as error:
         raise BrokenSafetensors(f"{before.file}: cannot be read: {error}") from error
-    told = "scales that are zero" if is_scale else "blocks of zeros"
-    return f"has {told} where the source has weights, first at {where} of the weight" if lost else None
+    what = "scales that are zero" if is_scale else "blocks of zeros"
+    return f"has {what} where the source has weights, first at {where} of the weight" if lost else None
 
 
 def _all_zero(name: str, places: Sequence[int], tensors: Mapping[str, Tensor], before: Tensor | None) -> str | None:

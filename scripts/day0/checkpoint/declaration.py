@@ -1,4 +1,4 @@
-"""What a checkpoint declares of its quantization, in config.json and hf_quant_config.json."""
+"""What a checkpoint declares about its quantization, in config.json and hf_quant_config.json."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Declaration:
         for spelled in (module, module.replace(".block_sparse_moe.", ".mlp.")):
             name = spelled
             while name:
-                if name in self.layers:
+                if name in (self.layers or {}):
                     return name
                 name = name.rpartition(".")[0]
         return None
@@ -148,9 +148,10 @@ def group_that_the_engine_reads(config: Mapping[str, Any], declaration: Declarat
     size = top.get("group_size") if isinstance(top, dict) else None
     if type(size) is int and size > 0:
         return size
-    for module, algorithm in ((declaration.layers if declaration is not None else None) or {}).items():
-        if algorithm in NVFP4_ALGORITHMS:
-            return declaration.group_of(module) or DEFAULT_NVFP4_GROUP
+    if declaration is not None and declaration.layers is not None:
+        for module, algorithm in declaration.layers.items():
+            if algorithm in NVFP4_ALGORITHMS:
+                return declaration.group_of(module) or DEFAULT_NVFP4_GROUP
     return DEFAULT_NVFP4_GROUP
 
 

@@ -15,8 +15,10 @@ from day0.checkpoint.names import KV_PART, NOT_LINEAR, NUMBER, PART, PART_NAMES,
 from day0.checkpoint.summary import Layer
 from day0.source.safetensors_headers import BITS, Tensor
 
+Parts = tuple[tuple[str, Form], ...]  # the scales of a weight, by the ends of their names
 
-def algorithm_of(weight: Form, parts: tuple[tuple[str, Form], ...]) -> str:
+
+def algorithm_of(weight: Form, parts: Parts) -> str:
     """The first algorithm whose tensors look like these, else the weight's dtype."""
     if weight[0] in FULL_PRECISION:
         return weight[0]
@@ -65,6 +67,22 @@ def sort_tensors(tensors: Mapping[str, Tensor]) -> SortedTensors:
     return SortedTensors(weights, parts, others)
 
 
+class _About(NamedTuple):
+    """What a module's name says about it."""
+
+    is_linear: bool
+    intended: bool | Intention | None
+    family: str
+
+
+class _DeclaredFor(NamedTuple):
+    """What is declared for a module."""
+
+    algorithm: str | None = None
+    group: int | None = None
+    is_excluded: bool = False
+
+
 class _Reader:
     """Makes the layers of a checkpoint; what depends on a name's pattern or on dtypes and shapes is worked out once."""
 
@@ -72,16 +90,17 @@ class _Reader:
         self.declaration, self.patterns, self.layer_count = declaration, patterns, layer_count
         self.tells_experts = declaration is not None and declaration.names_experts
         self.intends_experts = patterns is not None and patterns.names_experts
-        self.excluded = None
+        self.excluded: tuple[set[str], re.Pattern[str] | None] | None = None
         if declaration is not None and declaration.layers is None:
             exact = {pattern for pattern in declaration.excluded if not re.search(r"[*?[]", pattern)}
             globs = [fnmatch.translate(pattern) for pattern in declaration.excluded if pattern not in exact]
             self.excluded = exact, re.compile("|".join(globs)) if globs else None
-        self.by_name: dict[str, tuple] = {}
-        self.declared: dict[str, tuple] = {}
-        self.layers: dict[tuple, Layer] = {}
+        self.by_name: dict[str, _About] = {}
+        self.declared: dict[str, _DeclaredFor] = {}
+        self.layers: dict[tuple[_About, _DeclaredFor, str, tuple[int, ...], Parts], Layer] = {}
 
-    def layer(self, module: str, weight: Tensor, parts: tuple[tuple[str, Form], ...]) -> Layer:
+    def layer(self, module: str, weight: Tensor, parts: Parts) -> Layer:
+        """The layer of a weight and its parts; the same object for those that are alike."""
         key = module
         if ".experts." in module:
             head, _, tail = module.partition(".experts.")
@@ -97,29 +116,30 @@ class _Reader:
             layer = self.layers[known] = self._layer(about, declared, (weight.dtype, weight.shape), parts)
         return layer
 
-    def _about(self, name: str) -> tuple:
-        """Whether it is linear, what is intended, its family."""
+    def _about(self, name: str) -> _About:
         is_linear = NOT_LINEAR.search(name) is None
         intended = self.patterns.intention(name) if self.patterns is not None else None
         number = NUMBER.search(name)
         family = family_of(name)
         if self.layer_count and family not in ("vision", "lm_head") and number and int(number[0]) >= self.layer_count:
             family = "MTP" if re.search(r"layers[.]\d", name) else family
-        self.by_name[name] = is_linear, intended, family
+        self.by_name[name] = _About(is_linear, intended, family)
         return self.by_name[name]
 
-    def _declared_for(self, name: str) -> tuple:
-        """Algorithm, group size, whether excluded."""
-        found: tuple = (None, None, False)
-        if self.excluded is not None and self._is_excluded(name):
-            found = (None, None, True)
+    def _declared_for(self, name: str) -> _DeclaredFor:
+        found = _DeclaredFor()
+        if self._is_excluded(name):
+            found = _DeclaredFor(is_excluded=True)
         elif self.declaration is not None:
             algorithm = self.declaration.algorithm if self.excluded is not None else self.declaration.of(name)[0]
-            found = (None if algorithm in FULL_PRECISION else algorithm, self.declaration.group_of(name), False)
+            is_plain = algorithm in FULL_PRECISION
+            found = _DeclaredFor(None if is_plain else algorithm, self.declaration.group_of(name))
         self.declared[name] = found
         return found
 
     def _is_excluded(self, name: str) -> bool:
+        if self.excluded is None:
+            return False
         exact, globs = self.excluded
         upper = name
         while upper:
@@ -128,7 +148,7 @@ class _Reader:
             upper = upper.rpartition(".")[0]
         return globs is not None and globs.match(name) is not None
 
-    def _layer(self, about: tuple, declared: tuple, weight: Form, parts: tuple[tuple[str, Form], ...]) -> Layer:
+    def _layer(self, about: _About, declared: _DeclaredFor, weight: Form, parts: Parts) -> Layer:
         is_linear, intended, family = about
         algorithm, group, is_excluded = declared
         parts = tuple(sorted(parts))
@@ -136,8 +156,8 @@ class _Reader:
         held, problem = algorithm_of(weight, parts), None
         stray = ", ".join(name for name, _ in parts if name != "pre_quant_scale")
         if is_plain and stray:
-            told = "are declared excluded, " if is_excluded else ""
-            problem = f"{told}hold {weight[0]} yet have {stray}"
+            declared_excluded = "are declared excluded, " if is_excluded else ""
+            problem = f"{declared_excluded}hold {weight[0]} yet have {stray}"
         elif is_plain:
             if algorithm is not None and is_linear:
                 problem = f"are declared {algorithm} yet hold {weight[0]}"
@@ -158,9 +178,21 @@ class _Reader:
             expected += sum(_form_bytes(part) for name, part in parts if name in form.optional)
         inputs = shape[-1] if len(shape) == 2 else shape[1] if len(shape) == 3 else 0
         elements = math.prod(shape)
-        values = (group or form.group) if form is not None and form.layout == "group" else 0
-        facts = (precision, algorithm, is_excluded, is_linear, intended, problem, family, elements, size, expected)
-        return Layer(*facts, inputs, values)
+        values = group or form.group if form is not None and form.layout == "group" else 0
+        return Layer(
+            precision,
+            algorithm,
+            is_excluded,
+            is_linear,
+            intended,
+            problem,
+            family,
+            elements,
+            size,
+            expected,
+            inputs,
+            values,
+        )
 
 
 def _form_bytes(form: Form) -> int:

@@ -177,8 +177,8 @@ def effective_chat_template(folder: Path) -> Any:
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (folder / name).is_file() and (template := read_json(folder / name).get("chat_template")) is not None:
             if isinstance(template, list):
-                named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-                return named.get("default", named) if len(named) == 1 else named
+                listed = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+                return listed.get("default", listed) if len(listed) == 1 else listed
             return template
     return None
 

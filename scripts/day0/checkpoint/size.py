@@ -55,9 +55,10 @@ def ratio_bounds(patterns: Patterns | None, source_bits: float = SOURCE_BITS) ->
         return None
     intended = [patterns.intention(f"model.layers.0.{place}") for place in _PLACES]
     formats = [one for one in intended if isinstance(one, Intention)]
-    if not formats or any(one.algorithm is None for one in formats):
+    algorithms = [(one.algorithm, one.group) for one in formats if one.algorithm is not None]
+    if not formats or len(algorithms) < len(formats):
         return None
     side = 4096
-    bits = [bytes_of(one.algorithm, one.group, (side, side)) * 8 / side**2 for one in formats]
+    bits = [bytes_of(algorithm, group, (side, side)) * 8 / side**2 for algorithm, group in algorithms]
     largest = 1 - LEAST_COVERED * (1 - max(bits) / source_bits) if len(formats) == len(_PLACES) else 1.0
     return min(bits) / source_bits, largest

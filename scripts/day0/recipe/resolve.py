@@ -38,7 +38,7 @@ def read_block(text: str) -> dict[str, Any]:
     if not isinstance(body, dict | list):
         raise ValueError(f"expected a YAML mapping or list, found {type(body).__name__}")
     imports = header.get("imports") if isinstance(header, dict) else None
-    if isinstance(body, dict):
+    if isinstance(body, dict) and isinstance(header, dict):
         body = {key: value for key, value in {**header, **body}.items() if key != "imports"}
     return {"imports": imports or {}, "body": _plain(body)}
 

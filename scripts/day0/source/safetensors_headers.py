@@ -96,8 +96,12 @@ def _decoder() -> Any:
     """Decoder of a sound header; imported late, as a part of those who import this module never read one."""
     import msgspec
 
-    fields = [("dtype", str, ""), ("shape", tuple[int, ...], ()), ("data_offsets", tuple[int, int], (0, 0))]
-    return msgspec.json.Decoder(dict[str, msgspec.defstruct("Entry", fields, gc=False)])
+    class Entry(msgspec.Struct, gc=False):
+        dtype: str = ""
+        shape: tuple[int, ...] = ()
+        data_offsets: tuple[int, int] = (0, 0)
+
+    return msgspec.json.Decoder(dict[str, Entry])
 
 
 def _decoded(file: str, text: bytes, origin: int, size: int) -> dict[str, Tensor] | None:
@@ -226,9 +230,12 @@ def _read_index(index: Path) -> dict[str, str]:
         content = index.read_bytes()
     except OSError as error:
         raise BrokenSafetensors(f"{index}: cannot be read: {error}") from error
-    form = msgspec.defstruct("Index", [("weight_map", dict[str, str])])
+
+    class Index(msgspec.Struct):
+        weight_map: dict[str, str]
+
     try:
-        weight_map = msgspec.json.decode(content, type=form).weight_map
+        weight_map = msgspec.json.decode(content, type=Index).weight_map
     except (ValueError, RecursionError) as error:
         raise BrokenSafetensors(
             f"{index}: expected a JSON object; its 'weight_map' must map names of tensors to file names: {error}"

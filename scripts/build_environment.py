@@ -53,7 +53,7 @@ def build(lock: Path, environment: Path) -> None:
     for step in steps:
         if subprocess.run(step, env=variables).returncode:
             shutil.rmtree(unfinished, ignore_errors=True)
-            raise RuntimeError(f"{lock}: the environment could not be built; uv's message stands above")
+            raise RuntimeError(f"{lock}: the environment could not be built; uv's message is above")
     shutil.rmtree(environment, ignore_errors=True)
     unfinished.chmod(0o755)
     unfinished.rename(environment)

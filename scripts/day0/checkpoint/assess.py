@@ -111,7 +111,7 @@ def read_summary(
     except UnusableInput as error:
         return CheckpointSummary(**facts, broken=str(error))
     names = sort_tensors(after)
-    resolved, told = _configuration(record, configuration)
+    resolved, remark = _configuration(record, configuration)
     patterns = Patterns.of_configuration(resolved)
     found = _read_declared(checkpoint, config, after, names, patterns)
     declaration, layers, conflicts = found.declaration, found.layers, found.conflicts
@@ -139,7 +139,7 @@ def read_summary(
         scales=scales,
         kv_problems=found.kv_problems,
         has_patterns=patterns is not None,
-        told_of_patterns=told,
+        remark_on_patterns=remark,
         expected_output_bytes=sum(families.values()) + others,
         expected_family_bytes=families,
         pickles=[name for name in files_below(checkpoint) if name.endswith(_PICKLES)],
@@ -233,8 +233,8 @@ def _kv_conflicts(
     name = record.kv_cache if record is not None else None
     asked = name if name not in (None, KV_CACHE_NONE) else wanted
     if not declared:
-        told = f"the recipe quantizes the KV cache to {asked}; the checkpoint declares no KV-cache format"
-        return [told] if asked else []
+        conflict = f"the recipe quantizes the KV cache to {asked}; the checkpoint declares no KV-cache format"
+        return [conflict] if asked else []
     if wanted is False and not asked:
         return [f"the recipe leaves the KV cache alone; the checkpoint declares {declared}"]
     if isinstance(wanted, str) and not declared.startswith(wanted):

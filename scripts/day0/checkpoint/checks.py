@@ -129,10 +129,12 @@ def check_coverage(summary: CheckpointSummary) -> Check | None:
     if found:
         return _grouped("coverage", found, families)
     intended = sum(entry["intended"] for entry in families.values())
-    told = f"all {intended} layers that the recipe's patterns name are quantized" if intended else "no patterns told"
+    outcome = (
+        f"all {intended} layers that the recipe's patterns name are quantized" if intended else "no patterns given"
+    )
     covered = ", ".join(f"{name} {entry['quantized']} of {entry['layers']}" for name, entry in families.items())
-    told = f"{told} ({summary.told_of_patterns})" if summary.told_of_patterns else told
-    return Check("coverage", True, f"{told}; {covered}", numbers={"families": families})
+    outcome = f"{outcome} ({summary.remark_on_patterns})" if summary.remark_on_patterns else outcome
+    return Check("coverage", True, f"{outcome}; {covered}", numbers={"families": families})
 
 
 def _by_reason(layers: Mapping[str, Layer], reason_of: Callable[[Layer], str | None]) -> dict[str, list[str]]:
@@ -176,8 +178,8 @@ def _grouped(name: str, found: Mapping[str, list[str]], families: Mapping[str, A
     details = []
     for reason, names in found.items():
         kinds = Counter(family_of(module) for module in names)
-        told = ", ".join(f"{count} {family}" for family, count in kinds.items())
-        details.append(f"{len(names)} layers {reason} ({told}; {_patterns_of(names)}): {first_of(sorted(names))}")
+        by_family = ", ".join(f"{count} {family}" for family, count in kinds.items())
+        details.append(f"{len(names)} layers {reason} ({by_family}; {_patterns_of(names)}): {first_of(sorted(names))}")
     offenders = sorted({module for names in found.values() for module in names})
     numbers: dict[str, Any] = {"mismatches": len(offenders)}
     if families is not None:
@@ -315,7 +317,7 @@ def check_vision(summary: CheckpointSummary) -> Check | None:
 def check_engine(summary: CheckpointSummary) -> Check | None:
     """The engine takes these algorithms, in-features, group sizes and fused groups, by the table of vllm_rules.py.
 
-    Of a version that the table was not made from, what it says is told and fails nothing.
+    For another version than the table's, what the table refuses is a warning.
     """
     if summary.engine is None or summary.layers is None or not summary.quantized:
         return None
@@ -326,13 +328,13 @@ def check_engine(summary: CheckpointSummary) -> Check | None:
     numbers = {"engine": name, "version": version or ENGINE_VERSION, "version_of_table": ENGINE_VERSION}
     of_table = f"{name} {ENGINE_VERSION}"
     if not found:
-        told = f"{of_table} takes these algorithms, widths and fused groups"
-        return Check("engine", True, told, FailureClass.DEPLOYMENT_HEALTH_FAILED, numbers=numbers)
+        detail = f"{of_table} takes these algorithms, widths and fused groups"
+        return Check("engine", True, detail, FailureClass.DEPLOYMENT_HEALTH_FAILED, numbers=numbers)
     check = replace(_grouped("engine", found), failure_class=FailureClass.DEPLOYMENT_HEALTH_FAILED)
     check = replace(check, numbers={**check.numbers, **numbers})
     if version and version != ENGINE_VERSION:
-        told = f"{name} {version} is configured; {of_table} would refuse this: {check.detail}"
-        return replace(check, passed=True, detail=told)
+        detail = f"{name} {version} is configured; {of_table} would refuse this: {check.detail}"
+        return replace(check, passed=True, detail=detail)
     return replace(check, detail=f"{of_table} does not take this checkpoint: {check.detail}")
 
 

@@ -123,10 +123,10 @@ def problem_of(algorithm: str, group: int | None, weight: Form, parts: tuple[tup
         return f"hold {algorithm} with a weight_scale of {scale_dtype} where {form.scale} is expected"
     expected = _scale_shapes(form, shape, logical_shapes(algorithm, shape), group)
     if scale_shape not in expected:
-        told = f" (groups of {group})" if form.layout == "group" else ""
+        of_groups = f" (groups of {group})" if form.layout == "group" else ""
         return (
             f"hold {algorithm} of shape {list(shape)} with a weight_scale of {list(scale_shape)} where "
-            f"{list(expected[0])}{told} is expected"
+            f"{list(expected[0])}{of_groups} is expected"
         )
     for name in form.scalars:
         if math.prod(given[name][1]) != 1 and given[name][1] != shape[:1]:
@@ -175,7 +175,7 @@ def bytes_of(algorithm: str, group: int | None, shape: tuple[int, ...]) -> int:
 
 
 def number_format(cfg: object) -> tuple[str | None, int | None]:
-    """Number format that a quantizer's attributes set, as :attr:`Format.kind`, and its group size; None: untold.
+    """Number format that a quantizer's attributes set, as :attr:`Format.kind`, and its group size; None: not set.
 
     As ModelOpt tells them apart in ``get_quantization_format``; of a sequence of quantizers the first holds the weight.
     """
@@ -218,7 +218,7 @@ _ALGORITHM_OF_QUANTIZERS = {
 
 
 def algorithm_of_quantizers(weight: str | None, inputs: str | None, method: str = "max") -> str | None:
-    """The algorithm that ModelOpt declares for a layer of these number formats; None where it cannot be told.
+    """The algorithm that ModelOpt declares for a layer of these number formats; None where they do not decide it.
 
     Args:
         weight, inputs: as :attr:`Format.kind`; "none" for inputs that are not quantized.

@@ -14,7 +14,7 @@ from day0.records.quantization import ModelOptConfiguration
 
 
 class Intention(NamedTuple):
-    """What a weight is to become: number format (:attr:`Format.kind`), group size, algorithm; None where untold."""
+    """What a weight is to become: number format (:attr:`Format.kind`), group size, algorithm; None where not known."""
 
     kind: str | None = None
     group: int | None = None
@@ -49,18 +49,18 @@ class Patterns:
         lines = []
         for entry in self.entries:
             kind, group = number_format(entry.get("cfg"))
-            told = f"{kind or 'as before'}{f' in groups of {group}' if group else ''}" if _enables(entry) else "off"
+            setting = f"{kind or 'as before'}{f' in groups of {group}' if group else ''}" if _enables(entry) else "off"
             of_class = f" of {entry['parent_class']}" if entry.get("parent_class") else ""
-            lines.append(f"{entry.get('quantizer_name')}{of_class}: {told}")
+            lines.append(f"{entry.get('quantizer_name')}{of_class}: {setting}")
         return tuple(lines)
 
     def intention(self, module: str) -> bool | Intention | None:
-        """What they make of a linear module's weight. ModelOpt applies them in order, the last one wins.
+        """What they make of the weight of a linear module. ModelOpt applies them in order, the last one wins.
 
         A fused expert's quantizer has another name than its module in the checkpoint.
 
         Returns:
-            False: left alone; None: cannot be told, as its names in memory and in the checkpoint disagree.
+            False: left alone; None: not known, as its names in memory and in the checkpoint lead to different answers.
         """
         stems = [f"{module}."]
         expert = re.fullmatch(r"(.+\.experts)\.(?:\d+|\*)\.(\w+)", module)
@@ -75,7 +75,7 @@ class Patterns:
             return False
         if not all(one.is_enabled for one in answers):
             return None if any(one.is_enabled for one in answers) else False
-        inputs = {self._setting(f"{stem}input_quantizer").told_kind for stem in stems}
+        inputs = {self._setting(f"{stem}input_quantizer").input_kind for stem in stems}
         if len({(one.kind, one.group) for one in answers}) > 1 or len(inputs) > 1:
             return Intention()
         kind, group = answers[0].kind, answers[0].group
@@ -122,8 +122,8 @@ class _Setting(NamedTuple):
     pattern: str
 
     @property
-    def told_kind(self) -> str | None:
-        """Its number format, "none" where it is off, None where it cannot be told."""
+    def input_kind(self) -> str | None:
+        """Its number format, "none" where it is off, None where it is not known."""
         return self.kind if self.is_enabled else "none"
 
 

@@ -45,7 +45,7 @@ def family_of(module: str) -> str:
 
 
 def is_part(name: str) -> bool:
-    """Whether a name is one of a weight's scales; names that end as most do are told without the pattern."""
+    """Whether a name is one of a weight's scales; the common endings need no pattern."""
     return not name.endswith((".weight", ".bias")) and PART.fullmatch(name) is not None
 
 

@@ -38,11 +38,11 @@ class Layer(NamedTuple):
     """A weight matrix of the checkpoint; matrices that are alike share one object.
 
     ``precision`` is what its tensors say, ``declared`` the algorithm that the checkpoint declares for it (None: full
-    precision or undeclared), ``intended`` what the recipe's patterns make of it (False: nothing, None: they cannot
-    tell). ``problem`` is what is wrong with its tensors taken alone. ``elements`` are those of the weight before,
+    precision or undeclared), ``intended`` what the recipe's patterns make of it (False: nothing, None: they do not
+    decide it). ``problem`` is what is wrong with its tensors taken alone. ``elements`` are those of the weight before,
     ``bytes`` what it takes with its scales, ``expected`` what it should take: by the recipe where that tells, else by
-    the format it holds, None for one that stays as the source has it. ``inputs`` are its in-features (0: cannot be
-    told); ``group`` the values per scale (0: not in groups).
+    the format it holds, None for one that stays as the source has it. ``inputs`` are its in-features (0: not
+    known); ``group`` the values per scale (0: not in groups).
     """
 
     precision: str
@@ -79,7 +79,7 @@ def distinct(layers: Mapping[str, Layer]) -> list[tuple[Layer, int]]:
 class CheckpointSummary:
     """Everything the checks look at. A summary given by hand has the first five fields only; the rest stays None.
 
-    ``told_of_patterns`` says where the patterns come from, or what else is worth a word of them; ``engine`` is a name,
+    ``remark_on_patterns`` says where the patterns come from, or that they are not those expected; ``engine`` is a name,
     with ``==`` and a version where it is known. ``ratio_bounds``: smallest and largest size ratio that the recipe of a
     summary given by hand can give.
     """
@@ -101,7 +101,7 @@ class CheckpointSummary:
     scales: dict[str, float] | None = None
     kv_problems: dict[str, list[str]] | None = None
     has_patterns: bool = False
-    told_of_patterns: str | None = None
+    remark_on_patterns: str | None = None
     expected_output_bytes: int | None = None
     expected_family_bytes: dict[str, int] | None = None
     ratio_bounds: tuple[float, float] | None = None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ENGINE, ENGINE_VERSION = "vllm", "0.32.0"
 
-# What the engine says of what it refuses, and where in its source.
+# What the engine says when it refuses a checkpoint, and where in its source.
 RULES = {
     "algorithm": "ModelOpt currently only supports: {algorithms} quantizations in vLLM (modelopt.py:392)",
     "NVFP4": "Unsupported model when in features size is not multiple of 16 (modelopt.py:1995)",

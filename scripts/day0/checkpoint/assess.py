@@ -92,24 +92,17 @@ def read_summary(
     """
     before = read_tensors(source)
     parameters = sum(math.prod(tensor[1]) for name, tensor in before.items() if not is_part(name))
-    facts: dict[str, Any] = {
-        "source_bytes": payload_bytes(before),
-        "output_bytes": 0,
-        "recipe": recipe,
-        "layer_precision_counts": {},
-        "metadata_diffs": [],
-        "parameters": parameters or None,
-    }
-    if not facts["source_bytes"]:
+    unread = CheckpointSummary(payload_bytes(before), 0, recipe, {}, [], parameters or None)
+    if not unread.source_bytes:
         raise UnusableInput(f"{source}: found no bytes of weights; expected the source model")
     if record is not None and record.status != "done":
         reason = record.detail or "no reason recorded"
-        return CheckpointSummary(**facts, failed_before=(record.failure_class or FailureClass.UNKNOWN, reason))
+        return replace(unread, failed_before=(record.failure_class or FailureClass.UNKNOWN, reason))
     try:
         after = read_tensors(checkpoint, alone=True)
         config = read_json(checkpoint / "config.json")
     except UnusableInput as error:
-        return CheckpointSummary(**facts, broken=str(error))
+        return replace(unread, broken=str(error))
     names = sort_tensors(after)
     resolved, remark = _configuration(record, configuration)
     patterns = Patterns.of_configuration(resolved)
@@ -123,13 +116,12 @@ def read_summary(
     strays = [f"{module}.{part}" for module in orphans for part in own_parts(after, module)]
     scales = read_scalars({name: tensor for name, tensor in after.items() if is_scale(name)})
     families, others = expected_sizes(before, after, names, layers, missing)
-    return CheckpointSummary(
-        **facts
-        | {
-            "output_bytes": payload_bytes(after),
-            "layer_precision_counts": dict(_counts_by_precision(layers)),
-            "metadata_diffs": compare_metadata(source, checkpoint),
-        },
+    blocks, bytes_read = _read_blocks(after, before, scales) if deep else (None, None)
+    return replace(
+        unread,
+        output_bytes=payload_bytes(after),
+        layer_precision_counts=dict(_counts_by_precision(layers)),
+        metadata_diffs=compare_metadata(source, checkpoint),
         layers=layers,
         declaration=declaration.algorithm if declaration is not None else None,
         conflicts=conflicts,
@@ -148,7 +140,8 @@ def read_summary(
         is_tied=is_tied,
         is_mixed=declaration is not None and declaration.layers is not None,
         engine_group=group_that_the_engine_reads(config, declaration),
-        **(_read_blocks(after, before, scales) if deep else {}),
+        blocks=blocks,
+        bytes_read=bytes_read,
     )
 
 
@@ -274,7 +267,7 @@ def evaluate_checkpoint(
         summary = replace(summary, ratio_bounds=ratio_bounds(Patterns.of_configuration(configuration), source_bits))
     applicable = (check_stage,) if summary.failed_before is not None else CHECKS
     checks = [check(summary) for check in applicable]
-    done = _without_consequences([check for check in checks if check is not None])
+    done = _without_consequences([check for check in checks if check is not None], summary)
     failed = [check for check in done if not check.passed]
     ratio = summary.output_bytes / summary.source_bytes if summary.source_bytes and summary.output_bytes else None
     bits = summary.output_bytes * 8 / summary.parameters if summary.parameters and summary.output_bytes else None
@@ -290,19 +283,20 @@ def evaluate_checkpoint(
         "bits_per_weight": bits,
         "layer_precision_counts": dict(sorted(summary.layer_precision_counts.items())),
         "families": coverage_by_family(summary.layers or {}, summary.expected_family_bytes),
-        "layer_map": layer_map(summary.layers or {}),
+        "layer_map": [row._asdict() for row in layer_map(summary.layers or {})],
         "metadata_diffs": summary.metadata_diffs,
         "offenders": sorted({name for check in failed for name in check.offenders}),
     }
     return Validation.model_validate(_writable(assessment))
 
 
-def _without_consequences(checks: list[Check]) -> list[Check]:
+def _without_consequences(checks: list[Check], summary: CheckpointSummary) -> list[Check]:
     """A size that is off is a finding of its own only where no layer and no tensor is at fault."""
     failed = {check.name for check in checks if not check.passed}
+    is_smaller = summary.output_bytes < summary.source_bytes
     return [
         replace(check, passed=True, detail=f"{check.detail}; explained by {', '.join(sorted(failed - {'size'}))}")
-        if check.name == "size" and not check.passed and check.numbers["size_ratio"] < 1 and failed - {"size"}
+        if check.name == "size" and not check.passed and is_smaller and failed - {"size"}
         else check
         for check in checks
     ]
@@ -323,8 +317,7 @@ def _writable(value: Any) -> Any:
 
 def _read_blocks(
     tensors: Mapping[str, Tensor], source: Mapping[str, Tensor], scalars: Mapping[str, float]
-) -> dict[str, Any]:
+) -> tuple[dict[str, str], int]:
     from day0.checkpoint.blocks import read_blocks
 
-    problems, count = read_blocks(tensors, source, scalars)
-    return {"blocks": problems, "bytes_read": count}
+    return read_blocks(tensors, source, scalars)

@@ -10,11 +10,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from day0.checkpoint.coverage import coverage_by_family
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION, MIXED
 from day0.checkpoint.intentions import Intention
+from day0.checkpoint.metadata import Change
 from day0.checkpoint.names import NUMBER, family_of, first_of
 from day0.checkpoint.size import SOURCE_BITS
 from day0.checkpoint.summary import CheckpointSummary, Layer, distinct
@@ -29,8 +29,11 @@ from day0.checkpoint.vllm_rules import (
     UNQUANTIZED_PREFIXES,
 )
 from day0.records.failure_class import FailureClass
+from day0.records.validation import FamilyCoverage
 
 SIZE_TOLERANCE = 0.02
+# What a check found in figures, under the names of ValidationCheck's fields.
+Numbers = dict[str, int | float | str | dict[str, FamilyCoverage] | None]
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,10 @@ class Check:
     detail: str
     failure_class: FailureClass = FailureClass.QUANT_COVERAGE_FAILURE
     offenders: list[str] = field(default_factory=list)
-    numbers: dict[str, Any] = field(default_factory=dict)
+    numbers: Numbers = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
+        """The fields of :class:`day0.records.validation.ValidationCheck`."""
         return {
             "name": self.name,
             "pass": self.passed,
@@ -128,11 +132,11 @@ def check_coverage(summary: CheckpointSummary) -> Check | None:
     families = coverage_by_family(summary.layers)
     if found:
         return _grouped("coverage", found, families)
-    intended = sum(entry["intended"] for entry in families.values())
+    intended = sum(family.intended for family in families.values())
     outcome = (
         f"all {intended} layers that the recipe's patterns name are quantized" if intended else "no patterns given"
     )
-    covered = ", ".join(f"{name} {entry['quantized']} of {entry['layers']}" for name, entry in families.items())
+    covered = ", ".join(f"{name} {family.quantized} of {family.layers}" for name, family in families.items())
     outcome = f"{outcome} ({summary.remark_on_patterns})" if summary.remark_on_patterns else outcome
     return Check("coverage", True, f"{outcome}; {covered}", numbers={"families": families})
 
@@ -173,7 +177,7 @@ def _plain(algorithm: str) -> str:
     return algorithm.removesuffix("_AWQ").removesuffix("_SVD") if algorithm.startswith("NVFP4") else algorithm
 
 
-def _grouped(name: str, found: Mapping[str, list[str]], families: Mapping[str, Any] | None = None) -> Check:
+def _grouped(name: str, found: Mapping[str, list[str]], families: dict[str, FamilyCoverage] | None = None) -> Check:
     """A failed check of layers: for each reason its families, its patterns with their layers, and the first names."""
     details = []
     for reason, names in found.items():
@@ -181,7 +185,7 @@ def _grouped(name: str, found: Mapping[str, list[str]], families: Mapping[str, A
         by_family = ", ".join(f"{count} {family}" for family, count in kinds.items())
         details.append(f"{len(names)} layers {reason} ({by_family}; {_patterns_of(names)}): {first_of(sorted(names))}")
     offenders = sorted({module for names in found.values() for module in names})
-    numbers: dict[str, Any] = {"mismatches": len(offenders)}
+    numbers: Numbers = {"mismatches": len(offenders)}
     if families is not None:
         numbers["families"] = families
     return Check(name, False, "; ".join(details), offenders=offenders, numbers=numbers)
@@ -243,7 +247,7 @@ def check_scales(summary: CheckpointSummary) -> Check | None:
     if summary.scales is None:
         return None
     wrong = {name: value for name, value in summary.scales.items() if not (math.isfinite(value) and value > 0)}
-    numbers = {"scalars": len(summary.scales)}
+    numbers: Numbers = {"scalars": len(summary.scales)}
     if wrong:
         shown = first_of([f"{name} = {value}" for name, value in wrong.items()])
         return Check(
@@ -261,7 +265,11 @@ def check_size(summary: CheckpointSummary) -> Check | None:
     if summary.broken is not None:
         return None
     ratio = summary.output_bytes / summary.source_bytes
-    numbers = {"source_bytes": summary.source_bytes, "output_bytes": summary.output_bytes, "size_ratio": ratio}
+    numbers: Numbers = {
+        "source_bytes": summary.source_bytes,
+        "output_bytes": summary.output_bytes,
+        "size_ratio": ratio,
+    }
     sentence = f"{summary.output_bytes:,} bytes of weights from {summary.source_bytes:,}, a ratio of {ratio:.3f}"
     if ratio >= 1:
         return Check("size", False, f"{sentence}; expected below 1", numbers=numbers)
@@ -294,9 +302,9 @@ def check_size(summary: CheckpointSummary) -> Check | None:
 def _families_off(summary: CheckpointSummary) -> list[str]:
     """Families whose bits per weight are not those expected, as sentences; of those that are quantized at all."""
     found = []
-    for name, entry in coverage_by_family(summary.layers or {}, summary.expected_family_bytes or {}).items():
-        bits, wanted = entry["bits_per_weight"], entry["expected_bits_per_weight"]
-        if entry["quantized"] and bits and wanted and abs(bits / wanted - 1) > SIZE_TOLERANCE:
+    for name, family in coverage_by_family(summary.layers or {}, summary.expected_family_bytes or {}).items():
+        bits, wanted = family.bits_per_weight, family.expected_bits_per_weight
+        if family.quantized and bits and wanted and abs(bits / wanted - 1) > SIZE_TOLERANCE:
             found.append(f"{name} takes {bits:.3f} bits per weight where {wanted:.3f} are expected")
     return found
 
@@ -325,7 +333,7 @@ def check_engine(summary: CheckpointSummary) -> Check | None:
     found = _by_reason(summary.layers, lambda layer: _refusal(layer, name, summary.engine_group))
     for reason, names in [*_uneven_groups(summary.layers).items(), *_refused_by_name(summary).items()]:
         found.setdefault(reason, []).extend(names)
-    numbers = {"engine": name, "version": version or ENGINE_VERSION, "version_of_table": ENGINE_VERSION}
+    numbers: Numbers = {"engine": name, "version": version or ENGINE_VERSION, "version_of_table": ENGINE_VERSION}
     of_table = f"{name} {ENGINE_VERSION}"
     if not found:
         detail = f"{of_table} takes these algorithms, widths and fused groups"
@@ -396,7 +404,7 @@ def check_blocks(summary: CheckpointSummary) -> Check | None:
     """No block scale and no FP8 weight is NaN or negative where it must not be, none is zero but as in the source."""
     if summary.blocks is None:
         return None
-    numbers = {"bytes_read": summary.bytes_read}
+    numbers: Numbers = {"bytes_read": summary.bytes_read}
     if summary.blocks:
         shown = first_of([f"{name} {what}" for name, what in summary.blocks.items()])
         return Check(
@@ -416,14 +424,14 @@ def check_blocks(summary: CheckpointSummary) -> Check | None:
 
 def check_metadata(summary: CheckpointSummary) -> Check | None:
     """Config, generation config, tokenizer and chat template changed in nothing that quantizing should leave alone."""
-    wrong = [diff for diff in summary.metadata_diffs if diff.get("expected") is not True]
+    wrong = [diff for diff in summary.metadata_diffs if not diff["expected"]]
     if wrong:
         shown = first_of([_diff_sentence(diff) for diff in wrong])
         return Check(
             "metadata",
             False,
             f"{len(wrong)} unexpected changes: {shown}",
-            offenders=[str(diff["field"]) for diff in wrong],
+            offenders=[diff["field"] for diff in wrong],
         )
     return Check("metadata", True, f"{len(summary.metadata_diffs)} changes, all expected")
 
@@ -432,8 +440,8 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
-def _diff_sentence(diff: Mapping[str, Any]) -> str:
-    return f"{diff['field']} was {diff.get('source')!r:.60}, is {diff.get('output')!r:.60}"
+def _diff_sentence(diff: Change) -> str:
+    return f"{diff['field']} was {diff['source']!r:.60}, is {diff['output']!r:.60}"
 
 
 CHECKS: Sequence[Callable[[CheckpointSummary], Check | None]] = (

@@ -4,48 +4,74 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from day0.checkpoint.names import FAMILIES, NUMBER
 from day0.checkpoint.summary import Layer, distinct
+from day0.records.validation import FamilyCoverage
+
+
+@dataclass
+class _Totals:
+    layers: int = 0
+    quantized: int = 0
+    intended: int = 0
+    elements: int = 0
+    bytes: int = 0
+
+
+class LayerRuns(NamedTuple):
+    """A row of the layer map, see :class:`day0.records.validation.LayerRow`; ``module`` is any text."""
+
+    module: str
+    family: str
+    runs: list[tuple[int | None, int | None, str, int]]
 
 
 def coverage_by_family(
     layers: Mapping[str, Layer], expected: Mapping[str, int] | None = None
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, FamilyCoverage]:
     """For each family: its matrices, those quantized and intended, its bits per weight and how far it is covered.
 
-    With the bytes that are ``expected`` of each, the bits per weight of these, too.
+    Args:
+        layers: by module.
+        expected: bytes that the matrices of each family should take; where given, as bits per weight in the result too.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, _Totals] = {}
     for kind, count in distinct(layers):
-        entry = found.setdefault(
-            kind.family, {"layers": 0, "quantized": 0, "intended": 0, "coverage": None, "elements": 0, "bytes": 0}
-        )
-        entry["layers"] += count
-        entry["quantized"] += count * kind.is_quantized
-        entry["intended"] += count * (bool(kind.intended) and kind.is_linear)
-        entry["elements"] += count * kind.elements
-        entry["bytes"] += count * kind.bytes
-    for name, entry in found.items():
-        elements, size = entry.pop("elements"), entry.pop("bytes")
-        entry["bits_per_weight"] = size * 8 / elements if elements else None
-        if expected is not None:
-            entry["expected_bits_per_weight"] = expected.get(name, 0) * 8 / elements if elements else None
-        wanted = entry["intended"] or entry["layers"]
-        entry["coverage"] = "none" if not entry["quantized"] else "whole" if entry["quantized"] >= wanted else "partial"
+        totals = found.setdefault(kind.family, _Totals())
+        totals.layers += count
+        totals.quantized += count * kind.is_quantized
+        totals.intended += count * (bool(kind.intended) and kind.is_linear)
+        totals.elements += count * kind.elements
+        totals.bytes += count * kind.bytes
     order = [name for name, _ in FAMILIES] + ["other"]
-    return {name: found[name] for name in sorted(found, key=order.index)}
+    return {
+        name: _coverage(found[name], None if expected is None else expected.get(name, 0))
+        for name in sorted(found, key=order.index)
+    }
 
 
-def layer_map(layers: Mapping[str, Layer]) -> list[dict[str, Any]]:
+def _coverage(totals: _Totals, expected: int | None) -> FamilyCoverage:
+    wanted = totals.intended or totals.layers
+    return FamilyCoverage(
+        layers=totals.layers,
+        quantized=totals.quantized,
+        intended=totals.intended,
+        coverage="none" if not totals.quantized else "whole" if totals.quantized >= wanted else "partial",
+        bits_per_weight=totals.bytes * 8 / totals.elements if totals.elements else None,
+        expected_bits_per_weight=expected * 8 / totals.elements if totals.elements and expected is not None else None,
+    )
+
+
+def layer_map(layers: Mapping[str, Layer]) -> list[LayerRuns]:
     """Precision by kind of module and layer, for a picture: runs of layers that hold the same, experts taken together.
 
-    Returns:
-        for each kind ``{"module", "family", "runs": [[first layer, last layer, precision, matrices], ...]}``; the layer
-        of a module outside the stack is null.
+    A run is the first layer, the last layer, the precision and the number of matrices; the layers of a module outside
+    the stack are None.
     """
-    cells: dict[tuple[str, str], dict[int, Counter]] = {}
+    cells: dict[tuple[str, str], dict[int, Counter[str]]] = {}
     counts: Counter[tuple[str, str, int]] = Counter()
     for name, layer in layers.items():
         head, experts, tail = name.partition(".experts.")
@@ -61,14 +87,15 @@ def layer_map(layers: Mapping[str, Layer]) -> list[dict[str, Any]]:
         cells.setdefault((kind, layer.family), {}).setdefault(place, Counter())[held] += count
     rows = []
     for (kind, family), places in cells.items():
-        runs: list[list[Any]] = []
+        runs: list[tuple[int | None, int | None, str, int]] = []
         for place in sorted(places):
             held = " + ".join(sorted(places[place]))
             count = sum(places[place].values())
-            if runs and place >= 0 and runs[-1][1] == place - 1 and runs[-1][2] == held:
-                runs[-1][1], runs[-1][3] = place, runs[-1][3] + count
+            layer_number = None if place < 0 else place
+            if runs and place > 0 and runs[-1][1:3] == (place - 1, held):
+                runs[-1] = (runs[-1][0], layer_number, held, runs[-1][3] + count)
             else:
-                runs.append([None if place < 0 else place, None if place < 0 else place, held, count])
-        rows.append({"module": kind, "family": family, "runs": runs})
+                runs.append((layer_number, layer_number, held, count))
+        rows.append(LayerRuns(kind, family, runs))
     order = [name for name, _ in FAMILIES] + ["other"]
-    return sorted(rows, key=lambda row: (order.index(row["family"]), row["module"]))
+    return sorted(rows, key=lambda row: (order.index(row.family), row.module))

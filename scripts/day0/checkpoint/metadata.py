@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from day0.base.artefacts import files_below, read_json
 from day0.base.cli import UnusableInput
@@ -95,12 +95,18 @@ def merged_config(source: Mapping[str, Any], exported: Mapping[str, Any]) -> dic
     return {**kept, **added}
 
 
-def is_expected(diff: Mapping[str, Any] | str) -> bool:
-    """Whether a change that does not say so itself is one that quantizing brings along."""
-    name = (
-        str(diff.get("field", "") if isinstance(diff, Mapping) else diff).rpartition(".")[2].rpartition(":")[2].strip()
-    )
-    return name in _EXPECTED_CONFIG
+class Change(TypedDict):
+    """A change beside the weights, with the fields of :class:`day0.records.validation.MetadataDiff`."""
+
+    field: str
+    source: Any
+    output: Any
+    expected: bool
+
+
+def is_expected(place: str) -> bool:
+    """Whether a change of that place, as FILE: KEY, is one that quantizing makes."""
+    return place.rpartition(".")[2].rpartition(":")[2].strip() in _EXPECTED_CONFIG
 
 
 def _normal_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,15 +129,13 @@ def _normal_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return normal
 
 
-def compare_configs(
-    source: Mapping[str, Any], output: Mapping[str, Any], place: str = "config.json"
-) -> list[dict[str, Any]]:
+def compare_configs(source: Mapping[str, Any], output: Mapping[str, Any], place: str = "config.json") -> list[Change]:
     """Changes from one config.json to another.
 
     A value that only one side spells out is taken for the other's default, unless the field decides what is computed.
     """
     before, after = _normal_config(source), _normal_config(output)
-    diffs = []
+    diffs: list[Change] = []
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)
         if old == new:
@@ -148,9 +152,9 @@ def compare_configs(
     return diffs
 
 
-def compare_generation_configs(source: Mapping[str, Any], output: Mapping[str, Any]) -> list[dict[str, Any]]:
+def compare_generation_configs(source: Mapping[str, Any], output: Mapping[str, Any]) -> list[Change]:
     """Changes of generation_config.json; the exporter sets do_sample where top_k or top_p are set."""
-    diffs = []
+    diffs: list[Change] = []
     for key in sorted((source.keys() | output.keys()) - _UNINTERESTING):
         old, new = source.get(key), output.get(key)
         if old != new:
@@ -183,7 +187,7 @@ def effective_chat_template(folder: Path) -> Any:
     return None
 
 
-def compare_metadata(source: Path, output: Path) -> list[dict[str, Any]]:
+def compare_metadata(source: Path, output: Path) -> list[Change]:
     """Changes beside the weights: config, generation config, tokenizer and processor files, chat template.
 
     Raises:
@@ -215,13 +219,13 @@ def compare_metadata(source: Path, output: Path) -> list[dict[str, Any]]:
     return diffs
 
 
-def _compare_side_file(name: str, before: Path, after: Path) -> list[dict[str, Any]]:
+def _compare_side_file(name: str, before: Path, after: Path) -> list[Change]:
     if not name.endswith(".json"):
         return [{"field": name, "source": "other bytes", "output": "other bytes", "expected": False}]
     old, new = read_json(before), read_json(after)
     if name == "generation_config.json":
         return compare_generation_configs(old, new)
-    diffs = []
+    diffs: list[Change] = []
     for key in sorted((old.keys() | new.keys()) - {"chat_template"}):
         if old.get(key) != new.get(key):
             expected = name == "tokenizer_config.json" and key not in _TOKENIZER_KEYS

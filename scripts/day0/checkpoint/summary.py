@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from day0.base.cli import UnusableInput
 from day0.checkpoint.formats import FULL_PRECISION
 from day0.checkpoint.intentions import Intention
-from day0.checkpoint.metadata import is_expected
+from day0.checkpoint.metadata import Change, is_expected
 from day0.checkpoint.vllm_rules import DEFAULT_NVFP4_GROUP
 from day0.records.failure_class import FailureClass
 
@@ -88,7 +88,7 @@ class CheckpointSummary:
     output_bytes: int
     recipe: str
     layer_precision_counts: dict[str, int]
-    metadata_diffs: list[dict[str, Any]]
+    metadata_diffs: list[Change]
     parameters: int | None = None
     failed_before: tuple[FailureClass, str] | None = None
     broken: str | None = None
@@ -137,20 +137,23 @@ def parse_summary(content: Any) -> CheckpointSummary:
             "expected a summary with source_bytes, output_bytes, recipe, layer_precision_counts and metadata_diffs; "
             + "; ".join(sentences)
         ) from None
-    diffs = [
-        diff if isinstance(diff, dict) else {"field": diff, "source": None, "output": None, "expected": False}
-        for diff in given.metadata_diffs
-    ]
-    diffs = [
-        {
-            "field": str(diff.get("field", "?")),
-            "source": diff.get("source"),
-            "output": diff.get("output"),
-            "expected": diff.get("expected", is_expected(diff)) is True,
-        }
-        for diff in diffs
-    ]
-    return CheckpointSummary(**{**given.model_dump(), "metadata_diffs": diffs})
+    return CheckpointSummary(
+        given.source_bytes,
+        given.output_bytes,
+        given.recipe,
+        given.layer_precision_counts,
+        [
+            _change(diff if isinstance(diff, dict) else {"field": diff, "expected": False})
+            for diff in given.metadata_diffs
+        ],
+        given.parameters,
+    )
+
+
+def _change(given: Mapping[str, Any]) -> Change:
+    place = str(given.get("field", "?"))
+    expected = given.get("expected", is_expected(place)) is True
+    return {"field": place, "source": given.get("source"), "output": given.get("output"), "expected": expected}
 
 
 def summary_as_dict(summary: CheckpointSummary) -> dict[str, Any]:

@@ -17,8 +17,11 @@ test: check ## run all tests, the end-to-end ones included
 # One process each, three at a time on two cores, begun in this order as soon as what they need is there, since a third
 # of their time is waiting: for clusters, servers, deadlines. The folders share no file that they write.
 $(SUITES:%=test-%):
-	.venv/bin/python -m pytest $(@:test-%=tests/%)
+	.venv/bin/python -m pytest $(PYTEST_OPTIONS) $(@:test-%=tests/%)
+	@$(if $(PYTEST_OPTIONS),echo "coverage of scripts/day0: $$(.venv/bin/coverage report --format=total) %")
 
+# Lines that tests/unit runs in its own process: measuring the scripts that it starts would double its time.
+test-unit: private PYTEST_OPTIONS = --cov --cov-report=
 test-unit: browser
 test-evaluation test-e2e test-exports test-slurm: environments
 

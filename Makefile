@@ -44,8 +44,9 @@ locks: .venv/develop ## remake envs/*.lock from envs/*.in, and the catalogue of 
 	.venv/bin/snakemake --quiet all -- .envs/quantize.cpu.json
 	.envs/quantize.cpu/bin/python scripts/make_recipe_catalogue.py
 
-generated: .venv/develop ## remake the schemas and the picture of the graph (needs graphviz)
+generated: .venv/develop ## remake the schemas and the pictures of the packages and of the graph (needs graphviz)
 	.venv/bin/python scripts/make_schemas.py
+	.venv/bin/python scripts/make_package_picture.py
 	.venv/bin/snakemake --forceall --dag dot -- release > docs/graph.dot
 	tred docs/graph.dot | dot -Tsvg > docs/graph.svg
 

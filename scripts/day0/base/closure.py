@@ -122,13 +122,21 @@ def _closure(script: Path) -> frozenset[Path]:
         file = waiting.pop()
         if file not in found:
             found.add(file)
-            waiting += _local_files(file, folder)
+            waiting += local_imports(file, folder)
     return frozenset(found)
 
 
 @cache
-def _local_files(file: Path, folder: Path) -> tuple[Path, ...]:
-    """Files that a file's imports run: the modules, and the ``__init__.py`` of every package on the way to them."""
+def local_imports(file: Path, folder: Path) -> tuple[Path, ...]:
+    """Files that a file's imports run: the modules, and the ``__init__.py`` of every package on the way to them.
+
+    Args:
+        file: a Python file.
+        folder: where absolute imports are looked up; imports of what is not there are left out.
+
+    Raises:
+        CannotFollow: see :func:`get_sources`.
+    """
     files: dict[Path, None] = {}
     for entry in _facts(file).imports:
         for module in _targets(entry, file, folder):

@@ -30,7 +30,7 @@ def test_every_script_runs_by_hand_and_imports_what_is_there(script):
 
 
 def test_decisions_import_no_workflow_and_no_framework():
-    for module in (SCRIPTS / "day0").glob("*.py"):
+    for module in (SCRIPTS / "day0").rglob("*.py"):
         for name in ("snakemake", "torch", "vllm", "modelopt", "transformers"):
             text = module.read_text()
             assert f"import {name}" not in text and f"from {name}" not in text, (module, name)

@@ -410,7 +410,7 @@ def all_exports() -> list[Export]:
 # ---- making
 
 
-def export_plain(model: Any, source: dict[str, Any], folder: Path) -> None:
+def export_plain(model: Any, source: Any, folder: Path) -> None:
     """Write the checkpoint as ModelOpt's hf_ptq example does: its own config.json, the tokenizer saved anew."""
     import torch
     from modelopt.torch.export import export_hf_checkpoint
@@ -418,8 +418,8 @@ def export_plain(model: Any, source: dict[str, Any], folder: Path) -> None:
 
     with torch.inference_mode():
         export_hf_checkpoint(model, export_dir=folder)
-    AutoTokenizer.from_pretrained(source["path"], local_files_only=True).save_pretrained(folder)
-    for file in Path(source["path"]).glob("preprocessor_config.json"):
+    AutoTokenizer.from_pretrained(source.folder, local_files_only=True).save_pretrained(folder)
+    for file in source.folder.glob("preprocessor_config.json"):
         shutil.copy(file, folder)
 
 

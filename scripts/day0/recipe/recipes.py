@@ -44,8 +44,10 @@ class Recipe(Strict):
         None,
         description=f"ModelOpt's KV-cache preset; {KV_CACHE_NONE!r}: leave the cache alone; null: as the recipe has it",
     )
-    calibration: dict[str, Any] | None = Field(None, description="calibration settings that stand above the model's")
-    serving: dict[str, Any] = Field({}, description="serving settings that stand above the model's")
+    calibration: dict[str, Any] | None = Field(
+        None, description="calibration settings that take precedence over the model's"
+    )
+    serving: dict[str, Any] = Field({}, description="serving settings that take precedence over the model's")
 
     @model_validator(mode="after")
     def _one_source(self) -> Recipe:

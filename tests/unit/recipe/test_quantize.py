@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from day0.recipe.failures import Unsupported
+from day0.recipe.failures import Unsupported, is_transient
 from day0.recipe.modelopt_form import with_number_keys
 from day0.recipe.recipes import Recipe
 from quantize import failures_recorded
@@ -46,3 +46,18 @@ def test_a_recipe_that_needs_a_gpu_and_was_given_none_is_no_fault_of_the_model(
     with pytest.raises(Unsupported) as caught, failures_recorded("ModelOpt cannot quantize", device):
         raise AssertionError("amax must be a CUDA tensor for dynamic block quantization.")
     assert caught.value.failure_class == failure_class
+
+
+@pytest.mark.parametrize(
+    ("error", "is_cured"),
+    [
+        (MemoryError(), True),
+        (OSError(28, "No space left on device"), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("CUBLAS_STATUS_NOT_INITIALIZED"), True),
+        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), False),
+        (NotImplementedError("llama4forcausallm not supported"), False),
+    ],
+)
+def test_a_failure_that_another_run_could_cure_is_not_recorded(error, is_cured):
+    assert is_transient(error) is is_cured

@@ -1,5 +1,6 @@
 """Recipes: how a name is found, and every mistake that is refused before anything is loaded."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from pydantic import ValidationError
 
 from day0.base.artefacts import read_json, write_yaml
 from day0.base.cli import UnusableInput
-from day0.recipe.recipes import Calibration, Recipe, resolve_recipe, resolve_recipe_file
+from day0.recipe.recipes import Recipe, read_resolved, resolve_named, resolve_recipe, resolve_recipe_file
+from day0.records.recipe import Calibration
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOGUE = read_json(ROOT / "envs" / "modelopt_catalogue.json")
@@ -144,3 +146,34 @@ def test_any_definition_is_a_recipe_or_a_clear_error(definition):
         assert "any" in str(error)
     else:
         assert sum(key in recipe.definition for key in ("preset", "modelopt_recipe", "quantize", "auto_quantize")) >= 1
+
+
+def test_a_recipe_is_handed_on_in_its_resolved_form_and_taken_as_it_is():
+    definition = {"preset": "fp8", "kv_cache": "fp8", "description": "x", "calibration": {"samples": 3}}
+    recipe = resolve("mine", {"mine": definition}).of_the_weights()
+    handed_on = read_resolved(json.loads(json.dumps(recipe.as_plain())), "--recipe-json")
+    assert handed_on == recipe and handed_on.digest == resolve("mine", {"mine": definition}).digest
+    assert handed_on.definition == {"preset": "fp8", "kv_cache": "fp8"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"digest": "0" * 64}, "expected .* that of the definition"),
+        ({"definition": {"preset": "nvfp4"}}, "expected .* that of the definition"),
+        ({"definition": {"preset": 3}}, "definition: preset: found 3"),
+        ({"kind": "other"}, "--recipe-json.kind: found 'other'"),
+        ({"surprise": 1}, "--recipe-json.surprise: unknown key"),
+    ],
+)
+def test_what_is_no_resolved_recipe_is_refused(change, words):
+    recipe = resolve("fp8").as_plain()
+    with pytest.raises(UnusableInput, match=words):
+        read_resolved({**recipe, **change}, "--recipe-json")
+
+
+def test_a_command_line_gives_a_name_or_a_file(tmp_path):
+    (tmp_path / "mine.yaml").write_text("preset: nvfp4\n")
+    assert resolve_named(str(tmp_path / "mine.yaml"), tmp_path, CATALOGUE).kind == "file"
+    assert resolve_named("mine", tmp_path, CATALOGUE).definition == {"preset": "nvfp4"}
+    assert resolve_named("fp8", tmp_path, CATALOGUE).kind == "preset"

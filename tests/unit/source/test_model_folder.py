@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import pytest
 
+from day0.base.cli import UnusableInput
 from day0.records.source import FolderLocation
 from day0.source import model_folder
 
@@ -52,6 +53,25 @@ def test_a_folder_is_described_with_digests_and_precisions(folder):
     assert (source["parameters"], source["payload_bytes"], source["dtypes"]) == (8, 16, {"BF16": 8})
     assert (source["license"], source["config"]) == ("apache-2.0", {"model_type": "llama"})
     assert "modeling.py" in describe_source(folder, trust_remote_code=True)["files"]
+
+
+def test_a_source_is_opened_by_its_record_or_by_its_folder_alone(folder, tmp_path):
+    by_folder = model_folder.open_source(folder)
+    assert (by_folder.name, by_folder.folder, by_folder.digest, by_folder.trust_remote_code) == (
+        "model",
+        folder,
+        None,
+        False,
+    )
+    record = tmp_path / "source.json"
+    source = model_folder.describe_source(folder, "m", FolderLocation(path=str(folder)), trust_remote_code=True)
+    source.write(record)
+    by_record = model_folder.open_source(record)
+    assert (by_record.name, by_record.folder, by_record.digest) == ("m", folder, source.digest)
+    assert by_record.trust_remote_code
+    (folder / "config.json").unlink()
+    with pytest.raises(UnusableInput, match=r"'path': found .*expected the folder of the source model"):
+        model_folder.open_source(record)
 
 
 def test_one_changed_bit_changes_the_digest(folder):

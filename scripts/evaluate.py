@@ -33,7 +33,6 @@ from typing import Any, TextIO
 from day0.base.artefacts import digest_of, digest_of_file, read_json, read_yaml, write_json
 from day0.base.cli import EXIT_PASS, EXIT_TRANSIENT, UnusableInput, run_cli
 from day0.base.gpus import reserve_gpus
-from day0.checkpoint.metadata import effective_chat_template
 from day0.evaluation.harness_process import HarnessProcess
 from day0.evaluation.results import effective
 from day0.evaluation.run_folder import close_attempt, open_attempt, write_run
@@ -55,6 +54,7 @@ from day0.serving.server import (
     server_environment,
     stop_by,
 )
+from day0.source.side_files import effective_chat_template
 from day0.suite.harness import HARNESSES, harnesses_of
 from day0.suite.needs import unallowed_code
 from day0.suite.suites import read_suite

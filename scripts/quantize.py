@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
-import json
 import logging
 import os
 import platform
@@ -36,7 +35,6 @@ from day0.base.artefacts import read_json
 from day0.base.cli import EXIT_PASS, UnusableInput, json_argument, run_cli
 from day0.base.gpus import reserve_gpus
 from day0.base.stopwatch import Stopwatch
-from day0.checkpoint.metadata import WEIGHTS_DECLARATION, merged_config, side_files
 from day0.recipe.calibration import check_dataset, read_calibration, read_texts
 from day0.recipe.failures import Unsupported, is_transient, unsupported
 from day0.recipe.modelopt_form import as_json, recipe_file_text
@@ -52,6 +50,7 @@ from day0.records.quantization import (
 )
 from day0.records.recipe import Calibration, ResolvedRecipe
 from day0.source.model_folder import SourceModel, open_source
+from day0.source.side_files import carry_side_files
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "nvidia-modelopt", "transformers", "safetensors", "tokenizers")
@@ -366,16 +365,7 @@ def export(model: Any, source: SourceModel, folder: Path) -> None:
 
     with torch.inference_mode():
         export_hf_checkpoint(model, export_dir=folder)
-    config = merged_config(read_json(source.folder / "config.json"), read_json(folder / "config.json"))
-    for path in list(folder.iterdir()):
-        if path.suffix != ".safetensors" and path.name not in WEIGHTS_DECLARATION:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    for name in side_files(source.folder, source.trust_remote_code):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source.folder / name, folder / name)
-    for file in folder.rglob("*.safetensors"):
-        file.chmod(0o644)
+    carry_side_files(source.folder, folder, source.trust_remote_code)
 
 
 @contextlib.contextmanager

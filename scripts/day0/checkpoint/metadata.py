@@ -7,26 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from day0.base.artefacts import files_below, read_json
+from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput
-from day0.source.safetensors_headers import INDEX_FILE
-
-WEIGHTS_DECLARATION = (INDEX_FILE, "hf_quant_config.json", "config.json")
-_WEIGHT_SUFFIXES = (
-    ".safetensors",
-    ".bin",
-    ".pt",
-    ".pth",
-    ".ckpt",
-    ".h5",
-    ".msgpack",
-    ".gguf",
-    ".onnx",
-    ".pkl",
-    ".index.json",
-)
-_NOT_CARRIED = ("README.md", *WEIGHTS_DECLARATION)
-
+from day0.source.side_files import effective_chat_template
 
 _UNINTERESTING = {"transformers_version", "_name_or_path", "_from_model_config"}
 _EXPECTED_CONFIG = _UNINTERESTING | {"quantization_config", "sparse_attention_config", "use_cache"}
@@ -71,28 +54,6 @@ _TOKENIZER_FILES = re.compile(
     r"generation_config\.json|special_tokens_map\.json|added_tokens\.json|chat_template.*|image_processor_config\.json)"
 )
 _REDUNDANT_FILES = ("special_tokens_map.json", "added_tokens.json")
-
-
-def side_files(folder: str | Path, trust_remote_code: bool) -> list[str]:
-    """Relative names of a source's files that go into its checkpoint as they are.
-
-    These are all but the weights, their declarations, the model card and, unless trusted, Python code.
-    """
-    return [
-        name
-        for name in files_below(folder)
-        if not any(part.startswith(".") for part in Path(name).parts)
-        and name not in _NOT_CARRIED
-        and not name.endswith(_WEIGHT_SUFFIXES)
-        and (trust_remote_code or not name.endswith(".py"))
-    ]
-
-
-def merged_config(source: Mapping[str, Any], exported: Mapping[str, Any]) -> dict[str, Any]:
-    """The source's config.json with what the export says about quantization, instead of all the export rewrote."""
-    kept = {key: value for key, value in source.items() if key != "quantization_config"}
-    added = {key: exported[key] for key in ("quantization_config", "sparse_attention_config") if key in exported}
-    return {**kept, **added}
 
 
 class Change(TypedDict):
@@ -163,28 +124,6 @@ def compare_generation_configs(source: Mapping[str, Any], output: Mapping[str, A
                 {"field": f"generation_config.json: {key}", "source": old, "output": new, "expected": expected}
             )
     return diffs
-
-
-def effective_chat_template(folder: Path) -> Any:
-    """The chat template that transformers would use: chat_template.jinja, chat_template.json, tokenizer_config.json.
-
-    Several are a mapping by name: files of additional_chat_templates stand beside chat_template.jinja, the default.
-    """
-    jinja = folder / "chat_template.jinja"
-    more = sorted((folder / "additional_chat_templates").glob("*.jinja"))
-    named = {file.stem: file.read_text(encoding="utf-8", errors="replace") for file in more}
-    if jinja.is_file():
-        default = jinja.read_text(encoding="utf-8", errors="replace")
-        return {"default": default, **named} if named else default
-    if named:
-        return named
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and (template := read_json(folder / name).get("chat_template")) is not None:
-            if isinstance(template, list):
-                listed = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-                return listed.get("default", listed) if len(listed) == 1 else listed
-            return template
-    return None
 
 
 def compare_metadata(source: Path, output: Path) -> list[Change]:

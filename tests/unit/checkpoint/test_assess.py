@@ -16,7 +16,7 @@ from day0.base.cli import UnusableInput
 from day0.checkpoint import assess
 from day0.checkpoint.declaration import read_declarations
 from day0.checkpoint.intentions import Patterns
-from day0.checkpoint.metadata import compare_configs, effective_chat_template, merged_config, side_files
+from day0.checkpoint.metadata import compare_configs
 from day0.checkpoint.summary import parse_summary, summary_as_dict
 from day0.checkpoint.vllm_rules import ENGINE_VERSION, locked_version
 from day0.recipe.resolve import resolve_configuration
@@ -434,38 +434,6 @@ def test_patterns_apply_in_order_and_the_last_wins(module, intended):
 def test_patterns_that_name_an_expert_by_number_cannot_tell():
     patterns = [{"quantizer_name": "*", "enable": False}, {"quantizer_name": "*experts.3.*", "enable": True}]
     assert Patterns(tuple(patterns)).intention("model.layers.0.mlp.experts.3.gate_proj") is None
-
-
-def test_the_config_is_the_sources_with_the_declaration():
-    merged = merged_config(
-        {"torch_dtype": "bfloat16", "quantization_config": {"quant_method": "fp8"}},
-        {"dtype": "bfloat16", "quantization_config": {"quant_algo": "FP8"}},
-    )
-    assert merged == {"torch_dtype": "bfloat16", "quantization_config": {"quant_algo": "FP8"}}
-
-
-def test_side_files(tmp_path):
-    kept = ["tokenizer.json", "chat_template.jinja", "LICENSE", "sub/vocab.txt", "generation_config.json"]
-    left = [
-        "model.safetensors",
-        "config.json",
-        "README.md",
-        "pytorch_model.bin",
-        ".git/x",
-        "model.safetensors.index.json",
-    ]
-    for name in [*kept, *left, "modeling_x.py"]:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("x")
-    assert side_files(tmp_path, trust_remote_code=False) == sorted(kept)
-    assert side_files(tmp_path, trust_remote_code=True) == sorted([*kept, "modeling_x.py"])
-
-
-def test_the_effective_chat_template(tmp_path):
-    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": [{"name": "default", "template": "a"}]}')
-    assert effective_chat_template(tmp_path) == "a"
-    (tmp_path / "chat_template.jinja").write_text("b")
-    assert effective_chat_template(tmp_path) == "b"
 
 
 GIVEN = {

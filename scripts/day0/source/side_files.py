@@ -1,0 +1,96 @@
+"""What a model folder holds beside its weights, and what of it goes into a checkpoint made of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from day0.base.artefacts import files_below, read_json
+from day0.source.safetensors_headers import INDEX_FILE
+
+WEIGHTS_DECLARATION = (INDEX_FILE, "hf_quant_config.json", "config.json")
+_WEIGHT_SUFFIXES = (
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".h5",
+    ".msgpack",
+    ".gguf",
+    ".onnx",
+    ".pkl",
+    ".index.json",
+)
+_NOT_CARRIED = ("README.md", *WEIGHTS_DECLARATION)
+
+
+def side_files(folder: str | Path, trust_remote_code: bool) -> list[str]:
+    """Relative names of a source's files that go into its checkpoint as they are.
+
+    These are all but the weights, their declarations, the model card and, unless trusted, Python code.
+    """
+    return [
+        name
+        for name in files_below(folder)
+        if not any(part.startswith(".") for part in Path(name).parts)
+        and name not in _NOT_CARRIED
+        and not name.endswith(_WEIGHT_SUFFIXES)
+        and (trust_remote_code or not name.endswith(".py"))
+    ]
+
+
+def merged_config(source: Mapping[str, Any], exported: Mapping[str, Any]) -> dict[str, Any]:
+    """The source's config.json with what the export says about quantization, instead of all the export rewrote."""
+    kept = {key: value for key, value in source.items() if key != "quantization_config"}
+    added = {key: exported[key] for key in ("quantization_config", "sparse_attention_config") if key in exported}
+    return {**kept, **added}
+
+
+def carry_side_files(source: Path, checkpoint: Path, trust_remote_code: bool) -> None:
+    """Make all of a checkpoint but the weights and their declarations that of the source, byte for byte.
+
+    Args:
+        source: folder of the source model.
+        checkpoint: folder that ModelOpt exported to; what else it holds is replaced.
+        trust_remote_code: whether the source's Python code goes along.
+
+    Raises:
+        UnusableInput: a config.json cannot be read.
+    """
+    config = merged_config(read_json(source / "config.json"), read_json(checkpoint / "config.json"))
+    for path in list(checkpoint.iterdir()):
+        if path.suffix != ".safetensors" and path.name not in WEIGHTS_DECLARATION:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (checkpoint / "config.json").write_text(text, encoding="utf-8")
+    for name in side_files(source, trust_remote_code):
+        (checkpoint / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, checkpoint / name)
+    for file in checkpoint.rglob("*.safetensors"):
+        file.chmod(0o644)
+
+
+def effective_chat_template(folder: Path) -> Any:
+    """The chat template that transformers would use: chat_template.jinja, chat_template.json, tokenizer_config.json.
+
+    Several are a mapping by name: files of additional_chat_templates stand beside chat_template.jinja, the default.
+    """
+    jinja = folder / "chat_template.jinja"
+    more = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    named = {file.stem: file.read_text(encoding="utf-8", errors="replace") for file in more}
+    if jinja.is_file():
+        default = jinja.read_text(encoding="utf-8", errors="replace")
+        return {"default": default, **named} if named else default
+    if named:
+        return named
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if (folder / name).is_file() and (template := read_json(folder / name).get("chat_template")) is not None:
+            if isinstance(template, list):
+                listed = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+                return listed.get("default", listed) if len(listed) == 1 else listed
+            return template
+    return None

@@ -15,8 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from day0.base.artefacts import digest_of_file, write_json
-from day0.base.cli import run_cli
+from day0.base.artefacts import digest_of_file
+from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, run_cli
+from day0.records.environment import Environment
 
 PYTHON = "3.11"
 
@@ -74,15 +75,15 @@ def main() -> int:
         build(arguments.lock, environment)
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return EXIT_FAILED_CHECK
     python = subprocess.run(
         [str(environment / "bin" / "python"), "-c", "import platform; print(platform.python_version())"],
         check=True,
         capture_output=True,
         text=True,
     ).stdout.strip()
-    write_json(arguments.output, {"lock_sha256": digest_of_file(arguments.lock), "python": python})
-    return 0
+    Environment(lock_sha256=digest_of_file(arguments.lock), python=python).write(arguments.output)
+    return EXIT_PASS
 
 
 if __name__ == "__main__":

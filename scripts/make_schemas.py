@@ -12,6 +12,7 @@ from day0.decision.external import ExternalScores
 from day0.plan.config import Config
 from day0.recipe.recipes import Recipe
 from day0.records.decision import Comparison, Verdict
+from day0.records.environment import Environment, ImageEnvironment
 from day0.records.preflight import Preflight
 from day0.records.quantization import Quantization
 from day0.records.source import Source
@@ -23,6 +24,8 @@ SCHEMAS = {
     "suite": Suite,
     "recipe": Recipe,
     "external_scores": ExternalScores,
+    "environment": Environment,
+    "image_environment": ImageEnvironment,
     "source": Source,
     "preflight": Preflight,
     "quantization": Quantization,

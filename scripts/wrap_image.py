@@ -16,8 +16,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from day0.base.artefacts import digest_of_file, write_json, write_text
+from day0.base.artefacts import digest_of_file, write_text
 from day0.base.cli import EXIT_TRANSIENT, UnusableInput, run_cli
+from day0.records.environment import ImageEnvironment
 from day0.serving.container import NAMES_VARIABLE, image_command
 from day0.serving.multinode import JOB_ID_VARIABLE
 
@@ -99,8 +100,13 @@ def main() -> int:
     image = str(arguments.image.resolve())
     write_text(python, make_launcher(arguments.runtime, image, arguments.python, arguments.mount))
     python.chmod(0o755)
-    marker = {"image": image, "image_sha256": digest_of_file(arguments.image), "runtime": arguments.runtime}
-    write_json(arguments.output, {**marker, "python": arguments.python, "mounts": arguments.mount})
+    ImageEnvironment(
+        image=image,
+        image_sha256=digest_of_file(arguments.image),
+        runtime=arguments.runtime,
+        python=arguments.python,
+        mounts=arguments.mount,
+    ).write(arguments.output)
     return 0
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput
 from day0.checkpoint.vllm_rules import ALGORITHM_OF_PRESET, ARITHMETIC_CAPABILITY, MINIMUM_CAPABILITY
+from day0.records.environment import ImageEnvironment
 from day0.records.failure_class import FailureClass
 from day0.records.preflight import (
     ModelRequest,
@@ -262,9 +263,12 @@ def check_environment(marker: Path, packages: Mapping[str, str]) -> Check:
         reason = (said or answer.stderr.strip().splitlines() or ["it does not start"])[-1]
         remedy = f"delete {marker} and rerun to build it anew"
         if marker.name.endswith(".image.json"):
-            image, reason = read_json(marker), runtime_error(answer.stderr) or reason.removeprefix("error: ")
-            kind = ".sif" if image["runtime"] == "apptainer" else "squashfs"
-            reason += f" ({image['runtime']} was to start {image['python']} in the {kind} file {image['image']})"
+            image, reason = (
+                ImageEnvironment.read(marker),
+                runtime_error(answer.stderr) or reason.removeprefix("error: "),
+            )
+            kind = ".sif" if image.runtime == "apptainer" else "squashfs"
+            reason += f" ({image.runtime} was to start {image.python} in the {kind} file {image.image})"
             remedy = f"correct containers.{marker.name.split('.')[0]}, the image or the node, and rerun"
         return Check("environment", f"{python}: {reason}; {remedy}", SYSTEMIC)
     return Check("environment", answer.stdout.strip())

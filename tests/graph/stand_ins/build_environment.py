@@ -4,7 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from day0.base.artefacts import digest_of_file, write_json
+from day0.base.artefacts import digest_of_file
+from day0.records.environment import Environment
 from stand_in import called
 
 parser = argparse.ArgumentParser()
@@ -18,4 +19,4 @@ python.parent.mkdir(parents=True, exist_ok=True)
 python.unlink(missing_ok=True)
 python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
 python.chmod(0o755)
-write_json(arguments.output, {"lock_sha256": digest_of_file(arguments.lock), "python": "3.11"})
+Environment(lock_sha256=digest_of_file(arguments.lock), python="3.11").write(arguments.output)

@@ -12,6 +12,7 @@ from day0.plan.preflight import (
     check_frameworks,
     judge_frameworks,
 )
+from day0.records.environment import ImageEnvironment
 from day0.records.preflight import ModelRequest, RecipeRequest, SuiteRequest
 
 
@@ -190,7 +191,7 @@ def test_an_image_that_does_not_start_names_its_settings_and_the_reason(tmp_path
     python.write_text(f"#!/bin/sh\necho '{said}' >&2; exit 1\n")
     python.chmod(0o755)
     marker = tmp_path / "serve.image.json"
-    marker.write_text('{"runtime": "apptainer", "image": "i.sif", "python": "p"}')
+    ImageEnvironment(image="i.sif", image_sha256="5e" * 32, runtime="apptainer", python="p", mounts=[]).write(marker)
     check = check_environment(marker, {"engine": "vllm"})
     assert check.failure_class == "SYSTEMIC" and words in check.detail
     assert "correct containers.serve, the image or the node, and rerun" in check.detail

@@ -1,4 +1,4 @@
-"""source.json, preflight.json, quantization.json, validation.json: written as they are read, and nothing else taken."""
+"""The records that the stages up to the validation leave: written as they are read, and nothing else is taken."""
 
 import copy
 import json
@@ -9,6 +9,7 @@ import pytest
 
 from day0.base.artefacts import write_json
 from day0.base.cli import UnusableInput
+from day0.records.environment import Environment, ImageEnvironment
 from day0.records.preflight import Preflight
 from day0.records.quantization import Quantization
 from day0.records.source import Source
@@ -112,7 +113,23 @@ VALIDATION = {
     "source_digest": SHA256,
     "recipe_digest": None,
 }
-ALL = [(Source, SOURCE), (Preflight, PREFLIGHT), (Quantization, QUANTIZATION), (Validation, VALIDATION)]
+ENVIRONMENT = {"schema_version": 1, "lock_sha256": SHA256, "python": "3.11.7"}
+IMAGE = {
+    "schema_version": 1,
+    "image": "/images/vllm.sif",
+    "image_sha256": SHA256,
+    "runtime": "apptainer",
+    "python": "python3",
+    "mounts": ["/data:/data"],
+}
+ALL = [
+    (Environment, ENVIRONMENT),
+    (ImageEnvironment, IMAGE),
+    (Source, SOURCE),
+    (Preflight, PREFLIGHT),
+    (Quantization, QUANTIZATION),
+    (Validation, VALIDATION),
+]
 
 
 @pytest.mark.parametrize(("artefact", "content"), ALL)

@@ -27,9 +27,9 @@ import tempfile
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from day0.base.artefacts import read_json
 from day0.base.cli import EXIT_PASS, UnusableInput, json_argument, run_cli
@@ -96,12 +96,24 @@ def read_recipe(arguments: argparse.Namespace) -> ResolvedRecipe:
     return resolve_named(arguments.recipe, ROOT / "config" / "recipes", catalogue).of_the_weights()
 
 
-def load_configuration(definition: dict[str, Any], kv_cache: str | None) -> dict[str, Any]:
-    """Resolve a recipe's definition to ModelOpt's own configuration, with every import filled in.
+class LoadedRecipe(NamedTuple):
+    """A recipe as ModelOpt takes it, with every import filled in; None: it has no such part.
 
-    Returns:
-        ``{"quantize": ..., "auto_quantize": ..., "kv_cache": ...}``, each ModelOpt's own or None. A KV-cache preset is
-        appended to ``quantize`` as ModelOpt's hf_ptq example does, and stays apart for a search.
+    A KV-cache preset is appended to ``quantize`` as ModelOpt's hf_ptq example does, and stays apart for a search, whose
+    settings are an object of ModelOpt.
+    """
+
+    quantize: dict[str, Any] | None
+    auto_quantize: Any
+    kv_cache: dict[str, Any] | None
+
+    def recorded(self) -> ModelOptConfiguration:
+        """The same as the record holds it."""
+        return ModelOptConfiguration(**{name: as_json(value) for name, value in self._asdict().items()})
+
+
+def load_configuration(definition: Mapping[str, Any], kv_cache: str | None) -> LoadedRecipe:
+    """Have ModelOpt read a recipe's definition.
 
     Raises:
         UnusableInput: ModelOpt does not accept it.
@@ -133,8 +145,8 @@ def load_configuration(definition: dict[str, Any], kv_cache: str | None) -> dict
     except Exception as error:
         raise UnusableInput(f"ModelOpt does not accept the recipe: {error}") from error
     if search is not None:
-        return {"quantize": fixed, "auto_quantize": search, "kv_cache": kv}
-    return {"quantize": _with_kv_cache(fixed or {}, kv), "auto_quantize": None, "kv_cache": kv}
+        return LoadedRecipe(fixed, search, kv)
+    return LoadedRecipe(_with_kv_cache(fixed or {}, kv), None, kv)
 
 
 def _with_kv_cache(config: dict[str, Any], kv: dict[str, Any] | None) -> dict[str, Any]:
@@ -156,10 +168,11 @@ def _load_body(recipe: Recipe) -> Any:
         return load_recipe(file)
 
 
-def needs_calibration(configuration: dict[str, Any]) -> bool:
+def needs_calibration(configuration: LoadedRecipe) -> bool:
+    """Whether texts are needed: to measure activations, or to score the formats of a search."""
     from modelopt.torch.quantization.config import need_calibration
 
-    return configuration["auto_quantize"] is not None or need_calibration(configuration["quantize"])
+    return configuration.auto_quantize is not None or need_calibration(configuration.quantize)
 
 
 def known_datasets() -> list[str]:
@@ -271,19 +284,19 @@ def make_batches(calibration: Calibration, texts: list[str], tokenizer: Any, dev
     return batches
 
 
-def quantize(model: Any, configuration: dict[str, Any], batches: Any) -> FormatSearch | None:
+def quantize(model: Any, configuration: LoadedRecipe, batches: Any) -> FormatSearch | None:
     """Quantize the model in place; returns what a search found, or None where there was none."""
     import modelopt.torch.quantization as mtq
     from modelopt.torch.utils.dataset_utils import create_forward_loop
 
     forward_loop = create_forward_loop(dataloader=batches) if batches is not None else None
-    if configuration["auto_quantize"] is None:
-        mtq.quantize(model, configuration["quantize"], forward_loop)
+    if configuration.auto_quantize is None:
+        mtq.quantize(model, configuration.quantize, forward_loop)
         return None
     return search_formats(model, configuration, batches, forward_loop)
 
 
-def search_formats(model: Any, configuration: dict[str, Any], batches: Any, forward_loop: Any) -> FormatSearch:
+def search_formats(model: Any, configuration: LoadedRecipe, batches: Any, forward_loop: Any) -> FormatSearch:
     """Search a format per layer as ModelOpt's hf_ptq example does; a KV-cache format is set and measured after it.
 
     Raises:
@@ -291,7 +304,7 @@ def search_formats(model: Any, configuration: dict[str, Any], batches: Any, forw
     """
     import modelopt.torch.quantization as mtq
 
-    search = configuration["auto_quantize"]
+    search = configuration.auto_quantize
     constraints = search.constraints.model_dump(exclude_none=True)
     if search.cost_excluded_layers:
         constraints.setdefault("cost", {})["excluded_module_name_patterns"] = search.cost_excluded_layers
@@ -321,7 +334,7 @@ def search_formats(model: Any, configuration: dict[str, Any], batches: Any, forw
         verbose=True,
         method=search.auto_quantize_method,
         module_search_spaces=spaces or None,
-        fixed_quantization_config=configuration["quantize"],
+        fixed_quantization_config=configuration.quantize,
     )
     best = state["best"]
     reached = as_json(best.get("constraints", constraints))
@@ -330,11 +343,9 @@ def search_formats(model: Any, configuration: dict[str, Any], batches: Any, forw
         raise Unsupported(
             f"no choice of formats meets the recipe's constraint {as_json(constraints)}; found {found.constraints}"
         )
-    kv = (
-        search.kv_cache.model_dump()
-        if configuration["kv_cache"] is None and search.kv_cache
-        else configuration["kv_cache"]
-    )
+    kv = configuration.kv_cache
+    if kv is None and search.kv_cache:
+        kv = search.kv_cache.model_dump()
     if kv is not None:
         entries = [entry for entry in kv["quant_cfg"] if entry["quantizer_name"] != "*"]
         mtq.set_quantizer_by_cfg(model, entries)
@@ -404,7 +415,7 @@ def set_seed(seed: int) -> None:
 
 def make_checkpoint(
     source: SourceModel,
-    configuration: dict[str, Any],
+    configuration: LoadedRecipe,
     texts: list[str],
     record: Quantization,
     folder: Path,
@@ -426,7 +437,7 @@ def make_checkpoint(
         stopwatch.step("calibrate", f"quantizing to {record.recipe.name}"),
         failures_recorded("ModelOpt cannot quantize", device),
     ):
-        is_search = configuration["auto_quantize"] is not None
+        is_search = configuration.auto_quantize is not None
         batches = None
         if needs_calibration(configuration):
             batches = make_batches(record.calibration, texts, tokenizer, model.device, labels=is_search)
@@ -457,14 +468,13 @@ def main() -> int:
     is_named = calibration.dataset is not None and calibration.local_file is None
     check_dataset(calibration, needs_calibration(configuration), known_datasets() if is_named else [])
     set_seed(arguments.seed)
-    quant_cfg = ModelOptConfiguration(**{key: as_json(value) for key, value in configuration.items()})
     record = Quantization(
         status="done",
         failure_class=None,
         detail="",
         model=source.name,
         source_digest=source.digest,
-        recipe=RecordedRecipe(**recipe.as_plain(), quant_cfg=quant_cfg),
+        recipe=RecordedRecipe(**recipe.as_plain(), quant_cfg=configuration.recorded()),
         kv_cache=kv_cache,
         calibration=calibration,
         seed=arguments.seed,

@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[2]
 def resolve_all() -> list[dict[str, Any]]:
     """Every entry of the catalogue: its definition, KV-cache preset and ModelOpt's configuration."""
     import quantize
-    from day0.recipe.modelopt_form import as_json
 
     catalogue = json.loads((ROOT / "envs" / "modelopt_catalogue.json").read_text())
     asked = [({"preset": name}, None) for name in catalogue["presets"]]
@@ -23,7 +22,6 @@ def resolve_all() -> list[dict[str, Any]]:
     found = []
     with contextlib.redirect_stdout(io.StringIO()):
         for definition, kv_cache in asked:
-            configuration = quantize.load_configuration(definition, kv_cache)
-            resolved = {key: as_json(value) for key, value in configuration.items()}
+            resolved = quantize.load_configuration(definition, kv_cache).recorded().as_plain()
             found.append({"definition": definition, "kv_cache": kv_cache, "configuration": resolved})
     return found

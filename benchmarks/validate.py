@@ -118,8 +118,30 @@ def make(folder: Path, size: dict) -> None:
         {"quantizer_name": "*input_quantizer", "cfg": cfg},
         *({"quantizer_name": name, "enable": False} for name in ("*lm_head*", "*mlp.gate.*", "*router*", "*embed*")),
     ]
-    record = {"status": "done", "recipe": {"name": "nvfp4", "quant_cfg": {"quantize": {"quant_cfg": patterns}}}}
-    (folder / "record.json").write_text(json.dumps(record))
+    from day0.records.quantization import ModelOptConfiguration, Quantization, RecordedRecipe
+    from day0.records.recipe import Calibration
+
+    recipe = {"name": "nvfp4", "kind": "preset", "definition": {"preset": "nvfp4"}, "digest": "0" * 64}
+    Quantization(
+        status="done",
+        failure_class=None,
+        detail="",
+        model="synthetic",
+        source_digest=None,
+        recipe=RecordedRecipe(**recipe, quant_cfg=ModelOptConfiguration(quantize={"quant_cfg": patterns})),
+        kv_cache=None,
+        calibration=Calibration(),
+        seed=0,
+        device="cpu",
+        versions={},
+        duration_seconds={},
+        peak_memory_bytes=None,
+        peak_gpu_memory_bytes=None,
+        search=None,
+        quantizers=None,
+        files={},
+        checkpoint_digest=None,
+    ).write(folder / "record.json")
 
 
 def run_gate(folder: Path, deep: bool = False, engine: bool = True) -> dict:

@@ -1,4 +1,4 @@
-"""Whether a quantized checkpoint is what its recipe promises: read it, then judge what was read.
+"""Read a quantized checkpoint, and decide whether it is what its recipe promises.
 
 Reading takes safetensors headers, the values of scalar scales and the small JSON files; no weights, unless all block
 scales are asked for. The modules layers, declaration, inventory and metadata say what there is, intentions what the
@@ -171,7 +171,7 @@ def _configuration(
 
 
 class _Declared(NamedTuple):
-    """What a checkpoint declares, and its layers held against that."""
+    """What a checkpoint declares, and its layers compared with that."""
 
     declaration: Declaration | None
     conflicts: list[str]
@@ -291,7 +291,7 @@ def evaluate_checkpoint(
 
 
 def _without_consequences(checks: list[Check], summary: CheckpointSummary) -> list[Check]:
-    """A size that is off is a finding of its own only where no layer and no tensor is at fault."""
+    """Let the size check pass where another failed check explains why the checkpoint is too large or too small."""
     failed = {check.name for check in checks if not check.passed}
     is_smaller = summary.output_bytes < summary.source_bytes
     return [

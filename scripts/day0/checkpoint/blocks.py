@@ -1,4 +1,4 @@
-"""All blocks of a checkpoint, streamed for what no header shows: NaN, negative scales, and zeros that are no weights.
+"""Read all blocks of a checkpoint for what no header shows: NaN, negative scales, and zeros where weights were.
 
 A block is the values that share one scale. One that is zero is sound where the source has zeros, too (pruned rows,
 padding, experts that were never trained), and a fault where the source has weights that the format can hold: a shard
@@ -21,7 +21,7 @@ from day0.source.safetensors_headers import BITS, BrokenSafetensors, Tensor
 BUFFER_BYTES, SPAN_BYTES = 1 << 18, 1 << 25
 # Blocks of zeros that are looked up in the source, for each part of a tensor: enough to tell a hole from pruning.
 LOOKED_UP = 64
-RUN_BYTES = 64  # zeros in a row, of a weight of 8 bits, that are worth a look
+RUN_BYTES = 64  # zeros in a row, of a weight of 8 bits, that are looked up in the source
 _SCALES = ("weight_scale", "weight_scale_inv")
 _WEIGHTS, _WIDE = ("F8_E4M3", "U8", "I8"), ("BF16", "F16", "F32", "F64")
 _LOW, _CODES = numpy.uint64(0x7F7F7F7F7F7F7F7F), numpy.uint64(0x7777777777777777)
@@ -45,7 +45,8 @@ def read_blocks(
     """Problems by tensor, and the bytes read of the checkpoint.
 
     Args:
-        tensors, source: headers of the checkpoint and of its source.
+        tensors: headers of the checkpoint.
+        source: headers of the source model.
         scalars: values of the checkpoint's scalar scales.
 
     Raises:
@@ -196,7 +197,7 @@ def _lost_blocks(
 
 
 def _all_zero(name: str, places: Sequence[int], tensors: Mapping[str, Tensor], before: Tensor | None) -> str | None:
-    """The same where blocks cannot be asked for: a tensor that is zero from end to end, and not so in the source."""
+    """The same where blocks cannot be looked up: a tensor that is zero from end to end, and not so in the source."""
     tensor = tensors[name]
     if len(places) < min(LOOKED_UP, tensor.bytes // RUN_BYTES, tensor.elements) or not _is_zero(tensor):
         return None

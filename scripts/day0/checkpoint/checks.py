@@ -1,4 +1,4 @@
-"""The checks of a checkpoint: each a small function from :class:`CheckpointSummary` to :class:`Check`.
+"""The checks of a checkpoint, each a small function from :class:`CheckpointSummary` to :class:`Check`.
 
 A check returns None where the summary lacks what it looks at. What follows from a finding is not found a second time: a
 broken shard is judged by nothing else, a layer with wrong tensors by neither coverage nor shape.
@@ -310,7 +310,7 @@ def _families_off(summary: CheckpointSummary) -> list[str]:
 
 
 def check_vision(summary: CheckpointSummary) -> Check | None:
-    """Nothing under the vision tower or projector is quantized; where patterns tell, coverage holds it against them."""
+    """Nothing under the vision tower or projector is quantized; with patterns, the coverage check does this."""
     if summary.layers is None or summary.has_patterns:
         return None
     if not any(layer.family == "vision" for layer, _ in distinct(summary.layers)):

@@ -54,7 +54,7 @@ class Declaration:
 
     @property
     def names_experts(self) -> bool:
-        """Whether it tells one expert of a layer from another."""
+        """Whether it declares one expert of a layer differently from another."""
         return any(EXPERT_NUMBER.search(name) for name in (self.layers or self.excluded))
 
 

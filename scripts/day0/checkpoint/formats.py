@@ -1,4 +1,4 @@
-"""The formats of quantized linear layers as a table, and whether a layer's tensors are what its algorithm leaves.
+"""The formats of quantized linear layers as a table, and whether a layer's tensors are those of its algorithm.
 
 Source: nvidia-modelopt 0.47.0 (modelopt/torch/export/quant_utils.py, unified_export_hf.py), checked against the headers
 of real exports; but for NVFP4_AWQ and NVFP4_SVD, which ModelOpt quantizes on CUDA devices only: these two are as the
@@ -22,7 +22,7 @@ Form = tuple[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Format:
-    """What an algorithm makes of a weight.
+    """How an algorithm stores a weight.
 
     ``packed``: dimension of a 2-D weight that holds two values a byte (None: not packed). ``layout`` of the
     weight_scale: "scalar", "row" (one per output), "block" (128 x 128) or "group" (along the inputs). ``group``: values
@@ -97,11 +97,13 @@ def _scale_shapes(form: Format, shape: tuple[int, ...], logical: list[tuple[int,
 
 @functools.lru_cache(maxsize=65536)
 def problem_of(algorithm: str, group: int | None, weight: Form, parts: tuple[tuple[str, Form], ...]) -> str | None:
-    """What is wrong with the tensors of a layer that is declared as ``algorithm``; None where nothing is.
+    """What is wrong with the tensors of a layer, as the end of a sentence about layers; None where nothing is.
 
     Args:
-        group: declared group size; None takes the format's own.
-        parts: scales by their short names, sorted.
+        algorithm: that the checkpoint declares for the layer, a key of :data:`FORMATS`.
+        group: declared group size; None: the format's own.
+        weight: dtype and shape of the weight.
+        parts: dtypes and shapes of its scales by their short names, sorted.
     """
     form, given = FORMATS[algorithm], dict(parts)
     group = group or form.group
@@ -157,7 +159,8 @@ def bytes_of(algorithm: str, group: int | None, shape: tuple[int, ...]) -> int:
     """Bytes that a weight takes with its scales, smoothing vectors and low-rank parts not counted.
 
     Args:
-        group: values per scale; None takes the format's own.
+        algorithm: a key of :data:`FORMATS`.
+        group: values per scale; None: the format's own.
         shape: of the weight before it was quantized, [out, in] or [experts, in, out].
     """
     form = FORMATS[algorithm]
@@ -221,7 +224,8 @@ def algorithm_of_quantizers(weight: str | None, inputs: str | None, method: str 
     """The algorithm that ModelOpt declares for a layer of these number formats; None where they do not decide it.
 
     Args:
-        weight, inputs: as :attr:`Format.kind`; "none" for inputs that are not quantized.
+        weight: number format of the weight, as :attr:`Format.kind`.
+        inputs: number format of the inputs, "none" where they are not quantized.
         method: the calibration algorithm, which for NVFP4 decides whether a smoothing vector is left.
     """
     if weight == "FP8 per channel":

@@ -1,4 +1,4 @@
-"""What a recipe's quantizer patterns make of a module, by its name alone."""
+"""Which modules a recipe's quantizer patterns quantize, and to what, by the names of the modules alone."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Patterns:
 
     @property
     def names_experts(self) -> bool:
-        """Whether they tell one expert of a layer from another."""
+        """Whether a pattern treats one expert of a layer differently from another."""
         return any(re.search(r"experts[.]\d", str(entry.get("quantizer_name", ""))) for entry in self.entries)
 
     def essence(self) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ class Patterns:
         return tuple(lines)
 
     def intention(self, module: str) -> bool | Intention | None:
-        """What they make of the weight of a linear module. ModelOpt applies them in order, the last one wins.
+        """What becomes of the weight of a linear module. ModelOpt applies the patterns in order, the last match decides.
 
         A fused expert's quantizer has another name than its module in the checkpoint.
 
@@ -143,7 +143,7 @@ def _method(algorithm: Any) -> str:
 
 
 def differences(one: Patterns, other: Patterns) -> list[str]:
-    """Entries that only one of two lists of patterns has; where they hold the same in another order, that."""
+    """Entries that only one of two lists of patterns has; where only the order differs, a sentence on that."""
     first, second = one.essence(), other.essence()
     only = [*(f"only in the first: {line}" for line in _without(first, second))]
     only += [f"only in the second: {line}" for line in _without(second, first)]

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint against those of its source."""
+"""Compare the tensors of a checkpoint with those of its source."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class SortedTensors(NamedTuple):
 
 
 def sort_tensors(tensors: Mapping[str, Tensor]) -> SortedTensors:
-    """Tell weight matrices, their scales and everything else apart."""
+    """Sort tensors into weight matrices, their scales and everything else."""
     weights: dict[str, str] = {}
     parts: dict[str, list[tuple[str, Form]]] = {}
     others: list[str] = []

@@ -1,4 +1,4 @@
-"""What names of tensors and modules say: families, parts of a weight, numbers of layers and experts."""
+"""What the names of tensors and modules mean: families, parts of a weight, numbers of layers and experts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FAMILIES = (
     ("attention", re.compile(r"(attn|attention)")),
     ("MLP", re.compile(r"(mlp|feed_forward|ffn|[.]fc\d)")),
 )
-# Families that a pattern must name to mean them: a wide one such as *mlp* meets them by accident.
+# Families that a pattern quantizes only where it names them: a wide one such as *mlp* matches them by accident.
 MUST_BE_NAMED = {
     "vision": re.compile(r"vis|image|projector|vit", re.I),
     "router": re.compile(r"router|gate[.*]|gate$", re.I),
@@ -50,10 +50,12 @@ def is_part(name: str) -> bool:
 
 
 def is_scale(name: str) -> bool:
+    """Whether a name is that of a scale of a weight, its inputs or the KV cache."""
     return name.endswith(("_scale", "_scale_2", "_scale_inv")) and not name.endswith("pre_quant_scale")
 
 
 def own_parts(tensors: Mapping[str, Tensor], module: str) -> list[str]:
+    """Short names of the scales that a module has."""
     return [part for part in sorted(PART_NAMES) if f"{module}.{part}" in tensors]
 
 

@@ -38,7 +38,7 @@ class Layer(NamedTuple):
     """A weight matrix of the checkpoint; matrices that are alike share one object.
 
     ``precision`` is what its tensors say, ``declared`` the algorithm that the checkpoint declares for it (None: full
-    precision or undeclared), ``intended`` what the recipe's patterns make of it (False: nothing, None: they do not
+    precision or undeclared), ``intended`` what the recipe's patterns ask for (False: nothing, None: they do not
     decide it). ``problem`` is what is wrong with its tensors taken alone. ``elements`` are those of the weight before,
     ``bytes`` what it takes with its scales, ``expected`` what it should take: by the recipe where that tells, else by
     the format it holds, None for one that stays as the source has it. ``inputs`` are its in-features (0: not
@@ -60,6 +60,7 @@ class Layer(NamedTuple):
 
     @property
     def is_quantized(self) -> bool:
+        """Whether its weight is held in another format than full precision."""
         return self.precision not in FULL_PRECISION
 
     @property

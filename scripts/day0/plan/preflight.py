@@ -218,6 +218,7 @@ def check_frameworks(python: Path, tasks: list[str], script: Path = SCRIPTS / "h
     Args:
         python: interpreter of the environment.
         tasks: names of tasks, TASK or FRAMEWORK.TASK.
+        script: the harness script that lists the tasks it knows.
     """
     answer = subprocess.run([str(python), str(script), "--describe", *tasks], capture_output=True, text=True)
     try:

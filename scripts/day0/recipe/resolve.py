@@ -151,7 +151,7 @@ def _lookup(name: Any, blocks: Mapping[str, Any], place: str) -> Any:
 
 
 def _overridden(body: Any, override: str, place: str) -> Any:
-    """Set path.to.key=value: mappings merge, all else is replaced."""
+    """Set path.to.key=value: mappings are merged, everything else is replaced."""
     path, _, text = override.partition("=")
     if re.search(r"[\[\]]", path):
         raise UnusableInput(f"{place}: overrides: {override!r}: only ModelOpt can replace an item of a list")

@@ -62,6 +62,7 @@ class Tensor(NamedTuple):
 
     @property
     def elements(self) -> int:
+        """Number of elements."""
         return math.prod(self.shape)
 
 
@@ -93,7 +94,7 @@ def read_header(path: str | os.PathLike) -> dict[str, Tensor]:
 
 @functools.cache
 def _decoder() -> Any:
-    """Decoder of a sound header; imported late, as a part of those who import this module never read one."""
+    """Decoder of a sound header; msgspec is imported late, since some who import this module read no header."""
     import msgspec
 
     class Entry(msgspec.Struct, gc=False):
@@ -105,7 +106,7 @@ def _decoder() -> Any:
 
 
 def _decoded(file: str, text: bytes, origin: int, size: int) -> dict[str, Tensor] | None:
-    """Tensors of a header that is sound and in the order of its payload; None for every other, to be looked at closely.
+    """Tensors of a header that is sound and in the order of its payload; None for every other, which needs the slow way.
 
     A large header repeats a few forms, so that each is checked once.
     """

@@ -55,7 +55,7 @@ class Patterns:
         return tuple(lines)
 
     def intention(self, module: str) -> bool | Intention | None:
-        """What becomes of the weight of a linear module. ModelOpt applies the patterns in order, the last match decides.
+        """What becomes of a linear module's weight. ModelOpt applies the patterns in order, the last match decides.
 
         A fused expert's quantizer has another name than its module in the checkpoint.
 

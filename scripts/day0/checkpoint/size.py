@@ -46,7 +46,7 @@ def expected_sizes(
 
 
 def ratio_bounds(patterns: Patterns | None, source_bits: float = SOURCE_BITS) -> tuple[float, float] | None:
-    """Smallest and largest size ratio that a recipe can give, whatever the model's shapes; None where that is not known.
+    """Smallest and largest size ratio that a recipe can give, whatever the model's shapes; None where unknown.
 
     The smallest is that of a model that is quantized as a whole. The largest is below 1 for a recipe that covers
     attention, MLP and experts: see :data:`LEAST_COVERED`.

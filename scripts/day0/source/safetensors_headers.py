@@ -106,7 +106,7 @@ def _decoder() -> Any:
 
 
 def _decoded(file: str, text: bytes, origin: int, size: int) -> dict[str, Tensor] | None:
-    """Tensors of a header that is sound and in the order of its payload; None for every other, which needs the slow way.
+    """Tensors of a header that is sound and in the order of its payload; None for others, which take longer.
 
     A large header repeats a few forms, so that each is checked once.
     """

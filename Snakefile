@@ -19,15 +19,28 @@ if Path("config/site.yaml").exists():
 
 
 include: "rules/common.smk"
+include: "rules/environments.smk"
+include: "rules/resources.smk"
+include: "rules/demo.smk"
+include: "rules/preflight.smk"
+include: "rules/source.smk"
+include: "rules/quantize.smk"
+include: "rules/evaluate.smk"
+include: "rules/decide.smk"
+include: "rules/tracking.smk"
+include: "rules/release.smk"
+include: "rules/driver.smk"
 
 
 rule release:
     """Target: take every release to its bundle; fails, with the decisions, unless all are ACCEPT."""
+    default_target: True
     input:
         verdicts=get_releases("results/{model}/{release}/verdict.json"),
         bundles=get_releases("results/{model}/{release}/release/SHA256SUMS"),
         index="results/index.html",
         tracking=get_tracking(),
+    localrule: True
     message:
         "Every release is accepted"
     shell:
@@ -41,6 +54,7 @@ rule verdict:
         reports=get_releases("results/{model}/{release}/report.html"),
         index="results/index.html",
         tracking=get_tracking(),
+    localrule: True
     message:
         "Every release is decided"
     shell:
@@ -89,59 +103,3 @@ rule environments:
     """Target: build the environments of all stages."""
     input:
         [get_environment(stage) for stage in STAGE_ENVIRONMENTS],
-
-
-include: "rules/environments.smk"
-include: "rules/demo.smk"
-include: "rules/source.smk"
-include: "rules/quantize.smk"
-include: "rules/evaluate.smk"
-include: "rules/decide.smk"
-include: "rules/tracking.smk"
-include: "rules/release.smk"
-
-
-# On a cluster these run where snakemake was started: they take seconds and read records, not weights.
-localrules:
-    release,
-    verdict,
-    make_demo_data,
-    gate_preflight,
-    assess_checkpoint,
-    gate_ptq,
-    assess_run,
-    gate_run,
-    compare_runs,
-    decide_release,
-    render_report,
-    gate_release,
-
-
-# The interpreters of images start on compute nodes only.
-if not PLAN.config.containers.images:
-
-    localrules:
-        check_preflight,
-
-
-# And these, where compute nodes cannot reach what they fetch.
-if not PLAN.config.cluster.jobs_have_internet:
-
-    localrules:
-        build_environment,
-
-
-if needs_hub() and not PLAN.config.cluster.jobs_have_internet:
-
-    localrules:
-        describe_source,
-
-
-onsuccess:
-    redo_failed_preflights(workflow)
-    require_finished(workflow)
-
-
-onerror:
-    redo_failed_preflights(workflow)
-    record_crashes(workflow)

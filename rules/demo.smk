@@ -4,14 +4,15 @@ DEMO_DATA = "results/demo/data"
 
 rule make_demo_data:
     """Make the embedded tasks' held-out samples and the calibration data from a fixed seed."""
-    input:
-        script=get_script("make_demo_data.py"),
     output:
         multiext(f"{DEMO_DATA}/", "addition.jsonl", "reversal.jsonl", "sorting.jsonl", "calibration.jsonl"),
     log:
         "results/demo/logs/make_demo_data.log",
     benchmark:
         "results/demo/benchmarks/make_demo_data.tsv"
+    localrule: True
+    params:
+        code=get_code("make_demo_data.py"),
     message:
         "Making the embedded tasks"
     shell:
@@ -23,7 +24,6 @@ rule train_demo_model:
     input:
         data=rules.make_demo_data.output,
         environment=get_environment("quantize"),
-        script=get_script("make_demo_model.py"),
     output:
         multiext(
             f"{DEMO_MODEL}/",
@@ -43,6 +43,7 @@ rule train_demo_model:
         mem_mb=4000,
         runtime=15,
     params:
+        code=get_code("make_demo_model.py"),
         python=get_python("quantize"),
     message:
         "Training the embedded model (about two minutes on two cores)"

@@ -1,12 +1,21 @@
+# The candidate's checkpoint: made by ModelOpt, assessed, and its gate.
+
+from day0.recipe.recipes import Calibration
+
+
+def get_calibration_files(model, recipe):
+    """The calibration data where it is a local file."""
+    file = Calibration(**PLAN.calibration(model, recipe)).local_file
+    return [str(file)] if file else []
+
+
 rule quantize_candidate:
     """Quantize the source model by a recipe with ModelOpt and export the checkpoint."""
     input:
         source="results/{model}/source.json",
-        gate="results/{model}/{recipe}/preflight.ok",
-        recipe=get_recipe_file,
+        gate=ancient("results/{model}/{recipe}/preflight.ok"),
         calibration=lambda wildcards: get_calibration_files(wildcards.model, wildcards.recipe),
         environment=get_environment("quantize"),
-        script=get_script("quantize.py"),
     output:
         checkpoint=directory("results/{model}/{recipe}/checkpoint"),
         record="results/{model}/{recipe}/quantization.json",
@@ -21,6 +30,7 @@ rule quantize_candidate:
         nodes=1,
         runtime=get_runtime("quantize", 240),
     params:
+        code=get_code("quantize.py"),
         python=get_python("quantize"),
         recipe=lambda wildcards: get_text(PLAN.recipe(wildcards.model, wildcards.recipe).of_the_weights().as_plain()),
         calibration=lambda wildcards: get_text(PLAN.calibration(wildcards.model, wildcards.recipe)),
@@ -41,14 +51,15 @@ checkpoint assess_checkpoint:
         checkpoint="results/{model}/{recipe}/checkpoint",
         source="results/{model}/source.json",
         catalogue="envs/modelopt_catalogue.json",
-        script=get_script("gate_ptq.py"),
     output:
         assessment="results/{model}/{recipe}/validation.json",
     log:
         "results/{model}/{recipe}/logs/assess_checkpoint.log",
     benchmark:
         "results/{model}/{recipe}/benchmarks/assess_checkpoint.tsv"
+    localrule: True
     params:
+        code=get_code("gate_ptq.py"),
         definition=lambda wildcards: get_definition(wildcards.model, recipe=wildcards.recipe),
         engine=get_engine(),
     message:
@@ -61,7 +72,6 @@ checkpoint assess_checkpoint:
 use rule gate_preflight as gate_ptq with:
     input:
         assessment="results/{model}/{recipe}/validation.json",
-        script=get_script("gate.py"),
     output:
         token="results/{model}/{recipe}/validation.ok",
     log:

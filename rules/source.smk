@@ -1,50 +1,26 @@
-checkpoint check_preflight:
-    """Assess the set-up before any GPU hour: of a model, of a recipe, or of a suite."""
-    input:
-        unpack(get_preflight_input),
-        script=get_script("preflight.py"),
-    output:
-        assessment="results/{subject}/preflight.json",
-    log:
-        "results/{subject}/logs/preflight.log",
-    benchmark:
-        "results/{subject}/benchmarks/check_preflight.tsv"
-    wildcard_constraints:
-        subject="[^/]+(/[^/]+){0,2}",
-    params:
-        request=lambda wildcards: get_text(get_preflight_request(wildcards.subject)),
-        definition=lambda wildcards: get_definition(subject=wildcards.subject),
-    message:
-        "Checking the set-up of {wildcards.subject}"
-    shell:
-        "python scripts/preflight.py --request {params.request:q} --definition-digest {params.definition}"
-        " --environment {input.environments} --output {output.assessment} 2>&1 | tee {log}"
+# The source model: fetched where it is on the hub, described by its files and digests.
 
 
-rule gate_preflight:
-    """Refuse to go on unless the assessment passed; what is below has the token as an input."""
-    input:
-        assessment="results/{subject}/preflight.json",
-        script=get_script("gate.py"),
-    output:
-        token="results/{subject}/preflight.ok",
-    log:
-        "results/{subject}/logs/gate_preflight.log",
-    wildcard_constraints:
-        subject="[^/]+(/[^/]+){0,2}",
-    retries: 0
-    message:
-        "Gate: {input.assessment}"
-    shell:
-        "python scripts/gate.py --assessment {input.assessment} --token {output.token} 2>&1 | tee {log}"
+def get_model_files(model):
+    """The files of a local source model; a hub model has none until it is fetched."""
+    path = PLAN.config.models[model].path
+    if path is None:
+        return []
+    if Path(path) == Path(DEMO_MODEL):
+        return rules.train_demo_model.output
+    return sorted(str(file) for file in Path(path).iterdir() if file.is_file())
+
+
+def needs_hub():
+    """Whether a model of the plan is fetched from the hub."""
+    return any(PLAN.config.models[release.model].hub for release in PLAN.releases)
 
 
 rule describe_source:
     """Fetch the source model where it is on the hub, and record its files, digests and configuration."""
     input:
         files=lambda wildcards: get_model_files(wildcards.model),
-        gate="results/{model}/preflight.ok",
-        script=get_script("describe_source.py"),
+        gate=ancient("results/{model}/preflight.ok"),
     output:
         record="results/{model}/source.json",
     log:
@@ -56,8 +32,15 @@ rule describe_source:
         mem_mb=2000,
         runtime=get_reading_runtime,
     params:
+        code=get_code("describe_source.py"),
         model=lambda wildcards: get_text(get_preflight_request(wildcards.model)),
     message:
         "Describing the source model {wildcards.model}"
     shell:
         "python scripts/describe_source.py --model {params.model:q} --output {output.record} 2>&1 | tee {log}"
+
+
+if needs_hub() and not PLAN.config.cluster.jobs_have_internet:
+
+    localrules:
+        describe_source,

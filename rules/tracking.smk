@@ -1,12 +1,16 @@
 # Optional: log every release with MLflow. Nothing here is in the plan unless the configuration says `mlflow`.
 
 
+def get_tracking():
+    """The record of each release's logged decision, for the targets; none where nothing is logged."""
+    return get_releases("results/{model}/{release}/mlflow.decision.json") if PLAN.config.mlflow else []
+
+
 rule log_evidence:
     """Log parameters, metrics and evidence of a release as a run of MLflow, before the decision, which names the run."""
     input:
         unpack(get_verdict_evidence),
         environment=get_environment("mlflow"),
-        script=get_script("log_mlflow.py"),
     output:
         record="results/{model}/{release}/mlflow.json",
     log:
@@ -18,12 +22,11 @@ rule log_evidence:
         mem_mb=2000,
         runtime=30,
     params:
+        code=get_code("log_mlflow.py"),
         python=get_python("mlflow"),
         settings=get_text(PLAN.config.mlflow.model_dump() if PLAN.config.mlflow else {}),
         release=lambda wildcards: get_text(get_release_request(wildcards)),
-        evidence=lambda wildcards, input: get_text(
-            {k: v for k, v in input.items() if k not in ("script", "environment")}
-        ),
+        evidence=lambda wildcards, input: get_text({k: v for k, v in input.items() if k != "environment"}),
     message:
         "Logging the evidence on {wildcards.release} of {wildcards.model}"
     shell:
@@ -38,7 +41,6 @@ rule log_decision:
         verdict="results/{model}/{release}/verdict.json",
         report="results/{model}/{release}/report.html",
         environment=get_environment("mlflow"),
-        script=get_script("log_mlflow.py"),
     output:
         record="results/{model}/{release}/mlflow.decision.json",
     log:
@@ -50,6 +52,7 @@ rule log_decision:
         mem_mb=2000,
         runtime=30,
     params:
+        code=get_code("log_mlflow.py"),
         python=get_python("mlflow"),
         settings=get_text(PLAN.config.mlflow.model_dump() if PLAN.config.mlflow else {}),
     message:

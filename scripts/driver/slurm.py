@@ -34,15 +34,15 @@ from day0.base.artefacts import digest_of, digest_of_file, write_json
 from day0.cluster.jobs import (
     ENDED,
     LIVE_STATES,
-    Attempt,
     base_state,
-    grown_memory,
     has_ended,
     job_comment,
     job_name,
     state_from_log,
     status_in_log,
 )
+from day0.cluster.resources import grown_memory
+from day0.records.attempt import Attempt
 from driver.refusals import REFUSAL, REFUSED
 
 LOOK_SECONDS = 2.0  # between two looks at the logs of running jobs

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from day0.cluster.jobs import Attempt, next_action_after
 from day0.decision.comparability import Run, scores_of
 from day0.decision.external import FAILED, check_external
 from day0.decision.failures import COMPARISON_STAGE, decide, lasting
 from day0.decision.policy import read_policy, with_declared
+from day0.records.attempt import Attempt, next_action_after
 from day0.records.failure_class import Decision, FailureClass
 
 STAGES = (

@@ -112,7 +112,7 @@ class ImportedRun(Strict):
 
 
 class StageResources(Strict):
-    """What one stage's job asks for; null: as the formulas of day0/cluster/jobs.py say."""
+    """What one stage's job asks for; null: as the formulas of day0/cluster/resources.py say."""
 
     mem_mb: PositiveInteger | None = Field(None, description="host memory in MB")
     gpu: Annotated[int, Field(ge=0, strict=True)] | None = Field(None, description="GPUs, all on one node")

@@ -36,7 +36,7 @@ if arguments.shard and arguments.shard not in tasks:
 
 def outcome_of(task):
     """What a harness would have answered: the first so many documents right."""
-    documents = suite["tasks"][task]["samples"]
+    documents = min(suite["tasks"][task]["samples"], suite["tasks"][task]["limit"] or suite["tasks"][task]["samples"])
     correct = round(behaviour.get("scores", {}).get(task, 0.9 + 0.01 * list(suite["tasks"]).index(task)) * documents)
     samples = [
         {

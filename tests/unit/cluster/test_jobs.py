@@ -12,24 +12,25 @@ from hypothesis import strategies as st
 from day0.base.cli import EXIT_TRANSIENT, UnusableInput
 from day0.cluster.jobs import (
     ENDED,
-    GB,
     LIVE_STATES,
-    Attempt,
     base_state,
-    evaluate_memory_mb,
-    grown_memory,
     has_ended,
     job_comment,
     job_name,
-    next_action_after,
-    quantize_gpus,
-    quantize_memory_mb,
-    reading_minutes,
     state_from_log,
     status_in_log,
 )
+from day0.cluster.resources import (
+    GB,
+    evaluate_memory_mb,
+    grown_memory,
+    quantize_gpus,
+    quantize_memory_mb,
+    reading_minutes,
+)
 from day0.plan.check import make_plan
 from day0.plan.config import Containers
+from day0.records.attempt import Attempt, next_action_after
 from day0.serving.container import NAMES_VARIABLE
 from day0.serving.multinode import serving_gpus
 from wrap_image import make_launcher

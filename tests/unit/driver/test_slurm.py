@@ -8,7 +8,8 @@ import pytest
 from snakemake.iocontainers import ResourceList
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
-from day0.cluster.jobs import ENDED, Attempt
+from day0.cluster.jobs import ENDED
+from day0.records.attempt import Attempt
 from driver import refusals, slurm
 
 

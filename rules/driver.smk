@@ -1,0 +1,40 @@
+# How this project's graph is run: the Slurm executor, refused jobs, crashes; see scripts/driver.
+from driver import crashes, needrun, refusals
+
+
+def get_release_names(wildcards):
+    """Names of the releases that wait for a job with these wildcards."""
+    model, *rest = Path(wildcards["subject"]).parts if "subject" in wildcards else [wildcards.get("model")]
+    candidate = wildcards.get("recipe") or wildcards.get("candidate") or wildcards.get("release") or (rest or [None])[0]
+    return [
+        r.name
+        for r in PLAN.releases
+        if model in (None, r.model)
+        and candidate in (None, BASELINE, r.name, r.recipe.path_name)
+        and wildcards.get("suite") in (None, r.suite)
+    ]
+
+
+RELEASES = crashes.Releases(
+    verdicts=tuple(map(Path, get_releases("results/{model}/{release}/verdict.json"))),
+    request_of=get_release_request,
+)
+
+needrun.install()
+refusals.install()
+
+# The executor plugins are loaded by the time that a Snakefile is read; a job within Slurm has no use for this one.
+if "snakemake_executor_plugin_slurm" in sys.modules and workflow.is_main_process:
+    from driver.slurm import install
+
+    install(PLAN.config.cluster.model_dump(), get_release_names)
+
+save_memory()
+
+
+onsuccess:
+    crashes.end_well(workflow, RELEASES)
+
+
+onerror:
+    crashes.end_with_failures(workflow, RELEASES)

@@ -1,0 +1,149 @@
+"""What a run leaves behind where jobs crashed: verdicts of their releases, marks of what must be redone, the decisions.
+
+Called by the Snakefile's ``onsuccess`` and ``onerror``. It reads Snakemake's insides, as of 9.27.1:
+``workflow.scheduler.failed`` and ``remaining_jobs`` (sets of jobs), ``workflow.scheduler._executor``,
+``workflow.dag.jobs``, ``dag.bfs(dag.depending, job)``, ``dag.needrun(job)``, ``dag.finished(job)``, and
+``workflow.persistence.started(job)``, which marks a job's outputs as incomplete.
+"""
+
+from __future__ import annotations
+
+import atexit
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snakemake.exceptions import WorkflowError
+from snakemake.workflow import Workflow
+
+from day0.base.artefacts import read_json, write_json
+from day0.base.cli import UnusableInput
+from day0.decision.verdict import make_crash_verdict
+from day0.records.assessment import AnyAssessment
+from day0.records.failure_class import FailureClass
+from day0.release.made_with import stamp
+from driver.refusals import REFUSED, error_in
+from summarize import format_decisions
+
+DECISION_RULE, PREFLIGHT_RULE, GATE_PREFIX = "decide_release", "check_preflight", "gate_"
+
+
+@dataclass(frozen=True)
+class Releases:
+    """What the graph knows of its releases.
+
+    Attributes:
+        verdicts: path of every release's verdict, in the configuration's order.
+        request_of: from a decision's wildcards to what its verdict says of the release besides the evidence.
+    """
+
+    verdicts: tuple[Path, ...]
+    request_of: Callable[[Any], Mapping[str, Any]]
+
+
+def end_well(workflow: Workflow, releases: Releases) -> None:
+    """After a run in which no job failed.
+
+    Raises:
+        WorkflowError: the scheduler lost a job. A retry that waits for resources while a checkpoint finishes can be
+            lost; it counts as a crash.
+    """
+    redo_failed_preflights(workflow)
+    if lost := workflow.scheduler.remaining_jobs:
+        record_crashes(workflow, releases)
+        names = ", ".join(sorted({str(job) for job in lost}))
+        raise WorkflowError(f"the scheduler lost {names}; run the same command again")
+
+
+def end_with_failures(workflow: Workflow, releases: Releases) -> None:
+    """After a run in which jobs failed."""
+    redo_failed_preflights(workflow)
+    record_crashes(workflow, releases)
+
+
+def redo_failed_preflights(workflow: Workflow) -> None:
+    """Let the next run repeat a preflight that failed: the machine may have been mended, which changes no input."""
+    for job in workflow.dag.jobs:
+        if job.rule.name == PREFLIGHT_RULE:
+            try:
+                passed = AnyAssessment.read(str(job.output[0])).passed
+            except UnusableInput:
+                continue  # it is missing, or about to be refused by whatever reads it
+            if not passed:
+                workflow.persistence.started(job)
+
+
+def record_crashes(workflow: Workflow, releases: Releases) -> None:
+    """Write a verdict for every release below a crashed job, and mark what is below it as incomplete.
+
+    A gate that refused is no crash. The mark makes the next run redo what an earlier run has left there.
+    """
+    dag = workflow.dag
+    attempts = getattr(workflow.scheduler._executor, "attempts", {})  # only the Slurm executor keeps them
+    lost = {job for job in workflow.scheduler.remaining_jobs if job.attempt > 1}
+    for job in {*workflow.scheduler.failed, *lost}:
+        if job.rule.name.startswith(GATE_PREFIX):
+            continue
+        for below in dag.bfs(dag.depending, job):
+            if below is not job:
+                workflow.persistence.started(below)
+            if below.rule.name == DECISION_RULE:
+                release = releases.request_of(below.wildcards)
+                log = str(job.log[0]) if job.log else None
+                refusal = error_in(log) if job in REFUSED else None
+                verdict = make_crash_verdict(release, job.rule.name, job.attempt, log, attempts.get(job, []), refusal)
+                write_json(str(below.output[0]), verdict | stamp())
+    if workflow.is_main_process:
+        show_decisions(dag, releases.verdicts)
+
+
+def show_decisions(dag: Any, verdicts: Iterable[Path]) -> None:
+    """Bring the pages up to the verdicts, and make the decisions the last lines of the run.
+
+    A verdict that this run was to make again but did not reach is of an earlier state, and is not shown.
+    """
+    everything = list(verdicts)
+    waiting = (job for job in dag.jobs if job.rule.name == DECISION_RULE and dag.needrun(job))
+    outdated = {str(job.output[0]) for job in waiting if not dag.finished(job)}
+    # The verdict of a crash is written here, by no job.
+    decided = [path for path in everything if path.exists() and (str(path) not in outdated or is_crash_verdict(path))]
+    for path in decided:
+        if is_older(path.with_name("report.html"), path):
+            run_quietly("report.py", "--verdict", path, "--output", path.with_name("report.html"))
+    if decided and any(is_older(Path("results/index.html"), path) for path in decided):
+        pages = {"--output": "index.html", "--table": "decisions.csv", "--figures": "figures"}
+        options = [word for option, name in pages.items() for word in (option, f"results/{name}")]
+        run_quietly("index.py", *decided, "--others", "results", *options)
+    rest = [
+        f"{path.parts[-3]} {path.parts[-2]}: not decided in this run\n  next: Run the same command again."
+        for path in everything
+        if path not in decided
+    ]
+    text = "\n".join([*([format_decisions(decided)] if decided else []), *rest])
+    # Registered, so that the decisions are the last lines, below Snakemake's own.
+    atexit.register(lambda: print(f"\n{text}", file=sys.stderr))
+
+
+def is_crash_verdict(path: Path) -> bool:
+    """Whether a verdict was written because a job crashed."""
+    try:
+        verdict = read_json(path)
+    except UnusableInput:
+        return False
+    return verdict.get("failure_class") == FailureClass.SYSTEMIC and not verdict.get("evidence")
+
+
+def is_older(path: Path, than: Path) -> bool:
+    """Whether a file is older than another, or missing."""
+    return not path.exists() or path.stat().st_mtime < than.stat().st_mtime
+
+
+def run_quietly(script: str, *arguments: str | Path) -> None:
+    """Run a script whose failure must not hide the decisions; what it prints is shown only where it fails."""
+    command = [sys.executable, f"scripts/{script}", *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        print(done.stdout, file=sys.stderr)

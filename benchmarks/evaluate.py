@@ -29,8 +29,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from day0.plan.config import read_suite  # noqa: E402
-from day0.serving.server import Children, Server, server_command, server_environment  # noqa: E402
+from day0.serving.processes import Children  # noqa: E402
+from day0.serving.server import Server, server_command, server_environment  # noqa: E402
+from day0.suite.suites import read_suite  # noqa: E402
 
 SERVE, HARNESS = ".envs/serve.cpu/bin/python", ".envs/lm-eval/bin/python"
 MODEL, RECORD, SUITE = "results/demo/model", "results/tiny-llama/source.json", Path("config/suites/demo.yaml")

@@ -38,21 +38,18 @@ from day0.evaluation.results import effective
 from day0.evaluation.run_folder import close_attempt, open_attempt, write_run
 from day0.serving.canary import baseline_perplexity, judge_generation, judge_perplexity, passage_logprobs, perplexity_of
 from day0.serving.container import container_command, image_identity
+from day0.serving.engine_log import effective_kv_cache_dtype, loaded_facts
 from day0.serving.multinode import head_command, host_address, job_id, serving_gpus, serving_nodes, worker_commands
+from day0.serving.ports import free_port
+from day0.serving.processes import Children, Transient, stop_by
 from day0.serving.server import (
     PLUGIN_FOLDER,
-    Children,
     DeploymentFailed,
     Server,
-    Transient,
-    effective_kv_cache_dtype,
     find_impostor,
-    free_port,
-    loaded_facts,
     new_key,
     server_command,
     server_environment,
-    stop_by,
 )
 from day0.source.side_files import effective_chat_template
 from day0.suite.harness import HARNESSES, harnesses_of

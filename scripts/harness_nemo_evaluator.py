@@ -44,13 +44,12 @@ from day0.evaluation.nemo_evaluator import (
     REPEAT_PARAMETERS,
     count_of,
     documents_of,
-    find_score,
-    find_task,
     read_response_statistics,
     read_samples,
     version_of,
 )
-from day0.serving.server import free_port
+from day0.serving.ports import free_port
+from day0.suite.score_names import find_score, find_task
 
 # Names that suites give the largest number of tokens of an answer.
 TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens")

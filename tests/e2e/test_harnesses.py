@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from day0.plan.preflight import check_frameworks
-from day0.serving.server import Children, Server, new_key, server_command, server_environment
+from day0.serving.processes import Children
+from day0.serving.server import Server, new_key, server_command, server_environment
 from day0.suite.suites import load_suite
 
 pytestmark = pytest.mark.e2e

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from day0.serving.server import Children, Server, server_command, server_environment
+from day0.serving.processes import Children
+from day0.serving.server import Server, server_command, server_environment
 from evaluate_stage import ROOT, SERVE
 
 MODEL = "results/demo/model"

@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from day0.serving.server import loaded_facts
+from day0.serving.engine_log import loaded_facts
 from evaluate_stage import SERVE
 
 pytestmark = pytest.mark.e2e

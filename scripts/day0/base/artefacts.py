@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,14 @@ def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
 
 def write_yaml(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
     """Write a mapping as YAML, keys in the given order."""
-    write_text(path, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120))
+    write_text(path, yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes the members of a StrEnum as the texts that they are."""
+
+
+_Dumper.add_multi_representer(StrEnum, lambda dumper, value: dumper.represent_str(value.value))
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from day0.decision.policy import Problem, number, short
 from day0.records.failure_class import FailureClass
+from day0.source.declared_quantization import native_quantization
 
 # What quantization changes by its nature; every other field of a fingerprint must be the same on both sides.
 CHANGED_BY_QUANTIZATION = frozenset(
@@ -163,24 +164,6 @@ def baseline_precision(source: Mapping[str, Any] | None, run: Run) -> str:
         return "not stated"
     cache = str(served.get("kv_cache_dtype") or "auto")
     return text if cache in UNQUANTIZED_KV_CACHES else f"{text}, KV cache {cache}"
-
-
-def native_quantization(source: Mapping[str, Any]) -> str | None:
-    """Method by which a source model is quantized as it was published, or None.
-
-    Read from config.json's ``quantization_config`` (Hugging Face) or ``compression_config`` (compressed-tensors before
-    0.10), else seen by tensors of an 8-bit or 4-bit floating-point type.
-    """
-    config = source.get("config") if isinstance(source.get("config"), Mapping) else {}
-    text_config = config.get("text_config") if isinstance(config.get("text_config"), Mapping) else {}
-    for holder in (config, text_config):
-        for key in ("quantization_config", "compression_config"):
-            found = holder.get(key)
-            if isinstance(found, Mapping) and found:
-                names = (found.get("quant_algo"), found.get("quant_method"), found.get("format"))
-                return next((str(name) for name in names if name), "method not named")
-    dtypes = source.get("dtypes") if isinstance(source.get("dtypes"), Mapping) else {}
-    return next((name for name in sorted(map(str, dtypes)) if name.startswith(("F8", "F4", "F6"))), None)
 
 
 def _stored_precision(source: Mapping[str, Any]) -> str:

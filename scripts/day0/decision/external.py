@@ -14,8 +14,8 @@ from pydantic import AnyHttpUrl, Field, ValidationError, field_validator, model_
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import Range, Strict, mistakes_of
 from day0.decision.policy import assumed_scale, number
-from day0.evaluation.nemo_evaluator import canonical_score
 from day0.records.policy import Scale
+from day0.suite.score_names import canonical_score
 
 ALLOWED_POINTS = 5.0  # on a scale of 0 to 100
 VERIFIED, FAILED, UNVERIFIED = "verified", "failed", "unverified"

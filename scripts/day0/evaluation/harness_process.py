@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from day0.serving.server import TRANSIENT_SIGNALS, Children, Transient
+from day0.serving.processes import TRANSIENT_SIGNALS, Children, Transient
 
 
 class HarnessProcess:

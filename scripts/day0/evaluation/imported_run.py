@@ -14,22 +14,20 @@ from typing import Any
 
 from day0.base.artefacts import digest_of, digest_of_file, read_yaml
 from day0.base.cli import UnusableInput
-from day0.decision.assess_run import logs_of, scan_log_file
 from day0.evaluation.nemo_evaluator import (
     LM_EVALUATION_HARNESS,
     MARKERS,
     METRICS_FILE,
     REPEAT_PARAMETERS,
-    canonical_score,
     count_of,
-    find_score,
-    find_task,
     read_json_lines,
     read_response_statistics,
     read_samples,
     version_of,
 )
 from day0.evaluation.results import SAMPLE_FIELDS, fingerprint_of, in_order, statistics_of
+from day0.evaluation.run_logs import logs_of, scan_log_file
+from day0.suite.score_names import canonical_score, find_score, find_task
 
 OURS, NEMO_EVALUATOR = "day0", "nemo-evaluator"
 RESULTS = "results.yml"

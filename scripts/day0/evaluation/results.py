@@ -8,8 +8,9 @@ from typing import Any
 
 from day0.base.artefacts import digest_of
 from day0.base.numbers import is_number
-from day0.evaluation.nemo_evaluator import accounting_without_samples, canonical_score
+from day0.evaluation.nemo_evaluator import accounting_without_samples
 from day0.suite.harness import harnesses_of
+from day0.suite.score_names import canonical_score
 
 SAMPLE_FIELDS = ("id", "repeat", "prompt_digest", "target_digest", "answer", "score", "finish_reason", "tokens")
 

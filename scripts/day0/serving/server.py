@@ -1,88 +1,34 @@
-"""A vLLM server as a child process: its command, its start, its first answer, what its log says, and its end.
-
-Every child runs in a session of its own, and a small guard process ends all of them when the stage itself is killed.
-"""
+"""A vLLM server as a child process: its command, its environment, its start, its answers and its end."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import os
-import re
 import secrets
-import signal
-import socket
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from day0.base.cli import EXIT_TRANSIENT
-from day0.decision.comparability import native_quantization
-from day0.serving.container import NAMES_VARIABLE, runtime_error
+from day0.serving.container import NAMES_VARIABLE
+from day0.serving.engine_log import END_LINE, gpu_memory_is_taken, ended_by_transient, error_line
 from day0.serving.multinode import OPENAI_SERVER, serving_nodes
+from day0.serving.ports import HOST
+from day0.serving.processes import Children, Transient
+from day0.source.declared_quantization import native_quantization
 
-HOST = "127.0.0.1"
-END_LINE = "day0: all tasks are done; the server is stopped"
 WATCH_SECONDS, SILENCE_SECONDS = 5.0, 300.0
-FREE_GPU_SHARE = 0.95  # of a GPU's memory, what at least is free where nobody uses it (H100: 0.993)
-# A process that one of these ended did not fail by itself: a retry may cure it.
-TRANSIENT_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGBUS})
 
 PLUGIN_FOLDER = Path(__file__).resolve().parents[2] / "vllm_plugin"
-
-EMULATION_SENTENCE = (
-    "The quantized format was emulated: values are rounded as the format does, the products are those of a higher "
-    "precision; speed says nothing, and a score on hardware that has the format may differ in the last digits."
-)
-WEIGHT_ONLY_SENTENCE = (
-    "The GPU has no {format} arithmetic, so only the weights were quantized ({kernel}); where the checkpoint quantizes "
-    "the activations too, a score on a GPU that has it may differ."
-)
-
-
-class Transient(Exception):
-    """The stage was stopped by something that a retry may cure."""
-
-
-_signals: dict[str, Any] = {"held": False, "waiting": None}
-
-
-def stop_by(number: int) -> None:
-    """What a signal handler does: raise Transient, at once or when a child that is being started is known.
-
-    A child whose start is cut short would be nobody's.
-    """
-    stopped = Transient(f"stopped by {signal.Signals(number).name}")
-    if not _signals["held"]:
-        raise stopped
-    _signals["waiting"] = stopped
-
-
-@contextmanager
-def signals_held() -> Iterator[None]:
-    """Let ``stop_by`` wait until the end of the block."""
-    _signals["held"] = True
-    try:
-        yield
-    finally:
-        _signals["held"] = False
-        stopped, _signals["waiting"] = _signals["waiting"], None
-        if stopped is not None:
-            raise stopped
 
 
 class DeploymentFailed(Exception):
     """The server failed by its own doing; the message quotes its error."""
-
-
-# --- pure functions ---------------------------------------------------------------------------------------------
 
 
 def server_command(
@@ -136,138 +82,6 @@ def server_environment(
     return environment
 
 
-_PREFIX = re.compile(r"^(\(\w+( pid=\d+)?\)\s*)?((ERROR|CRITICAL|INFO|WARNING)\s+[\d-]+ [\d:]+ \[[^\]]*\]\s*)?")
-_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b.*|^[a-z_.]+\.ValidationError.*")
-_WRAPPERS = ("Engine core initialization failed", "EngineCore encountered an issue", "cancelled")
-
-
-def error_line(log: str) -> str | None:
-    """The engine's own error: the first exception line of its log that does not merely point to another one."""
-    found = None
-    lines = log.splitlines()
-    for number, line in enumerate(lines):
-        text = _PREFIX.sub("", line).strip()
-        if not _EXCEPTION.match(text):
-            continue
-        if text.endswith("ModelConfig") or "validation error" in text:
-            text = " ".join([text, *(_PREFIX.sub("", after).strip() for after in lines[number + 1 : number + 2])])
-        text = text.split(" [type=")[0]
-        if not any(wrapper in text for wrapper in _WRAPPERS):
-            return text[:500]
-        found = found or text[:500]
-    if found is None:
-        # srun adds to what a job step says that it failed.
-        said = [line.strip() for line in lines if not line.startswith("srun: ")]
-        failed = [line for line in said if re.search(r"\b([Ee]rror|ERROR|CRITICAL)\b", line)]
-        found = runtime_error(log) or (failed[-1] if failed else None)
-        found = found and found[:500]
-    return found
-
-
-def ended_by_transient(returncode: int | None, log: str) -> bool:
-    """Whether a server was ended from outside: it or its engine killed, or what it needs in another's hands."""
-    if returncode is not None and returncode < 0:
-        return -returncode in TRANSIENT_SIGNALS
-    if returncode is not None and returncode - 128 in TRANSIENT_SIGNALS:
-        return True  # as a container's runtime tells of a signal
-    if re.search(r"OSError: \[Errno 98\]|[Aa]ddress already in use", log):
-        return True  # a port that was free when it was chosen
-    if _gpu_memory_is_taken(log):
-        return True
-    if "pyxis: failed to create container filesystem" in log:
-        return True  # preflight has started the same image
-    codes = re.findall(r"Failed core proc\(s\): \{[^}]*?: (-\d+)", log)
-    if codes:
-        return any(-int(code) in TRANSIENT_SIGNALS for code in codes)
-    # An engine that fails by itself says why, and Python's fault handler speaks for one that may not.
-    died_silently = not re.search(r"\(EngineCore[^)]*\) (ERROR|CRITICAL)|^Fatal Python error", log, re.MULTILINE)
-    return "engine core exited unexpectedly" in log and died_silently
-
-
-def _gpu_memory_is_taken(log: str) -> bool:
-    """Whether the engine found its GPU's memory in use by others; on a free GPU, too much was asked for."""
-    free = re.search(r"ValueError: Free memory on device \S+ \(([\d.]+)/([\d.]+) GiB\) on startup", log)
-    if free and float(free[1]) < FREE_GPU_SHARE * float(free[2]):
-        return True
-    return "AssertionError: Error in memory profiling. Initial free memory" in log
-
-
-_KERNELS = (
-    r"(?:Using|Selected) (\w+Kernel) for ",
-    r"(\w+Kernel) emulates",  # scripts/vllm_plugin
-    r"Using ('?[\w ]+'?[\w ]* M[Oo]E) backend",
-    r"Using (FlashAttention version \d+)",
-)
-_NOT_NATIVE = re.compile(r"Your GPU does not have native support for (\w+) computation but \1 quantization is being")
-# Marlin and Humming keep the activations of these formats in 16 bits, mostly without a word. By itself vLLM takes them
-# where the GPU has no such arithmetic: Humming on Hopper, Marlin on others.
-_WEIGHTS_ONLY = re.compile(r"(Marlin|Humming) ?(?:(NvFp4|MxFp4)|(MxFp8))", re.IGNORECASE)
-
-
-def loaded_facts(log: str) -> dict[str, Any]:
-    """What the engine says of the model it loaded: types, kernels, emulation.
-
-    The sentences are those of vLLM 0.32: v1/engine/core.py and config/vllm.py (types), platforms/cuda.py, rocm.py and
-    cpu.py (attention), v1/attention/backends/flash_attn.py, model_executor/kernels/linear/__init__.py and what calls it
-    in model_executor/layers/quantization (linear layers), model_executor/layers/fused_moe/oracle (experts),
-    model_executor/layers/quantization/utils/marlin_utils_fp4.py, marlin_utils_fp8.py and humming/ (weights only).
-
-    Returns:
-        quantization, dtype, kv_cache_dtype, device, attention_backend (None where the log does not tell, as on a CPU),
-        kernels (sorted names), emulated, emulation (a sentence or None), engine_starts (how often an engine was
-        initialized).
-    """
-
-    def said(pattern: str) -> str | None:
-        found = re.search(pattern, log)
-        return found.group(1) if found else None
-
-    kernels = {name.replace("'", "") for pattern in _KERNELS for name in re.findall(pattern, log)}
-    quantization = said(r"\bquantization=([\w.-]+)")
-    emulated = any("emulation" in kernel.lower() for kernel in kernels)
-    return {
-        "quantization": None if quantization in (None, "None") else quantization,
-        "dtype": said(r"\bdtype=torch\.(\w+)"),
-        "kv_cache_dtype": said(r"\bkv_cache_dtype=([\w.]+)"),
-        "device": said(r"\bdevice_config=(\w+)"),
-        "attention_backend": said(
-            r"Using (?:AttentionBackendEnum\.)?([A-Z][A-Z0-9_]+)"
-            r"(?: attention)? backend(?:\.| \(selected via| out of potential backends)"
-        ),
-        "kernels": sorted(kernels),
-        "emulated": emulated,
-        "emulation": EMULATION_SENTENCE if emulated else _weights_only(log, kernels),
-        "engine_starts": len(re.findall(r"Initializing a V1 LLM engine", log)),
-    }
-
-
-def _weights_only(log: str, kernels: Iterable[str]) -> str | None:
-    """That the engine quantized the weights only, as the GPU lacks the checkpoint's format; None where it does not."""
-    for kernel in sorted(kernels):
-        if found := _WEIGHTS_ONLY.match(kernel):
-            arithmetic = "FP4" if found[2] else "MXFP8"
-            return WEIGHT_ONLY_SENTENCE.format(format=arithmetic, kernel=found[1].capitalize())
-    found = _NOT_NATIVE.search(log)
-    return found and WEIGHT_ONLY_SENTENCE.format(format=found[1], kernel="Marlin")
-
-
-def effective_kv_cache_dtype(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
-    """Type in which the engine keeps keys and values.
-
-    "auto" is FP8 where the checkpoint declares a scheme for it, else the model's type: vLLM 0.32,
-    vllm/model_executor/layers/attention/attention.py.
-
-    Args:
-        facts: see :func:`loaded_facts`.
-        config: the checkpoint's config.json.
-    """
-    if facts["kv_cache_dtype"] != "auto":
-        return facts["kv_cache_dtype"]
-    declared = config.get("quantization_config")
-    scheme = declared.get("kv_cache_scheme") if isinstance(declared, Mapping) else None
-    return "fp8" if scheme is not None else facts["dtype"]
-
-
 def find_impostor(
     models: Any, name: str, checkpoint: str, facts: Mapping[str, Any], config: Mapping[str, Any]
 ) -> str | None:
@@ -294,124 +108,6 @@ def find_impostor(
             f"{facts['quantization'] or 'none'}"
         )
     return None
-
-
-# --- processes --------------------------------------------------------------------------------------------------
-
-_GUARD = """
-import json, os, signal, subprocess, sys
-signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)
-left = {}
-for line in sys.stdin:
-    sign, name, command = json.loads(line)
-    left.pop(name, None) if sign == "-" else left.update({name: command})
-for name in left:
-    try:
-        isinstance(name, int) and os.killpg(name, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-    try:
-        os.getsid(pid) in left and os.kill(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-for command in left.values():
-    if command:
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-"""
-
-
-class Children:
-    """The child processes of a stage, and its scratch folder; none of them outlives it, however it ends."""
-
-    def __init__(self) -> None:
-        self._groups: dict[int, subprocess.Popen] = {}
-        self._removals: dict[int, list[str]] = {}
-        # The guard reads from a pipe: its end of file is the stage's death, also by SIGKILL.
-        self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _GUARD], stdin=subprocess.PIPE, start_new_session=True, text=True
-        )
-
-    def start(
-        self, command: Sequence[str], removal: list[str] | None = None, own_session: bool = True, **options: Any
-    ) -> subprocess.Popen:
-        """Start a command as the leader of a process group of its own.
-
-        Args:
-            removal: a command that removes what would outlive the group, such as a container; run at its end.
-            own_session: whether in a session of its own, too. Linux shares processors between sessions (autogroup).
-        """
-        leading: dict[str, Any] = {"start_new_session": True} if own_session else {"process_group": 0}
-        with signals_held():
-            process = subprocess.Popen(command, **leading, **options)
-            self._groups[process.pid] = process
-            if removal:
-                self._removals[process.pid] = removal
-            self._tell("+", process.pid, removal)
-        return process
-
-    @contextmanager
-    def scratch_folder(self) -> Iterator[Path]:
-        """A temporary folder; where the stage itself is killed, the guard removes it."""
-        with tempfile.TemporaryDirectory(prefix="evaluate-", ignore_cleanup_errors=True) as folder:
-            self._tell("+", folder, ["rm", "-rf", "--", folder])
-            yield Path(folder)
-        self._tell("-", folder)
-
-    def stop(self, process: subprocess.Popen, patience_seconds: float = 5.0) -> None:
-        """End a child and everything it started: SIGTERM, then SIGKILL for what is left of its group and session."""
-        self._signal(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + patience_seconds
-        while time.monotonic() < deadline and _group_lives(process):
-            time.sleep(0.05)
-        self._signal(process.pid, signal.SIGKILL)
-        process.wait()
-        _kill_session(process.pid)
-        if removal := self._removals.pop(process.pid, None):
-            subprocess.run(removal, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self._groups.pop(process.pid, None)
-        self._tell("-", process.pid)
-
-    def stop_all(self) -> None:
-        """End every child, then the guard."""
-        for process in list(self._groups.values()):
-            self._signal(process.pid, signal.SIGTERM)
-        for process in list(self._groups.values()):
-            self.stop(process)
-        if self._guard.stdin and not self._guard.stdin.closed:
-            self._guard.stdin.close()
-        self._guard.wait()
-
-    def _tell(self, sign: str, name: int | str, removal: list[str] | None = None) -> None:
-        """Name to the guard a group of processes (an int) or something else that must not be left, or was removed."""
-        if self._guard.stdin and not self._guard.stdin.closed:
-            self._guard.stdin.write(json.dumps([sign, name, removal]) + "\n")
-            self._guard.stdin.flush()
-
-    @staticmethod
-    def _signal(group: int, number: int) -> None:
-        try:
-            os.killpg(group, number)
-        except (ProcessLookupError, PermissionError):
-            return
-
-
-def _kill_session(leader: int) -> None:
-    # Apptainer's helper that mounts the image leads a group of its own, and outlives a killed container.
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if os.getsid(process.pid) == leader:
-                process.kill()
-
-
-def _group_lives(process: subprocess.Popen) -> bool:
-    if process.poll() is None:
-        return True
-    try:
-        os.killpg(process.pid, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
 
 
 class Server:
@@ -491,7 +187,7 @@ class Server:
             if code == EXIT_TRANSIENT:  # of an image's launcher (scripts/wrap_image.py)
                 raise Transient(f"{who} did not start: {error_line(log) or 'no reason is given'}; log: {path}")
             if ended_by_transient(code, log):
-                if _gpu_memory_is_taken(log):
+                if gpu_memory_is_taken(log):
                     raise Transient(f"{who} ended {when}: others use its GPU's memory: {error_line(log)}; log: {path}")
                 raise Transient(f"{who} was killed {when} (exit status {code}); log: {path}")
             raise DeploymentFailed(
@@ -580,13 +276,6 @@ def _answers_http(port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def free_port() -> int:
-    """A port that is free now, for a server whose own choice cannot be seen from outside."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
 
 
 def new_key() -> str:

@@ -15,8 +15,8 @@ from typing import Any
 from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput
 from day0.base.numbers import is_count, is_number
-from day0.evaluation.nemo_evaluator import canonical_score
 from day0.suite.harness import lm_eval_scores, read_task_file
+from day0.suite.score_names import canonical_score
 
 HUB_TIMEOUT_SECONDS = 5.0
 

@@ -7,15 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from day0.base.cli import UnusableInput
-from day0.evaluation.nemo_evaluator import (
-    accounting_without_samples,
-    canonical_score,
-    count_of,
-    find_score,
-    find_task,
-    read_response_statistics,
-    read_samples,
-)
+from day0.evaluation.nemo_evaluator import accounting_without_samples, count_of, read_response_statistics, read_samples
+from day0.suite.score_names import canonical_score, find_score, find_task
 
 
 def metrics(**named):

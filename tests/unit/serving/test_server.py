@@ -11,21 +11,10 @@ import psutil
 import pytest
 
 from day0.base.cli import EXIT_TRANSIENT
+from day0.serving.engine_log import END_LINE, effective_kv_cache_dtype, ended_by_transient, error_line, loaded_facts
 from day0.serving.multinode import OPENAI_SERVER
-from day0.serving.server import (
-    END_LINE,
-    Children,
-    DeploymentFailed,
-    Server,
-    Transient,
-    effective_kv_cache_dtype,
-    ended_by_transient,
-    error_line,
-    find_impostor,
-    loaded_facts,
-    server_command,
-    server_environment,
-)
+from day0.serving.processes import Children, Transient
+from day0.serving.server import DeploymentFailed, Server, find_impostor, server_command, server_environment
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 SUITE = {"context_length": 64, "seed": 7}

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from day0.base.cli import UnusableInput
-from day0.evaluation.nemo_evaluator import canonical_score
 from day0.plan.check import make_plan
 from day0.suite.harness import HARNESSES
 from day0.suite.needs import context_limit, context_problems, missing_endpoints
+from day0.suite.score_names import canonical_score
 from day0.suite.suites import load_suite
 
 ROOT = Path(__file__).parents[3]

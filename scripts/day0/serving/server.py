@@ -16,7 +16,7 @@ import psutil
 
 from day0.base.cli import EXIT_TRANSIENT
 from day0.serving.container import NAMES_VARIABLE
-from day0.serving.engine_log import END_LINE, gpu_memory_is_taken, ended_by_transient, error_line
+from day0.serving.engine_log import END_LINE, ended_by_transient, error_line, gpu_memory_is_taken
 from day0.serving.multinode import OPENAI_SERVER, serving_nodes
 from day0.serving.ports import HOST
 from day0.serving.processes import Children, Transient

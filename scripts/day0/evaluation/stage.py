@@ -130,7 +130,9 @@ class Evaluation:
         environment = server_environment(os.environ, serving, request.on_cpu, self.key)
         container = serving.get("container")
         served = str(folder.resolve()) if container else str(folder)
-        python, prefix, port, removal = request.serve.python, [], 0, None
+        python, port = request.serve.python, 0
+        prefix: list[str] = []
+        removal: list[str] | None = None
         if container:
             folders = [folder, *({path.resolve().parent for path in folder.iterdir()})]
             own = {*(serving.get("environment") or {}), "VLLM_API_KEY", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"}

@@ -20,7 +20,7 @@ def get_published_scores(wildcards):
 
 
 def get_release_request(wildcards):
-    """What a verdict says of its release besides the evidence."""
+    """What a verdict holds about its release besides the evidence."""
     release = get_release(wildcards)
     return {
         "name": release.name,
@@ -154,7 +154,7 @@ rule render_report:
 
 
 rule render_index:
-    """Render one page over all releases, whatever their decisions: a table, and size against accuracy."""
+    """Render one page over all releases: a table, and size against accuracy."""
     input:
         verdicts=get_releases("results/{model}/{release}/verdict.json"),
         reports=get_releases("results/{model}/{release}/report.html"),

@@ -37,14 +37,14 @@ def get_evaluation_gates(wildcards):
 
 
 def get_baseline_results(wildcards):
-    """The baseline's results, which a candidate's canary is held against; none where both are evaluated side by side."""
+    """The baseline's results, which a candidate's canary is compared with; none where both are evaluated side by side."""
     if wildcards.candidate == BASELINE or PLAN.config.parallel_evaluation:
         return []
     return f"results/{wildcards.model}/{BASELINE}/{wildcards.suite}/results.yml"
 
 
 def get_suite_data(suite):
-    """The files of a suite that are compared byte by byte: its data, and what lies beside its task files."""
+    """The files of a suite that are compared byte by byte: its data, and the other files beside its task files."""
     return [*PLAN.suites[suite].data_files, *map(str, other_files(PLAN.suites[suite]))]
 
 
@@ -55,7 +55,7 @@ def get_evaluation_folder(wildcards):
 
 
 def get_evaluation_options(wildcards, input):
-    """What a run is told beside its checkpoint and suite: the baseline's results, and its share of the documents."""
+    """Options of a run besides its checkpoint and suite: the baseline's results, and its share of the documents."""
     options = ["--baseline-results", str(input.baseline)] if input.baseline else []
     return options + (["--shard", wildcards.shard] if "shard" in wildcards.keys() else [])
 

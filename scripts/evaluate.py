@@ -38,7 +38,9 @@ def main() -> int:
     parser.add_argument("--model", required=True, help="name of the model; the server serves it under this name")
     parser.add_argument("--candidate", required=True, help='"baseline" or the name of the recipe')
     parser.add_argument("--trust-remote-code", action="store_true", help="run Python files of the checkpoint")
-    parser.add_argument("--baseline-results", type=Path, help="the baseline's results.yml; a canary is held against it")
+    parser.add_argument(
+        "--baseline-results", type=Path, help="the baseline's results.yml, which the canary is compared with"
+    )
     parser.add_argument("--walltime-minutes", type=float, help="stop in time, and keep the answers, before this")
     parser.add_argument("--shard", help="ask this share only: N-of-M (of the documents) or the name of a task")
     parser.add_argument("--allow-generated-code", action="store_true", help="run what the model wrote, on this machine")

@@ -108,10 +108,10 @@ def parse_likelihoods(response: Any, context_lengths: list[int]) -> list[dict[st
 
 
 class ServerAddress:
-    """The server's address, which the stage tells in the second line of the standard input.
+    """The server's address, which the stage sends as the second line of the standard input.
 
     Args:
-        limiter: gets the larger shares of the concurrency that further lines tell.
+        limiter: gets the larger shares of the concurrency that further lines give.
     """
 
     def __init__(self, limiter: Limiter) -> None:
@@ -119,7 +119,7 @@ class ServerAddress:
         self._base_url, self._limiter = "", limiter
 
     def wait(self) -> str:
-        """The address, once it is told; ends the process where the stage goes without telling."""
+        """The address, once it is sent; ends the process where the stage closes the pipe first."""
         if self.told_at is None:
             line = sys.stdin.readline()
             if not line:
@@ -294,7 +294,7 @@ def ask(
     runs = []
     for repeat in range(job["repeats"]):
         model._seed, model.answers = job["seed"] + repeat, Answers()
-        # The first time tells how many prompts all of them will be.
+        # The first call shows how many prompts there will be in all.
         model.repeats_to_come = job["repeats"] if repeat == 0 else 0
         results = simple_evaluate(
             model=model,

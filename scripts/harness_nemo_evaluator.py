@@ -7,7 +7,7 @@ one, since a used store answers for a server that is gone.
 
 What is taken from where: the score from results.yml by its canonical key; samples from the framework's own per-sample
 files, where it leaves any; requests, statuses and tokens from the adapter's statistics; finish reasons from the stored
-responses. What none of them tells is null.
+responses. What none of them gives is null.
 
 Repeats: a framework whose command takes a number of repeats makes them itself; then no stored answer is reused, since
 equal requests would get equal answers. Any other framework runs once per repeat, with a seed and a store of its own,
@@ -78,7 +78,7 @@ class Events:
     def __init__(self) -> None:
         self.stream = os.fdopen(os.dup(1), "w", buffering=1)
         os.set_inheritable(self.stream.fileno(), False)
-        os.dup2(2, 1)  # whatever the tool and its children print belongs to the log
+        os.dup2(2, 1)  # what the tool and its children print belongs to the log
 
     def emit(self, event: str, **fields: Any) -> None:
         """Tell the stage what happened, as one line of JSON."""
@@ -154,7 +154,7 @@ def run_configuration(
 
     Args:
         job: the job.
-        known: what ``describe_task`` says of the task.
+        known: what ``describe_task`` returned.
         base_url: of the server.
         output: folder of the run.
         store: folder of the run's stored responses.
@@ -389,7 +389,7 @@ def collect(
 
     Raises:
         Misconfigured: the task has no score of the name that the suite gives.
-        RequestsLost: a request failed, and the framework does not tell whether it was asked again.
+        RequestsLost: a request failed, and the framework does not report whether it was asked again.
     """
     parameters = (results.get("config") or {}).get("params") or {}
     names = [str(parameters.get("task")), job["task"].rpartition(".")[2]]

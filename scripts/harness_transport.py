@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 
-# What a later attempt may find gone: timeouts, conflicts, rate limits, and whatever the server blames on itself.
+# What may be over at a later attempt: timeouts, conflicts, rate limits, and errors of the server itself.
 RETRIED_STATUSES = frozenset({408, 409, 425, 429, *range(500, 600)})
 REFUSED_STATUSES = frozenset({401, 403})
 FAILURES_IN_A_ROW = 16  # requests given up one after the other, none answered between them
@@ -90,7 +90,7 @@ class AnswerStore:
 
     @staticmethod
     def key(url_path: str, payload: Mapping[str, Any]) -> str:
-        """sha256 of all that the server is told of one prompt: one that differs in anything has another key."""
+        """sha256 of everything that is sent for one prompt: a prompt that differs in anything has another key."""
         return hashlib.sha256(json.dumps([url_path, payload], sort_keys=True).encode()).hexdigest()
 
     def add(self, answers: Mapping[str, Mapping[str, Any]]) -> None:

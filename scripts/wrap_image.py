@@ -22,11 +22,11 @@ from day0.records.environment import ImageEnvironment
 from day0.serving.container import NAMES_VARIABLE, image_command
 from day0.serving.multinode import JOB_ID_VARIABLE
 
-# Variables of the caller that stand above the image's own, and which enroot hands on by name only.
+# Variables of the caller that take precedence over the image's own, and which enroot passes on by name only.
 PASSED_ON = (
     "VLLM|HF|HUGGINGFACE|TRANSFORMERS|TORCH[A-Z]*|CUDA|NVIDIA|NCCL|GLOO|OMP|MKL|UV|XDG|PYTHON[A-Z]*|DO_NOT_TRACK|TMPDIR"
 )
-# What a job step, and enroot's hooks for PyTorch in it, tell a task of its rank; a stage is none (rules/common.smk).
+# What a job step, and enroot's hooks for PyTorch in it, say about a task's rank; a stage is none.
 ALONE = (
     "unset RANK LOCAL_RANK NODE_RANK WORLD_SIZE MASTER_ADDR MASTER_PORT "
     r"""$(env | sed -n -E "s/^((SLURM|PMI|PMIX|OMPI)_[A-Za-z0-9_]*)=.*/\1/p")"""

@@ -37,7 +37,7 @@ class Releases:
 
     Attributes:
         verdicts: path of every release's verdict, in the configuration's order.
-        request_of: from a decision's wildcards to what its verdict says of the release besides the evidence.
+        request_of: from a decision's wildcards to what its verdict holds about the release besides the evidence.
     """
 
     verdicts: tuple[Path, ...]
@@ -65,13 +65,13 @@ def end_with_failures(workflow: Workflow, releases: Releases) -> None:
 
 
 def redo_failed_preflights(workflow: Workflow) -> None:
-    """Let the next run repeat a preflight that failed: the machine may have been mended, which changes no input."""
+    """Let the next run repeat a preflight that failed: the machine may have been repaired, which changes no input."""
     for job in workflow.dag.jobs:
         if job.rule.name == PREFLIGHT_RULE:
             try:
                 passed = AnyAssessment.read(str(job.output[0])).passed
             except UnusableInput:
-                continue  # it is missing, or about to be refused by whatever reads it
+                continue  # it is missing, or will be refused by the job that reads it
             if not passed:
                 workflow.persistence.started(job)
 

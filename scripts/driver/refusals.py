@@ -1,7 +1,7 @@
-"""No retry for a job that refused its input: a stage that ends with exit status 2 would end so again.
+"""No retry for a job that refused its input: a stage that ends with exit status 2 would do so again.
 
 Snakemake's retries are the same for all failures of a rule. ``install`` takes them from a refused job, wherever it ran:
-the local executor sees the exit status, and says so in a line that stands in a Slurm job's log as well.
+the local executor sees the exit status, and logs a line that a Slurm job's log holds as well.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _report_end(executor: local.Executor, job_info: Any, future: Future) -> None
 
 
 def error_in(log: str | None) -> str | None:
-    """The last error that a stage's log tells, without the word; None where there is none."""
+    """The last error in a stage's log, without the prefix "error: "; None where there is none."""
     try:
         lines = Path(log or "").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

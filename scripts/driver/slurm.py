@@ -1,10 +1,10 @@
 """The Slurm executor of this project: snakemake-executor-plugin-slurm, and what a release needs beyond it.
 
 - The site's account, partitions and flags (``cluster:`` of the configuration) fill in what no resource says.
-- squeue tells stage, model and recipe by a job's name, and the releases that wait for it by its comment.
+- squeue shows stage, model and recipe in a job's name, and the releases that wait for it in its comment.
 - A job that ran out of memory, and only such a one, is submitted again with more; one that refused its input is not.
 - A job's end is noticed in its log within seconds, without a question to the controller; the plugin's own polls, which
-  grow to minutes, remain for jobs that die without a word.
+  grow to minutes, remain for jobs that die without a log line.
 - No job is lost: states that the plugin takes for running (PREEMPTED without requeue, "CANCELLED by UID"), jobs that
   the status command no longer knows, and a status command that does not answer, each end in a poll that reports them.
 - A driver that was killed is restarted with the same command: a job that it had submitted is adopted where it runs
@@ -149,14 +149,14 @@ class Executor(plugin.Executor):
             if self._adopt(job):
                 return
         except Exception as error:  # submitted all the same, it might be the second that writes these outputs
-            message = f"could not tell whether a job of an earlier run still makes {', '.join(job.output)}: {error}"
+            message = f"could not find out whether a job of an earlier run still makes {', '.join(job.output)}: {error}"
             self._report_job_error_threadsafe(SubmittedJobInfo(job), message)
             return
         try:
             refusal = self._refusal(job)
             if refusal is None:
                 self._complete(job.resources, self.attempts.get(job, []))
-        except Exception as error:  # in a thread whose exceptions nobody reads: the driver would wait for ever
+        except Exception as error:  # in a thread whose exceptions are not read: the driver would wait forever
             refusal = f"could not make out what to ask of Slurm: {error!r}"
         if refusal:
             REFUSED.add(job)
@@ -180,7 +180,7 @@ class Executor(plugin.Executor):
             put(resources, nodes=nodes, slurm_extra=extra, **whole)
 
     def _site_resources(self, resources: Any) -> dict[str, Any]:
-        """What the site's file says of a job, as resources that the plugin knows."""
+        """The settings of the site file for a job, as resources that the plugin knows."""
         site, on_gpu = self.site, bool(resources.get("gpu"))
         flags = [*site["extra"], *(site["gpu_extra"] if on_gpu else [])]
         said = {
@@ -330,7 +330,7 @@ class Executor(plugin.Executor):
         return True
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncIterator[SubmittedJobInfo]:
-        """Poll once; whatever the plugin neither reported nor kept stays active."""
+        """Poll once; a job that the plugin neither reported nor kept stays active."""
         self._asked = {info.external_jobid: info for info in active_jobs}
         kept = set()
         async for info in super().check_active_jobs(active_jobs):
@@ -354,7 +354,7 @@ class Executor(plugin.Executor):
                 )
 
     async def _query(self, command: str, logger: Any) -> tuple[dict[str, str] | None, float | None]:
-        """States by the plugin's command, completed by squeue, and by the logs of jobs that nobody knows any more."""
+        """States by the plugin's command, completed by squeue, and by the logs of jobs unknown to Slurm."""
         states, seconds = await query(command, logger)
         states = {job_id: base_state(state) for job_id, state in (states or {}).items()}
         if command.startswith("sacct") and self._asked.keys() - states.keys():

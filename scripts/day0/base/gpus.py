@@ -1,4 +1,4 @@
-"""Which GPUs of a machine a stage works on: each is one stage's at a time, also where nobody but Snakemake counts them.
+"""Which GPUs of a machine a stage works on: each is used by one stage at a time, also without a cluster.
 
 A stage holds a lock per GPU, by its UUID, until its process ends, however that happens. Under Slurm a job sees its own
 GPUs only, and gets them without waiting.
@@ -38,7 +38,7 @@ def reserve_gpus(count: int | None, say: Callable[[str], None] = print, folder: 
 
     Args:
         count: how many; None: all. More than there are is the same as all.
-        say: is told, once, that there is something to wait for.
+        say: called once, with a sentence, where there is something to wait for.
         folder: of the locks.
 
     Returns:
@@ -49,7 +49,7 @@ def reserve_gpus(count: int | None, say: Callable[[str], None] = print, folder: 
     if not wanted:
         return []
     folder = folder or Path(tempfile.gettempdir())
-    turn = _open(folder / "day0-gpus.lock")  # whoever takes several takes them at once
+    turn = _open(folder / "day0-gpus.lock")  # a stage that takes several takes them at once
     waits = False
     while True:
         fcntl.flock(turn, fcntl.LOCK_EX)
@@ -77,7 +77,7 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
     except PermissionError:
-        return os.open(path, os.O_RDONLY)  # another user's, in a folder that lets nobody else create it anew
+        return os.open(path, os.O_RDONLY)  # another user's, in a folder where only that user may create it
 
 
 def _try(path: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""Types of the files that users write: unknown keys are refused, and every mistake is told with its place."""
+"""Types of the files that users write: unknown keys are refused, and every mistake is reported with its place."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def mistakes_of(error: ValidationError, types: type[BaseModel], place: str = "")
     """A sentence for each mistake: where, what was found, and what is expected or allowed.
 
     Args:
-        error: what pydantic says of the content.
+        error: pydantic's report on the content.
         types: the type that the content was to have.
         place: where the content stands within its file; empty: it is the whole.
     """

@@ -1,4 +1,4 @@
-"""Lines of progress for whoever watches a stage."""
+"""Lines of progress on the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def say(text: str) -> None:
 
 
 def tell(text: str, stream: TextIO) -> None:
-    """A line for whoever still reads: what a signal ends may have lost its reader, and must clean up none the less."""
+    """Print a line, or nothing where the reader of the stream is gone: a stage that is stopped must still clean up."""
     with contextlib.suppress(BrokenPipeError):
         print(text, file=stream, flush=True)
         return

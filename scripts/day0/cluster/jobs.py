@@ -40,7 +40,7 @@ def base_state(state: str) -> str:
 
 
 def status_in_log(text: str) -> int | None:
-    """The status of the job's command as its log tells it: 0, 1, or None where the log has no end."""
+    """The exit status of the job's command by its log: 0, 1, or None where the log has no end."""
     found = re.findall(rf"^{re.escape(ENDED)} (\d+)$", text, re.MULTILINE)
     return int(found[-1]) if found else None
 

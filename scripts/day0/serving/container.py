@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-# Names the variables that serving.environment gives a server: the launcher of an image hands them on.
+# Names the variables that serving.environment gives a server: the launcher of an image passes them on.
 NAMES_VARIABLE = "DAY0_PASSED_ON"
 
 
 def runtime_error(text: str) -> str | None:
-    """What a runtime says of its own failure: enroot, also where pyxis quotes it, and Apptainer; None where nothing."""
+    """The error that a container runtime reports: enroot, also as pyxis quotes it, or Apptainer; else None."""
     found = re.search(r"(?:\[ERROR\]|^FATAL:)\s+(.+)", text, re.MULTILINE)
     return found and found.group(1).strip()
 
@@ -54,7 +54,7 @@ def container_command(
 
 
 def image_identity(container: Mapping[str, Any]) -> str | None:
-    """What tells two contents of one image name apart: its id, or a file's size and date; None where it is not there.
+    """Distinguishes two contents of one image name: its id, or a file's size and date; None where there is no image.
 
     An image that the runtime still has to fetch has none, so that no answer of it is taken for another's.
     """

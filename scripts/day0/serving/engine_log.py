@@ -10,7 +10,7 @@ from day0.serving.container import runtime_error
 from day0.serving.processes import TRANSIENT_SIGNALS
 
 END_LINE = "day0: all tasks are done; the server is stopped"
-FREE_GPU_SHARE = 0.95  # of a GPU's memory, what at least is free where nobody uses it (H100: 0.993)
+FREE_GPU_SHARE = 0.95  # of a GPU's memory, the share that is free at least on an unused GPU (H100: 0.993)
 EMULATION_SENTENCE = (
     "The quantized format was emulated: values are rounded as the format does, the products are those of a higher "
     "precision; speed says nothing, and a score on hardware that has the format may differ in the last digits."
@@ -52,7 +52,7 @@ def ended_by_transient(returncode: int | None, log: str) -> bool:
     if returncode is not None and returncode < 0:
         return -returncode in TRANSIENT_SIGNALS
     if returncode is not None and returncode - 128 in TRANSIENT_SIGNALS:
-        return True  # as a container's runtime tells of a signal
+        return True  # as a container runtime reports a signal
     if re.search(r"OSError: \[Errno 98\]|[Aa]ddress already in use", log):
         return True  # a port that was free when it was chosen
     if gpu_memory_is_taken(log):
@@ -88,7 +88,7 @@ _WEIGHTS_ONLY = re.compile(r"(Marlin|Humming) ?(?:(NvFp4|MxFp4)|(MxFp8))", re.IG
 
 
 def loaded_facts(log: str) -> dict[str, Any]:
-    """What the engine says of the model it loaded: types, kernels, emulation.
+    """What the engine logs about the model it loaded: types, kernels, emulation.
 
     The sentences are those of vLLM 0.32: v1/engine/core.py and config/vllm.py (types), platforms/cuda.py, rocm.py and
     cpu.py (attention), v1/attention/backends/flash_attn.py, model_executor/kernels/linear/__init__.py and what calls it
@@ -96,7 +96,7 @@ def loaded_facts(log: str) -> dict[str, Any]:
     model_executor/layers/quantization/utils/marlin_utils_fp4.py, marlin_utils_fp8.py and humming/ (weights only).
 
     Returns:
-        quantization, dtype, kv_cache_dtype, device, attention_backend (None where the log does not tell, as on a CPU),
+        quantization, dtype, kv_cache_dtype, device, attention_backend (None where the log does not say, as on a CPU),
         kernels (sorted names), emulated, emulation (a sentence or None), engine_starts (how often an engine was
         initialized).
     """

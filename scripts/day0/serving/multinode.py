@@ -1,4 +1,4 @@
-"""The GPUs and nodes that a vLLM server is laid over, and how it is started on several nodes of a Slurm job.
+"""The GPUs and nodes that a vLLM server spans, and how it is started on several nodes of a Slurm job.
 
 The head runs where the stage does, a headless worker on each other node by srun. That is vLLM's own way without Ray
 (vllm/config/parallel.py, vllm/entrypoints/cli/serve.py of 0.32): each node runs the same command with its rank; all

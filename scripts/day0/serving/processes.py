@@ -33,7 +33,7 @@ _signals: dict[str, Any] = {"held": False, "waiting": None}
 def stop_by(number: int) -> None:
     """What a signal handler does: raise Transient, at once or when a child that is being started is known.
 
-    A child whose start is cut short would be nobody's.
+    A child whose start is interrupted would be stopped by no one.
     """
     stopped = Transient(f"stopped by {signal.Signals(number).name}")
     if not _signals["held"]:

@@ -90,7 +90,7 @@ def find_impostor(
     Args:
         models: what /v1/models answers.
         name: the name under which the checkpoint is served.
-        checkpoint: its folder, as the server was told.
+        checkpoint: its folder, as the server was given it.
         facts: see :func:`loaded_facts`.
         config: the checkpoint's config.json.
     """
@@ -131,7 +131,7 @@ class Server:
         """Start it.
 
         Args:
-            workers: commands of its workers on other nodes; their logs stand beside the server's.
+            workers: commands of its workers on other nodes; their logs are written beside the server's.
         """
         self.log = log
         self.key = environment["VLLM_API_KEY"]
@@ -195,7 +195,7 @@ class Server:
             )
 
     def watch(self, when: str) -> None:
-        """Look at the server, and every few seconds at its /health; what was amiss is kept in ``incidents``.
+        """Look at the server, and every few seconds at its /health; problems are kept in ``incidents``.
 
         Raises:
             DeploymentFailed, Transient: it has ended, or has not been healthy for long.

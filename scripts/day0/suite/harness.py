@@ -11,7 +11,7 @@ A harness is one script in an environment of its own, run as one process per tas
   were never answered; refused: the key; rate limit; judge; disk: answers could not be stored; configuration: a user's
   mistake; task: anything else), ``documents`` (of the task, before any limit), ``values`` (the task's score, one per
   repeat), ``samples`` (a mapping per document and repeat: id, repeat, prompt_digest, target_digest, document_digest,
-  answer, score, finish_reason, tokens, unparsed, generated, failed; what a harness cannot tell is null), ``requests``
+  answer, score, finish_reason, tokens, unparsed, generated, failed; what a harness does not know is null), ``requests``
   (counts: asked, answered, from_store, failed, retried, attempts by their result), and for the fingerprint ``version``,
   ``generation``, ``endpoint``, ``adds_bos`` and ``harness_version``.
 - A harness that has no samples says ``has_samples: false``, and in their place ``counted`` (how many the framework says
@@ -100,7 +100,7 @@ def read_task_file(path: Path) -> dict[str, Any]:
 
 
 def lm_eval_scores(task: Mapping[str, Any]) -> set[str]:
-    """Scores that a task file gives, 'metric,filter'; empty where it does not tell (it takes them from elsewhere)."""
+    """Scores that a task file gives, 'metric,filter'; empty where the file does not say (it includes another)."""
     metrics, filters = task.get("metric_list"), task.get("filter_list") or [{"name": "none"}]
     if not isinstance(metrics, list) or not isinstance(filters, list) or "include" in task:
         return set()

@@ -49,10 +49,10 @@ def missing_endpoints(suite: Mapping[str, Any], environment: Mapping[str, str] =
 
 
 def context_limit(model: Mapping[str, Any]) -> int | None:
-    """Tokens that a model can hold, from its config.json; None where it does not tell.
+    """Tokens that a model can hold, from its config.json; None where that does not say.
 
     As vLLM derives it: max_position_embeddings of the text model, times the factor of a YaRN rope scaling from its
-    original_max_position_embeddings; other scalings already stand in max_position_embeddings.
+    original_max_position_embeddings; other scalings are included in max_position_embeddings already.
     """
     text = model.get("text_config") if isinstance(model.get("text_config"), Mapping) else {}
     lengths = [
@@ -82,7 +82,7 @@ def context_limit(model: Mapping[str, Any]) -> int | None:
 
 
 def context_limit_of(location: Mapping[str, Any], root: Path = Path()) -> int | None:
-    """``context_limit`` of a model where it lies: path, or hub and revision.
+    """``context_limit`` of a model by its location: path, or hub and revision.
 
     Of a model on the hub config.json alone is fetched, once. None where it cannot be read, which other checks report.
     """

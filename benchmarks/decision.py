@@ -125,7 +125,7 @@ def measure_gain(cell: Cell, releases: int, seed: int) -> float:
         for place in np.flatnonzero(suspect):
             bounds = [float(interval.low[place]), float(interval.high[place])]
             p = mcnemar_p(int(wins[place]), int(losses[place]))
-            held += not is_chance({"interval": bounds, "mcnemar_p": p, "confidence": CONFIDENCE})
+            held += not is_chance(bounds, p, CONFIDENCE)
     return held / releases
 
 

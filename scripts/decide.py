@@ -9,12 +9,42 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from day0.base.artefacts import digest_of_file, read_json, write_json
+from pydantic import ValidationError
+
+from day0.base.artefacts import digest_of_file
 from day0.base.cli import UnusableInput, json_argument, run_cli
-from day0.decision.verdict import STAGES, Evidence, make_verdict
+from day0.base.mistakes import mistakes_of
+from day0.decision.verdict import STAGES, Evidence, ReleaseRequest, make_verdict
+from day0.records.comparison import Comparison
+from day0.records.preflight import Preflight
+from day0.records.record import Artefact
+from day0.records.run import RunAssessment
+from day0.records.tracking import Tracking
+from day0.records.validation import Validation
 from day0.release.made_with import gather, stamp
 
-NEEDED = ("name", "model", "recipe", "candidate", "suite", "policy")
+TYPES: dict[str, type[Artefact]] = {
+    "preflight_model": Preflight,
+    "preflight_recipe": Preflight,
+    "preflight_suite": Preflight,
+    "validation": Validation,
+    "baseline_run": RunAssessment,
+    "candidate_run": RunAssessment,
+    "comparison": Comparison,
+}
+
+
+def read_release(text: str) -> ReleaseRequest:
+    """The release as the command line gives it.
+
+    Raises:
+        UnusableInput: it is no JSON, or not what the type says; all mistakes are named.
+    """
+    try:
+        return ReleaseRequest.model_validate(json_argument("--release", text))
+    except ValidationError as error:
+        lines = mistakes_of(error, ReleaseRequest)
+        raise UnusableInput("\n".join(f"--release: {line}" for line in lines)) from None
 
 
 def main() -> int:
@@ -33,11 +63,8 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="verdict.json to write")
     arguments = parser.parse_args()
 
-    release = json_argument("--release", arguments.release)
+    release = read_release(arguments.release)
     paths = json_argument("--evidence", arguments.evidence)
-    missing = [key for key in NEEDED if key not in release]
-    if missing:
-        raise UnusableInput(f"--release: it has no {', '.join(missing)}; expected {', '.join(NEEDED)}")
     unknown = sorted(paths.keys() - set(STAGES))
     if unknown:
         raise UnusableInput(f"--evidence: unknown: {', '.join(unknown)}; expected some of {', '.join(STAGES)}")
@@ -47,15 +74,16 @@ def main() -> int:
         path, digest = arguments.baseline_run
         if Path(path).is_file() and digest_of_file(path) == digest:
             paths["baseline_run"] = path
-    contents = {name: read_json(path) for name, path in paths.items()}
-    evidence = {name: Evidence(path, digest_of_file(path), contents[name]) for name, path in paths.items()}
-    verdict = make_verdict(release, evidence)
-    verdict |= gather(paths) | stamp()
+    evidence = {}
+    for name, path in paths.items():
+        content = TYPES[name].read(path).as_plain()
+        evidence[name] = Evidence(path, digest_of_file(path), content)
+    made = gather(paths) | stamp()
     if arguments.mlflow:
-        logged = read_json(arguments.mlflow)
-        verdict["mlflow"] = {key: value for key, value in logged.items() if key != "schema_version"}
-    write_json(arguments.output, verdict)
-    print(f"{release['model']} {release['name']}: {verdict['decision']}: {verdict['detail']}")
+        made["mlflow"] = Tracking.read(arguments.mlflow)
+    verdict = make_verdict(release, evidence).model_copy(update=made)
+    verdict.write(arguments.output)
+    print(f"{release.model} {release.name}: {verdict.decision}: {verdict.detail}")
     return 0
 
 

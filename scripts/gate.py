@@ -10,9 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from day0.base.artefacts import digest_of_file, read_json, write_json
+from day0.base.artefacts import digest_of_file
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, run_cli
+from day0.records.assessment import AnyAssessment
 from day0.records.failure_class import FailureClass
+from day0.records.token import Token
 
 
 def main() -> int:
@@ -21,16 +23,14 @@ def main() -> int:
     parser.add_argument("--token", type=Path, required=True, help="token to write where it passed")
     arguments = parser.parse_args()
 
-    assessment = read_json(arguments.assessment)
-    if assessment.get("pass") is not True:
-        verdict = assessment.get("decision") or assessment.get("failure_class") or FailureClass.UNKNOWN
-        print(f"{arguments.assessment}: {verdict}: {assessment.get('detail', 'it gives no reason')}", file=sys.stderr)
-        if assessment.get("next_action"):
-            print(f"next: {assessment['next_action']}", file=sys.stderr)
+    assessment = AnyAssessment.read(arguments.assessment)
+    if not assessment.passed:
+        verdict = assessment.decision or assessment.failure_class or FailureClass.UNKNOWN
+        print(f"{arguments.assessment}: {verdict}: {assessment.detail or 'it gives no reason'}", file=sys.stderr)
+        if assessment.next_action:
+            print(f"next: {assessment.next_action}", file=sys.stderr)
         return EXIT_FAILED_CHECK
-    write_json(
-        arguments.token, {"assessment": arguments.assessment.name, "sha256": digest_of_file(arguments.assessment)}
-    )
+    Token(assessment=arguments.assessment.name, sha256=digest_of_file(arguments.assessment)).write(arguments.token)
     return EXIT_PASS
 
 

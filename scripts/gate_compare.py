@@ -16,17 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import digest_of_file, read_json, read_yaml, write_json
+from day0.base.artefacts import digest_of_file, read_json, read_yaml
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, EXIT_UNUSABLE_INPUT, UnusableInput, run_cli
 from day0.decision.comparability import Run
 from day0.decision.comparison import compare_runs, evaluate_comparison
 from day0.decision.external import parse_external_scores
 from day0.decision.policy import POLICY_KEYS
+from day0.decision.quoting import mapping_or_empty
 from day0.evaluation.nemo_evaluator import read_json_lines
+from day0.records.comparison import ScoreComparison
 from day0.records.failure_class import FailureClass
 from day0.records.policy import DEFAULT_THRESHOLD
+from day0.records.run import RunAssessment
+from day0.records.source import Source
 
-USER_CONFIG_ERROR = FailureClass.USER_CONFIG_ERROR
 SCORE_POLICY_KEYS = set(POLICY_KEYS) - {"criterion", "expected_disagreement_rate", "require_fingerprints"}
 
 
@@ -67,12 +70,12 @@ def _read_run(
     if assessment is None and results.name == "results.yml":
         assessment = folder / "run.json"
     content = read_yaml(results) if results.is_file() else {}
-    metadata = content.get("metadata") if isinstance(content.get("metadata"), Mapping) else {}
+    metadata = mapping_or_empty(content.get("metadata"))
     if assessment is not None and assessment.is_file():
-        judged, report = assessment, read_json(assessment)
+        judged, report = assessment, RunAssessment.read(assessment).as_plain()
     else:
         judged, report = results, _assessment_of_results(results, content, metadata, metrics)
-    scores = report.get("scores") if isinstance(report.get("scores"), Mapping) else {}
+    scores = mapping_or_empty(report.get("scores"))
     plain = {task: entry.get("score") if isinstance(entry, Mapping) else entry for task, entry in scores.items()}
     samples = {task: _read_samples(folder / "samples" / f"{task}.jsonl") for task in scores}
     return Side(digest_of_file(judged), plain, Run(report, metadata, samples))
@@ -138,7 +141,7 @@ def _external_scores(text: str | None, models: list[str]) -> list[dict[str, Any]
     return scores.of_model(*(models or {entry.model for entry in scores.scores}))
 
 
-def compare(arguments: argparse.Namespace) -> dict[str, Any]:
+def compare(arguments: argparse.Namespace) -> ScoreComparison:
     """The comparison that the command line asks for."""
     policy = _json_argument("policy", arguments.policy)
     if policy is None:
@@ -152,8 +155,9 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     if len(metrics) != len(arguments.metric):
         raise UnusableInput(f"--metric: expected TASK=METRIC, once per task; found {arguments.metric}")
     baseline, candidate = (read_side(path, metrics) for path in (arguments.baseline, arguments.candidate))
-    source = read_json(arguments.source_record) if arguments.source_record else None
+    source = Source.read(arguments.source_record).as_plain() if arguments.source_record else None
     external = _external_scores(arguments.external, arguments.model)
+    result: ScoreComparison
     if baseline.run and candidate.run:
         described = any(side.run.metadata.get("fingerprint") for side in (baseline, candidate))
         if not (described or arguments.assess) and isinstance(policy, dict):
@@ -168,7 +172,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UnusableInput(f"--policy: expected a JSON object with some of {keys} for plain scores; found {policy}")
     else:
         result = evaluate_comparison(baseline.scores, candidate.scores, **policy)
-    return {**result, "baseline_sha256": baseline.sha256, "candidate_sha256": candidate.sha256}
+    return result.model_copy(update={"baseline_sha256": baseline.sha256, "candidate_sha256": candidate.sha256})
 
 
 def main() -> int:
@@ -196,15 +200,15 @@ def main() -> int:
     try:
         result = compare(arguments)
     except UnusableInput as error:
-        failed = {"pass": False, "failure_class": USER_CONFIG_ERROR, "detail": str(error)}
+        failed = {"pass": False, "failure_class": FailureClass.USER_CONFIG_ERROR, "detail": str(error)}
         print(json.dumps(failed, indent=2, ensure_ascii=False))
         raise
     if arguments.output:
-        write_json(arguments.output, result)
-    print(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
-    if result["pass"] or arguments.assess:
+        result.write(arguments.output)
+    print(json.dumps(result.as_plain(), indent=2, ensure_ascii=False, allow_nan=False))
+    if result.passed or arguments.assess:
         return EXIT_PASS
-    return EXIT_UNUSABLE_INPUT if result["failure_class"] == USER_CONFIG_ERROR else EXIT_FAILED_CHECK
+    return EXIT_UNUSABLE_INPUT if result.failure_class is FailureClass.USER_CONFIG_ERROR else EXIT_FAILED_CHECK
 
 
 if __name__ == "__main__":

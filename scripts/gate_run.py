@@ -11,9 +11,8 @@ import argparse
 import json
 from pathlib import Path
 
-from day0.base.artefacts import write_json
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, run_cli
-from day0.decision.assess_run import evaluate_run, read_run
+from day0.decision.assess_run import assess_run
 from day0.suite.suites import read_suite
 
 
@@ -26,15 +25,12 @@ def main() -> int:
     parser.add_argument("--assess", action="store_true", help="exit 0 also for a failed check")
     arguments = parser.parse_args()
 
-    suite = read_suite(arguments.suite) if arguments.suite else None
-    summary, identity = read_run(arguments.run, suite)
-    assessment = {**evaluate_run(summary), **identity}
-    if arguments.definition_digest:
-        assessment["definition_digest"] = arguments.definition_digest
-    print(json.dumps(assessment, indent=2, ensure_ascii=False))
+    assessment = assess_run(arguments.run, read_suite(arguments.suite) if arguments.suite else None)
+    assessment.definition_digest = arguments.definition_digest
+    print(json.dumps(assessment.as_plain(), indent=2, ensure_ascii=False))
     if arguments.output:
-        write_json(arguments.output, assessment)
-    return EXIT_PASS if assessment["pass"] or arguments.assess else EXIT_FAILED_CHECK
+        assessment.write(arguments.output)
+    return EXIT_PASS if assessment.passed or arguments.assess else EXIT_FAILED_CHECK
 
 
 if __name__ == "__main__":

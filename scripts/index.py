@@ -16,7 +16,8 @@ from day0.base.artefacts import write_text
 from day0.base.cli import UnusableInput, run_cli
 from day0.release.overview_page import COLUMNS, Decided, count_decisions, index_figures, index_rows
 from day0.release.release_page import TONES
-from report import read_verdict, render, write_figures
+from day0.release.verdicts import read_verdict
+from report import render, write_figures
 
 
 def find_decided(path: Path, folder: Path, configured: bool) -> Decided:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from day0.base.artefacts import digest_of, digest_of_file, read_json, write_json
+from day0.base.artefacts import digest_of, digest_of_file, read_json
 from day0.base.cli import json_argument, run_cli
+from day0.records.tracking import Tracking
+from day0.records.verdict import Verdict
 
 LONGEST_VALUE = 5000
 RELEASE_TAG, EVIDENCE_TAG = "day0.release", "day0.evidence_digest"
@@ -86,8 +88,8 @@ def connect(settings: Mapping[str, Any]) -> tuple[Any, str]:
         return client, client.get_experiment_by_name(name).experiment_id
 
 
-def log_evidence(settings: Mapping[str, Any], release: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
-    """Make the run of this evidence, or take it up again; returns its id."""
+def log_evidence(settings: Mapping[str, Any], release: Mapping[str, Any], paths: Mapping[str, str]) -> tuple[str, str]:
+    """Make the run of this evidence, or take it up again; returns the ids of the run and its experiment."""
     evidence = {name: read_json(path) for name, path in paths.items()}
     digest = digest_of({name: digest_of_file(path) for name, path in paths.items()})
     client, experiment = connect(settings)
@@ -104,7 +106,7 @@ def log_evidence(settings: Mapping[str, Any], release: Mapping[str, Any], paths:
         client.log_artifact(identifier, path, f"evidence/{name}")
     for key, value in {RELEASE_TAG: title, EVIDENCE_TAG: digest}.items():
         client.set_tag(identifier, key, value)
-    return {"run_id": identifier, "experiment_id": experiment}
+    return identifier, experiment
 
 
 def log_decision(settings: Mapping[str, Any], run: str, verdict: Mapping[str, Any], files: list[Path]) -> None:
@@ -133,26 +135,26 @@ def main() -> int:
         parser.error("give --release and --evidence, or --run and --verdict")
 
     settings = json_argument("--settings", arguments.settings)
-    record: dict[str, Any] = {key: settings.get(key) for key in ("tracking_uri", "experiment")}
-    record |= {"run_id": None, "status": "logged", "detail": ""}
+    place = {key: settings.get(key) for key in ("tracking_uri", "experiment")}
+    record = Tracking(**place, run_id=None, status="logged", detail="")
     if arguments.verdict:
-        verdict, logged = read_json(arguments.verdict), read_json(arguments.run)
-        record |= {key: logged.get(key) for key in ("run_id", "status", "detail")}
-        record["decision"] = verdict.get("decision")
+        verdict, logged = Verdict.read(arguments.verdict), Tracking.read(arguments.run)
+        record.run_id, record.status, record.detail = logged.run_id, logged.status, logged.detail
+        record.decision = verdict.decision
     else:
         release = json_argument("--release", arguments.release)
         evidence = json_argument("--evidence", arguments.evidence)
     try:
         if not arguments.verdict:
-            record |= log_evidence(settings, release, evidence)
-        elif record["status"] == "logged":
+            record.run_id, record.experiment_id = log_evidence(settings, release, evidence)
+        elif record.status == "logged" and record.run_id:
             files = [arguments.verdict, *filter(None, [arguments.report])]
-            log_decision(settings, record["run_id"], verdict, files)
+            log_decision(settings, record.run_id, verdict.as_plain(), files)
     except Exception as error:
-        # Whatever the server or its client raise: a release must not wait for its log.
-        record |= {"status": "failed", "detail": f"{type(error).__name__}: {str(error)[:500]}"}
-    write_json(arguments.output, record)
-    print(f"{arguments.output}: {record['status']} {record['run_id'] or ''}{record['detail']}")
+        # Anything that the server or its client raises: a release must not wait for its log.
+        record.status, record.detail = "failed", f"{type(error).__name__}: {str(error)[:500]}"
+    record.write(arguments.output)
+    print(f"{arguments.output}: {record.status} {record.run_id or ''}{record.detail}")
     return 0
 
 

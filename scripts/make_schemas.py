@@ -11,27 +11,42 @@ from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, run_cli
 from day0.decision.external import ExternalScores
 from day0.plan.config import Config
 from day0.recipe.recipes import Recipe
-from day0.records.decision import Comparison, Verdict
+from day0.records.comparison import Comparison
 from day0.records.environment import Environment, ImageEnvironment
 from day0.records.preflight import Preflight
+from day0.records.provenance import Statement
+from day0.records.publication import Publication
 from day0.records.quantization import Quantization
+from day0.records.record import Artefact
+from day0.records.run import RunAssessment
 from day0.records.source import Source
+from day0.records.token import Token
+from day0.records.tracking import Tracking
 from day0.records.validation import Validation
+from day0.records.verdict import Verdict
 from day0.suite.suites import Suite
 
+ARTEFACTS: tuple[type[Artefact], ...] = (
+    Environment,
+    ImageEnvironment,
+    Source,
+    Preflight,
+    Quantization,
+    Validation,
+    RunAssessment,
+    Comparison,
+    Verdict,
+    Token,
+    Tracking,
+    Publication,
+)
 SCHEMAS = {
     "config": Config,
     "suite": Suite,
     "recipe": Recipe,
     "external_scores": ExternalScores,
-    "environment": Environment,
-    "image_environment": ImageEnvironment,
-    "source": Source,
-    "preflight": Preflight,
-    "quantization": Quantization,
-    "validation": Validation,
-    "comparison": Comparison,
-    "verdict": Verdict,
+    "provenance": Statement,
+    **{artefact.schema_name: artefact for artefact in ARTEFACTS},
 }
 
 

@@ -28,9 +28,10 @@ from huggingface_hub.errors import (
 )
 from tabulate import tabulate
 
-from day0.base.artefacts import digest_of_file, read_json, write_json
+from day0.base.artefacts import digest_of_file, read_json
 from day0.base.cli import EXIT_FAILED_CHECK, UnusableInput, json_argument, run_cli
 from day0.records.failure_class import Decision
+from day0.records.publication import Publication
 from verify_release import ADDED_BY_HUBS, LINE, SUMS, verify
 
 AGAIN = "run the same command again: what has arrived is not sent again"
@@ -248,12 +249,9 @@ def show_plan(bundle: Path, place: str, plan: Plan) -> str:
 
 def show_published(path: Path) -> str:
     """Where a bundle was published, from its published.json."""
-    record = read_json(path)
-    missing = [key for key in ("bundle", "url", "published") if key not in record]
-    if missing:
-        raise UnusableInput(f"{path}: expected the record of a publication; it has no {', '.join(missing)}")
-    commit = f" (commit {record['commit']})" if record.get("commit") else ""
-    return f"{record['bundle']}: published at {record['url']}{commit}, {record['published']}"
+    record = Publication.read(path)
+    commit = f" (commit {record.commit})" if record.commit else ""
+    return f"{record.bundle}: published at {record.url}{commit}, {record.published}"
 
 
 def main() -> int:
@@ -295,7 +293,7 @@ def main() -> int:
                 print(f"{destination.variable} is not set: the hub was asked without a token, and takes no upload so")
             return 0
         message = f"{verdict['model']} {verdict['release']}: {verdict['decision']}, SHA256SUMS {digests[SUMS]}"
-        record = destination.publish(arguments.bundle, digests, message)
+        sent = destination.publish(arguments.bundle, digests, message)
     except BrokenBundle as error:
         print(f"error: not published: {error}")
         return EXIT_FAILED_CHECK
@@ -318,15 +316,16 @@ def main() -> int:
         # How the hub's client reports that a file did not arrive.
         print(f"error: {settings['hub']}: {error} {error.__cause__ or ''}; {AGAIN}")
         return EXIT_FAILED_CHECK
-    record |= {
-        "bundle": str(arguments.bundle),
-        "sums_sha256": digests[SUMS],
-        "files": len(digests),
-        "published": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    record = Publication(
+        **sent,
+        bundle=str(arguments.bundle),
+        sums_sha256=digests[SUMS],
+        files=len(digests),
+        published=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
     if arguments.output:
-        write_json(arguments.output, record)
-    print(f"{arguments.bundle}: {len(record['uploaded'])} of {len(digests)} files sent; now at {record['url']}")
+        record.write(arguments.output)
+    print(f"{arguments.bundle}: {len(record.uploaded)} of {len(digests)} files sent; now at {record.url}")
     return 0
 
 

@@ -14,13 +14,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from pydantic import ValidationError
 
 from day0.base.artefacts import digest_of_file, read_json, read_yaml, write_text
 from day0.base.cli import UnusableInput, run_cli
-from day0.records.decision import Verdict
 from day0.release.figures import Stage
 from day0.release.release_page import benchmark_row, float_or_none, page_content
+from day0.release.verdicts import read_verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
 # What is made from the report or beside it: its figures are of an earlier run.
@@ -43,30 +42,6 @@ def write_figures(folder: Path, figures: dict[str, str]) -> None:
     folder.mkdir(parents=True)
     for name, svg in figures.items():
         write_text(folder / f"{name}.svg", f'<?xml version="1.0" encoding="utf-8"?>\n{svg}')
-
-
-def read_verdict(path: Path) -> dict[str, Any]:
-    """Read verdict.json.
-
-    Raises:
-        UnusableInput: it lacks what the page cannot do without.
-    """
-    verdict = read_json(path)
-    needed = ("release", "model", "recipe", "suite", "decision", "detail", "next_action")
-    missing = [key for key in needed if key not in verdict]
-    if missing:
-        raise UnusableInput(f"{path}: expected a verdict with {', '.join(needed)}; found no {', '.join(missing)}")
-    try:
-        Verdict.model_validate(verdict)
-    except ValidationError as error:
-        # One of another version may lack keys and have others; what it holds must be of the right types.
-        wrong = [e for e in error.errors(include_url=False) if e["type"] not in ("missing", "extra_forbidden")]
-        if wrong:
-            text = "; ".join(f"{'.'.join(map(str, e['loc']))}: found {e['input']!r:.60}, {e['msg']}" for e in wrong)
-            raise UnusableInput(
-                f"{path}: expected a verdict as config/schemas/verdict.schema.json has it; {text}"
-            ) from None
-    return {"failure_class": None, "stage": None, "created": None, "git_commit": None, **verdict}
 
 
 def state_of(entry: dict[str, Any]) -> str:

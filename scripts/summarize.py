@@ -8,9 +8,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from day0.base.artefacts import read_json
 from day0.base.cli import run_cli
 from day0.records.failure_class import Decision
+from day0.records.publication import Publication
+from day0.release.verdicts import read_verdict
 
 HEADERS = ["model", "release", "decision", "size ratio", "bits/weight", "task", "baseline", "candidate", "drop"]
 
@@ -24,7 +25,7 @@ def format_decisions(verdicts: Iterable[Path]) -> str:
     rows: list[list[str]] = []
     notes: list[str] = []
     for path in verdicts:
-        verdict = read_json(path)
+        verdict = read_verdict(path)
         ratio, bits = verdict.get("size_ratio"), verdict.get("bits_per_weight")
         head = [verdict["model"], verdict["release"], verdict["decision"], _number(ratio), _number(bits, 2)]
         tasks = verdict.get("tasks") or {}
@@ -62,7 +63,7 @@ def _note(path: Path, verdict: dict) -> str:
         lines.append(f"  report: {report}")
     published, tracking = path.with_name("published.json"), verdict.get("mlflow") or {}
     if verdict["decision"] == Decision.ACCEPT and _is_current(published, path):
-        lines.append(f"  published: {read_json(published).get('url')}")
+        lines.append(f"  published: {Publication.read(published).url}")
     if tracking.get("status") == "failed":
         lines.append(f"  not logged with MLflow: {tracking.get('detail')}")
     return "\n".join(lines)

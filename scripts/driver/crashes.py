@@ -19,9 +19,9 @@ from typing import Any
 from snakemake.exceptions import WorkflowError
 from snakemake.workflow import Workflow
 
-from day0.base.artefacts import read_json, write_json
+from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput
-from day0.decision.verdict import make_crash_verdict
+from day0.decision.verdict import ReleaseRequest, make_crash_verdict
 from day0.records.assessment import AnyAssessment
 from day0.records.failure_class import FailureClass
 from day0.release.made_with import stamp
@@ -91,11 +91,11 @@ def record_crashes(workflow: Workflow, releases: Releases) -> None:
             if below is not job:
                 workflow.persistence.started(below)
             if below.rule.name == DECISION_RULE:
-                release = releases.request_of(below.wildcards)
+                release = ReleaseRequest.model_validate(releases.request_of(below.wildcards))
                 log = str(job.log[0]) if job.log else None
                 refusal = error_in(log) if job in REFUSED else None
                 verdict = make_crash_verdict(release, job.rule.name, job.attempt, log, attempts.get(job, []), refusal)
-                write_json(str(below.output[0]), verdict | stamp())
+                verdict.model_copy(update=stamp()).write(str(below.output[0]))
     if workflow.is_main_process:
         show_decisions(dag, releases.verdicts)
 

@@ -76,7 +76,7 @@ class Stage:
     def assessment(self):
         """What the gate says of the run."""
         summary, _ = read_run(self.output, read_suite(self.suite))
-        return evaluate_run(summary)
+        return evaluate_run(summary).as_plain()
 
     def asked(self):
         """Prompts that reached the server since the last question, sorted."""

@@ -6,10 +6,23 @@ import sys
 from pathlib import Path
 
 import yaml
+from decision_input import PASSED, VALIDATED
 
 from day0.base.artefacts import digest_of_file, digest_of_inventory, inventory, write_json, write_text
+from day0.statistics.paired import NOTHING
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bundle.py"
+QUANTIZED = {
+    "status": "done",
+    "failure_class": None,
+    "detail": "",
+    "model": "m",
+    "duration_seconds": {},
+    "peak_memory_bytes": None,
+    "peak_gpu_memory_bytes": None,
+    "search": None,
+    "quantizers": None,
+}
 STAGES = ("preflight_model", "preflight_recipe", "preflight_suite", "validation", "baseline_run", "candidate_run")
 
 
@@ -35,16 +48,19 @@ def make_accepted_release(root):
         "calibration": {"samples": 1, "sequence_length": 2, "dataset": "d.jsonl"},
         "seed": 1234,
         "device": "cpu",
+        **QUANTIZED,
     }
     write_json("m/fp8/quantization.json", record)
-    described = {"location": {"path": "models/m"}, "path": "models/m", "license": "mit", "parameters": 1234567}
+    described = {"model": "m", "location": {"path": "models/m"}, "path": "models/m", "license": "mit"}
+    described |= {"parameters": 1234567, "payload_bytes": 2, "dtypes": {}, "config": {}, "trust_remote_code": False}
     write_json("m/source.json", {**described, "files": source_files, "digest": source_digest})
     digests = {"checkpoint_digest": checkpoint_digest, "source_digest": source_digest}
     evidence = {name: f"m/{name}.json" for name in STAGES[:3]}
     for path in evidence.values():
         write_json(path, {"pass": True})
     evidence["validation"] = "m/fp8/validation.json"
-    write_json(evidence["validation"], {"pass": True, "layer_precision_counts": {"FP8": 21, "BF16": 2}, **digests})
+    counts = {"layer_precision_counts": {"FP8": 21, "BF16": 2}, "size_ratio": 0.5}
+    write_json(evidence["validation"], {**PASSED, **VALIDATED, **counts, **digests})
     served = {"baseline_run": ("m/baseline/s", source_digest), "candidate_run": ("m/fp8/s", checkpoint_digest)}
     for run, (folder, digest) in served.items():
         server = {"engine_version": "0.32.0", "command": "python server --max-model-len 64 --dtype auto"}
@@ -59,23 +75,41 @@ def make_accepted_release(root):
     evidence["comparison"] = "m/fp8/comparison.json"
     write_json(evidence["comparison"], {"pass": True, **compared})
     write_text("m/fp8/report.html", "<p>report</p>")
+    paired = dict.fromkeys(NOTHING) | {"interval": [-0.001, 0.008], "flips": None, "evidence": "conclusive"}
     task = {
         "baseline": 1.0,
         "candidate": 0.995,
         "drop": 0.005,
+        "drop_fraction": 0.005,
         "limit": 0.01,
+        "within": True,
+        "relative_guard": None,
+        "scale": {"min": 0, "max": 1},
         "metric": "exact_match",
         "tier": "critical",
+        "note": None,
+        "paired": {**paired, "sentence": "Conclusive."},
     }
     verdict = {
         "model": "m",
         "release": "fp8",
         "recipe": "fp8",
+        "candidate": "fp8",
         "suite": "s",
         "policy": {"threshold": 0.01, "relative": False},
         "decision": "ACCEPT",
         "pass": True,
-        "tasks": {"addition": {**task, "paired": {"interval": [-0.001, 0.008]}}},
+        "failure_class": None,
+        "failure_classes": [],
+        "stage": "comparison",
+        "detail": "All is well.",
+        "next_action": "Publish the release bundle.",
+        "evidence_strength": "conclusive",
+        "evidence_sentence": "Conclusive.",
+        "warnings": [],
+        "external": None,
+        "baseline_precision": "BF16",
+        "tasks": {"addition": task},
         "size_ratio": 0.5,
         "bits_per_weight": 8.0,
         "evidence": {name: {"path": path, "sha256": digest_of_file(path)} for name, path in evidence.items()},

@@ -1,7 +1,40 @@
 """Runs, evidence and published scores, small, as the decision takes them."""
 
+import hashlib
+
+from day0.decision import assess_run, comparison, verdict
 from day0.decision.comparability import Run
-from day0.decision.verdict import STAGES, Evidence
+from day0.decision.verdict import STAGES, Evidence, ReleaseRequest
+
+
+def sha(name):
+    """A digest that stands for something of this name."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def evaluate_run(summary):
+    """The assessment of a run as JSON holds it."""
+    return assess_run.evaluate_run(summary).as_plain()
+
+
+def make_verdict(release, held):
+    """The verdict as JSON holds it."""
+    return verdict.make_verdict(ReleaseRequest.model_validate(release), held).as_plain()
+
+
+def make_crash_verdict(release, *arguments, **options):
+    """The verdict on a crash as JSON holds it."""
+    return verdict.make_crash_verdict(ReleaseRequest.model_validate(release), *arguments, **options).as_plain()
+
+
+def compare_runs(*arguments, **options):
+    """The comparison as JSON holds it."""
+    return comparison.compare_runs(*arguments, **options).as_plain()
+
+
+def evaluate_comparison(*arguments, **options):
+    """The comparison of plain scores as JSON holds it."""
+    return comparison.evaluate_comparison(*arguments, **options).as_plain()
 
 
 def rows(correct, samples=400, **changes):
@@ -14,6 +47,7 @@ def rows(correct, samples=400, **changes):
 
 def run(correct=390, samples=400, fingerprint=None, unit=1, **changes):
     score = {"metric": "exact_match", "score": unit * correct / samples, "tier": "critical"}
+    score |= {"stderr": None, "samples": samples}
     score["scale"] = {"min": 0, "max": unit, "direction": "higher"}
     assessment = {"pass": True, "failure_class": None, "detail": "", "model": "m", "suite": "s", "scores": {"a": score}}
     metadata = {
@@ -49,17 +83,40 @@ RELEASE = {
 PASSED = {"pass": True, "failure_class": None, "detail": "fine"}
 
 
+COUNTS = {"source_bytes": 2, "output_bytes": 1, "bits_per_weight": 8.0, "layer_precision_counts": {}}
+VALIDATED = {"recipe": "fp8", "checks": [], "metadata_diffs": [], "offenders": [], **COUNTS}
+COMPARED = {
+    "decision": "ACCEPT",
+    "failure_classes": [],
+    "criterion": "point",
+    "threshold": 0.01,
+    "relative": False,
+    "warnings": [],
+    "tasks": {},
+    "evidence": "inconclusive",
+    "evidence_sentence": "Inconclusive.",
+    "comparability": {"pass": True, "checked": True, "fields": [], "differences": [], "unknown": []},
+    "baseline_precision": "BF16",
+    "external": {"status": "unverified", "entries": []},
+    "next_action": "Publish the release bundle.",
+}
+
+
 def evidence(**changes):
-    """Evidence of an accepted release; ``changes`` are laid over the contents, None removes an assessment."""
+    """Evidence of an accepted release; ``changes`` replace keys of its contents, None removes an assessment."""
     contents = {stage: dict(PASSED) for stage in STAGES}
-    contents["validation"] |= {"checkpoint_digest": "c", "source_digest": "s", "recipe_digest": "r", "size_ratio": 0.5}
-    contents["baseline_run"]["checkpoint_digest"] = "s"
-    contents["candidate_run"]["checkpoint_digest"] = "c"
-    contents["comparison"] |= {"baseline_sha256": "sha-baseline_run", "candidate_sha256": "sha-candidate_run"}
+    for stage in STAGES[:3]:
+        contents[stage] |= {"checks": [], "request": {"model": "m"}}
+    contents["validation"] |= {**VALIDATED, "checkpoint_digest": sha("c"), "source_digest": sha("s")}
+    contents["validation"] |= {"recipe_digest": sha("r"), "size_ratio": 0.5}
+    contents["baseline_run"]["checkpoint_digest"] = sha("s")
+    contents["candidate_run"]["checkpoint_digest"] = sha("c")
+    sides = {f"{side}_sha256": sha(f"{side}_run") for side in ("baseline", "candidate")}
+    contents["comparison"] |= {**COMPARED, **sides}
     for stage, change in changes.items():
         contents[stage] = None if change is None else contents[stage] | change
     return {
-        stage: Evidence(f"{stage}.json", f"sha-{stage}", content)
+        stage: Evidence(f"{stage}.json", sha(stage), content)
         for stage, content in contents.items()
         if content is not None
     }

@@ -7,22 +7,29 @@ a results.yml (NeMo Evaluator's schema, ours under ``metadata``).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from day0.base.artefacts import digest_of_file, read_json, read_yaml
 from day0.base.cli import UnusableInput
 from day0.base.numbers import is_count, is_number
 from day0.decision.failures import severity
+from day0.decision.quoting import mapping_or_empty, number, plain_mapping, printable
 from day0.evaluation.run_logs import logs_of, scan_log_file
 from day0.records.failure_class import FailureClass
+from day0.records.policy import TIERS, Scale
+from day0.records.run import Finding, RunAssessment, Score
 from day0.suite.score_names import find_score
+
+Found = Callable[[FailureClass, str], None]
 
 TRANSIENT_STATUSES = frozenset({"TIMEOUT", "RUNNING", "PENDING", "RESUMING", "NODE_FAIL", "PREEMPTED"})
 COMPLETED = "COMPLETED"
 REQUIRED_COUNTS = ("expected", "scored")
-# What a harness may be unable to tell (null) without leaving the score in doubt.
+# What a harness may be unable to count (null) without leaving the score in doubt.
 INFORMATIVE_COUNTS = ("empty", "cut", "unparsed", "http_failures", "retried")
 COUNTS = ("expected", "asked", "answered", "scored", "empty", "cut", "unparsed", "failed", "http_failures", "retried")
 # Where no suite says otherwise: fractions of the answers above which a score does not count.
@@ -32,12 +39,11 @@ LIMITED = {
     "unparsed": "hold nothing that the task's filter could score",
     "empty": "are empty",
 }
-DEFAULT_SCALE = {"min": 0.0, "max": 1.0, "direction": "higher"}
 CONSTANT_SAMPLES = 20  # from as many samples on, one and the same answer or score is no coincidence
 CONSTANT_TASKS, CONSTANT_TASK_SAMPLES = 3, 100
 
 
-def evaluate_run(summary: Any) -> dict[str, Any]:
+def evaluate_run(summary: Any) -> RunAssessment:
     """Judge a run.
 
     Args:
@@ -47,24 +53,22 @@ def evaluate_run(summary: Any) -> dict[str, Any]:
             incidents: [{time, what}]}. Anything else is judged too, and never passes.
 
     Returns:
-        {pass, failure_class (the most severe, or None), detail, failure_classes (all), findings (sentences with
-        class), notes (what was amiss and mended itself), scores: {task: {metric, score, stderr, samples, scale, tier}}
-        of the tasks with a usable score}.
+        The assessment; its scores are those of the tasks that have a usable one.
     """
-    findings: list[dict[str, Any]] = []
+    findings: list[Finding] = []
     notes: list[str] = []
 
     def found(failure_class: FailureClass, detail: str) -> None:
-        findings.append({"class": failure_class, "detail": detail})
+        findings.append(Finding(failure_class=failure_class, detail=printable(detail)))
 
     if not isinstance(summary, Mapping):
         found(FailureClass.USER_CONFIG_ERROR, f"a run's summary must be a mapping; found {type(summary).__name__}")
-        return _verdict(findings, {}, notes)
+        return _assessment(findings, {}, notes)
     _judge_status(summary, found)
     causes = len(findings)
-    imported = summary.get("imported")
-    trusted = isinstance(imported, Mapping) and imported.get("counts") == "trust"
-    scores: dict[str, Any] = {}
+    imported = mapping_or_empty(summary.get("imported"))
+    trusted = imported.get("counts") == "trust"
+    scores: dict[str, Score] = {}
     tasks = summary.get("tasks")
     if not isinstance(tasks, Mapping) or not tasks:
         found(
@@ -80,25 +84,25 @@ def evaluate_run(summary: Any) -> dict[str, Any]:
                 )
                 continue
             accounts_hold = _judge_accounting(name, task.get("accounting"), task.get("limits"), trusted, found, notes)
-            entry = _judge_score(name, task, accounts_hold, found)
-            if entry is not None:
-                scores[str(name)] = entry
-                _judge_spread(name, task.get("spread"), entry, found)
+            score = _judge_score(name, task, accounts_hold, found)
+            if score is not None:
+                scores[printable(name)] = score
+                _judge_spread(name, task.get("spread"), score, found)
         if len(scores) == len(tasks):
             _judge_constancy(scores, found)
     _judge_logs(summary.get("log_findings"), found)
     _judge_incidents(summary.get("incidents"), found, notes)
-    verdict = _verdict(findings, scores, notes, causes)
-    if verdict["pass"] and trusted and (counts := _sentences(imported.get("trusted_counts"))):
-        verdict["detail"] += f"; counts not told by the imported run, and trusted: {counts}"
-    return verdict
+    assessment = _assessment(findings, scores, notes, causes)
+    if assessment.passed and trusted and (counts := _sentences(imported.get("trusted_counts"))):
+        assessment.detail += printable(f"; counts that the imported run does not state, and that are trusted: {counts}")
+    return assessment
 
 
 def _sentences(value: Any) -> str:
-    return "; ".join(f"{task}: {text}" for task, text in value.items()) if isinstance(value, Mapping) else ""
+    return "; ".join(f"{task}: {text}" for task, text in mapping_or_empty(value).items())
 
 
-def _judge_status(summary: Mapping[str, Any], found: Any) -> None:
+def _judge_status(summary: Mapping[str, Any], found: Found) -> None:
     status, recorded, detail = (summary.get(key) for key in ("status", "failure_class", "detail"))
     sentence = str(detail)[:1000] if isinstance(detail, str) and detail else "no reason is given"
     if isinstance(status, str) and status in TRANSIENT_STATUSES:
@@ -109,7 +113,7 @@ def _judge_status(summary: Mapping[str, Any], found: Any) -> None:
         found(FailureClass.of(recorded), f"the evaluation recorded {_short(recorded)}: {sentence}")
 
 
-def _judge_accounting(name: Any, accounting: Any, limits: Any, trusted: bool, found: Any, notes: list[str]) -> bool:
+def _judge_accounting(name: Any, accounting: Any, limits: Any, trusted: bool, found: Found, notes: list[str]) -> bool:
     if not isinstance(accounting, Mapping):
         found(FailureClass.SAMPLE_ACCOUNTING_FAILED, f"task {_short(name)}: no accounting; found {_short(accounting)}")
         return False
@@ -159,91 +163,80 @@ def _judge_accounting(name: Any, accounting: Any, limits: Any, trusted: bool, fo
     if over:
         found(FailureClass.SAMPLE_ACCOUNTING_FAILED, f"task {_short(name)}: {'; '.join(over)}")
         return False
-    amiss = [
+    repeated = [
         f"{accounting[field]} {what}"
         for field, what in (("http_failures", "attempts without an answer"), ("retried", "requests repeated"))
         if accounting.get(field)
     ]
-    if amiss:
-        notes.append(f"task {_short(name)}: {', '.join(amiss)}; every sample was answered in the end")
+    if repeated:
+        notes.append(f"task {_short(name)}: {', '.join(repeated)}; every sample was answered in the end")
     return True
 
 
-def _judge_score(name: Any, task: Mapping[str, Any], accounts_hold: bool, found: Any) -> dict[str, Any] | None:
-    score, scale = task.get("score"), task.get("scale", DEFAULT_SCALE)
+def _judge_score(name: Any, task: Mapping[str, Any], accounts_hold: bool, found: Found) -> Score | None:
+    score, tier, metric = task.get("score"), task.get("tier", TIERS[0]), task.get("metric")
     if score is None:
         found(FailureClass.SAMPLE_ACCOUNTING_FAILED, f"task {_short(name)}: has no score")
         return None
     if not is_number(score):
         found(FailureClass.SAMPLE_ACCOUNTING_FAILED, f"task {_short(name)}: score {_short(score)} is no finite number")
         return None
-    if (
-        not isinstance(scale, Mapping)
-        or not is_number(scale.get("min"))
-        or not is_number(scale.get("max"))
-        or scale["min"] >= scale["max"]
-    ):
-        found(
-            FailureClass.USER_CONFIG_ERROR,
-            f"task {_short(name)}: scale {_short(scale)}; expected min below max, both finite",
-        )
+    try:
+        scale = Scale.model_validate(task.get("scale", {"min": 0, "max": 1}))
+    except ValidationError:
+        expected = "expected min below max, both finite"
+        found(FailureClass.USER_CONFIG_ERROR, f"task {_short(name)}: scale {_short(task.get('scale'))}; {expected}")
         return None
-    if not scale["min"] <= score <= scale["max"]:
+    if tier not in TIERS:
+        expected = f"expected one of {', '.join(TIERS)}"
+        found(FailureClass.USER_CONFIG_ERROR, f"task {_short(name)}: tier {_short(tier)}; {expected}")
+        return None
+    if not scale.min <= score <= scale.max:
         found(
             FailureClass.SAMPLE_ACCOUNTING_FAILED,
-            f"task {_short(name)}: score {score} lies outside its scale {scale['min']} to {scale['max']}",
+            f"task {_short(name)}: score {score} lies outside its scale {scale.min:g} to {scale.max:g}",
         )
         return None
     if not accounts_hold:
         return None
-    return {
-        "metric": task.get("metric"),
-        "score": score,
-        "stderr": task.get("stderr") if is_number(task.get("stderr")) else None,
-        "samples": task["accounting"]["scored"],
-        "scale": dict(scale),
-        "tier": task.get("tier", "critical"),
-    }
+    return Score(
+        metric=None if metric is None else printable(metric),
+        score=score,
+        stderr=number(task.get("stderr")),
+        samples=task["accounting"]["scored"],
+        scale=scale,
+        tier=tier,
+    )
 
 
-def _judge_spread(name: Any, spread: Any, entry: Mapping[str, Any], found: Any) -> None:
+def _judge_spread(name: Any, spread: Any, entry: Score, found: Found) -> None:
     """Many different questions with one and the same answer, or one and the same middling score, were not answered."""
     if not isinstance(spread, Mapping) or not all(is_count(spread.get(key)) for key in ("samples", "scores")):
         return
     if spread["samples"] < CONSTANT_SAMPLES:
         return
     answers, targets = spread.get("answers"), spread.get("targets")
-    if answers == 1 and is_count(targets) and targets > 1:
-        found(
-            FailureClass.UNKNOWN,
-            f"task {_short(name)}: all {spread['samples']} answers are the same, of {targets} expected ones",
-        )
-    elif spread["scores"] == 1 and entry["scale"]["min"] < entry["score"] < entry["scale"]["max"]:
-        found(
-            FailureClass.UNKNOWN,
-            f"task {_short(name)}: all {spread['samples']} samples have the same score {entry['score']}",
-        )
+    what = f"task {_short(name)}: all {spread['samples']}"
+    if answers == 1 and isinstance(targets, int) and targets > 1:
+        found(FailureClass.UNKNOWN, f"{what} answers are the same, of {targets} expected ones")
+    elif spread["scores"] == 1 and entry.scale.min < entry.score < entry.scale.max:
+        found(FailureClass.UNKNOWN, f"{what} samples have the same score {entry.score:g}")
 
 
-def _judge_constancy(scores: Mapping[str, Any], found: Any) -> None:
-    values = {entry["score"] for entry in scores.values()}
-    if values == {0} and not any(entry["scale"].get("direction") == "lower" for entry in scores.values()):
-        found(
-            FailureClass.UNKNOWN,
-            f"every score of the run is exactly 0 ({', '.join(scores)}): no real model is that bad",
-        )
+def _judge_constancy(scores: Mapping[str, Score], found: Found) -> None:
+    values = {entry.score for entry in scores.values()}
+    names = ", ".join(scores)
+    if values == {0} and not any(entry.scale.direction == "lower" for entry in scores.values()):
+        found(FailureClass.UNKNOWN, f"every score of the run is exactly 0 ({names}): no real model is that bad")
         return
-    large = all(is_count(entry["samples"]) and entry["samples"] >= CONSTANT_TASK_SAMPLES for entry in scores.values())
+    large = all(entry.samples >= CONSTANT_TASK_SAMPLES for entry in scores.values())
     if len(values) == 1 and len(scores) >= CONSTANT_TASKS and large:
         value = values.pop()
-        if any(entry["scale"]["min"] < value < entry["scale"]["max"] for entry in scores.values()):
-            found(
-                FailureClass.UNKNOWN,
-                f"every score of the run is exactly {value} ({', '.join(scores)}): tasks do differ",
-            )
+        if any(entry.scale.min < value < entry.scale.max for entry in scores.values()):
+            found(FailureClass.UNKNOWN, f"every score of the run is exactly {value:g} ({names}): tasks do differ")
 
 
-def _judge_incidents(incidents: Any, found: Any, notes: list[str]) -> None:
+def _judge_incidents(incidents: Any, found: Found, notes: list[str]) -> None:
     if incidents is None:
         return
     if not isinstance(incidents, list) or not all(isinstance(entry, Mapping) for entry in incidents):
@@ -257,7 +250,7 @@ def _judge_incidents(incidents: Any, found: Any, notes: list[str]) -> None:
             notes.append(sentence)
 
 
-def _judge_logs(log_findings: Any, found: Any) -> None:
+def _judge_logs(log_findings: Any, found: Found) -> None:
     if log_findings is None:
         return
     if not isinstance(log_findings, list):
@@ -273,33 +266,40 @@ def _judge_logs(log_findings: Any, found: Any) -> None:
         )
 
 
-def _verdict(
-    findings: list[dict[str, Any]], scores: dict[str, Any], notes: list[str], causes: int = 0
-) -> dict[str, Any]:
-    """Sum up: the most severe class leads; the message tells the first ``causes`` findings, where there are any."""
-    classes = sorted({finding["class"] for finding in findings}, key=severity)
-    ordered = sorted(findings, key=lambda finding: severity(finding["class"]))
+def _assessment(findings: list[Finding], scores: dict[str, Score], notes: list[str], causes: int = 0) -> RunAssessment:
+    """Sum up: the most severe class leads; the message states the first ``causes`` findings, where there are any."""
+    ordered = sorted(findings, key=lambda finding: severity(finding.failure_class))
     if not ordered and not scores:
-        classes, ordered = [FailureClass.UNKNOWN], [{"class": FailureClass.UNKNOWN, "detail": "the run has no score"}]
+        ordered = [Finding(failure_class=FailureClass.UNKNOWN, detail="the run has no score")]
+    classes = list(dict.fromkeys(finding.failure_class for finding in ordered))
     if ordered:
-        told = [finding["detail"] for finding in findings[:causes]]
-        told = told or [f"{finding['class']}: {finding['detail']}" for finding in ordered[:5]]
-        rest = len(ordered) - len(told)
-        detail = "; ".join(told) + (f"; and {rest} more findings" if rest else "")
+        stated = [finding.detail for finding in findings[:causes]]
+        stated = stated or [f"{finding.failure_class}: {finding.detail}" for finding in ordered[:5]]
+        rest = len(ordered) - len(stated)
+        detail = "; ".join(stated) + (f"; and {rest} more findings" if rest else "")
     else:
-        measured = ", ".join(
-            f"{task} {entry['score']:.4f} of {entry['samples']} samples" for task, entry in scores.items()
-        )
+        measured = ", ".join(f"{task} {entry.score:.4f} of {entry.samples} samples" for task, entry in scores.items())
         detail = f"{len(scores)} tasks complete: {measured}"
-    return {
-        "pass": not ordered,
-        "failure_class": classes[0] if classes else None,
-        "detail": detail,
-        "failure_classes": classes,
-        "scores": scores,
-        "findings": ordered,
-        "notes": notes,
-    }
+    return RunAssessment(
+        passed=not ordered,
+        failure_class=classes[0] if classes else None,
+        detail=detail,
+        failure_classes=classes,
+        scores=scores,
+        findings=ordered,
+        notes=[printable(note) for note in notes],
+    )
+
+
+def assess_run(path: Path, suite: Mapping[str, Any] | None = None) -> RunAssessment:
+    """Judge the run that lies at a path; see :func:`read_run` and :func:`evaluate_run`.
+
+    Raises:
+        UnusableInput: nothing there that can be read.
+    """
+    summary, identity = read_run(path, suite)
+    judged = evaluate_run(summary)
+    return RunAssessment(**{name: getattr(judged, name) for name in RunAssessment.model_fields} | identity)
 
 
 def read_run(path: Path, suite: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -321,15 +321,17 @@ def read_run(path: Path, suite: Mapping[str, Any] | None = None) -> tuple[dict[s
         return _with_suite(content, suite), {"results_digest": digest_of_file(path)}
     metadata = content.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
-    identity = {
+    stated = {key: metadata.get(key) for key in ("checkpoint_digest", "model", "candidate", "suite")}
+    identity: dict[str, Any] = {
         "results_digest": digest_of_file(path),
-        **{key: metadata.get(key) for key in ("checkpoint_digest", "model", "candidate", "suite")},
-        **({"imported": dict(metadata["imported"])} if isinstance(metadata.get("imported"), Mapping) else {}),
+        **{key: None if value is None else printable(value) for key, value in stated.items()},
     }
     summary = summary_of_results(content)
-    if "imported" in identity:
-        # They lie where the run was made; the import has read them.
-        summary["log_findings"] = identity["imported"].pop("log_findings", None)
+    imported = metadata.get("imported")
+    if isinstance(imported, Mapping):
+        # The logs lie where the run was made; the import has read them.
+        summary["log_findings"] = imported.get("log_findings")
+        identity["imported"] = plain_mapping({k: v for k, v in imported.items() if k != "log_findings"})
     else:
         logs = logs_of(path.parent, metadata, suite)
         names = {log: str(log.relative_to(path.parent)).removeprefix("logs/") for log in logs}
@@ -411,7 +413,7 @@ def _check_sample_files(summary: dict[str, Any], folder: Path) -> None:
         if not isinstance(accounting, Mapping):
             continue
         file = folder / f"{name}.jsonl"
-        if _told_by_framework(summary, accounting) and not (file.is_file() and file.stat().st_size):
+        if _counted_by_framework(summary, accounting) and not (file.is_file() and file.stat().st_size):
             continue
         # Not by splitlines(): an answer may hold what Unicode calls a line's end.
         text = file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if file.is_file() else []
@@ -446,7 +448,7 @@ def _spread_of(lines: Iterable[str]) -> dict[str, int] | None:
     return {"samples": count, **{name: len(values) for name, values in different.items()}}
 
 
-def _told_by_framework(summary: Mapping[str, Any], accounting: Mapping[str, Any]) -> bool:
+def _counted_by_framework(summary: Mapping[str, Any], accounting: Mapping[str, Any]) -> bool:
     """Whether a task has no samples file because its framework leaves none, which its accounts say by a null."""
     return "imported" in summary or any(accounting.get(field, 0) is None for field in INFORMATIVE_COUNTS)
 

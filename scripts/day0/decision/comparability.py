@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from day0.decision.policy import Problem, number, short
+from day0.decision.policy import Problem
+from day0.decision.quoting import mapping_or_empty, number, plain, printable, short
+from day0.records.comparison import Comparability, Difference, UnknownField
 from day0.records.failure_class import FailureClass
 from day0.source.declared_quantization import native_quantization
 
@@ -27,7 +29,7 @@ CHANGED_BY_QUANTIZATION = frozenset(
     }
 )
 SERVED_QUANTIZATION = "server.quantization"
-NOT_TOLD = "not told by an imported run"
+NOT_STATED = "not stated by an imported run"
 UNQUANTIZED_KV_CACHES = frozenset({"auto", "bfloat16", "float16", "float32"})
 PRECISION_NAMES = {
     "F64": "FP64",
@@ -53,12 +55,14 @@ def scores_of(run: Run) -> dict[str, Mapping[str, Any]]:
     scores = run.assessment.get("scores")
     if not isinstance(scores, Mapping):
         return {}
-    return {task: entry if isinstance(entry, Mapping) else {"score": entry} for task, entry in scores.items()}
+    return {
+        printable(task): entry if isinstance(entry, Mapping) else {"score": entry} for task, entry in scores.items()
+    }
 
 
 def comparability(
     baseline: Run, candidate: Run, required: bool, source: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+) -> Comparability:
     """Compare how the two runs were made: suite, engine, and every field of every task's fingerprint.
 
     Args:
@@ -66,12 +70,11 @@ def comparability(
         source: source.json; with it, the baseline must have been served in the precision that the source has.
 
     Returns:
-        {pass, checked, fields, differences: [{task, field, baseline, candidate}], unknown: [{task, field}] (what an
-        imported run does not tell)}.
+        The differences, and what an imported run does not state.
     """
     before, after = scores_of(baseline), scores_of(candidate)
-    differences: list[dict[str, Any]] = []
-    unknown: list[dict[str, Any]] = []
+    differences: list[Difference] = []
+    unknown: list[UnknownField] = []
     fields: set[str] = set()
     imported = [isinstance(run.metadata.get("imported"), Mapping) for run in (baseline, candidate)]
 
@@ -80,12 +83,10 @@ def comparability(
         for name in sorted(set(old) | set(new)):
             fields.add(name)
             if (imported[0] and name not in old) or (imported[1] and name not in new):
-                unknown.append({"task": task, "field": name})
+                unknown.append(UnknownField(task=task, field=name))
             elif old.get(name, "absent") != new.get(name, "absent"):
-                pair = {
-                    side: plain(found.get(name, "absent")) for side, found in (("baseline", old), ("candidate", new))
-                }
-                differences.append({"task": task, "field": name, **pair})
+                one_side, other_side = (plain(found.get(name, "absent")) for found in (old, new))
+                differences.append(Difference(task=task, field=name, baseline=one_side, candidate=other_side))
 
     def whole(run: Run) -> dict[str, Any]:
         server = _served(run)
@@ -103,7 +104,7 @@ def comparability(
     checked = bool(old_prints or new_prints or required)
     if checked:
         compare(None, whole(baseline), whole(candidate))
-    for task in sorted(set(before) & set(after), key=str):
+    for task in sorted(before.keys() & after.keys()):
         described = {
             name: {key: scores[task].get(key) for key in ("metric", "scale") if scores[task].get(key)}
             for name, scores in (("baseline", before), ("candidate", after))
@@ -114,35 +115,27 @@ def comparability(
         sides = (("baseline", old_prints.get(task)), ("candidate", new_prints.get(task)))
         lacking = [name for name, entry in sides if not isinstance(entry, Mapping) or not entry]
         if lacking and all(imported[("baseline", "candidate").index(name)] for name in lacking):
-            unknown.append({"task": task, "field": "fingerprint"})
+            unknown.append(UnknownField(task=task, field="fingerprint"))
         elif lacking:
-            pair = {name: "absent" if name in lacking else "present" for name, _ in sides}
-            differences.append({"task": task, "field": "fingerprint", **pair})
+            one, other = ("absent" if name in lacking else "present" for name, _ in sides)
+            differences.append(Difference(task=task, field="fingerprint", baseline=one, candidate=other))
         else:
             compare(task, old_prints[task], new_prints[task])
     served = _served(baseline)
     if source is not None and served.get("quantization") and native_quantization(source) is None:
         fields.add(SERVED_QUANTIZATION)
+        stored = f"source: {_stored_precision(source)}"
         differences.append(
-            {
-                "task": None,
-                "field": SERVED_QUANTIZATION,
-                "baseline": plain(served["quantization"]),
-                "candidate": f"source: {_stored_precision(source)}",
-            }
+            Difference(task=None, field=SERVED_QUANTIZATION, baseline=plain(served["quantization"]), candidate=stored)
         )
     for name, run, made_elsewhere in zip(("baseline", "candidate"), (baseline, candidate), imported, strict=True):
         if made_elsewhere and run.assessment.get("checkpoint_digest") is None:
-            unknown.append({"task": None, "field": f"checkpoint_digest of the {name}"})
+            unknown.append(UnknownField(task=None, field=f"checkpoint_digest of the {name}"))
     if required and unknown:
-        differences.append({"task": None, "field": NOT_TOLD, "baseline": "see unknown", "candidate": "see unknown"})
-    return {
-        "pass": not differences,
-        "checked": checked,
-        "fields": sorted(fields),
-        "differences": differences,
-        "unknown": unknown,
-    }
+        differences.append(Difference(task=None, field=NOT_STATED, baseline="see unknown", candidate="see unknown"))
+    return Comparability(
+        passed=not differences, checked=checked, fields=sorted(fields), differences=differences, unknown=unknown
+    )
 
 
 def baseline_precision(source: Mapping[str, Any] | None, run: Run) -> str:
@@ -163,12 +156,12 @@ def baseline_precision(source: Mapping[str, Any] | None, run: Run) -> str:
     else:
         return "not stated"
     cache = str(served.get("kv_cache_dtype") or "auto")
-    return text if cache in UNQUANTIZED_KV_CACHES else f"{text}, KV cache {cache}"
+    return printable(text if cache in UNQUANTIZED_KV_CACHES else f"{text}, KV cache {cache}")
 
 
 def _stored_precision(source: Mapping[str, Any]) -> str:
-    counts = source.get("dtypes") if isinstance(source.get("dtypes"), Mapping) else {}
-    counts = {str(name): count for name, count in counts.items() if number(count)}
+    dtypes = mapping_or_empty(source.get("dtypes"))
+    counts = {printable(name): count for name, count in dtypes.items() if number(count)}
     total = sum(counts.values())
     if not total:
         return "precision not stated"
@@ -179,8 +172,7 @@ def _stored_precision(source: Mapping[str, Any]) -> str:
 
 
 def _served(run: Run) -> Mapping[str, Any]:
-    server = run.metadata.get("server")
-    return server if isinstance(server, Mapping) else {}
+    return mapping_or_empty(run.metadata.get("server"))
 
 
 def _leaves(value: Any, path: str = "") -> Iterable[tuple[str, Any]]:
@@ -188,104 +180,111 @@ def _leaves(value: Any, path: str = "") -> Iterable[tuple[str, Any]]:
     if isinstance(value, Mapping) and (value or not path):
         for key, inner in value.items():
             if key not in CHANGED_BY_QUANTIZATION:
-                yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+                yield from _leaves(inner, f"{path}.{printable(key)}" if path else printable(key))
     else:
         yield path, value
 
 
-def difference_sentence(entry: Mapping[str, Any], unknown: Sequence[Mapping[str, Any]] = ()) -> str:
+def difference_sentence(difference: Difference, unknown: Sequence[UnknownField] = ()) -> str:
     """What a difference means, in a sentence.
 
     Args:
-        unknown: what imported runs do not tell, as ``comparability`` lists it.
+        unknown: what imported runs do not state, as ``comparability`` lists it.
     """
-    if entry["field"] == NOT_TOLD:
+    task, field = difference.task, difference.field
+    if field == NOT_STATED:
         by_task: dict[str, list[str]] = {}
-        for told in unknown:
-            by_task.setdefault(f"{told['task']}: " if told["task"] is not None else "", []).append(told["field"])
-        lists = "; ".join(f"{task}{', '.join(names)}" for task, names in by_task.items())
+        for entry in unknown:
+            by_task.setdefault(f"{entry.task}: " if entry.task is not None else "", []).append(entry.field)
+        lists = "; ".join(f"{place}{', '.join(names)}" for place, names in by_task.items())
         return (
-            f"the imported run does not tell, so that it could not be compared: {lists}; evaluate it here, or set "
+            f"the imported run does not state, so that it could not be compared: {lists}; evaluate it here, or set "
             "require_fingerprints: false to decide without"
         )
-    if entry["field"] == SERVED_QUANTIZATION:
+    if field == SERVED_QUANTIZATION:
         return (
-            f"the baseline was served with quantization {short(entry['baseline'])}, which its source does not have: "
+            f"the baseline was served with quantization {short(difference.baseline)}, which its source does not have: "
             "its scores are not those of the source model"
         )
-    place = f"{entry['task']}: " if entry["task"] is not None else ""
-    if entry["field"] == "fingerprint":
-        lacking = " and the ".join(name for name in ("baseline", "candidate") if entry[name] == "absent")
+    place = f"{task}: " if task is not None else ""
+    if field == "fingerprint":
+        sides = (("baseline", difference.baseline), ("candidate", difference.candidate))
+        lacking = " and the ".join(name for name, found in sides if found == "absent")
         return f"{place}the {lacking} has no fingerprint, so nothing shows that both runs were made alike"
     return (
-        f"{place}not comparable, {entry['field']} is {short(entry['baseline'])} in the baseline "
-        f"and {short(entry['candidate'])} in the candidate"
+        f"{place}not comparable, {field} is {short(difference.baseline)} in the baseline "
+        f"and {short(difference.candidate)} in the candidate"
     )
 
 
 Row = Mapping[str, Any]
-Pairs = list[tuple[str, Row, Row]]
+
+
+class Pair(NamedTuple):
+    """A sample that both runs scored: its id, the two lines and the two scores."""
+
+    id: str
+    baseline: Row
+    candidate: Row
+    old: float
+    new: float
+
+
+Pairs = list[Pair]
 
 
 def pair_samples(task: str, before: Any, after: Any) -> tuple[Pairs | None, Problem | None]:
     """Pair the two runs' samples by id and repeat; None where a side has no samples or they do not match."""
     if not before or not after:
         return None, None
-    indexed = []
+    indexed: list[dict[tuple[str, str], tuple[Row, float]]] = []
     for name, rows in (("baseline", before), ("candidate", after)):
-        index: dict[tuple[str, str], Row] = {}
+        index: dict[tuple[str, str], tuple[Row, float]] = {}
         for place, row in enumerate(rows if isinstance(rows, list | tuple) else [rows], start=1):
-            if not isinstance(row, Mapping) or "id" not in row or number(row.get("score")) is None:
+            score = number(row.get("score")) if isinstance(row, Mapping) and "id" in row else None
+            if score is None:
                 found = short(row.get("score") if isinstance(row, Mapping) and "id" in row else row)
-                return None, (
-                    FailureClass.SAMPLE_ACCOUNTING_FAILED,
-                    f"{task}: sample {place} of the {name} has no id with a finite score, found {found}",
+                return None, _uncounted(
+                    f"{task}: sample {place} of the {name} has no id with a finite score, found {found}"
                 )
             key = (str(row["id"]), str(row.get("repeat", 0)))
             if key in index:
-                return None, (
-                    FailureClass.SAMPLE_ACCOUNTING_FAILED,
-                    f"{task}: the {name} scored sample {' repeat '.join(key)} twice",
-                )
-            index[key] = row
+                return None, _uncounted(f"{task}: the {name} scored sample {' repeat '.join(key)} twice")
+            index[key] = row, score
         indexed.append(index)
     old, new = indexed
-    if set(old) != set(new):
-        missing, extra = sorted(set(old) - set(new)), sorted(set(new) - set(old))
+    if old.keys() != new.keys():
+        missing, extra = sorted(old.keys() - new.keys()), sorted(new.keys() - old.keys())
         example = (missing or extra)[0]
-        return None, (
-            FailureClass.SAMPLE_ACCOUNTING_FAILED,
+        return None, _uncounted(
             f"{task}: {len(missing)} samples of the baseline are not among the candidate's, {len(extra)} the other way "
-            f"round (such as id {example[0]}, repeat {example[1]})",
+            f"round (such as id {example[0]}, repeat {example[1]})"
         )
     for name in ("prompt_digest", "target_digest", "group"):
-        differing = [key for key in old if old[key].get(name) != new[key].get(name)]
+        differing = [key for key in old if old[key][0].get(name) != new[key][0].get(name)]
         if differing:
-            return None, (
-                FailureClass.NOT_COMPARABLE,
-                f"{task}: {name} differs in {len(differing)} of {len(old)} samples (such as id {min(differing)[0]}: "
-                f"{short(old[min(differing)].get(name))} in the baseline, "
-                f"{short(new[min(differing)].get(name))} in the candidate)",
+            first = min(differing)
+            sentence = (
+                f"{task}: {name} differs in {len(differing)} of {len(old)} samples (such as id {first[0]}: "
+                f"{short(old[first][0].get(name))} in the baseline, {short(new[first][0].get(name))} in the candidate)"
             )
+            return None, (FailureClass.NOT_COMPARABLE, printable(sentence))
     groups: dict[str, Any] = {}
-    for key, row in old.items():
+    for key, (row, _) in old.items():
         if groups.setdefault(key[0], row.get("group")) != row.get("group"):
-            return None, (
-                FailureClass.SAMPLE_ACCOUNTING_FAILED,
-                f"{task}: the repeats of sample {key[0]} stand in two groups, {short(groups[key[0]])} and "
-                f"{short(row.get('group'))}",
+            return None, _uncounted(
+                f"{task}: the repeats of sample {key[0]} are in two groups, {short(groups[key[0]])} and "
+                f"{short(row.get('group'))}"
             )
     in_order = sorted(old, key=lambda key: tuple((len(part), part) for part in key))  # 2 before 10
-    return [(key[0], old[key], new[key]) for key in in_order], None
+    return [Pair(key[0], old[key][0], new[key][0], old[key][1], new[key][1]) for key in in_order], None
+
+
+def _uncounted(sentence: str) -> Problem:
+    return FailureClass.SAMPLE_ACCOUNTING_FAILED, printable(sentence)
 
 
 def cluster_of(identity: str, row: Row) -> tuple[str, str]:
     """What a sample belongs to: its group where it has one (questions on one passage), else its question."""
     group = row.get("group")
     return ("sample", identity) if group is None else ("group", str(group))
-
-
-def plain(value: Any) -> Any:
-    """The value as a JSON artefact can hold it: a text, whole number, bool or finite number, else its text."""
-    as_it_is = value is None or isinstance(value, str | bool | int) or number(value) is not None
-    return value if as_it_is else repr(value)

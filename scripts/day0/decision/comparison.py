@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from day0.decision.comparability import (
     Pairs,
@@ -35,13 +35,23 @@ from day0.decision.comparability import (
     comparability,
     difference_sentence,
     pair_samples,
-    plain,
     scores_of,
 )
 from day0.decision.external import FAILED, check_external
 from day0.decision.failures import BASELINE_STAGE, COMPARISON_STAGE, decide
-from day0.decision.policy import Problem, assumed_scale, number, read_policy, with_declared
-from day0.decision.policy import short as _short
+from day0.decision.policy import Problem, assumed_scale, read_policy, with_declared
+from day0.decision.quoting import number, printable, short
+from day0.records.comparison import (
+    Comparison,
+    Evidence,
+    Flip,
+    Flips,
+    Paired,
+    RelativeGuard,
+    ScoreComparison,
+    Task,
+    TaskWarning,
+)
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import BLOCKING_TIERS, DEFAULT_THRESHOLD, TIERS, Policy, Scale
 from day0.statistics.paired import CONCLUSIVE, INCONCLUSIVE, NOTHING, holm, is_proven_regression, paired_evidence
@@ -60,7 +70,7 @@ def evaluate_comparison(
     scales: Mapping[str, Any] | None = None,
     tiers: Mapping[str, str] | None = None,
     **settings: Any,
-) -> dict[str, Any]:
+) -> ScoreComparison:
     """Decide over two mappings of task to score.
 
     Args:
@@ -70,41 +80,39 @@ def evaluate_comparison(
         scales: per task a number (the maximum, from 0, higher is better) or {min, max, direction}; an undeclared
             scale ends at 1 where both scores lie in [0, 1], else at 100.
         tiers: per task critical, supporting or advisory; critical where not named.
-        settings: further keys of a policy (day0/decision/policy.py), such as thresholds and max_relative_drop.
+        settings: further keys of a policy (day0/records/policy.py), such as thresholds and max_relative_drop.
 
     Returns:
-        {pass, decision, failure_class, failure_classes, detail, threshold, relative, criterion, warnings, tasks: {task:
-        {baseline, candidate, drop, drop_fraction, limit, within, relative_guard, scale, tier, note}}}. Tasks are sorted
-        by name, the detail puts the worst first.
+        The comparison, tasks sorted by name; its detail puts the worst first.
     """
     raw = {"threshold": threshold, "relative": relative, "scales": scales, "tiers": tiers, **settings}
     policy, problems = read_policy(raw)
-    sides = [_mapping(name, side, problems) for name, side in (("baseline", baseline), ("candidate", candidate))]
-    return _decide(*sides, policy, problems, {})
+    sides = [_scores_by_task(name, side, problems) for name, side in (("baseline", baseline), ("candidate", candidate))]
+    return _decide(sides[0], sides[1], policy, problems, {})[0]
 
 
 def compare_runs(
     baseline: Run,
     candidate: Run,
-    policy: Mapping[str, Any] | None = None,
+    policy: Policy | Mapping[str, Any] | None = None,
     source: Mapping[str, Any] | None = None,
     external: Iterable[Mapping[str, Any]] = (),
-) -> dict[str, Any]:
+) -> Comparison:
     """Decide over two assessed runs, with comparability, external sanity and paired evidence.
 
     Args:
         baseline, candidate: the runs; an assessment's ``scores`` hold {task: {score, metric, scale, tier, ...}}.
-        policy: as ``day0.decision.policy.read_policy`` takes it; its scales and tiers take precedence over the runs'.
-            Runs that do not say how they were made are NOT_COMPARABLE unless require_fingerprints is False.
+        policy: a policy, or what ``day0.decision.policy.read_policy`` takes; its scales and tiers take precedence over
+            those of the runs. Runs that do not say how they were made are NOT_COMPARABLE unless require_fingerprints is
+            False.
         source: source.json of the model, which says in which precision the baseline stands.
         external: published scores of the model, as ``day0.decision.external.ExternalScores.of_model`` gives them.
 
     Returns:
-        As ``evaluate_comparison``, with metric and ``paired`` per task, ``comparability``, ``baseline_precision``,
-        ``external``, ``evidence``, ``evidence_sentence`` and ``next_action``.
+        The comparison, without the digests of the files that the runs were read from.
     """
     before, after = scores_of(baseline), scores_of(candidate)
-    raw = {} if policy is None else policy
+    raw: Any = policy.as_plain() if isinstance(policy, Policy) else {} if policy is None else policy
     if isinstance(raw, Mapping):
         scales = {task: entry["scale"] for task, entry in {**before, **after}.items() if entry.get("scale")}
         raw = with_declared(raw, scales=scales, tiers=_stricter_tiers(before, after))
@@ -112,45 +120,74 @@ def compare_runs(
     checked = check_external(external, before, rules.scales)
     problems += _run_problems("baseline", baseline)
     problems += [
-        (FailureClass.EXTERNAL_BASELINE_MISMATCH, entry["sentence"])
-        for entry in checked["entries"]
-        if entry["status"] == FAILED
+        (FailureClass.EXTERNAL_BASELINE_MISMATCH, entry.sentence) for entry in checked.entries if entry.status == FAILED
     ]
     problems += _run_problems("candidate", candidate)
     compared = comparability(baseline, candidate, rules.require_fingerprints, source)
     problems += [
-        (FailureClass.NOT_COMPARABLE, difference_sentence(entry, compared["unknown"]))
-        for entry in compared["differences"]
+        (FailureClass.NOT_COMPARABLE, difference_sentence(entry, compared.unknown)) for entry in compared.differences
     ]
 
-    pairs: dict[Any, Pairs] = {}
-    unpaired: dict[Any, Problem] = {}
-    for task in sorted(set(before) & set(after), key=str):
+    pairs: dict[str, Pairs] = {}
+    unpaired: dict[str, Problem] = {}
+    for task in sorted(before.keys() & after.keys()):
         found, problem = pair_samples(task, baseline.samples.get(task), candidate.samples.get(task))
         pairs |= {task: found} if found else {}
         unpaired |= {task: problem} if problem else {}
     problems += [problem for task, problem in unpaired.items() if rules.blocks(task)]
 
     scores = [{task: entry.get("score") for task, entry in side.items()} for side in (before, after)]
-    result = _decide(*scores, rules, problems, pairs, {task: problem[1] for task, problem in unpaired.items()})
-    for task, entry in result["tasks"].items():
-        entry["metric"] = plain(after.get(task, before.get(task, {})).get("metric"))
-    evidence, sentence = _overall_evidence(result)
+    reasons = {task: sentence for task, (_, sentence) in unpaired.items()}
+    result, measured = _decide(scores[0], scores[1], rules, problems, pairs, reasons)
+    for task, entry in result.tasks.items():
+        metric = after.get(task, before.get(task, {})).get("metric")
+        entry.metric = None if metric is None else printable(metric)
+    evidence, sentence = _overall_evidence(result, measured)
     stage = COMPARISON_STAGE
-    if result["failure_class"] and baseline.assessment.get("pass") is not True:
+    if result.failure_class and baseline.assessment.get("pass") is not True:
         stage = BASELINE_STAGE
-    result["decision"], result["next_action"] = decide(result["failure_class"], stage, result["pass"])
-    return {
-        **result,
-        "evidence": evidence,
-        "evidence_sentence": sentence,
-        "comparability": compared,
-        "baseline_precision": baseline_precision(source, baseline),
-        "external": checked,
-    }
+    decision, next_action = decide(result.failure_class, stage, result.passed)
+    scored = {name: getattr(result, name) for name in ScoreComparison.model_fields}
+    return Comparison(
+        **scored | {"decision": decision},
+        evidence=evidence,
+        evidence_sentence=sentence,
+        comparability=compared,
+        baseline_precision=baseline_precision(source, baseline),
+        external=checked,
+        next_action=next_action,
+    )
 
 
 # --- the decision over scores ---------------------------------------------------------------------------------------
+
+
+class _Measured(NamedTuple):
+    """A task that has a drop, in native units."""
+
+    entry: Task
+    scale: Scale
+    old: float
+    new: float
+    drop: float
+    limit: float  # of the threshold
+    reach: float  # the smaller of the threshold's and the guard's limit
+
+    @property
+    def slack(self) -> float:
+        return TOLERANCE * self.scale.width
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the whole interval of the drop lies within the limit."""
+        interval = self.entry.paired.interval
+        return interval is not None and interval[1] <= self.reach + self.slack
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether the whole interval of the drop lies beyond the limit."""
+        interval = self.entry.paired.interval
+        return interval is not None and interval[0] > self.reach + self.slack
 
 
 def _decide(
@@ -158,241 +195,234 @@ def _decide(
     after: Mapping[str, Any],
     policy: Policy,
     problems: Sequence[Problem],
-    pairs: Mapping[Any, Pairs],
-    unpaired: Mapping[Any, str] | None = None,
-) -> dict[str, Any]:
-    """The decision over scores, with the evidence of the pairs; ``unpaired`` says why a task has none."""
-    config = [problem for problem in problems if problem[0] == FailureClass.USER_CONFIG_ERROR]
-    other = [problem for problem in problems if problem[0] != FailureClass.USER_CONFIG_ERROR]
-    tasks: dict[Any, dict[str, Any]] = {}
+    pairs: Mapping[str, Pairs],
+    unpaired: Mapping[str, str] | None = None,
+) -> tuple[ScoreComparison, dict[str, _Measured]]:
+    """The decision over scores with the evidence of the pairs, and the tasks that have a drop.
+
+    Args:
+        unpaired: why a task has no pairs.
+    """
+    config = [problem for problem in problems if problem[0] is FailureClass.USER_CONFIG_ERROR]
+    other = [problem for problem in problems if problem[0] is not FailureClass.USER_CONFIG_ERROR]
+    reasons = unpaired or {}
+    tasks: dict[str, Task] = {}
+    measured: dict[str, _Measured] = {}
     wrong: list[Problem] = []
     notes: list[Problem] = []
-    warnings: list[dict[str, Any]] = []
+    warnings: list[TaskWarning] = []
     if not config and not before and not after:
         config.append(
             (FailureClass.USER_CONFIG_ERROR, "neither side has a score; give at least one task with a score on each")
         )
-    names = sorted(set(before) | set(after), key=str)
+    names = sorted({*before, *after})
     for key, named in (("scales", policy.scales), ("thresholds.tasks", policy.thresholds.tasks)):
-        for task in sorted(set(named) - {*names, *policy.tiers}, key=str):
-            config.append(
-                (
-                    FailureClass.USER_CONFIG_ERROR,
-                    f"{key}: {task!r} is named but has no score on either side; the tasks are {names}",
-                )
-            )
+        for task in sorted({*named} - {*names, *policy.tiers}):
+            sentence = f"{key}: {task!r} is named but has no score on either side; the tasks are {names}"
+            config.append((FailureClass.USER_CONFIG_ERROR, sentence))
     if not config:
-        for task in sorted({*names, *policy.tiers}, key=str):
-            entry, problem = _judge(task, before, after, policy)
+        for task in sorted({*names, *policy.tiers}):
+            entry, found, problem = _judge(task, before, after, policy)
             tasks[task] = entry
-            entry["paired"] = _paired_of_task(entry, pairs.get(task), (unpaired or {}).get(task))
-            gain = None if problem else _gain_problem(task, entry)
-            if gain and is_chance(entry["paired"]):
-                warnings.append({"task": task, "sentence": _chance_sentence(task, entry)})
-            else:
-                problem = problem or gain
+            if found is not None:
+                measured[task] = found
+                entry.paired = _paired_of_task(found, pairs.get(task), reasons.get(task))
+                gain = _gain_problem(task, found)
+                if gain and is_chance(entry.paired.interval, entry.paired.mcnemar_p, entry.paired.confidence):
+                    warnings.append(TaskWarning(task=task, sentence=_chance_sentence(task, found)))
+                else:
+                    problem = gain
+                warning = _resolution_warning(found)
+                if warning and policy.blocks(task):
+                    warnings.append(TaskWarning(task=task, sentence=f"{task}: {warning}."))
             if problem:
                 (wrong if policy.blocks(task) else notes).append(problem)
-            entry["note"] = problem[1] if problem else (unpaired or {}).get(task)
-            warning = _resolution_warning(entry)
-            if warning and policy.blocks(task):
-                warnings.append({"task": task, "sentence": f"{task}: {warning}."})
-        _correct_for_number(tasks)
-        if not any(entry["tier"] in BLOCKING_TIERS for entry in tasks.values()):
+            entry.note = problem[1] if problem else reasons.get(task)
+        _correct_for_number(tasks.values())
+        if not any(entry.tier in BLOCKING_TIERS for entry in tasks.values()):
             config.append(
                 (FailureClass.USER_CONFIG_ERROR, "every task is advisory, so nothing would block; name one as critical")
             )
-    found = [*config, *other, *wrong]
-    blocking = {task: entry for task, entry in tasks.items() if entry["tier"] in BLOCKING_TIERS}
-    within = bool(blocking) and all(entry["within"] is True for entry in blocking.values())
-    if policy.criterion == "confident" and not found:
-        within, undecided = _confident(blocking)
-        found += undecided
-    decision = Decision.ANOMALOUS if found else decide(None, COMPARISON_STAGE, within).decision
-    return {
-        "pass": decision == Decision.ACCEPT,
-        "decision": decision,
-        "failure_class": found[0][0] if found else None,
-        "failure_classes": list(dict.fromkeys(failure_class for failure_class, _ in found)),
-        "detail": _detail(found, notes, tasks, decision, policy.criterion),
-        "criterion": policy.criterion,
-        "threshold": policy.threshold,
-        "relative": policy.relative,
-        "warnings": warnings,
-        "tasks": tasks,
-    }
+    decisive = [*config, *other, *wrong]
+    blocking = {task: entry for task, entry in tasks.items() if entry.tier in BLOCKING_TIERS}
+    within = bool(blocking) and all(entry.within is True for entry in blocking.values())
+    if policy.criterion == "confident" and not decisive:
+        within, undecided = _confident(_blocking(measured))
+        decisive += undecided
+    decision = Decision.ANOMALOUS if decisive else decide(None, COMPARISON_STAGE, within).decision
+    comparison = ScoreComparison(
+        passed=decision is Decision.ACCEPT,
+        decision=decision,
+        failure_class=decisive[0][0] if decisive else None,
+        failure_classes=list(dict.fromkeys(failure_class for failure_class, _ in decisive)),
+        detail=_detail(decisive, notes, measured, decision, policy.criterion),
+        criterion=policy.criterion,
+        threshold=policy.threshold,
+        relative=policy.relative,
+        warnings=warnings,
+        tasks=tasks,
+    )
+    return comparison, measured
+
+
+def _blocking(measured: Mapping[str, _Measured]) -> dict[str, _Measured]:
+    return {task: found for task, found in measured.items() if found.entry.tier in BLOCKING_TIERS}
 
 
 def _judge(
     task: str, before: Mapping[str, Any], after: Mapping[str, Any], policy: Policy
-) -> tuple[dict[str, Any], Problem | None]:
+) -> tuple[Task, _Measured | None, Problem | None]:
+    """A task without its paired evidence, its drop where it has one, and what is wrong where it has none."""
     declared = policy.scales.get(task)
-    entry: dict[str, Any] = {
-        "baseline": number(before.get(task)),
-        "candidate": number(after.get(task)),
-        "drop": None,
-        "drop_fraction": None,
-        "limit": None,
-        "within": None,
-        "relative_guard": None,
-        "scale": declared.as_plain() if declared else None,
-        "tier": policy.tier(task),
-        "note": None,
-    }
+    old, new = number(before.get(task)), number(after.get(task))
+    entry = Task(
+        baseline=old,
+        candidate=new,
+        drop=None,
+        drop_fraction=None,
+        limit=None,
+        within=None,
+        relative_guard=None,
+        scale=declared,
+        tier=policy.tier(task),
+        note=None,
+        paired=_nothing_paired("There is no drop to support."),
+    )
     sides = (("baseline", before), ("candidate", after))
     missing = [name for name, scores in sides if task not in scores]
     if missing:
-        return entry, (FailureClass.SAMPLE_ACCOUNTING_FAILED, f"{task}: no score from the {' and the '.join(missing)}")
-    for name, scores in sides:
-        if number(scores[task]) is None:
-            return entry, (
-                FailureClass.SAMPLE_ACCOUNTING_FAILED,
-                f"{task}: the {name}'s score is {_short(scores[task])}, expected a finite number",
-            )
-    old, new = entry["baseline"], entry["candidate"]
+        sentence = f"{task}: no score from the {' and the '.join(missing)}"
+        return entry, None, (FailureClass.SAMPLE_ACCOUNTING_FAILED, sentence)
+    if old is None or new is None:
+        name, scores = sides[0] if old is None else sides[1]
+        sentence = f"{task}: the {name}'s score is {short(scores[task])}, expected a finite number"
+        return entry, None, (FailureClass.SAMPLE_ACCOUNTING_FAILED, sentence)
     scale = declared or assumed_scale(old, new)
-    entry["scale"] = scale.as_plain()
+    entry.scale = scale
     slack = TOLERANCE * scale.width
     for name, score in (("baseline", old), ("candidate", new)):
         if not scale.min - slack <= score <= scale.max + slack:
             origin = "declared" if declared else "assumed"
-            return entry, (
-                FailureClass.UNKNOWN,
+            sentence = (
                 f"{task}: the {name}'s score {score:.6g} is outside its {origin} scale "
-                f"{scale.min:g} to {scale.max:g}; correct the scale or the run",
+                f"{scale.min:g} to {scale.max:g}; correct the scale or the run"
             )
-    drop = scale.drop(old, new)
-    entry["drop"], entry["drop_fraction"], entry["limit"] = drop, drop / scale.width, policy.limit(task, old, scale)
-    entry["within"] = drop <= entry["limit"] + slack
-    guard = policy.guard_limit(old, scale)
-    if guard is not None:
-        kept = drop <= guard + slack
-        height = scale.above_worst(old)
-        entry["relative_guard"] = {
-            "relative_drop": drop / height if math.isfinite(drop / height) else None,
-            "limit": policy.max_relative_drop,
-            "within": kept,
-        }
-        entry["within"] = entry["within"] and kept
-    return entry, None
+            return entry, None, (FailureClass.UNKNOWN, sentence)
+    drop, limit, guard = scale.drop(old, new), policy.limit(task, old, scale), policy.guard_limit(old, scale)
+    entry.drop, entry.drop_fraction, entry.limit = drop, drop / scale.width, limit
+    entry.within = drop <= limit + slack
+    if guard is not None and policy.max_relative_drop is not None:
+        relative_drop = drop / scale.above_worst(old)
+        entry.relative_guard = RelativeGuard(
+            relative_drop=relative_drop if math.isfinite(relative_drop) else None,
+            limit=policy.max_relative_drop,
+            within=drop <= guard + slack,
+        )
+        entry.within = entry.within and entry.relative_guard.within
+    reach = limit if guard is None else min(limit, guard)
+    return entry, _Measured(entry, scale, old, new, drop, limit, reach), None
 
 
-def _effective_limit(entry: Mapping[str, Any]) -> float:
-    """The smaller of the threshold's and the guard's limit, native units."""
-    guard, scale = entry["relative_guard"], _scale_of(entry)
-    return min(entry["limit"], guard["limit"] * scale.above_worst(entry["baseline"])) if guard else entry["limit"]
-
-
-def _scale_of(entry: Mapping[str, Any]) -> Scale:
-    return Scale(**entry["scale"])
-
-
-def _gain_problem(task: Any, entry: Mapping[str, Any]) -> Problem | None:
-    gain, width = -entry["drop"], _scale_of(entry).width
-    if gain <= (ANOMALOUS_GAIN + TOLERANCE) * width:
+def _gain_problem(task: str, found: _Measured) -> Problem | None:
+    if -found.drop <= (ANOMALOUS_GAIN + TOLERANCE) * found.scale.width:
         return None
     return (
         FailureClass.UNKNOWN,
-        f"{task}: the candidate gains {gain:.6g} over the baseline ({entry['baseline']:.6g} to "
-        f"{entry['candidate']:.6g}), more than {ANOMALOUS_GAIN * 100:g} % of the scale; suspect the baseline's run "
-        "before the gain",
+        f"{task}: the candidate gains {-found.drop:.6g} over the baseline ({found.old:.6g} to {found.new:.6g}), more "
+        f"than {ANOMALOUS_GAIN * 100:g} % of the scale; suspect the baseline's run before the gain",
     )
 
 
-def is_chance(paired: Mapping[str, Any]) -> bool:
-    """Whether the paired samples cannot tell a gain from none."""
-    interval, p = paired.get("interval"), paired.get("mcnemar_p")
-    return interval is not None and interval[1] >= 0 and (p is None or p > 1 - paired["confidence"])
+def is_chance(interval: Sequence[float] | None, p: float | None, confidence: float | None) -> bool:
+    """Whether the paired samples cannot tell a gain from none.
+
+    Args:
+        interval: low and high end of the drop, native units; None where nothing is paired.
+        p: of the exact McNemar test, or None where it does not apply.
+        confidence: of the interval, 0 < confidence < 1.
+    """
+    return interval is not None and interval[1] >= 0 and (p is None or confidence is None or p > 1 - confidence)
 
 
-def _chance_sentence(task: Any, entry: Mapping[str, Any]) -> str:
-    paired = entry["paired"]
+def _chance_sentence(task: str, found: _Measured) -> str:
+    paired = found.entry.paired
+    low, high = paired.interval or (math.nan, math.nan)
     return (
-        f"{task}: the candidate gains {-entry['drop']:.6g}, more than {ANOMALOUS_GAIN * 100:g} % of the scale, but "
-        f"{paired['samples']:,} samples cannot tell it from none (interval of the drop {paired['interval'][0]:.4g} to "
-        f"{paired['interval'][1]:.4g})."
+        f"{task}: the candidate gains {-found.drop:.6g}, more than {ANOMALOUS_GAIN * 100:g} % of the scale, but "
+        f"{paired.samples:,} samples cannot tell it from none (interval of the drop {low:.4g} to {high:.4g})."
     )
 
 
-def _confident(blocking: Mapping[Any, Mapping[str, Any]]) -> tuple[bool, list[Problem]]:
+def _confident(blocking: Mapping[str, _Measured]) -> tuple[bool, list[Problem]]:
     """Whether all intervals lie within their limits, and what is undecided where none is proven beyond."""
-    p_values = [entry["paired"].get("regression_p") for entry in blocking.values()]
-    if is_proven_regression([p for p in p_values if p is not None]):
+    if _is_proven_regression(blocking):
         return False, []
     undecided = [
-        (FailureClass.INSUFFICIENT_EVIDENCE, f"{task}: {entry['paired']['sentence'].rstrip('.')}")
-        for task, entry in blocking.items()
-        if not (entry["within"] and _is_inside(entry))
+        (FailureClass.INSUFFICIENT_EVIDENCE, f"{task}: {found.entry.paired.sentence.rstrip('.')}")
+        for task, found in blocking.items()
+        if not (found.entry.within and found.is_inside)
     ]
     return not undecided, undecided
 
 
-def _is_inside(entry: Mapping[str, Any]) -> bool:
-    """Whether the whole interval of the drop lies within the limit."""
-    interval = entry["paired"].get("interval")
-    return interval is not None and interval[1] <= _effective_limit(entry) + TOLERANCE * _scale_of(entry).width
+def _is_proven_regression(blocking: Mapping[str, _Measured]) -> bool:
+    p_values = [found.entry.paired.regression_p for found in blocking.values()]
+    return is_proven_regression([p for p in p_values if p is not None])
 
 
-def _detail(found: list[Problem], notes: list[Problem], tasks: Mapping[str, Any], decision: str, criterion: str) -> str:
-    sentences = list(dict.fromkeys(text for _, text in found))
-    measured = [(task, entry) for task, entry in tasks.items() if entry["drop"] is not None]
+def _detail(
+    decisive: list[Problem], notes: list[Problem], measured: Mapping[str, _Measured], decision: Decision, criterion: str
+) -> str:
+    sentences = list(dict.fromkeys(text for _, text in decisive))
     worst_first = sorted(
-        measured, key=lambda item: (item[1]["tier"] not in BLOCKING_TIERS, -item[1]["drop_fraction"], str(item[0]))
-    )
-    blocking = [item for item in worst_first if item[1]["tier"] in BLOCKING_TIERS]
-    what = "the whole interval of the drop" if criterion == "confident" else ""
-    if decision == Decision.ACCEPT and what:
-        sentences.append(f"On {_of_all(len(blocking))} {what} is within the limit")
-    elif decision == Decision.REGRESSION and what:
-        proven = [task for task, entry in blocking if _is_beyond(entry)]
-        sentences.append(f"On {len(proven)} of {len(blocking)} blocking tasks {what} is beyond the limit")
-    elif decision == Decision.ACCEPT:
+        measured.items(),
+        key=lambda item: (
+            item[1].entry.tier not in BLOCKING_TIERS, -item[1].drop / item[1].scale.width, item[0],
+        ),
+    )  # fmt: skip
+    blocking = [found for _, found in worst_first if found.entry.tier in BLOCKING_TIERS]
+    count = len(blocking)
+    if criterion == "confident" and decision is Decision.ACCEPT:
+        which = "the only blocking task" if count == 1 else f"all {count} blocking tasks"
+        sentences.append(f"On {which} the whole interval of the drop is within the limit")
+    elif criterion == "confident" and decision is Decision.REGRESSION:
+        proven = sum(found.is_beyond for found in blocking)
+        sentences.append(f"On {proven} of {count} blocking tasks the whole interval of the drop is beyond the limit")
+    elif decision is Decision.ACCEPT:
         sentences.append(
             "The only blocking task is within its limit"
-            if len(blocking) == 1
-            else f"All {len(blocking)} blocking tasks are within their limits"
+            if count == 1
+            else f"All {count} blocking tasks are within their limits"
         )
-    elif decision == Decision.REGRESSION:
-        failed = sum(entry["within"] is False for _, entry in blocking)
-        sentences.append(f"{failed} of {len(blocking)} blocking tasks dropped by more than the limit")
-    sentences += [_task_sentence(task, entry) for task, entry in worst_first if entry["note"] is None]
+    elif decision is Decision.REGRESSION:
+        failed = sum(found.entry.within is False for found in blocking)
+        sentences.append(f"{failed} of {count} blocking tasks dropped by more than the limit")
+    sentences += [_task_sentence(task, found) for task, found in worst_first if found.entry.note is None]
     sentences += [f"{text} (advisory, does not block)" for _, text in notes]
     return " ".join(f"{text}." for text in sentences)
 
 
-def _of_all(count: int) -> str:
-    return "the only blocking task" if count == 1 else f"all {count} blocking tasks"
-
-
-def _is_beyond(entry: Mapping[str, Any]) -> bool:
-    interval = entry["paired"].get("interval")
-    return interval is not None and interval[0] > _effective_limit(entry) + TOLERANCE * _scale_of(entry).width
-
-
-def _task_sentence(task: str, entry: Mapping[str, Any]) -> str:
-    drop, limit, guard = entry["drop"], entry["limit"], entry["relative_guard"]
-    move = f"{task}: {entry['baseline']:.6g} to {entry['candidate']:.6g}"
-    if abs(drop) <= TOLERANCE * _scale_of(entry).width:
-        text = f"{move}, no drop (limit {limit:.6g})"
-    elif drop < 0:
-        text = f"{move}, a gain of {-drop:.6g} (limit for a drop {limit:.6g})"
-    elif guard and not guard["within"]:
-        text = (
-            f"{move}, a drop of {drop:.6g}, {guard['relative_drop']:.2%} of what the baseline reaches, beyond the "
-            f"relative limit of {guard['limit'] * 100:g} %"
-        )
+def _task_sentence(task: str, found: _Measured) -> str:
+    guard = found.entry.relative_guard
+    move = f"{task}: {found.old:.6g} to {found.new:.6g}"
+    if abs(found.drop) <= found.slack:
+        text = f"{move}, no drop (limit {found.limit:.6g})"
+    elif found.drop < 0:
+        text = f"{move}, a gain of {-found.drop:.6g} (limit for a drop {found.limit:.6g})"
+    elif guard and not guard.within:
+        share = "" if guard.relative_drop is None else f"{guard.relative_drop:.2%} of what the baseline reaches, "
+        text = f"{move}, a drop of {found.drop:.6g}, {share}beyond the relative limit of {guard.limit * 100:g} %"
     else:
-        verdict = "within" if entry["within"] else "beyond"
-        text = f"{move}, a drop of {drop:.6g}, {verdict} the limit of {limit:.6g}"
-    return text if entry["tier"] in BLOCKING_TIERS else f"{text} (advisory, does not block)"
+        verdict = "within" if found.entry.within else "beyond"
+        text = f"{move}, a drop of {found.drop:.6g}, {verdict} the limit of {found.limit:.6g}"
+    return text if found.entry.tier in BLOCKING_TIERS else f"{text} (advisory, does not block)"
 
 
-def _mapping(name: str, value: Any, problems: list[Problem]) -> dict[str, Any]:
+def _scores_by_task(name: str, value: Any, problems: list[Problem]) -> dict[str, Any]:
     if isinstance(value, Mapping):
-        return dict(value)
-    problems.append(
-        (FailureClass.USER_CONFIG_ERROR, f"{name}: expected a mapping of task to score, found {_short(value)}")
-    )
+        return {printable(task): score for task, score in value.items()}
+    sentence = f"{name}: expected a mapping of task to score, found {short(value)}"
+    problems.append((FailureClass.USER_CONFIG_ERROR, sentence))
     return {}
 
 
@@ -402,9 +432,9 @@ def _mapping(name: str, value: Any, problems: list[Problem]) -> dict[str, Any]:
 def _run_problems(name: str, run: Run) -> list[Problem]:
     if run.assessment.get("pass") is True:
         return []
-    failure_class = FailureClass.of(run.assessment.get("failure_class"))
-    detail = str(run.assessment.get("detail") or "its assessment gives no detail").rstrip(".")
-    return [(failure_class, f"the {name}'s run did not pass its assessment: {detail}")]
+    detail = printable(run.assessment.get("detail") or "its assessment gives no detail").rstrip(".")
+    sentence = f"the {name}'s run did not pass its assessment: {detail}"
+    return [(FailureClass.of(run.assessment.get("failure_class")), sentence)]
 
 
 def _stricter_tiers(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
@@ -416,80 +446,88 @@ def _stricter_tiers(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict
     return tiers
 
 
-def _paired_of_task(entry: Mapping[str, Any], pairs: Pairs | None, problem: str | None) -> dict[str, Any]:
+def _nothing_paired(sentence: str) -> Paired:
+    return Paired.model_validate({**NOTHING, "evidence": INCONCLUSIVE, "sentence": sentence, "flips": None})
+
+
+def _paired_of_task(found: _Measured, pairs: Pairs | None, problem: str | None) -> Paired:
     """Paired evidence of one task in its native units, or why there is none."""
-
-    def nothing(sentence: str) -> dict[str, Any]:
-        return {**NOTHING, "evidence": INCONCLUSIVE, "sentence": sentence, "flips": None}
-
-    if entry["drop"] is None:
-        return nothing("There is no drop to support.")
     if not pairs:
-        return nothing(problem or "There are no paired samples; only the two scores were compared.")
-    scale = _scale_of(entry)
+        return _nothing_paired(problem or "There are no paired samples; only the two scores were compared.")
+    scale = found.scale
     for factor, offset in ((1.0, 0.0), (scale.width, scale.min)):
-        old = [offset + factor * number(row["score"]) for _, row, _ in pairs]
-        new = [offset + factor * number(row["score"]) for _, _, row in pairs]
-        sides = ((old, entry["baseline"]), (new, entry["candidate"]))
-        if all(abs(math.fsum(values) / len(values) - score) <= 1e-4 * scale.width for values, score in sides):
+        old = [offset + factor * pair.old for pair in pairs]
+        new = [offset + factor * pair.new for pair in pairs]
+        if _is_mean(found.old, old, scale) and _is_mean(found.new, new, scale):
             break
     else:
-        return nothing(
-            f"The task's scores ({entry['baseline']:.6g}, {entry['candidate']:.6g}) are not the means of its samples, "
+        return _nothing_paired(
+            f"The task's scores ({found.old:.6g}, {found.new:.6g}) are not the means of its samples, "
             "so the samples do not support them; only the two scores were compared."
         )
     evidence = paired_evidence(
         old,
         new,
-        _effective_limit(entry),
-        groups=[cluster_of(identity, row) for identity, row, _ in pairs],
+        found.reach,
+        groups=[cluster_of(pair.id, pair.baseline) for pair in pairs],
         width=scale.width,
-        higher_is_better=scale.drop(1, 0) > 0,
+        higher_is_better=scale.direction == "higher",
     )
-    flips: dict[str, list[dict[str, Any]]] = {"lost": [], "won": []}
-    for identity, before, after in pairs:
-        change = scale.drop(number(before["score"]), number(after["score"]))
-        kind = "lost" if change > 0 else "won"
-        if change and len(flips[kind]) < FLIPS_SHOWN:
-            answers = {name: _text(row.get("answer")) for name, row in (("baseline", before), ("candidate", after))}
-            flips[kind].append({"id": identity, "repeat": plain(before.get("repeat", 0)), **answers})
-    return {**evidence, "flips": flips}
+    flips = Flips(lost=[], won=[])
+    for pair in pairs:
+        change = scale.drop(pair.old, pair.new)
+        shown = flips.lost if change > 0 else flips.won
+        if change and len(shown) < FLIPS_SHOWN:
+            repeat = pair.baseline.get("repeat", 0)
+            shown.append(
+                Flip(
+                    id=printable(pair.id),
+                    repeat=repeat if isinstance(repeat, int) else printable(repeat),
+                    baseline=_text(pair.baseline.get("answer")),
+                    candidate=_text(pair.candidate.get("answer")),
+                )
+            )
+    return Paired(**evidence, flips=flips)
 
 
-def _correct_for_number(tasks: Mapping[Any, Mapping[str, Any]]) -> None:
+def _is_mean(score: float, values: Sequence[float], scale: Scale) -> bool:
+    """Whether a score is the mean of values that all lie within its scale."""
+    slack = TOLERANCE * scale.width
+    within = scale.min - slack <= min(values) and max(values) <= scale.max + slack
+    return within and abs(math.fsum(values) / len(values) - score) <= 1e-4 * scale.width
+
+
+def _correct_for_number(tasks: Iterable[Task]) -> None:
     """Add McNemar's p corrected for the number of tasks to each task that has one."""
-    tested = [entry["paired"] for entry in tasks.values() if entry["paired"].get("mcnemar_p") is not None]
-    for paired, corrected in zip(tested, holm([paired["mcnemar_p"] for paired in tested]), strict=True):
-        paired["mcnemar_p_holm"] = corrected
+    tested = [(entry.paired, entry.paired.mcnemar_p) for entry in tasks if entry.paired.mcnemar_p is not None]
+    for (paired, _), corrected in zip(tested, holm([p for _, p in tested]), strict=True):
+        paired.mcnemar_p_holm = corrected
 
 
-def _resolution_warning(entry: Mapping[str, Any]) -> str | None:
+def _resolution_warning(found: _Measured) -> str | None:
     """That so many samples, with so many of them different, could not show a drop of the limit's size."""
-    paired = entry["paired"]
-    if paired["evidence"] == CONCLUSIVE or paired.get("interval") is None:
-        return None
-    limit, detectable = _effective_limit(entry), paired["detectable_drop"]
-    if detectable <= limit:
+    paired, detectable = found.entry.paired, found.entry.paired.detectable_drop
+    if paired.evidence == CONCLUSIVE or detectable is None or detectable <= found.reach:
         return None
     text = (
-        f"{paired['samples']:,} samples, {paired['disagreement_rate']:.2%} of them scored differently, cannot resolve "
-        f"the limit of {limit:.4g}: a drop below about {detectable:.2g} cannot be told from chance"
+        f"{paired.samples:,} samples, {paired.disagreement_rate:.2%} of them scored differently, cannot resolve "
+        f"the limit of {found.reach:.4g}: a drop below about {detectable:.2g} cannot be told from chance"
     )
-    return f"{text}; the limit needs about {paired['samples_needed']:,} samples" if paired["samples_needed"] else text
+    return f"{text}; the limit needs about {paired.samples_needed:,} samples" if paired.samples_needed else text
 
 
 def _text(value: Any) -> str | None:
     if value is None:
         return None
-    text = value if isinstance(value, str) else str(value)
+    text = printable(value)
     return text if len(text) <= TEXT_SHOWN else f"{text[: TEXT_SHOWN - 1]}…"
 
 
-def _overall_evidence(result: Mapping[str, Any]) -> tuple[str, str]:
+def _overall_evidence(result: ScoreComparison, measured: Mapping[str, _Measured]) -> tuple[Evidence, str]:
     """Conclusive if the samples support the decision: all blocking tasks inside, or one proven beyond its limit."""
-    blocking = {task: entry for task, entry in result["tasks"].items() if entry["tier"] in BLOCKING_TIERS}
-    if result["decision"] == Decision.ACCEPT:
-        open_tasks = [task for task, entry in blocking.items() if not _is_inside(entry)]
+    blocking = _blocking(measured)
+    if result.decision is Decision.ACCEPT:
+        open_tasks = [task for task, found in blocking.items() if not found.is_inside]
         if not open_tasks:
             return (
                 CONCLUSIVE,
@@ -497,24 +535,23 @@ def _overall_evidence(result: Mapping[str, Any]) -> tuple[str, str]:
             )
         return INCONCLUSIVE, (
             f"Inconclusive: the scores are within their limits, but on {_listed(open_tasks)} the interval of the drop "
-            "reaches beyond the limit or cannot be told."
+            "reaches beyond the limit or is not known."
         )
-    if result["decision"] == Decision.REGRESSION:
-        beyond = [task for task, entry in blocking.items() if _is_beyond(entry)]
-        p_values = [entry["paired"].get("regression_p") for entry in blocking.values()]
-        if is_proven_regression([p for p in p_values if p is not None]):
+    if result.decision is Decision.REGRESSION:
+        beyond = [task for task, found in blocking.items() if found.is_beyond]
+        if _is_proven_regression(blocking):
             return CONCLUSIVE, f"Conclusive: on {_listed(beyond)} the whole interval of the drop lies beyond the limit."
         if beyond:
             return INCONCLUSIVE, (
                 f"Inconclusive: the interval of the drop on {_listed(beyond)} lies beyond the limit, but among "
                 f"{len(blocking)} tasks one such interval may be chance (Holm's correction)."
             )
-        dropped = [task for task, entry in blocking.items() if entry["within"] is False]
+        dropped = [task for task, found in blocking.items() if found.entry.within is False]
         return INCONCLUSIVE, (
             f"Inconclusive: the drop on {_listed(dropped)} is beyond the limit, but its interval holds the limit or "
-            "cannot be told."
+            "is not known."
         )
-    if result["failure_class"] == FailureClass.INSUFFICIENT_EVIDENCE:
+    if result.failure_class is FailureClass.INSUFFICIENT_EVIDENCE:
         return (
             INCONCLUSIVE,
             "Inconclusive: the samples show neither that every drop is within its limit nor that one is not.",
@@ -523,4 +560,4 @@ def _overall_evidence(result: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(str, names[:-1])) + (" and " if len(names) > 1 else "") + str(names[-1])
+    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]

@@ -7,18 +7,22 @@ and no comparison with it says anything, whatever the candidate did.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from pydantic import AnyHttpUrl, Field, ValidationError, field_validator, model_validator
 
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import Range, Strict, mistakes_of
-from day0.decision.policy import assumed_scale, number
+from day0.decision.policy import assumed_scale
+from day0.decision.quoting import number, printable
+from day0.records.comparison import External, ExternalEntry, PublishedRange
 from day0.records.policy import Scale
 from day0.suite.score_names import canonical_score
 
 ALLOWED_POINTS = 5.0  # on a scale of 0 to 100
-VERIFIED, FAILED, UNVERIFIED = "verified", "failed", "unverified"
+VERIFIED: Final = "verified"
+FAILED: Final = "failed"
+UNVERIFIED: Final = "unverified"
 ROUNDING = 1e-9
 
 
@@ -58,7 +62,7 @@ class ExternalScores(Strict):
 
     @model_validator(mode="after")
     def _each_once(self) -> ExternalScores:
-        seen: set[tuple[str, str, str]] = set()
+        seen: set[tuple[str, str, tuple[str, str]]] = set()
         for entry in self.scores:
             key = (entry.model, entry.task, canonical_score(entry.metric))
             if key in seen:
@@ -87,7 +91,7 @@ def parse_external_scores(content: Mapping[str, Any], place: str) -> ExternalSco
 
 def check_external(
     entries: Iterable[Mapping[str, Any]], scores: Mapping[str, Mapping[str, Any]], scales: Mapping[str, Scale]
-) -> dict[str, Any]:
+) -> External:
     """Hold the baseline's scores against the published ones.
 
     Args:
@@ -97,43 +101,47 @@ def check_external(
             own scales.
 
     Returns:
-        {status: verified | failed | unverified, entries: [{task, metric, score, expected, difference, scale, source,
-        notes, status, sentence}]}. A failed entry makes the whole failed; one verified entry is enough otherwise.
+        The entries by task and metric. A failed one makes the whole failed; one verified entry is enough otherwise.
     """
     found = [_check_entry(entry, scores.get(entry["task"]), scales.get(entry["task"])) for entry in entries]
-    states = {entry["status"] for entry in found}
-    status = FAILED if FAILED in states else VERIFIED if VERIFIED in states else UNVERIFIED
-    return {"status": status, "entries": sorted(found, key=lambda entry: (entry["task"], entry["metric"]))}
-
-
-def _check_entry(entry: Mapping[str, Any], held: Mapping[str, Any] | None, scale: Scale | None) -> dict[str, Any]:
-    task, expected = entry["task"], entry["score"]
-    measured = number((held or {}).get("score"))
-    result = {
-        "task": task,
-        "metric": entry["metric"],
-        "score": measured,
-        "expected": expected,
-        "difference": None,
-        "scale": dict(entry["scale"]),
-        "source": entry["source"],
-        "notes": entry["notes"],
-        "status": UNVERIFIED,
-    }
-    if measured is None:
-        return {**result, "sentence": f"{task}: the baseline has no score to hold against the published {expected:g}"}
-    measured_by = (held or {}).get("metric")
-    if measured_by is not None and canonical_score(str(measured_by)) != canonical_score(entry["metric"]):
-        sentence = f"{task}: published by {entry['metric']}, measured by {measured_by}; these are not held together"
-        return {**result, "sentence": sentence}
-    scale = scale or assumed_scale(measured)
-    low, high = entry["scale"]["min"], entry["scale"]["max"]
-    published = 100 * (expected - low) / (high - low)
-    points = 100 * (measured - scale.min) / scale.width
-    difference = points - published
-    status = VERIFIED if abs(difference) <= ALLOWED_POINTS + ROUNDING else FAILED
-    sentence = (
-        f"{task}: the baseline scores {points:.1f} of 100, published are {published:.1f} ({entry['source']}); "
-        f"{abs(difference):.1f} points apart, {'within' if status == VERIFIED else 'beyond'} {ALLOWED_POINTS:g}"
+    states = {entry.status for entry in found}
+    return External(
+        status=FAILED if FAILED in states else VERIFIED if VERIFIED in states else UNVERIFIED,
+        entries=sorted(found, key=lambda entry: (entry.task, entry.metric)),
     )
-    return {**result, "difference": difference, "status": status, "sentence": sentence}
+
+
+def _check_entry(published: Mapping[str, Any], held: Mapping[str, Any] | None, scale: Scale | None) -> ExternalEntry:
+    task, metric, source, notes = (printable(published[key]) for key in ("task", "metric", "source", "notes"))
+    low, high = published["scale"]["min"], published["scale"]["max"]
+    expected, measured = published["score"], number((held or {}).get("score"))
+    measured_by = (held or {}).get("metric")
+    entry = ExternalEntry(
+        task=task,
+        metric=metric,
+        score=measured,
+        expected=expected,
+        difference=None,
+        scale=PublishedRange(min=low, max=high),
+        source=source,
+        notes=notes,
+        status=UNVERIFIED,
+        sentence=f"{task}: the baseline has no score to hold against the published {expected:g}",
+    )
+    if measured is None:
+        return entry
+    if measured_by is not None and canonical_score(str(measured_by)) != canonical_score(metric):
+        entry.sentence = printable(
+            f"{task}: published by {metric}, measured by {measured_by}; these are not held together"
+        )
+        return entry
+    scale = scale or assumed_scale(measured)
+    points, published_points = 100 * (measured - scale.min) / scale.width, 100 * (expected - low) / (high - low)
+    difference = points - published_points
+    entry.difference = number(difference)
+    entry.status = VERIFIED if abs(difference) <= ALLOWED_POINTS + ROUNDING else FAILED
+    entry.sentence = (
+        f"{task}: the baseline scores {points:.1f} of 100, published are {published_points:.1f} ({source}); "
+        f"{abs(difference):.1f} points apart, {'within' if entry.status == VERIFIED else 'beyond'} {ALLOWED_POINTS:g}"
+    )
+    return entry

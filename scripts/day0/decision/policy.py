@@ -1,4 +1,4 @@
-"""Read a policy from whatever is given as one, and what the decision's sentences share.
+"""Read a policy from whatever is given as one.
 
 Reading never raises: what is wrong becomes a problem of class USER_CONFIG_ERROR, and a comparison with a problem is
 never an ACCEPT.
@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from day0.base.mistakes import mistakes_of
-from day0.base.numbers import is_number
+from day0.decision.quoting import printable, short
 from day0.records.failure_class import FailureClass
 from day0.records.policy import Policy, Scale
 
@@ -39,9 +39,14 @@ def read_policy(raw: Any) -> tuple[Policy, list[Problem]]:
         return Policy(), [(FailureClass.USER_CONFIG_ERROR, f"policy: expected a mapping, found {short(raw)}")]
     given = {key: value for key, value in raw.items() if value is not None or key == "threshold"}
     try:
-        return Policy.model_validate(given), []
+        policy = Policy.model_validate(given)
     except ValidationError as error:
-        return Policy(), [(FailureClass.USER_CONFIG_ERROR, line) for line in mistakes_of(error, Policy, "policy")]
+        lines = mistakes_of(error, Policy, "policy")
+        return Policy(), [(FailureClass.USER_CONFIG_ERROR, printable(line)) for line in lines]
+    for name in (*policy.scales, *policy.tiers, *policy.thresholds.tasks):
+        if name != printable(name):
+            return Policy(), [(FailureClass.USER_CONFIG_ERROR, f"policy: {name!r} is no name of a task")]
+    return policy, []
 
 
 def with_declared(raw: Mapping[str, Any], **declared: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,14 +57,3 @@ def with_declared(raw: Mapping[str, Any], **declared: Mapping[str, Any]) -> dict
         if given is None or isinstance(given, Mapping):
             settings[key] = {**found, **(given or {})}
     return settings
-
-
-def number(value: Any) -> float | None:
-    """The value as a float, or None where it is no finite number (a bool and a text are none)."""
-    return float(value) if is_number(value) else None
-
-
-def short(value: Any, length: int = 60) -> str:
-    """A value as it is quoted in a sentence."""
-    text = repr(value)
-    return text if len(text) <= length else f"{text[: length - 1]}…"

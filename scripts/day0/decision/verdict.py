@@ -6,12 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ConfigDict, Field, ValidationError
+
+from day0.base.mistakes import mistakes_of
 from day0.decision.comparability import Run, scores_of
-from day0.decision.external import FAILED, check_external
+from day0.decision.external import FAILED, ExternalScore, check_external
 from day0.decision.failures import COMPARISON_STAGE, decide, lasting
 from day0.decision.policy import read_policy, with_declared
+from day0.decision.quoting import number, printable
 from day0.records.attempt import Attempt, next_action_after
+from day0.records.comparison import Evidence as Strength
+from day0.records.comparison import External, Task, TaskWarning
 from day0.records.failure_class import Decision, FailureClass
+from day0.records.policy import Policy
+from day0.records.record import Record
+from day0.records.verdict import EvidenceFile, Verdict
 
 STAGES = (
     "preflight_model",
@@ -37,7 +46,33 @@ class Evidence:
     content: Mapping[str, Any]
 
 
-def make_verdict(release: Mapping[str, Any], evidence: Mapping[str, Evidence]) -> dict[str, Any]:
+class ReleaseRequest(Record):
+    """The release that is decided on, as the plan has it."""
+
+    name: str
+    model: str
+    recipe: str
+    candidate: str
+    suite: str
+    policy: Policy
+    external: list[ExternalScore] = Field([])
+    warnings: list[TaskWarning] = Field([])
+
+
+class _FromComparison(Record):
+    """What a verdict takes over from the comparison."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    evidence: Strength | None = None
+    evidence_sentence: str | None = None
+    warnings: list[TaskWarning] | None = None
+    external: External | None = None
+    baseline_precision: str | None = None
+    tasks: dict[str, Task] = Field({})
+
+
+def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> Verdict:
     """Decide on a release.
 
     The first assessment in the graph's order that did not pass decides. Where all passed, the comparison does, provided
@@ -45,61 +80,70 @@ def make_verdict(release: Mapping[str, Any], evidence: Mapping[str, Evidence]) -
     meet its published scores leads over whatever the candidate did, also where that never came to a comparison.
 
     Args:
-        release: name, model, recipe, candidate, suite, policy, ``external`` (the published scores of the model), and
-            ``warnings`` of the plan, which stand until a comparison has its own.
-        evidence: the assessments at hand, by the names in STAGES.
+        release: its warnings are the plan's, and hold until a comparison has its own.
+        evidence: the assessments at hand, by the names in STAGES; whatever they contain, there is a verdict.
     """
     stage, failure_class, detail = _deciding(evidence)
     comparison = evidence[COMPARISON_STAGE].content if COMPARISON_STAGE in evidence else {}
+    taken, mistakes = _take_over(comparison)
+    if mistakes and stage == COMPARISON_STAGE and failure_class is None:
+        failure_class, detail = FailureClass.UNKNOWN, f"The comparison cannot be read: {'; '.join(mistakes)}."
     classes = _classes(stage, failure_class, evidence)
     within_limits = stage == COMPARISON_STAGE and comparison.get("pass") is True
     decision, next_action = decide(failure_class, stage, within_limits)
     failure_class = failure_class and lasting(failure_class)
-    external = comparison.get("external") or _external_check(release, evidence)
-    if external and external["status"] == FAILED and stage in ABOUT_THE_CANDIDATE:
-        sentences = [entry["sentence"] for entry in external["entries"] if entry["status"] == FAILED]
+    external = taken.external or _external_check(release, evidence)
+    if external and external.status == FAILED and stage in ABOUT_THE_CANDIDATE:
+        sentences = [entry.sentence for entry in external.entries if entry.status == FAILED]
         detail = f"{'. '.join(sentences)}. Of the candidate itself ({failure_class}): {detail}"
         stage, failure_class, of_the_candidate = EXTERNAL_STAGE, FailureClass.EXTERNAL_BASELINE_MISMATCH, next_action
         classes = [failure_class, *classes]
         decision, next_action = decide(failure_class, stage)
         next_action += f" For the candidate: {of_the_candidate}"
     validation = evidence["validation"].content if "validation" in evidence else {}
-    return {
-        "release": release["name"],
-        **{key: release[key] for key in ("model", "recipe", "candidate", "suite", "policy")},
-        "decision": decision,
-        "pass": decision == Decision.ACCEPT,
-        "failure_class": failure_class,
-        "failure_classes": classes,
-        "stage": stage,
-        "detail": detail,
-        "next_action": next_action,
-        "evidence_strength": comparison.get("evidence"),
-        "evidence_sentence": comparison.get("evidence_sentence"),
-        "warnings": comparison.get("warnings", release.get("warnings", [])),
-        "external": external,
-        "baseline_precision": comparison.get("baseline_precision"),
-        "size_ratio": validation.get("size_ratio"),
-        "bits_per_weight": validation.get("bits_per_weight"),
-        "tasks": comparison.get("tasks", {}),
-        "evidence": {name: {"path": found.path, "sha256": found.sha256} for name, found in evidence.items()},
-        "digests": _digests(evidence),
-        "versions": {},
-        "durations": {},
-        "gpu": None,
-        "git_commit": None,
-        "created": None,
-    }
+    return Verdict(
+        release=release.name,
+        model=release.model,
+        recipe=release.recipe,
+        candidate=release.candidate,
+        suite=release.suite,
+        policy=release.policy,
+        decision=decision,
+        passed=decision is Decision.ACCEPT,
+        failure_class=failure_class,
+        failure_classes=classes,
+        stage=stage,
+        detail=printable(detail),
+        next_action=next_action,
+        evidence_strength=taken.evidence,
+        evidence_sentence=taken.evidence_sentence,
+        warnings=release.warnings if taken.warnings is None else taken.warnings,
+        external=external,
+        baseline_precision=taken.baseline_precision,
+        size_ratio=number(validation.get("size_ratio")),
+        bits_per_weight=number(validation.get("bits_per_weight")),
+        tasks=taken.tasks,
+        evidence={name: EvidenceFile(path=found.path, sha256=found.sha256) for name, found in evidence.items()},
+        digests=_digests(evidence),
+    )
+
+
+def _take_over(comparison: Mapping[str, Any]) -> tuple[_FromComparison, list[str]]:
+    """What the verdict takes over from the comparison, and what is wrong with that."""
+    try:
+        return _FromComparison.model_validate(dict(comparison)), []
+    except ValidationError as error:
+        return _FromComparison(), mistakes_of(error, _FromComparison)
 
 
 def make_crash_verdict(
-    release: Mapping[str, Any],
+    release: ReleaseRequest,
     rule: str,
     attempt: int,
     log: str | None,
     attempts: Sequence[Attempt] = (),
     refusal: str | None = None,
-) -> dict[str, Any]:
+) -> Verdict:
     """The verdict of a release whose stage crashed: nothing is known of the model, so it is ANOMALOUS.
 
     Args:
@@ -112,34 +156,35 @@ def make_crash_verdict(
         detail = f"Rule {rule} cannot use its input: {refusal.rstrip('.')}; {where}."
     if attempts:
         detail += f" On the cluster: {'; '.join(map(str, attempts))}."
-    return make_verdict(release, {}) | {
-        "failure_class": FailureClass.SYSTEMIC,
-        "failure_classes": [FailureClass.SYSTEMIC],
-        "stage": rule,
-        "detail": detail,
-        "next_action": REFUSAL_ACTION
-        if refusal
-        else next_action_after(attempts) or decide(FailureClass.SYSTEMIC, rule).next_action,
-    }
+    next_action = next_action_after(attempts) or decide(FailureClass.SYSTEMIC, rule).next_action
+    return make_verdict(release, {}).model_copy(
+        update={
+            "failure_class": FailureClass.SYSTEMIC,
+            "failure_classes": [FailureClass.SYSTEMIC],
+            "stage": rule,
+            "detail": printable(detail),
+            "next_action": REFUSAL_ACTION if refusal else next_action,
+        }
+    )
 
 
 def _classes(stage: str, failure_class: FailureClass | None, evidence: Mapping[str, Evidence]) -> list[FailureClass]:
     """All failure classes of the assessment that decides, the deciding one first."""
     if failure_class is None:
         return []
-    told = evidence[stage].content.get("failure_classes") if stage in evidence else None
-    others = [FailureClass.of(name) for name in told if isinstance(name, str)] if isinstance(told, list) else []
+    named = evidence[stage].content.get("failure_classes") if stage in evidence else None
+    others = [FailureClass.of(name) for name in named if isinstance(name, str)] if isinstance(named, list) else []
     return list(dict.fromkeys([lasting(failure_class), failure_class, *others]))
 
 
-def _external_check(release: Mapping[str, Any], evidence: Mapping[str, Evidence]) -> dict[str, Any] | None:
+def _external_check(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> External | None:
     """The external check by the baseline's run alone; None where there is no sound one."""
     if "baseline_run" not in evidence or evidence["baseline_run"].content.get("pass") is not True:
         return None
     scores = scores_of(Run(evidence["baseline_run"].content))
     scales = {task: entry["scale"] for task, entry in scores.items() if entry.get("scale")}
-    policy, _ = read_policy(with_declared(release["policy"], scales=scales))
-    return check_external(release.get("external", []), scores, policy.scales)
+    policy, _ = read_policy(with_declared(release.policy.as_plain(), scales=scales))
+    return check_external([entry.model_dump(mode="json") for entry in release.external], scores, policy.scales)
 
 
 def _deciding(evidence: Mapping[str, Evidence]) -> tuple[str, FailureClass | None, str]:
@@ -170,7 +215,7 @@ def _broken_links(evidence: Mapping[str, Evidence]) -> list[str]:
         return evidence[stage].content.get(key)
 
     def evaluated(stage: str) -> Any:
-        """Digest that a run tells; an imported one that tells none is of the checkpoint that it was imported for."""
+        """Digest that a run states; an imported one that states none is of the checkpoint that it was imported for."""
         imported = value(stage, "imported")
         attributed = imported.get("attributed_digest") if isinstance(imported, Mapping) else None
         return value(stage, "checkpoint_digest") or attributed
@@ -192,10 +237,11 @@ def _broken_links(evidence: Mapping[str, Evidence]) -> list[str]:
     ]
 
 
-def _digests(evidence: Mapping[str, Evidence]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _digests(evidence: Mapping[str, Evidence]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
     for assessment in evidence.values():
         for key in ("source_digest", "recipe_digest", "checkpoint_digest"):
             if key in assessment.content and (key != "checkpoint_digest" or "recipe_digest" in assessment.content):
-                found.setdefault(key, assessment.content[key])
+                digest = assessment.content[key]
+                found.setdefault(key, None if digest is None else printable(digest))
     return found

@@ -7,6 +7,7 @@ by it.
 from __future__ import annotations
 
 import csv
+import math
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -16,9 +17,10 @@ from typing import Any
 
 from day0.base.artefacts import read_json, read_yaml
 from day0.base.cli import UnusableInput
+from day0.decision.quoting import printable
 
 GPU_KEYS = ("gpu", "gpu_type", "gpu_name")
-# Later than the decision, or the decision itself: a file of an earlier run would be told as this one's.
+# Later than the decision, or the decision itself: a file of an earlier run would be taken for one of this run.
 AFTER_THE_DECISION = frozenset({"decide_release", "render_report", "bundle_release", "log_decision", "publish_release"})
 STAGE_FOLDERS = (
     ("preflight_model", "model"),
@@ -59,7 +61,7 @@ def gather(evidence: Mapping[str, str | Path]) -> dict[str, Any]:
     """
     paths = {name: Path(path) for name, path in evidence.items()}
     record = _read(read_json, paths["validation"].parent / "quantization.json") if "validation" in paths else {}
-    versions: dict[str, dict[str, Any]] = {"driver": {"python": platform.python_version()}}
+    versions: dict[str, dict[str, str | None]] = {"driver": {"python": platform.python_version()}}
     gpus = []
     for side in ("candidate", "baseline"):
         if f"{side}_run" not in paths:
@@ -68,10 +70,10 @@ def gather(evidence: Mapping[str, str | Path]) -> dict[str, Any]:
         gpus.append(_gpu(_mapping(metadata.get("server"))))
         for environment, packages in _mapping(metadata.get("versions")).items():
             if isinstance(packages, Mapping):
-                same = versions.get(environment, packages) == packages
-                versions[environment if same else f"{side} {environment}"] = dict(packages)
+                found, name = _versions(packages), printable(environment)
+                versions[name if versions.get(name, found) == found else f"{side} {name}"] = found
     if _mapping(record.get("versions")):
-        versions["quantize"] = dict(record["versions"])
+        versions["quantize"] = _versions(record["versions"])
     gpus.append(_gpu(record))
     return {
         "versions": versions,
@@ -100,14 +102,19 @@ def benchmark_seconds(file: Path) -> float | None:
     try:
         with open(file, encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream, delimiter="\t"))
-        return float(rows[-1]["s"])
+        seconds = float(rows[-1]["s"])
+        return seconds if math.isfinite(seconds) else None
     except (OSError, UnicodeDecodeError, csv.Error, IndexError, KeyError, TypeError, ValueError):
         return None
 
 
 def _gpu(facts: Mapping[str, Any]) -> str | None:
     found = next((facts[key] for key in GPU_KEYS if facts.get(key)), None)
-    return ", ".join(map(str, found)) if isinstance(found, list) else None if found is None else str(found)
+    return printable(", ".join(map(str, found)) if isinstance(found, list) else found) if found else None
+
+
+def _versions(packages: Mapping[str, Any]) -> dict[str, str | None]:
+    return {printable(name): None if version is None else printable(version) for name, version in packages.items()}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

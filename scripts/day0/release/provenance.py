@@ -1,8 +1,6 @@
 """The provenance of a bundle: an in-toto statement about its files with a SLSA provenance predicate.
 
-Formats: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md and
-https://slsa.dev/spec/v1.0/provenance. The statement is not signed: sign SHA256SUMS or this file with the tool of your
-organisation where receivers ask for it.
+The statement is not signed: sign SHA256SUMS or this file with the tool of your organisation where receivers ask for it.
 """
 
 from __future__ import annotations
@@ -10,19 +8,31 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "urn:day0:release:v1"
+from day0.records.provenance import (
+    BuildDefinition,
+    Builder,
+    BuildMetadata,
+    Descriptor,
+    ExternalParameters,
+    InternalParameters,
+    Predicate,
+    ReleaseParameters,
+    RunDetails,
+    Statement,
+)
+from day0.records.quantization import Quantization
+from day0.records.recipe import Calibration, ResolvedRecipe
+from day0.records.source import HubLocation, Source
+from day0.records.verdict import Verdict
 
 
 def make_statement(
     subjects: Mapping[str, str],
-    verdict: Mapping[str, Any],
-    record: Mapping[str, Any],
-    source: Mapping[str, Any],
+    verdict: Verdict,
+    record: Quantization,
+    source: Source,
     *,
     materials: Mapping[str, str],
     byproducts: Mapping[str, str],
@@ -30,97 +40,94 @@ def make_statement(
     builder: str,
     started: str,
     finished: str,
-) -> dict[str, Any]:
+) -> Statement:
     """The statement of a bundle.
 
     Args:
         subjects: name of each file of the bundle to its sha256 as hexadecimal digits.
-        verdict, record, source: verdict.json, quantization.json and source.json.
+        verdict, record, source: of the release.
         materials: paths of the suite, calibration data and lock files to their sha256.
         byproducts: names of what was made on the way and is no part of the bundle, such as samples, to their sha256.
         commands: what was run, by stage.
         builder: URI of who ran the graph.
         started, finished: RFC 3339 timestamps.
     """
-    return {
-        "_type": STATEMENT_TYPE,
-        "subject": _descriptors(subjects),
-        "predicateType": PREDICATE_TYPE,
-        "predicate": {
-            "buildDefinition": {
-                "buildType": BUILD_TYPE,
-                "externalParameters": {
-                    "release": {key: verdict.get(key) for key in ("model", "release", "recipe", "suite", "policy")},
-                    "source": source.get("location"),
-                    "calibration": record.get("calibration"),
-                },
-                "internalParameters": {
-                    "commands": dict(commands),
-                    "seed": record.get("seed"),
-                    "device": record.get("device"),
-                    "versions": record.get("versions"),
-                },
-                "resolvedDependencies": [
-                    *_workflow(verdict.get("git_commit")),
+    return Statement(
+        subject=_descriptors(subjects),
+        predicate=Predicate(
+            build_definition=BuildDefinition(
+                external_parameters=ExternalParameters(
+                    release=ReleaseParameters(
+                        model=verdict.model,
+                        release=verdict.release,
+                        recipe=verdict.recipe,
+                        suite=verdict.suite,
+                        policy=verdict.policy,
+                    ),
+                    source=source.location,
+                    calibration=record.calibration,
+                ),
+                internal_parameters=InternalParameters(
+                    commands=dict(commands), seed=record.seed, device=record.device, versions=record.versions
+                ),
+                resolved_dependencies=[
+                    *_workflow(verdict.git_commit),
                     *_source(source),
-                    _recipe(record.get("recipe") or {}),
-                    *_calibration(record.get("calibration") or {}, materials),
+                    _recipe(record.recipe),
+                    *_calibration(record.calibration, materials),
                     *_descriptors(materials),
                 ],
-            },
-            "runDetails": {
-                "builder": {"id": builder},
-                "metadata": {
-                    "invocationId": f"{verdict.get('model')}/{verdict.get('release')}@{verdict.get('created')}",
-                    "startedOn": started,
-                    "finishedOn": finished,
-                },
-                "byproducts": _descriptors(byproducts),
-            },
-        },
-    }
+            ),
+            run_details=RunDetails(
+                builder=Builder(id=builder),
+                metadata=BuildMetadata(
+                    invocation_id=f"{verdict.model}/{verdict.release}@{verdict.created}",
+                    started_on=started,
+                    finished_on=finished,
+                ),
+                byproducts=_descriptors(byproducts),
+            ),
+        ),
+    )
 
 
-def _descriptors(files: Mapping[str, str]) -> list[dict[str, Any]]:
-    return [{"name": name, "digest": {"sha256": digest}} for name, digest in sorted(files.items())]
+def _descriptors(files: Mapping[str, str]) -> list[Descriptor]:
+    return [Descriptor(name=name, digest={"sha256": digest}) for name, digest in sorted(files.items())]
 
 
-def _workflow(commit: Any) -> list[dict[str, Any]]:
+def _workflow(commit: str | None) -> list[Descriptor]:
     if not commit:
         return []
-    entry = {"name": "workflow", "digest": {"gitCommit": str(commit).removesuffix("-dirty")}}
-    dirty = str(commit).endswith("-dirty")
-    return [entry | ({"annotations": {"modified": "the working tree differed from this commit"}} if dirty else {})]
+    changed = {"modified": "the working tree differed from this commit"} if commit.endswith("-dirty") else None
+    return [Descriptor(name="workflow", digest={"gitCommit": commit.removesuffix("-dirty")}, annotations=changed)]
 
 
-def _source(source: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
-    location = source.get("location") or {}
-    hub, revision = location.get("hub"), location.get("revision")
-    files = {name: entry["sha256"] for name, entry in (source.get("files") or {}).items()}
-    if not hub:
-        return _descriptors({f"source/{name}": digest for name, digest in files.items()})
-    base = f"https://huggingface.co/{hub}"
-    repository = {"name": "source", "uri": f"{base}/tree/{revision}", "digest": {"gitCommit": revision}}
-    entries = _descriptors({f"source/{name}": digest for name, digest in files.items()})
-    uris = [f"{base}/resolve/{revision}/{name}" for name in sorted(files)]
-    return [repository, *({**entry, "uri": uri} for entry, uri in zip(entries, uris, strict=True))]
+def _source(source: Source) -> list[Descriptor]:
+    entries = _descriptors({f"source/{name}": entry.sha256 for name, entry in source.files.items()})
+    if not isinstance(source.location, HubLocation):
+        return entries
+    base, revision = f"https://huggingface.co/{source.location.hub}", source.location.revision
+    for entry in entries:
+        entry.uri = f"{base}/resolve/{revision}/{entry.name.removeprefix('source/')}"
+    repository = Descriptor(name="source", uri=f"{base}/tree/{revision}", digest={"gitCommit": revision})
+    return [repository, *entries]
 
 
-def _recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def _recipe(recipe: ResolvedRecipe) -> Descriptor:
     """The recipe's definition itself, as sorted JSON, with the digest that the evidence knows it by."""
-    text = json.dumps(recipe.get("definition"), sort_keys=True, ensure_ascii=False).encode()
-    return {
-        "name": f"recipe {recipe.get('name')}",
-        "digest": {"sha256": hashlib.sha256(text).hexdigest()},
-        "content": base64.b64encode(text).decode(),
-        "mediaType": "application/json",
-        "annotations": {"recipe_digest": str(recipe.get("digest"))},
-    }
+    text = json.dumps(recipe.definition, sort_keys=True, ensure_ascii=False).encode()
+    return Descriptor(
+        name=f"recipe {recipe.name}",
+        digest={"sha256": hashlib.sha256(text).hexdigest()},
+        content=base64.b64encode(text).decode(),
+        media_type="application/json",
+        annotations={"recipe_digest": str(recipe.digest)},
+    )
 
 
-def _calibration(calibration: Mapping[str, Any], materials: Mapping[str, str]) -> list[dict[str, Any]]:
+def _calibration(calibration: Calibration, materials: Mapping[str, str]) -> list[Descriptor]:
     """The calibration data where it is no local file, whose digest is among the materials."""
-    dataset = calibration.get("dataset")
+    dataset = calibration.dataset
     if not dataset or dataset in materials:
         return []
-    return [{"name": "calibration", "uri": f"https://huggingface.co/datasets/{dataset}"}]
+    return [Descriptor(name="calibration", uri=f"https://huggingface.co/datasets/{dataset}")]

@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from scipy import special  # not scipy.stats, whose import takes longer than a comparison
@@ -33,7 +33,8 @@ from day0.statistics.resolution import CONFIDENCE, POWER, detectable_drop, sampl
 
 PRIOR = 1.5
 TOLERANCE = 1e-9
-CONCLUSIVE, INCONCLUSIVE = "conclusive", "inconclusive"
+CONCLUSIVE: Final = "conclusive"
+INCONCLUSIVE: Final = "inconclusive"
 
 # The numbers of a task's evidence, each None until there are samples to give it.
 NOTHING: Mapping[str, None] = MappingProxyType(
@@ -182,7 +183,8 @@ def paired_evidence(
     labels = np.arange(samples) if groups is None else _cluster_labels(groups, samples)
     clusters = int(labels.max()) + 1 if samples else 0
     losses, wins = int((drops > TOLERANCE * width).sum()), int((drops < -TOLERANCE * width).sum())
-    evidence: dict[str, Any] = NOTHING | {
+    evidence: dict[str, Any] = {
+        **NOTHING,
         "samples": samples,
         "clusters": clusters,
         "wins": wins,

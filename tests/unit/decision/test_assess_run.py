@@ -5,11 +5,12 @@ import json
 import math
 
 import pytest
+from decision_input import evaluate_run
 from hypothesis import given
 from hypothesis import strategies as st
 
 from day0.base.artefacts import write_yaml
-from day0.decision.assess_run import evaluate_run, read_run
+from day0.decision.assess_run import read_run
 from day0.evaluation.run_logs import scan_log
 from day0.records.failure_class import FailureClass
 from day0.serving.engine_log import END_LINE

@@ -10,7 +10,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from decision_input import published, rows, run, tasks_run
+from decision_input import (
+    compare_runs,
+    evaluate_comparison,
+    evidence,
+    make_verdict,
+    published,
+    rows,
+    run,
+    tasks_run,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,8 +27,7 @@ import gate_compare
 from day0.base.artefacts import digest_of_file, read_json, write_json, write_text, write_yaml
 from day0.base.cli import run_cli
 from day0.decision.comparability import Run
-from day0.decision.comparison import compare_runs, evaluate_comparison
-from day0.decision.verdict import STAGES, Evidence, make_verdict
+from day0.decision.policy import read_policy
 from day0.statistics.paired import NOTHING
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "gate_compare.py"
@@ -175,13 +183,10 @@ def runs_of(*sides):
 
 def verdict_on(comparison, policy):
     """The verdict of a release that came to this comparison."""
-    digests = {"checkpoint_digest": "c", "source_digest": "s"}
-    contents = {stage: {"pass": True, "failure_class": None} for stage in STAGES}
-    contents["validation"] |= digests
-    contents["baseline_run"]["checkpoint_digest"], contents["candidate_run"]["checkpoint_digest"] = "s", "c"
-    contents["comparison"] = {**comparison, "baseline_sha256": "baseline_run", "candidate_sha256": "candidate_run"}
-    release = dict.fromkeys(("name", "model", "recipe", "candidate", "suite"), "x") | {"policy": policy}
-    return make_verdict(release, {name: Evidence(name, name, held) for name, held in contents.items()})
+    digests = {key: held for key, held in evidence()["comparison"].content.items() if key.endswith("_sha256")}
+    release = dict.fromkeys(("name", "model", "recipe", "candidate", "suite"), "x")
+    release["policy"] = read_policy(policy)[0].as_plain()
+    return make_verdict(release, evidence(comparison=comparison | digests))
 
 
 def decide_wholly(baseline, candidate, options):
@@ -225,6 +230,7 @@ def test_what_a_task_says():
         "scale": {"min": 0.0, "max": 50.0, "direction": "lower"},
         "tier": "critical",
         "note": None,
+        "metric": None,
         "relative_guard": None,
         "paired": {
             **NOTHING,
@@ -820,7 +826,9 @@ def test_command_line_over_runs(tmp_path):
 
 def test_command_line_states_precision_and_external_sanity(tmp_path):
     base, good = write_folder(tmp_path / "b", 390), write_folder(tmp_path / "c", 389)
-    write_json(tmp_path / "source.json", FP8)
+    described = {"model": "m", "location": {"path": "m"}, "path": "m", "files": {}, "digest": "0" * 64}
+    described |= {"payload_bytes": 1, "parameters": 1, "trust_remote_code": False, "license": None}
+    write_json(tmp_path / "source.json", described | FP8)
     write_yaml(tmp_path / "scores.yaml", {"scores": [*published(50.0), *published(97.0, model="other")]})
     both = ("--baseline", base, "--candidate", good, "--external", tmp_path / "scores.yaml")
     done = gate(*both, "--model", "other", "--source-record", tmp_path / "source.json")

@@ -74,7 +74,7 @@ def test_a_models_entries_are_found_by_any_of_its_names():
 def test_scores_are_held_together_as_points_of_their_scales(score, scale, status):
     (entry,) = parse_external_scores({"scores": [ENTRY]}, "mine.yaml").of_model("org/model")
     held = {"gsm8k": {"score": score, "metric": "exact_match__flexible-extract"}}
-    found = check_external([entry], held, {"gsm8k": scale})
+    found = check_external([entry], held, {"gsm8k": scale}).as_plain()
     assert (found["status"], found["entries"][0]["status"]) == (status, status)
     assert found["entries"][0]["source"] == "https://example.org/card"
 
@@ -82,5 +82,5 @@ def test_scores_are_held_together_as_points_of_their_scales(score, scale, status
 def test_a_metric_of_another_name_is_not_held_against_it():
     (entry,) = parse_external_scores({"scores": [ENTRY]}, "mine.yaml").of_model("org/model")
     held = {"gsm8k": {"score": 0.1, "metric": "exact_match__strict-match"}}
-    found = check_external([entry], held, {"gsm8k": Scale(min=0, max=1)})
+    found = check_external([entry], held, {"gsm8k": Scale(min=0, max=1)}).as_plain()
     assert found["status"] == "unverified" and "not held together" in found["entries"][0]["sentence"]

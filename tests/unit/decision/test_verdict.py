@@ -5,14 +5,14 @@ import json
 import sys
 
 import pytest
-from decision_input import RELEASE, evidence, failed
+from decision_input import RELEASE, evidence, failed, make_crash_verdict, make_verdict, sha
 from hypothesis import given
 from hypothesis import strategies as st
 
 import decide
 from day0.base.artefacts import digest_of_file, read_json, write_json
 from day0.base.cli import run_cli
-from day0.decision.verdict import STAGES, make_crash_verdict, make_verdict
+from day0.decision.verdict import STAGES
 from day0.records.failure_class import Decision
 
 
@@ -24,8 +24,8 @@ def decision(**changes):
 def test_all_passed_is_accept():
     verdict = make_verdict(RELEASE, evidence())
     assert verdict["decision"] == "ACCEPT" and verdict["pass"] is True
-    assert verdict["digests"] == {"checkpoint_digest": "c", "source_digest": "s", "recipe_digest": "r"}
-    assert verdict["evidence"]["validation"] == {"path": "validation.json", "sha256": "sha-validation"}
+    assert verdict["digests"] == {f"{key}_digest": sha(key[0]) for key in ("checkpoint", "source", "recipe")}
+    assert verdict["evidence"]["validation"] == {"path": "validation.json", "sha256": sha("validation")}
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,10 @@ def test_without_a_comparison_the_plans_warnings_stand():
     assert verdict["warnings"] == planned and verdict["evidence_strength"] is None and verdict["external"] is None
 
 
-PUBLISHED = {"task": "a", "metric": "acc", "score": 50.0, "scale": {"min": 0, "max": 100}}
+PUBLISHED = {"model": "m", "task": "a", "metric": "acc", "score": 50.0, "scale": {"min": 0, "max": 100}}
 PUBLISHED |= {"source": "https://example.org/card", "notes": "5-shot"}
-SCORED = {"scores": {"a": {"metric": "acc", "score": 0.9, "scale": {"min": 0, "max": 1, "direction": "higher"}}}}
+SCORE = {"metric": "acc", "score": 0.9, "stderr": None, "samples": 10, "tier": "critical"}
+SCORED = {"scores": {"a": {**SCORE, "scale": {"min": 0, "max": 1, "direction": "higher"}}}}
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,8 @@ def test_the_baseline_at_hand_is_read_where_it_still_is_the_same(tmp_path, monke
 @pytest.mark.parametrize(
     ("release", "paths", "quoted"),
     [
-        ({}, {}, "it has no name, model"),
+        ({}, {}, "--release: name: missing"),
+        (RELEASE | {"policy": {"threshold": "no"}}, {}, "--release: policy.threshold: found 'no'"),
         (RELEASE, {"validaton": "x"}, "unknown: validaton"),
         (RELEASE, {"validation": 3}, "expected a path for each name"),
         (RELEASE, {"validation": "nowhere.json"}, "nowhere.json: cannot be read"),

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from decision_input import compare_runs, evaluate_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import import_run as command
-from day0.decision.assess_run import evaluate_run, read_run
-from day0.decision.comparison import Run, compare_runs
+from day0.decision.assess_run import read_run
+from day0.decision.comparability import Run
 from day0.evaluation.imported_run import find_results, import_run, imported_files
 from day0.suite.suites import Suite
 

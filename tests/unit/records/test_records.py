@@ -6,12 +6,11 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from decision_input import RELEASE, evidence, published, run
+from decision_input import RELEASE, compare_runs, evidence, make_crash_verdict, make_verdict, published, run
 
 from day0.decision.comparability import Run
-from day0.decision.comparison import compare_runs
-from day0.decision.verdict import make_crash_verdict, make_verdict
-from day0.records.decision import Comparison, Verdict
+from day0.records.comparison import Comparison
+from day0.records.verdict import Verdict
 
 ROOT = Path(__file__).parents[3]
 SHA256 = "0" * 64
@@ -30,7 +29,7 @@ def check(name, content):
 
 def comparison(*arguments, **settings):
     result = compare_runs(*arguments, **settings)
-    return {"schema_version": 1, **result, "baseline_sha256": SHA256, "candidate_sha256": SHA256}
+    return {**result, "baseline_sha256": SHA256, "candidate_sha256": SHA256}
 
 
 BARE = Run(run().assessment, run().metadata)

@@ -14,8 +14,8 @@ from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenan
 from in_toto_attestation.v1.statement import Statement
 from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
 
-from bundle import serving_arguments
 from day0.base.artefacts import digest_of_file, write_json
+from day0.release.model_card import serving_arguments
 
 
 @pytest.fixture
@@ -66,7 +66,9 @@ def test_the_hub_reads_every_score_from_the_card(release):
 
 def test_an_advisory_task_without_a_result_has_an_empty_row(release):
     tasks = json.loads((release / "verdict.json").read_text())["tasks"]
+    nothing = tasks["addition"] | {"paired": tasks["addition"]["paired"] | {"interval": None}}
     lost = {"baseline": 0.5, "candidate": None, "drop": None, "limit": 0.01, "tier": "advisory", "metric": None}
+    lost = nothing | lost
     change_verdict(release, tasks={**tasks, "lost": lost})
     assert bundle().returncode == 0
     card = ModelCard.load(release / "release" / "README.md")
@@ -164,7 +166,7 @@ def test_nothing_but_accept_is_bundled(release, decision):
 def test_what_changed_since_the_verdict_is_named_and_not_bundled(release, path):
     if path == "quantization.json":
         record = json.loads((release / path).read_text())
-        write_json(release / path, {**record, "checkpoint_digest": "0"})
+        write_json(release / path, {**record, "checkpoint_digest": "0" * 64})
     else:
         (release / path).write_text("changed")
     done = bundle()

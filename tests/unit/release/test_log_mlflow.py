@@ -3,7 +3,9 @@
 import json
 import sys
 
+import decision_input
 import pytest
+from decision_input import make_verdict
 
 import log_mlflow
 from day0.base.artefacts import write_json
@@ -53,7 +55,7 @@ def test_a_server_that_fails_is_recorded_and_nothing_else(tmp_path, monkeypatch)
     assert log(monkeypatch, *arguments, "--output", record) == 0
     content = json.loads(record.read_text())
     assert (content["status"], content["run_id"]) == ("failed", None) and "nobody answers" in content["detail"]
-    write_json(tmp_path / "verdict.json", {"decision": "ACCEPT"})
+    write_json(tmp_path / "verdict.json", make_verdict(decision_input.RELEASE, decision_input.evidence()))
     arguments = ["--settings", settings, "--run", record, "--verdict", tmp_path / "verdict.json"]
     assert log(monkeypatch, *arguments, "--output", tmp_path / "decision.json") == 0
     content = json.loads((tmp_path / "decision.json").read_text())

@@ -245,7 +245,7 @@ def test_a_folder_that_cannot_be_is_said_plainly(release, folder, quoted):
 
 def test_a_record_of_something_else_is_not_shown(tmp_path):
     (tmp_path / "published.json").write_text("{}")
-    with pytest.raises(UnusableInput, match="it has no bundle, url, published"):
+    with pytest.raises(UnusableInput, match=r"published\.json: url: missing"):
         publish_script.show_published(tmp_path / "published.json")
 
 

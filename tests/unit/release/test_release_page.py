@@ -207,7 +207,9 @@ def test_the_commands_compare_again_to_the_same_result(tmp_path):
     done = run_script("gate_compare.py", *words[2:])
     assert done.returncode == 2 and "results/tiny/source.json" in done.stderr, "the source's record is no part of this"
     record = tmp_path / "source.json"
-    write_json(record, {"dtypes": {"F8_E4M3": 1}, "config": {}})
+    described = {"model": "m", "location": {"path": "m"}, "path": "m", "files": {}, "digest": "0" * 64}
+    described |= {"payload_bytes": 1, "parameters": 1, "trust_remote_code": False, "license": None}
+    write_json(record, {**described, "dtypes": {"F8_E4M3": 1}, "config": {}})
     words[words.index("results/tiny/source.json")] = str(record)
     done = run_script("gate_compare.py", *words[2:])
     again, found = json.loads(done.stdout), read_json(read_json(verdict)["evidence"]["comparison"]["path"])

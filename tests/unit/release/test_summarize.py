@@ -5,11 +5,16 @@ import os
 from day0.base.artefacts import write_json
 from summarize import format_decisions
 
+PUBLISHED = {"url": "https://hub.example/org/m", "uploaded": [], "deleted": [], "bundle": "b", "files": 1}
+PUBLISHED |= {"sums_sha256": "0" * 64, "published": "2030-01-02T03:04:05+00:00"}
+
 
 def verdict(folder, **changes):
     content = {
         "model": "m",
         "release": folder.name,
+        "recipe": "fp8",
+        "suite": "demo",
         "decision": "ACCEPT",
         "failure_class": None,
         "stage": "comparison",
@@ -35,8 +40,10 @@ def test_an_accepted_release_shows_its_figures_and_files(tmp_path):
 
 def test_a_refused_release_says_why_and_what_next(tmp_path):
     changes = {"decision": "INFEASIBLE", "failure_class": "MODEL_UNSUPPORTED", "tasks": {}, "size_ratio": None}
-    text = format_decisions([verdict(tmp_path / "fp8", **changes, detail="no layer matched", next_action="Mend it.")])
-    assert "m fp8: INFEASIBLE\n  MODEL_UNSUPPORTED: no layer matched\n  next: Mend it." in text
+    text = format_decisions(
+        [verdict(tmp_path / "fp8", **changes, detail="no layer matched", next_action="Correct it.")]
+    )
+    assert "m fp8: INFEASIBLE\n  MODEL_UNSUPPORTED: no layer matched\n  next: Correct it." in text
 
 
 def test_a_report_older_than_its_verdict_is_not_shown(tmp_path):
@@ -49,7 +56,7 @@ def test_a_report_older_than_its_verdict_is_not_shown(tmp_path):
 
 def test_a_published_release_shows_its_address_and_a_failed_log_its_reason(tmp_path):
     path = verdict(tmp_path / "fp8", mlflow={"status": "failed", "detail": "nobody answers"})
-    write_json(path.with_name("published.json"), {"url": "https://hub.example/org/m"})
+    write_json(path.with_name("published.json"), PUBLISHED)
     text = format_decisions([path])
     assert "published: https://hub.example/org/m" in text and "not logged with MLflow: nobody answers" in text
     os.utime(path.with_name("published.json"), (1, 1))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import verify_release
 from day0.base.artefacts import digest_of_file, digest_of_inventory
 from day0.decision.verdict import STAGES
-from day0.release.provenance import PREDICATE_TYPE, STATEMENT_TYPE
+from day0.records.provenance import PREDICATE_TYPE, STATEMENT_TYPE
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "verify_release.py"
 

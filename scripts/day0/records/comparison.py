@@ -1,37 +1,17 @@
-"""The data types of comparison.json and verdict.json; their JSON Schemas in config/schemas are made from these.
-
-They describe the artefacts to whoever reads them (a report, a dashboard, another tool); tests hold every artefact that
-the project makes against them.
-"""
+"""The data types of comparison.json: of two runs, and of two mappings of plain scores."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from day0.records.failure_class import Decision
+from day0.records.failure_class import Decision, FailureClass
+from day0.records.policy import Criterion, Scale, Tier
+from day0.records.record import Artefact, Count, Number, Record, Sha256, Share
 
 Evidence = Literal["conclusive", "inconclusive"]
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
-Tier = Literal["critical", "supporting", "advisory"]
-
-
-class Record(BaseModel):
-    """Every key is known; those without a default must be there."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class RecordedScale(Record):
-    """Range of a task's scores and the better direction."""
-
-    min: Number
-    max: Number
-    direction: Literal["higher", "lower"]
+Plain = str | int | float | bool | None
 
 
 class RelativeGuard(Record):
@@ -91,11 +71,11 @@ class Task(Record):
     limit: Number | None = Field(description="largest drop that the threshold allows, native units")
     within: bool | None = Field(description="within the limit and the relative guard; null where there is no drop")
     relative_guard: RelativeGuard | None
-    scale: RecordedScale | None
+    scale: Scale | None
     tier: Tier
     note: str | None = Field(description="what is wrong with the task")
     paired: Paired
-    metric: Any = None
+    metric: str | None = None
 
 
 class TaskWarning(Record):
@@ -105,7 +85,7 @@ class TaskWarning(Record):
     sentence: str
 
 
-class Range(Record):
+class PublishedRange(Record):
     """Range of a published score."""
 
     min: Number
@@ -120,15 +100,15 @@ class ExternalEntry(Record):
     score: Number | None = Field(description="the baseline's, native units")
     expected: Number = Field(description="published, in its scale")
     difference: Number | None = Field(description="baseline less published, in points from 0 to 100")
-    scale: Range
+    scale: PublishedRange
     source: str
     notes: str
     status: Literal["verified", "failed", "unverified"]
-    sentence: str | None = None
+    sentence: str
 
 
 class External(Record):
-    """External sanity of the baseline."""
+    """External sanity of the baseline: failed where one entry is, else verified where one entry is."""
 
     status: Literal["verified", "failed", "unverified"]
     entries: list[ExternalEntry]
@@ -139,12 +119,12 @@ class Difference(Record):
 
     task: str | None
     field: str
-    baseline: Any
-    candidate: Any
+    baseline: Plain
+    candidate: Plain
 
 
-class Untold(Record):
-    """A field that an imported run does not tell, so that it could not be compared."""
+class UnknownField(Record):
+    """A field that an imported run does not state, so that it could not be compared."""
 
     task: str | None
     field: str
@@ -157,73 +137,36 @@ class Comparability(Record):
     checked: bool
     fields: list[str]
     differences: list[Difference]
-    unknown: list[Untold]
+    unknown: list[UnknownField]
 
 
-class Comparison(Record):
-    """comparison.json: the candidate's run against the baseline's."""
+class ScoreComparison(Artefact):
+    """The candidate's scores against the baseline's."""
 
-    schema_version: Literal[1]
+    schema_name: ClassVar[str] = "score_comparison"
+
     passed: bool = Field(alias="pass")
     decision: Decision
-    failure_class: str | None
-    failure_classes: list[str]
+    failure_class: FailureClass | None
+    failure_classes: list[FailureClass]
     detail: str
-    criterion: Literal["point", "confident"]
+    criterion: Criterion
     threshold: Share
     relative: bool
     warnings: list[TaskWarning]
     tasks: dict[str, Task]
+    baseline_sha256: Sha256 | None = Field(None, description="of the file that was compared")
+    candidate_sha256: Sha256 | None = Field(None, description="of the file that was compared")
+
+
+class Comparison(ScoreComparison):
+    """comparison.json: the candidate's run against the baseline's."""
+
+    schema_name: ClassVar[str] = "comparison"
+
     evidence: Evidence
     evidence_sentence: str
     comparability: Comparability
     baseline_precision: str
     external: External
     next_action: str
-    baseline_sha256: Sha256
-    candidate_sha256: Sha256
-
-
-class EvidenceFile(Record):
-    """An assessment that the verdict was made from."""
-
-    path: str
-    sha256: Sha256
-
-
-class Verdict(Record):
-    """verdict.json: the decision on a release."""
-
-    schema_version: Literal[1]
-    release: str
-    model: str
-    recipe: str
-    candidate: str
-    suite: str
-    policy: dict[str, Any]
-    decision: Decision
-    passed: bool = Field(alias="pass")
-    failure_class: str | None
-    failure_classes: list[str]
-    stage: str = Field(
-        description="the assessment that decided, external_check for the published scores by themselves, or the rule "
-        "that crashed"
-    )
-    detail: str
-    next_action: str
-    evidence_strength: Evidence | None
-    evidence_sentence: str | None
-    warnings: list[TaskWarning]
-    external: External | None
-    baseline_precision: str | None
-    size_ratio: Number | None
-    bits_per_weight: Number | None
-    tasks: dict[str, Task]
-    evidence: dict[str, EvidenceFile]
-    digests: dict[str, str | None]
-    versions: dict[str, dict[str, str | None]] = Field(description="packages of each environment")
-    durations: dict[str, Number] = Field(description="seconds of each stage, PLACE/STAGE, from its benchmark file")
-    gpu: str | None
-    mlflow: dict[str, Any] | None = Field(None, description="the runs that the evidence was logged as")
-    git_commit: str | None
-    created: str | None

@@ -1,0 +1,47 @@
+"""The data type of run.json: whether a run of a suite counts, and its scores."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from day0.records.assessment import Assessment
+from day0.records.failure_class import FailureClass
+from day0.records.policy import Scale, Tier
+from day0.records.record import Count, Number, Record
+
+
+class Finding(Record):
+    """Something that is wrong with a run."""
+
+    failure_class: FailureClass = Field(alias="class")
+    detail: str
+
+
+class Score(Record):
+    """The score of a task whose samples are all accounted for."""
+
+    metric: str | None
+    score: Number = Field(description="native units")
+    stderr: Number | None
+    samples: Count
+    scale: Scale
+    tier: Tier
+
+
+class RunAssessment(Assessment):
+    """run.json: the assessment of a run."""
+
+    schema_name: ClassVar[str] = "run"
+
+    failure_classes: list[FailureClass] = Field([], description="of all findings, the most severe first")
+    scores: dict[str, Score] = Field({}, description="of the tasks with a usable score")
+    findings: list[Finding] = Field([], description="the most severe first")
+    notes: list[str] = Field([], description="what went wrong on the way and was made good")
+    results_digest: str | None = Field(None, description="sha256 of the file that was judged")
+    checkpoint_digest: str | None = Field(None, description="of what was evaluated, as the run states it")
+    model: str | None = None
+    candidate: str | None = None
+    suite: str | None = None
+    imported: dict[str, Any] | None = Field(None, description="what the import of the run recorded of it")

@@ -1,0 +1,101 @@
+"""What a bundle is made of, and whether it may be made at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from day0.base.artefacts import digest_of_file, inventory, read_json, read_yaml
+from day0.base.cli import UnusableInput
+from day0.decision.quoting import mapping_or_empty
+from day0.records.failure_class import Decision
+from day0.records.files import list_files
+from day0.records.quantization import Quantization
+from day0.records.source import Source
+from day0.records.verdict import Verdict
+
+RUNS = ("baseline_run", "candidate_run")
+LEGAL_FILES = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY).*", re.IGNORECASE)
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class AcceptedRelease:
+    """An accepted release, and the files that its bundle is made of."""
+
+    verdict: Verdict
+    quantization: Quantization
+    source: Source
+    checkpoint: Path
+    records: Mapping[str, Path]  # files of evidence that the verdict does not name itself, by name
+
+    @classmethod
+    def read(cls, verdict: Path, quantization: Path, source: Path, report: Path, checkpoint: Path) -> Self:
+        """Read the records of a release.
+
+        Raises:
+            UnusableInput: the release is not accepted, or a record is not what its type says.
+        """
+        content = read_json(verdict)
+        if content.get("decision") != Decision.ACCEPT:
+            raise UnusableInput(
+                f"{verdict}: only an accepted release is bundled; the decision is {content.get('decision')!r}"
+            )
+        return cls(
+            Verdict.parse(content, verdict),
+            Quantization.read(quantization),
+            Source.read(source),
+            checkpoint,
+            {"verdict": verdict, "quantization": quantization, "source": source, "report": report},
+        )
+
+    @cached_property
+    def evidence(self) -> dict[str, Path]:
+        """Every file of evidence by its name in the bundle: assessments, results of the runs, records and report."""
+        named = {name: Path(entry.path) for name, entry in self.verdict.evidence.items()}
+        return named | {f"{run}_results": named[run].with_name("results.yml") for run in RUNS} | dict(self.records)
+
+    @cached_property
+    def legal_files(self) -> list[str]:
+        """Licence files of the source that the checkpoint does not have."""
+        return [
+            name for name in self.source.files if LEGAL_FILES.fullmatch(name) and name not in self.quantization.files
+        ]
+
+    def find_changes(self) -> list[str]:
+        """Sentences on what is no longer what the verdict was made from."""
+        changes = [
+            f"{entry.path} has changed since the verdict"
+            for entry in self.verdict.evidence.values()
+            if not Path(entry.path).is_file() or digest_of_file(entry.path) != entry.sha256
+        ]
+        if self.quantization.checkpoint_digest != self.verdict.digests.get("checkpoint_digest"):
+            changes.append("quantization.json is of another checkpoint than the verdict")
+        there, recorded = list_files(self.checkpoint), self.quantization.files
+        changed = [name for name in sorted({*there, *recorded}) if there.get(name) != recorded.get(name)]
+        return changes + [f"{self.checkpoint / name} has changed since it was quantized" for name in changed]
+
+    @cached_property
+    def samples(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Sizes and digests of the samples of both runs, which are no part of the bundle, by "baseline" and so on."""
+        folders = {run.removesuffix("_run"): self.evidence[run].with_name("samples") for run in RUNS}
+        return {side: inventory(folder) if folder.is_dir() else {} for side, folder in folders.items()}
+
+    def server(self, run: str) -> Mapping[str, Any]:
+        """What a run's results.yml says of its server."""
+        return mapping_or_empty(mapping_or_empty(self._results(run).get("metadata")).get("server"))
+
+    def commands(self) -> dict[str, str]:
+        """The commands that made the runs and started their servers, as far as they are recorded."""
+        found = {}
+        for run in RUNS:
+            found[f"{run}, evaluate"] = str(self._results(run).get("command") or "")
+            found[f"{run}, serve"] = str(self.server(run).get("command") or "")
+        return {name: command for name, command in found.items() if command}
+
+    def _results(self, run: str) -> dict[str, Any]:
+        return read_yaml(self.evidence[f"{run}_results"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -17,6 +16,8 @@ BLOCKING_TIERS: tuple[Tier, ...] = TIERS[:2]
 
 DEFAULT_THRESHOLD = 0.01
 EXPECTED_DISAGREEMENT_RATE = 0.05
+
+LEAST_WIDTH, LARGEST_WIDTH = 1e-100, 1e100  # the squares that the statistics take stay finite and above 0
 
 StrictNumber = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 StrictBool = Annotated[bool, Field(strict=True)]
@@ -38,7 +39,7 @@ class Scale(Record):
 
     @model_validator(mode="after")
     def _has_a_width(self) -> Self:
-        if not 0 < self.width < math.inf:
+        if not LEAST_WIDTH < self.width < LARGEST_WIDTH:
             raise ValueError(
                 "expected the maximum as a number above 0, or {min, max, direction} with min below max and direction "
                 f"higher or lower; found min {self.min:g} and max {self.max:g}"

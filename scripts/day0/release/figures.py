@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from day0.records.failure_class import Decision
+from day0.release.portfolio import Candidate, pareto_front
 
 INK, SOFT, LINE, GRID = "#1c2430", "#5b6675", "#dde2e8", "#e6eaee"
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW = (
@@ -45,15 +46,6 @@ class Stage(NamedTuple):
     start: float
     seconds: float
     group: str
-
-
-class Candidate(NamedTuple):
-    """A point of the size and accuracy plot: size as a fraction of the source's, mean score as one of its scale."""
-
-    release: str
-    decision: str
-    size_ratio: float
-    score: float
 
 
 def drop_chart(tasks: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> str | None:
@@ -127,7 +119,8 @@ def layer_map_chart(rows: Sequence[Mapping[str, Any]]) -> str | None:
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(-0.5, last + 0.5)
         axes.set_xlabel("layer", color=SOFT)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        locator: Any = axes.xaxis.get_major_locator()  # a MaxNLocator, which alone takes "integer"
+        locator.set_params(integer=True)
         _bare(axes)
         axes.grid(visible=False)
         axes.spines["bottom"].set_visible(False)
@@ -201,8 +194,10 @@ def pareto_chart(title: str, candidates: Sequence[Candidate], baseline_score: fl
             axes.plot(*zip(*places, strict=True), color=SOFT, linewidth=1.1, zorder=1)
         for point in points:
             color, shape = MARKS.get(point.decision, MARKS[Decision.ANOMALOUS])
-            style = {"marker": shape, "color": color, "linestyle": "none", **_face(point.decision)}
-            axes.plot([100 * point.size_ratio], [100 * point.score], markersize=9, zorder=3, **style)
+            axes.plot(
+                [100 * point.size_ratio], [100 * point.score], markersize=9, zorder=3, marker=shape, color=color,
+                linestyle="none", markerfacecolor=_face(point.decision),
+            )  # fmt: skip
         axes.set_xlim(0, 108)
         axes.margins(y=0.18)
         low, high = axes.get_ylim()
@@ -223,7 +218,7 @@ def pareto_chart(title: str, candidates: Sequence[Candidate], baseline_score: fl
                 linestyle="none",
                 markersize=8,
                 label=name,
-                **_face(name),
+                markerfacecolor=_face(name),
             )
             for name in shown
         ]
@@ -239,18 +234,9 @@ def pareto_chart(title: str, candidates: Sequence[Candidate], baseline_score: fl
         return _svg(figure, f"Size and accuracy of {title}", "; ".join(sentences))
 
 
-def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates that no other beats, smallest first: any smaller one has a lower score."""
-    front: list[Candidate] = []
-    for point in sorted(candidates, key=lambda point: (point.size_ratio, -point.score, point.release)):
-        if not front or point.score > front[-1].score:
-            front.append(point)
-    return front
-
-
-def _face(decision: str) -> dict[str, str]:
+def _face(decision: str) -> str:
     """The filling of a mark: none where the scores are not to be trusted."""
-    return {"markerfacecolor": "white"} if decision == Decision.ANOMALOUS else {}
+    return "white" if decision == Decision.ANOMALOUS else MARKS.get(decision, MARKS[Decision.ANOMALOUS])[0]
 
 
 def _name_points(axes: Any, points: Sequence[tuple[str, float, float]]) -> None:
@@ -332,7 +318,7 @@ def _bare(axes: Any) -> None:
 
 @contextmanager
 def _style(size: float) -> Iterator[None]:
-    settings = {"svg.hashsalt": "day0", "svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": size}
+    settings: Any = {"svg.hashsalt": "day0", "svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": size}
     with matplotlib.rc_context(settings):
         yield
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from day0.records.failure_class import Decision
-from day0.release.figures import Candidate, pareto_chart
+from day0.release.figures import pareto_chart
+from day0.release.portfolio import Candidate
 
 COLUMNS = (
     "model", "release", "decision", "failure_class", "suite", "size_ratio", "bits_per_weight", "mean_score",

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from day0.decision.quoting import mapping_or_empty
 from day0.records.failure_class import Decision
 from day0.release.figures import Stage, drop_chart, layer_map_chart, timeline_chart
 
@@ -92,7 +93,7 @@ def page_content(
         "verdict": verdict,
         "decided": _time(verdict.get("created")),
         "tone": TONES.get(str(decision), TONES[Decision.ANOMALOUS]),
-        "stage_name": STAGE_NAMES.get(verdict.get("stage"), f"the stage {verdict.get('stage')}"),
+        "stage_name": STAGE_NAMES.get(str(verdict.get("stage")), f"the stage {verdict.get('stage')}"),
         "criterion": _criterion(verdict, comparison),
         "evidence_sentence": comparison.get("evidence_sentence") or verdict.get("evidence_sentence"),
         "warnings": _warnings(verdict, comparison),
@@ -130,7 +131,7 @@ def page_content(
         ],
         "digests": [(key.replace("_", " "), value) for key, value in (verdict.get("digests") or {}).items()],
         "tracking": _tracking(verdict.get("mlflow")),
-        "commands": _commands(verdict, _mapping(comparison.get("external") or verdict.get("external"))),
+        "commands": _commands(verdict, mapping_or_empty(comparison.get("external") or verdict.get("external"))),
     }
 
 
@@ -178,7 +179,7 @@ def _key_figures(
 
 
 def _criterion(verdict: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
-    policy = verdict.get("policy") if isinstance(verdict.get("policy"), Mapping) else {}
+    policy = mapping_or_empty(verdict.get("policy"))
     threshold = _percent(policy.get("threshold", comparison.get("threshold")))
     if threshold is None:
         return "each task's limit"
@@ -222,13 +223,14 @@ def _external(external: Any) -> dict[str, Any] | None:
 
 def _published(entry: Mapping[str, Any]) -> str:
     """A published score with its scale, which need not be the task's."""
-    scale = _mapping(entry.get("scale"))
+    scale = mapping_or_empty(entry.get("scale"))
     text = _number(entry.get("expected"))
     return f"{text} ({_number(scale['min'])} to {_number(scale['max'])})" if scale else text
 
 
 def _confidence(tasks: Mapping[str, Mapping[str, Any]]) -> str:
-    levels = {(entry.get("paired") or {}).get("confidence") for entry in tasks.values()} - {None}
+    found = ((entry.get("paired") or {}).get("confidence") for entry in tasks.values())
+    levels = {level for level in found if level is not None}
     return f"{100 * levels.pop():g} % interval" if len(levels) == 1 else "Interval"
 
 
@@ -267,9 +269,9 @@ def _tracking(mlflow: Any) -> str | None:
 
 def _task_row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     within, blocks = entry.get("within"), entry.get("tier") != "advisory"
-    tone, verdict = {True: ("good", "within"), False: ("bad" if blocks else "odd", "beyond")}.get(
-        within, ("odd", "no result")
-    )
+    tone, verdict = "odd", "no result"
+    if within is not None:
+        tone, verdict = ("good", "within") if within else ("bad" if blocks else "odd", "beyond")
     if entry.get("note") and within is not None:
         tone, verdict = "odd", "suspect"
     interval = (entry.get("paired") or {}).get("interval")
@@ -332,7 +334,7 @@ def _checkpoint_rows(
     rows = []
     if validation.get("detail") and str(validation["detail"]) not in str(verdict.get("detail")):
         rows.append(("Validation", validation["detail"]))
-    recipe = quantization.get("recipe") if isinstance(quantization.get("recipe"), Mapping) else {}
+    recipe = mapping_or_empty(quantization.get("recipe"))
     if recipe:
         rows.append(("Recipe", f"{recipe.get('name')} ({recipe.get('kind')})"))
     if quantization.get("kv_cache"):
@@ -347,19 +349,19 @@ def _checkpoint_rows(
         rows.append(("Calibration", text))
     if quantization.get("detail") and quantization.get("status") == "failed":
         rows.append(("Quantize", quantization["detail"]))
-    quantizers = quantization.get("quantizers") if isinstance(quantization.get("quantizers"), Mapping) else {}
+    quantizers = mapping_or_empty(quantization.get("quantizers"))
     if quantizers.get("enabled") is not None:
         rows.append(("Quantizers", f"{quantizers['enabled']} enabled, {quantizers.get('disabled', 0)} disabled"))
     return rows
 
 
 def _run_part(name: str, run: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    server = metadata.get("server") if isinstance(metadata.get("server"), Mapping) else {}
+    server = mapping_or_empty(metadata.get("server"))
     words = [
         f"{server.get('engine', 'engine')} {server.get('engine_version', '')}".strip() if server else "",
         *(f"{key.replace('_', ' ')} {server[key]}" for key in ("device", "quantization", "dtype") if server.get(key)),
     ]
-    accounting = metadata.get("accounting") if isinstance(metadata.get("accounting"), Mapping) else {}
+    accounting = mapping_or_empty(metadata.get("accounting"))
     columns = list(dict.fromkeys(key for entry in accounting.values() for key in entry))
     return {
         "title": name.capitalize(),
@@ -389,15 +391,15 @@ def _environment(
     quantization: Mapping[str, Any],
     runs: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],
 ) -> list[tuple[str, str]]:
-    servers = [_mapping(metadata.get("server")) for _, (_, metadata) in sorted(runs.items())]
+    servers = [mapping_or_empty(metadata.get("server")) for _, (_, metadata) in sorted(runs.items())]
     devices = {str(server["device"]) for server in servers if server.get("device")}
     devices |= {str(quantization["device"])} if quantization.get("device") else set()
     gpu = verdict.get("gpu")
     rows = []
     if gpu or devices:
         rows.append(("Hardware", str(gpu) if gpu else ", ".join(sorted(devices))))
-    versions = _mapping(verdict.get("versions"))
-    parts = [("Decision", versions)]
+    versions = mapping_or_empty(verdict.get("versions"))
+    parts: list[tuple[str, Any]] = [("Decision", versions)]
     if not any(isinstance(group, Mapping) for group in versions.values()):
         parts += [("Quantize", quantization.get("versions"))]
         parts += [(name.capitalize(), metadata.get("versions")) for name, (_, metadata) in runs.items()]
@@ -407,10 +409,6 @@ def _environment(
     if verdict.get("git_commit"):
         rows.append(("Workflow", f"git commit {verdict['git_commit']}"))
     return rows
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _groups(label: str, versions: Any) -> list[tuple[str, Mapping[str, Any]]]:

@@ -680,6 +680,34 @@ def test_any_run_gets_a_sound_answer(scores, fingerprint, samples, policy):
     assert not result["pass"]
 
 
+# Text with halves of surrogate pairs, which JSON can spell and UTF-8 cannot hold, and numbers that floats barely hold.
+ODD = st.text(st.characters(exclude_categories=[]), max_size=3) | st.sampled_from([1e308, -1e308, 10**400, "\ud800"])
+ODD_JSON = st.recursive(
+    ODD, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ODD.map(str), inner, max_size=3)
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    ODD_JSON, ODD_JSON, ODD_JSON, ODD_JSON, ODD_JSON, ODD.map(str), st.sampled_from([1e308, 9e99, 1.0, 2e-100, 1e-320])
+)
+def test_what_cannot_be_written_as_it_is_still_makes_a_file(scores, fingerprint, samples, policy, detail, task, widest):
+    score = {"score": scores, "metric": detail, "scale": {"min": 0, "max": widest}}
+    assessment = {"pass": False, "detail": detail, "failure_class": detail, "suite": detail, "scores": {task: score}}
+    metadata = {"fingerprint": {task: fingerprint}, "server": {"quantization": detail, "dtype": detail}}
+    rows_of_both = [{"id": detail, "score": widest, "answer": detail}, samples]
+    one = Run(
+        assessment | {"pass": True, "scores": {task: score | {"score": widest}}}, metadata, {task: rows_of_both[:1]}
+    )
+    other = Run(assessment, {"fingerprint": {task: scores}}, {task: rows_of_both})
+    policies = [{"scales": {task: widest}}, policy]
+    for pair, rules in [((one, one), policies[0]), ((one, other), policies[0]), ((one, other), policy)]:
+        result = compare_runs(*pair, rules, {"dtypes": {task: 1}}, published(50.0, task=task, notes=detail))
+        assert json.dumps(result, allow_nan=False, ensure_ascii=False).encode()
+    plain_scores = evaluate_comparison({task: scores}, {task: widest}, tiers={task: detail})
+    assert json.dumps(plain_scores, allow_nan=False, ensure_ascii=False).encode()
+
+
 COUNTS = st.dictionaries(st.sampled_from("abc"), st.integers(0, 80), min_size=1)
 
 

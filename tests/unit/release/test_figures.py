@@ -6,14 +6,13 @@ from xml.etree import ElementTree
 import pytest
 
 from day0.release.figures import (
-    Candidate,
     Stage,
     drop_chart,
     layer_map_chart,
     pareto_chart,
-    pareto_front,
     timeline_chart,
 )
+from day0.release.portfolio import Candidate, pareto_front
 
 SCALE = {"min": 0, "max": 1, "direction": "higher"}
 TASKS = {

@@ -19,11 +19,11 @@ from typing import Any
 from snakemake.exceptions import WorkflowError
 from snakemake.workflow import Workflow
 
-from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput
 from day0.decision.verdict import ReleaseRequest, make_crash_verdict
 from day0.records.assessment import AnyAssessment
 from day0.records.failure_class import FailureClass
+from day0.records.verdict import Verdict
 from day0.release.made_with import stamp
 from driver.refusals import REFUSED, error_in
 from summarize import format_decisions
@@ -130,10 +130,10 @@ def show_decisions(dag: Any, verdicts: Iterable[Path]) -> None:
 def is_crash_verdict(path: Path) -> bool:
     """Whether a verdict was written because a job crashed."""
     try:
-        verdict = read_json(path)
+        verdict = Verdict.read(path)
     except UnusableInput:
         return False
-    return verdict.get("failure_class") == FailureClass.SYSTEMIC and not verdict.get("evidence")
+    return verdict.failure_class == FailureClass.SYSTEMIC and not verdict.evidence
 
 
 def is_older(path: Path, than: Path) -> bool:

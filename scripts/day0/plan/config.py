@@ -1,4 +1,4 @@
-"""The data types of the configuration, config/config.yaml with the files that are laid over it.
+"""The data types of the configuration: config/config.yaml with the files that --configfile adds.
 
 The JSON Schema for editors, ``config/schemas/config.schema.json``, is generated from these types.
 """
@@ -51,7 +51,7 @@ class ServerContainer(Strict):
 
 
 class Serving(Strict):
-    """How vLLM serves a model; a recipe's values stand above its model's."""
+    """How vLLM serves a model; a recipe's values take precedence over its model's."""
 
     tensor_parallel_size: PositiveInteger = 1
     pipeline_parallel_size: PositiveInteger = 1
@@ -121,7 +121,7 @@ class StageResources(Strict):
 
 
 class Resources(StageResources):
-    """What a model's heavy jobs ask for: of both stages, or of one, which stands above."""
+    """What a model's heavy jobs ask for: of both stages, or of one stage, which takes precedence."""
 
     quantize: StageResources = StageResources()
     evaluate: StageResources = StageResources()
@@ -163,7 +163,7 @@ class Defaults(PolicySettings):
 
 
 class Publish(Strict):
-    """Where an accepted bundle goes: a hub repository or a folder; a release's values stand above these."""
+    """Where an accepted bundle goes: a hub repository or a folder; a release's values take precedence."""
 
     hub: str | None = Field(None, description="repository id, organisation/name; may hold {model} and {release}")
     private: bool = Field(True, description="whether a repository that has to be made is private")

@@ -271,3 +271,18 @@ def test_the_baseline_at_hand_is_read_where_it_still_is_the_same(tmp_path, monke
 def test_what_cannot_be_decided_on_is_said_plainly(tmp_path, monkeypatch, capsys, release, paths, quoted):
     assert decide_by_hand(monkeypatch, tmp_path, paths, release=release) == 2
     assert quoted in capsys.readouterr().err and not (tmp_path / "verdict.json").exists()
+
+
+def test_an_edited_assessment_is_refused_with_file_field_and_what_to_do(tmp_path, monkeypatch, capsys, infeasible):
+    content = read_json(infeasible["validation"])
+    write_json(tmp_path / "validation.json", content | {"size_ratio": "half"})
+    assert decide_by_hand(monkeypatch, tmp_path, infeasible) == 2
+    said = capsys.readouterr().err
+    assert "validation.json: size_ratio: found 'half'" in said and "run the same command again" in said
+
+
+@pytest.mark.parametrize("change", [{"tasks": {"a": 3}}, {"warnings": "few"}, {"external": {"status": "fine"}}])
+def test_a_comparison_that_cannot_be_read_is_never_accepted(change):
+    verdict = make_verdict(RELEASE, evidence(comparison=change))
+    assert (verdict["decision"], verdict["failure_class"]) == ("ANOMALOUS", "UNKNOWN")
+    assert "cannot be read" in verdict["detail"] and next(iter(change)) in verdict["detail"]

@@ -253,6 +253,9 @@ def _imports(tree: ast.Module) -> list[_Import]:
                 _Import(alias.asname or alias.name, node.module, alias.name, node.level, node.lineno)
                 for alias in node.names
             ]
+            # Under another name, the calls below would not be recognized.
+            renamed = [alias.name for alias in node.names if alias.asname and alias.name in DYNAMIC_IMPORTS]
+            found += [_Import("", None, None, 0, node.lineno, name) for name in renamed]
         elif isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
             if called in DYNAMIC_IMPORTS:

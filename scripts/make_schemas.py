@@ -11,14 +11,19 @@ from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, run_cli
 from day0.decision.external import ExternalScores
 from day0.plan.config import Config
 from day0.recipe.recipes import Recipe
+from day0.records.attempts import Attempts
 from day0.records.comparison import Comparison
 from day0.records.environment import Environment, ImageEnvironment
+from day0.records.outcome import Outcome
+from day0.records.part import Part
 from day0.records.preflight import Preflight
 from day0.records.provenance import Statement
 from day0.records.publication import Publication
 from day0.records.quantization import Quantization
 from day0.records.record import Artefact
+from day0.records.results import RunMetadata
 from day0.records.run import RunAssessment
+from day0.records.samples import Sample
 from day0.records.source import Source
 from day0.records.token import Token
 from day0.records.tracking import Tracking
@@ -33,6 +38,9 @@ ARTEFACTS: tuple[type[Artefact], ...] = (
     Preflight,
     Quantization,
     Validation,
+    Attempts,
+    Part,
+    RunMetadata,
     RunAssessment,
     Comparison,
     Verdict,
@@ -46,6 +54,8 @@ SCHEMAS = {
     "recipe": Recipe,
     "external_scores": ExternalScores,
     "provenance": Statement,
+    "sample": Sample,
+    "outcome": Outcome,
     **{artefact.schema_name: artefact for artefact in ARTEFACTS},
 }
 

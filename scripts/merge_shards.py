@@ -11,9 +11,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput, run_cli
 from day0.evaluation.run_folder import write_run
+from day0.records.part import Part
 from day0.suite.suites import read_suite
 
 
@@ -25,21 +25,18 @@ def main() -> int:
     arguments = parser.parse_args()
 
     suite = read_suite(arguments.suite)
-    parts = [read_json(path) for path in arguments.parts]
-    for part, path in zip(parts, arguments.parts, strict=True):
-        if not isinstance(part.get("tasks"), list) or not isinstance(part.get("outcomes"), dict):
-            raise UnusableInput(f"{path}: is no part of a run; expected what evaluate.py --shard writes")
-    if len({part["shard"] for part in parts}) < len(parts):
+    parts = [Part.read(path) for path in arguments.parts]
+    if len({part.shard for part in parts}) < len(parts):
         raise UnusableInput(f"a shard is given twice among {', '.join(map(str, arguments.parts))}; give each once")
-    identities = {str(part.get("identity")): path for part, path in zip(parts, arguments.parts, strict=True)}
+    identities = {str(part.identity): path for part, path in zip(parts, arguments.parts, strict=True)}
     if len(identities) > 1:
-        told = "; ".join(f"{path} is of {identity}" for identity, path in identities.items())
-        raise UnusableInput(f"the shards are not of one run: {told}; rerun them")
-    missing = suite["tasks"].keys() - {task for part in parts for task in part["tasks"]}
+        found = "; ".join(f"{path} is of {identity}" for identity, path in identities.items())
+        raise UnusableInput(f"the shards are not of one run: {found}; rerun them")
+    missing = suite["tasks"].keys() - {task for part in parts for task in part.tasks}
     if missing:
         raise UnusableInput(f"no shard holds {', '.join(sorted(missing))}; expected every task of {arguments.suite}")
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    metadata = write_run(arguments.output_dir, suite, parts[0]["identity"], parts, command)["metadata"]
+    metadata = write_run(arguments.output_dir, suite, parts, command)["metadata"]
     print(f"{len(parts)} shards: {metadata['status']}: {metadata['detail']}")
     return 0
 

@@ -11,7 +11,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from day0.base.cli import UnusableInput
+from day0.base.mistakes import mistakes_of
+from day0.evaluation.results import samples_of
+from day0.records.outcome import Outcome
 from day0.serving.processes import TRANSIENT_SIGNALS, Children, Transient
+
+
+def usable_outcome(content: Any, task: str) -> dict[str, Any]:
+    """An outcome that follows the protocol; what does not becomes one that failed, and says where."""
+    try:
+        outcome = Outcome.model_validate(content)
+        samples_of({"samples": outcome.samples}, f"task {task}")
+    except ValidationError as error:
+        wrong = "; ".join(mistakes_of(error, Outcome))
+    except UnusableInput as error:
+        wrong = str(error)
+    else:
+        return dict(content)
+    failed = Outcome(status="FAILED", error=f"its outcome does not follow the protocol: {wrong}", error_kind="task")
+    return failed.model_dump(mode="json")
 
 
 class HarnessProcess:
@@ -78,9 +99,10 @@ class HarnessProcess:
         if code < 0 and -code in TRANSIENT_SIGNALS:
             raise Transient(f"the client of task {self.name} was killed by signal {-code}")
         try:
-            return json.loads(self.output.read_text(encoding="utf-8"))
+            content = json.loads(self.output.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
+        return usable_outcome(content, self.name)
 
     def _read(self) -> None:
         assert self.process.stdout is not None

@@ -25,8 +25,11 @@ from day0.evaluation.nemo_evaluator import (
     read_samples,
     version_of,
 )
-from day0.evaluation.results import SAMPLE_FIELDS, fingerprint_of, in_order, statistics_of
+from day0.evaluation.results import fingerprint_of, in_order, statistics_of
 from day0.evaluation.run_logs import logs_of, scan_log_file
+from day0.records.failure_class import FailureClass
+from day0.records.results import RunMetadata
+from day0.records.samples import SAMPLE_FIELDS
 from day0.suite.score_names import canonical_score, find_score, find_task
 
 OURS, NEMO_EVALUATOR = "day0", "nemo-evaluator"
@@ -173,12 +176,13 @@ def import_run(
             )
         return _nemo_run(documents, suite, identity, model_ids, imported)
     except UnusableInput as error:
-        failure = _failure("USER_CONFIG_ERROR", str(error))
-        return Import(_document({}, {}, {**identity, **failure, "imported": imported}))
+        failure = _failure(FailureClass.USER_CONFIG_ERROR, str(error))
+        metadata = RunMetadata(**identity, **failure, checkpoint_digest=None, accounting={}, imported=imported)
+        return Import(_document({}, {}, metadata.as_metadata()))
 
 
-def _failure(failure_class: str, detail: str) -> dict[str, Any]:
-    return {"status": "FAILED", "failure_class": failure_class, "detail": detail}
+def _failure(failure_class: FailureClass, detail: str) -> dict[str, Any]:
+    return {"status": "FAILED", "failure_class": str(failure_class), "detail": detail}
 
 
 def _document(content: Mapping[str, Any], tasks: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,10 +244,10 @@ def _nemo_run(
     tasks: dict[str, Any] = {}
     parts: dict[str, dict[str, Any]] = {}
     samples: dict[str, list[dict[str, Any]]] = {}
-    problems: list[tuple[str, str]] = []
+    problems: list[tuple[FailureClass, str]] = []
     for document in documents:
         problems += [
-            ("INFRA_TRANSIENT", f"{document.folder / marker}: {meaning}; let the run end, then import it")
+            (FailureClass.INFRA_TRANSIENT, f"{document.folder / marker}: {meaning}; let the run end, then import it")
             for marker, meaning in MARKERS.items()
             if (document.folder / marker).exists()
         ]
@@ -257,7 +261,7 @@ def _nemo_run(
         if parts[name]["accounting"]["scored"] is None:
             problems.append(
                 (
-                    "SAMPLE_ACCOUNTING_FAILED",
+                    FailureClass.SAMPLE_ACCOUNTING_FAILED,
                     f"task {name}: {document.path} does not tell how many samples were scored (its folder holds no "
                     "lines per sample); import the whole folder, or set imported_counts: trust",
                 )
@@ -276,16 +280,16 @@ def _nemo_run(
     if problems:
         status = _failure(problems[0][0], "; ".join(sentence for _, sentence in problems))
     first = documents[0].content if len(documents) == 1 else _common(documents)
-    metadata = {
+    metadata = RunMetadata(
         **status,
         **identity,
-        "checkpoint_digest": None,
-        "accounting": {name: part["accounting"] for name, part in parts.items()},
-        "requests": {name: part["requests"] for name, part in parts.items()},
-        "fingerprint": {name: part["fingerprint"] for name, part in parts.items()},
-        "imported": imported,
-    }
-    return Import(_document(first, tasks, metadata), samples)
+        checkpoint_digest=None,
+        accounting={name: part["accounting"] for name, part in parts.items()},
+        requests={name: part["requests"] for name, part in parts.items()},
+        fingerprint={name: part["fingerprint"] for name, part in parts.items()},
+        imported=imported,
+    )
+    return Import(_document(first, tasks, metadata.as_metadata()), samples)
 
 
 def _check_model(document: Document, model_ids: list[str]) -> None:

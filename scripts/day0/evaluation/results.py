@@ -9,10 +9,10 @@ from typing import Any
 from day0.base.artefacts import digest_of
 from day0.base.numbers import is_number
 from day0.evaluation.nemo_evaluator import accounting_without_samples
+from day0.records.failure_class import FailureClass
+from day0.records.samples import Sample, make_sample
 from day0.suite.harness import harnesses_of
 from day0.suite.score_names import canonical_score
-
-SAMPLE_FIELDS = ("id", "repeat", "prompt_digest", "target_digest", "answer", "score", "finish_reason", "tokens")
 
 
 def standard_error(samples: Iterable[Mapping[str, Any]]) -> float | None:
@@ -226,27 +226,35 @@ def fingerprint_of(
     }
 
 
-def sample_lines(outcome: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The lines of a task's samples file, by repeat and document."""
-    return [{field: sample.get(field) for field in SAMPLE_FIELDS} for sample in outcome.get("samples") or []]
+def samples_of(outcome: Mapping[str, Any], place: str) -> list[Sample]:
+    """The lines of a task's samples file, by repeat and document.
+
+    Raises:
+        UnusableInput: a sample has a field of another type; the message starts with ``place``.
+    """
+    samples = outcome.get("samples") or []
+    return [make_sample(sample, f"{place}, sample {number}") for number, sample in enumerate(samples, start=1)]
 
 
 FAILURES = {
-    "requests": ("SAMPLE_ACCOUNTING_FAILED", "requests failed after their attempts, so its samples are incomplete"),
-    "refused": ("EVAL_JUDGE_FAILED", "requests were refused: unauthorized"),
-    "rate limit": ("EVAL_JUDGE_FAILED", "requests were turned away by a rate limit"),
-    "judge": ("EVAL_JUDGE_FAILED", "the judge failed"),
-    "configuration": ("USER_CONFIG_ERROR", "the task cannot be asked as the suite says"),
+    "requests": (
+        FailureClass.SAMPLE_ACCOUNTING_FAILED,
+        "requests failed after their attempts: its samples are incomplete",
+    ),
+    "refused": (FailureClass.EVAL_JUDGE_FAILED, "requests were refused: unauthorized"),
+    "rate limit": (FailureClass.EVAL_JUDGE_FAILED, "requests were turned away by a rate limit"),
+    "judge": (FailureClass.EVAL_JUDGE_FAILED, "the judge failed"),
+    "configuration": (FailureClass.USER_CONFIG_ERROR, "the task cannot be asked as the suite says"),
 }
 
 
-def task_failure(name: str, outcome: Mapping[str, Any] | None) -> tuple[str, str] | None:
+def task_failure(name: str, outcome: Mapping[str, Any] | None) -> tuple[FailureClass, str] | None:
     """(failure class, sentence) of a task that did not complete, else None."""
     if outcome is None:
-        return "UNKNOWN", f"task {name}: the harness ended without an outcome; see logs/{name}.log"
+        return FailureClass.UNKNOWN, f"task {name}: the harness ended without an outcome; see logs/{name}.log"
     if outcome.get("status") == "COMPLETED":
         return None
-    failure_class, what = FAILURES.get(str(outcome.get("error_kind")), ("UNKNOWN", "the harness failed"))
+    failure_class, what = FAILURES.get(str(outcome.get("error_kind")), (FailureClass.UNKNOWN, "the harness failed"))
     return failure_class, f"task {name}: {what}: {outcome.get('error')}"[:700]
 
 

@@ -8,15 +8,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import digest_of, read_json, write_json, write_text, write_yaml
+from day0.base.artefacts import digest_of, write_yaml
 from day0.evaluation.results import (
     accounting_of,
     fingerprint_of,
     merge_outcomes,
     results_document,
-    sample_lines,
+    samples_of,
     task_failure,
 )
+from day0.records.attempts import Attempts, AttemptStatus, EvaluationAttempt
+from day0.records.failure_class import FailureClass
+from day0.records.part import Part
+from day0.records.results import Accounting, RunMetadata, ShardMetadata
+from day0.records.samples import write_samples
 
 ATTEMPTS = "attempts.json"
 # In these all shards of a run must be served alike.
@@ -33,106 +38,104 @@ SERVED_ALIKE = (
 )
 
 
-def open_attempt(folder: Path, identity: str, started: str) -> list[dict[str, Any]]:
-    """Note in a run's folder that an attempt begins; returns all attempts, this one last.
+def open_attempt(folder: Path, identity: str, started: str) -> Attempts:
+    """Note in a run's folder that an attempt begins, which is the last of those that are returned.
 
     An attempt that is still noted as running was killed. Attempts of another definition are forgotten.
 
     Args:
         identity: digest of what is evaluated and how.
         started: ISO 8601.
+
+    Raises:
+        UnusableInput: the note of earlier attempts cannot be read.
     """
     path = folder / ATTEMPTS
-    known = read_json(path) if path.is_file() else {}
-    attempts = known.get("attempts") if known.get("identity") == identity else None
-    attempts = [
-        attempt | {"status": "KILLED"} if attempt["status"] == "RUNNING" else attempt for attempt in attempts or []
-    ]
-    attempts.append({"started": started, "status": "RUNNING", "detail": None, "seconds": None})
-    write_json(path, {"identity": identity, "attempts": attempts})
-    return attempts
+    known = Attempts.read(path) if path.is_file() else None
+    former = known.attempts if known and known.identity == identity else []
+    killed = {"status": "KILLED"}
+    attempts = [entry.model_copy(update=killed) if entry.status == "RUNNING" else entry for entry in former]
+    attempts.append(EvaluationAttempt(started=started, status="RUNNING", detail=None, seconds=None))
+    noted = Attempts(identity=identity, attempts=attempts)
+    noted.write(path)
+    return noted
 
 
-def close_attempt(folder: Path, identity: str, attempts: list[dict[str, Any]], **end: Any) -> None:
-    """Note how the last attempt ended: status, detail, seconds."""
-    attempts[-1].update(end)
-    write_json(folder / ATTEMPTS, {"identity": identity, "attempts": attempts})
+def close_attempt(folder: Path, attempts: Attempts, status: AttemptStatus, detail: str | None, seconds: float) -> None:
+    """Note how the last attempt ended; ``seconds`` is how long it ran."""
+    last = attempts.attempts[-1]
+    attempts.attempts[-1] = last.model_copy(update={"status": status, "detail": detail, "seconds": seconds})
+    attempts.write(folder / ATTEMPTS)
 
 
-def write_run(
-    folder: Path,
-    suite: Mapping[str, Any],
-    identity: Mapping[str, Any],
-    parts: Sequence[Mapping[str, Any]],
-    command: str,
-) -> dict[str, Any]:
+def write_run(folder: Path, suite: Mapping[str, Any], parts: Sequence[Part], command: str) -> dict[str, Any]:
     """Write samples, then results.yml; returns results.yml's content.
 
     Args:
-        identity: model, candidate, suite (names) and checkpoint_digest.
-        parts: what each shard's server and harnesses gave, one for a run that is not split: shard, failure ([class,
-            sentence] or None), outcomes by task, server, canary, incidents, timing, attempts, versions, endpoint_url.
+        suite: the suite, with every default filled in.
+        parts: of every shard, all of one run; one for a run that is not split.
         command: of the process that writes.
     """
     outcomes = {
-        name: merge_outcomes([part["outcomes"].get(name) for part in parts if name in part["tasks"]])
+        name: merge_outcomes([part.outcomes.get(name) for part in parts if name in part.tasks])
         for name in suite["tasks"]
     }
-    found = [tuple(part["failure"]) for part in parts if part["failure"]]
+    found = [part.failure for part in parts if part.failure]
     found += _unlike_shards(parts)
     if not found:
         found = [entry for name in suite["tasks"] if (entry := task_failure(name, outcomes[name]))]
-    status = "FAILED" if found else "COMPLETED"
     samples = folder / "samples"
     shutil.rmtree(samples, ignore_errors=True)
     samples.mkdir(parents=True)
     for name in suite["tasks"]:
-        lines = sample_lines(outcomes[name] or {})
-        text = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
-        write_text(samples / f"{name}.jsonl", text)
+        write_samples(samples / f"{name}.jsonl", samples_of(outcomes[name] or {}, f"task {name}"))
     first = parts[0]
-    metadata = {
-        "schema_version": 1,
-        "status": status,
-        "failure_class": found[0][0] if found else None,
-        "detail": "; ".join(dict.fromkeys(detail for _, detail in found))
-        or f"all {len(suite['tasks'])} tasks of suite {identity['suite']} completed",
-        **identity,
-        "suite_digest": digest_of(suite),
-        "accounting": {name: accounting_of(task, outcomes[name] or {}) for name, task in suite["tasks"].items()},
-        "requests": {name: (outcomes[name] or {}).get("requests") for name in suite["tasks"]},
-        "fingerprint": {
-            name: fingerprint_of(suite, task, outcomes[name] or {}, first["server"])
-            for name, task in suite["tasks"].items()
+    server = first.server.model_dump(mode="json", exclude_unset=True) if first.server else {}
+    details = dict.fromkeys(detail for _, detail in found)
+    metadata = RunMetadata(
+        status="FAILED" if found else "COMPLETED",
+        failure_class=found[0][0] if found else None,
+        detail="; ".join(details) or f"all {len(suite['tasks'])} tasks of suite {first.identity.suite} completed",
+        **first.identity.as_plain(),
+        suite_digest=digest_of(suite),
+        accounting={
+            name: Accounting(**accounting_of(task, outcomes[name] or {})) for name, task in suite["tasks"].items()
         },
-        "timing": first["timing"],
-        "canary": first["canary"],
-        "server": first["server"],
-        "incidents": [incident for part in parts for incident in part["incidents"]],
-        "attempts": first["attempts"],
-        "shards": [
-            {key: part[key] for key in ("shard", "timing", "canary", "attempts")} for part in parts if part["shard"]
+        requests={name: (outcomes[name] or {}).get("requests") for name in suite["tasks"]},
+        fingerprint={
+            name: fingerprint_of(suite, task, outcomes[name] or {}, server) for name, task in suite["tasks"].items()
+        },
+        timing=first.timing,
+        canary=first.canary,
+        server=first.server or {},
+        incidents=[incident for part in parts for incident in part.incidents],
+        attempts=first.attempts,
+        shards=[
+            ShardMetadata(shard=part.shard, timing=part.timing, canary=part.canary, attempts=part.attempts)
+            for part in parts
+            if part.shard
         ],
-        "versions": first["versions"],
-    }
+        versions=first.versions,
+    )
     document = results_document(
         suite=suite,
-        model=identity["model"],
-        endpoint_url=first["endpoint_url"],
+        model=first.identity.model,
+        endpoint_url=first.endpoint_url,
         command=command,
         output_dir=str(folder),
         outcomes={name: outcome or {} for name, outcome in outcomes.items()},
-        metadata=metadata,
+        metadata=metadata.as_metadata(),
     )
     write_yaml(folder / "results.yml", document)
     return document
 
 
-def _unlike_shards(parts: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _unlike_shards(parts: Sequence[Part]) -> list[tuple[FailureClass, str]]:
     found = []
     for field in SERVED_ALIKE:
-        values = {part["shard"]: part["server"].get(field) for part in parts if not part["failure"]}
+        values = {part.shard: getattr(part.server, field, None) for part in parts if not part.failure}
         if len({json.dumps(value) for value in values.values()}) > 1:
-            told = ", ".join(f"{shard} {value!r}" for shard, value in values.items())
-            found.append(("NOT_COMPARABLE", f"the shards of this run were served unlike: {field} is {told}"))
+            shown = ", ".join(f"{shard} {value!r}" for shard, value in values.items())
+            detail = f"the shards of this run were served differently: {field} is {shown}"
+            found.append((FailureClass.NOT_COMPARABLE, detail))
     return found

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import digest_of, write_json
+from day0.base.artefacts import digest_of
 from day0.base.cli import UnusableInput
 from day0.base.gpus import reserve_gpus
 from day0.base.terminal import say, tell
@@ -22,7 +22,10 @@ from day0.evaluation.proof import Proof
 from day0.evaluation.request import Request
 from day0.evaluation.results import effective
 from day0.evaluation.run_folder import close_attempt, open_attempt, write_run
+from day0.records.attempts import AttemptStatus, EvaluationAttempt
 from day0.records.failure_class import FailureClass
+from day0.records.part import Part, RunIdentity
+from day0.records.results import Canary, Incident, ServerFacts, Timing
 from day0.serving.container import container_command
 from day0.serving.engine_log import loaded_facts
 from day0.serving.multinode import head_command, host_address, job_id, worker_commands
@@ -86,15 +89,15 @@ class Evaluation:
         except OSError as error:
             raise Transient(f"{request.output}: {error.strerror or error}") from error
 
-        def close(status: str, detail: str | None) -> None:
+        def close(status: AttemptStatus, detail: str | None) -> None:
             seconds = round(time.monotonic() - self.started, 2)
-            close_attempt(request.output, identity, attempts, status=status, detail=detail, seconds=seconds)
+            close_attempt(request.output, attempts, status, detail, seconds)
 
         try:
             failure = self._serve_and_ask()
             self.timing["total_seconds"] = round(time.monotonic() - self.started, 2)
             close("FAILED" if failure else "ANSWERED", failure and failure[1])
-            self._write(failure, attempts)
+            self._write(failure, attempts.attempts)
         except (Transient, OSError) as error:
             try:
                 close("TIMEOUT" if isinstance(error, WalltimeReached) else "STOPPED", str(error))
@@ -302,39 +305,40 @@ class Evaluation:
         if time.monotonic() - self.started > whole - min(WALLTIME_MARGIN * whole, WALLTIME_MARGIN_SECONDS):
             raise WalltimeReached(f"TIMEOUT: the walltime of {minutes:g} minutes is nearly up")
 
-    def _write(self, failure: tuple[FailureClass, str] | None, attempts: list[dict[str, Any]]) -> None:
+    def _write(self, failure: tuple[FailureClass, str] | None, attempts: list[EvaluationAttempt]) -> None:
         """Write the run, or the shard's part of it; forget the stored answers of a complete run."""
         request, server, cache = self.request, self.server, self.request.output / "cache"
-        part = {
-            "shard": request.shard,
-            "tasks": list(request.tasks),
-            "failure": failure,
-            "outcomes": self.outcomes,
-            "server": self.server_facts,
-            "canary": self.canary,
-            "incidents": server.incidents if server else [],
-            "timing": self.timing,
-            "attempts": attempts,
-            "versions": {
+        identity = RunIdentity(
+            model=request.model,
+            candidate=request.candidate,
+            suite=request.suite_file.stem,
+            checkpoint_digest=request.checkpoint.digest,
+        )
+        part = Part(
+            identity=identity,
+            shard=request.shard,
+            tasks=request.tasks,
+            failure=failure,
+            outcomes=self.outcomes,
+            server=ServerFacts.model_validate(self.server_facts) if self.server_facts else None,
+            canary=Canary.model_validate(self.canary) if self.canary else None,
+            incidents=[Incident.model_validate(incident) for incident in server.incidents] if server else [],
+            timing=Timing.model_validate(self.timing),
+            attempts=attempts,
+            versions={
                 "serve": request.serve.versions,
                 **{name: environment.versions for name, environment in request.harnesses.items()},
             },
-            "endpoint_url": f"{server.base_url}/v1/completions" if server and server.port else "",
-        }
-        identity = {
-            "model": request.model,
-            "candidate": request.candidate,
-            "suite": request.suite_file.stem,
-            "checkpoint_digest": request.checkpoint.digest,
-        }
+            endpoint_url=f"{server.base_url}/v1/completions" if server and server.port else "",
+        )
         if request.shard:
-            write_json(request.output / "part.json", {"identity": identity, **part})
+            part.write(request.output / "part.json")
             say(f"{request.shard}: {failure[1] if failure else 'answered'}")
             if not failure and all(outcome and outcome["status"] == "COMPLETED" for outcome in self.outcomes.values()):
                 shutil.rmtree(cache, ignore_errors=True)
             return
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        document = write_run(request.output, request.suite, identity, [part], command)
+        document = write_run(request.output, request.suite, [part], command)
         metadata = document["metadata"]
         if metadata["status"] == "COMPLETED":
             shutil.rmtree(cache, ignore_errors=True)

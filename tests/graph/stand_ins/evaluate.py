@@ -4,8 +4,11 @@ import argparse
 import json
 from pathlib import Path
 
-from day0.base.artefacts import read_json, write_json
+from day0.base.artefacts import read_json
 from day0.evaluation.run_folder import write_run
+from day0.records.failure_class import FailureClass
+from day0.records.part import Part, RunIdentity
+from day0.records.results import ServerFacts, Timing
 from day0.suite.suites import read_suite
 from stand_in import called
 
@@ -62,26 +65,37 @@ def outcome_of(task):
     }
 
 
-part = {
-    "shard": arguments.shard,
-    "tasks": tasks,
-    "failure": [failure, f"stand-in: {failure}"] if failure else None,
-    "outcomes": {} if failure else {task: outcome_of(task) for task in tasks},
-    "server": {"engine": "stand-in", "engine_version": "0"},
-    "canary": None,
-    "incidents": [],
-    "timing": {},
-    "attempts": [],
-    "versions": {},
-    "endpoint_url": "",
-}
-identity = {
-    "model": arguments.model,
-    "candidate": arguments.candidate,
-    "suite": arguments.suite.stem,
-    "checkpoint_digest": record.get("checkpoint_digest") or record["digest"],
-}
+part = Part(
+    identity=RunIdentity(
+        model=arguments.model,
+        candidate=arguments.candidate,
+        suite=arguments.suite.stem,
+        checkpoint_digest=record.get("checkpoint_digest") or record["digest"],
+    ),
+    shard=arguments.shard,
+    tasks=tasks,
+    failure=(FailureClass(failure), f"stand-in: {failure}") if failure else None,
+    outcomes={} if failure else {task: outcome_of(task) for task in tasks},
+    server=ServerFacts(
+        engine="stand-in",
+        engine_version="0",
+        served="",
+        image=None,
+        device_name=None,
+        gpu=None,
+        chat_template_digest=None,
+        max_model_len=128,
+        options_digest="0" * 64,
+        command="",
+    ),
+    canary=None,
+    incidents=[],
+    timing=Timing(server_start_seconds=None, canary_seconds=None, tasks={}, total_seconds=None),
+    attempts=[],
+    versions={},
+    endpoint_url="",
+)
 if arguments.shard:
-    write_json(arguments.output_dir / "part.json", {"identity": identity, **part})
+    part.write(arguments.output_dir / "part.json")
 else:
-    write_run(arguments.output_dir, suite, identity, [part], "stand-in")
+    write_run(arguments.output_dir, suite, [part], "stand-in")

@@ -99,10 +99,6 @@ def files_that_name_classes():
 
 # To be emptied as the packages take up the enums; of slurm.py it is a state of Slurm's.
 NOT_YET = {
-    "scripts/day0/evaluation/imported_run.py",
-    "scripts/day0/evaluation/results.py",
-    "scripts/day0/evaluation/run_folder.py",
-    "scripts/day0/evaluation/stage.py",
     "scripts/driver/slurm.py",
 }
 

@@ -12,7 +12,7 @@ from day0.evaluation.results import (
     fingerprint_of,
     merge_outcomes,
     results_document,
-    sample_lines,
+    samples_of,
     score_of,
     standard_error,
     task_failure,
@@ -231,6 +231,6 @@ def test_document_has_the_schema_of_nemo_evaluator():
 
 
 def test_sample_lines_hold_the_agreed_fields_only():
-    assert set(sample_lines(outcome())[0]) == {
+    assert set(samples_of(outcome(), "task")[0].as_plain()) - {"group"} == {
         "id", "repeat", "prompt_digest", "target_digest", "answer", "score", "finish_reason", "tokens"
     }  # fmt: skip

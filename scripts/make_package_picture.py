@@ -29,9 +29,11 @@ PARTS = {
     "used by all": ("#eceff1", "#455a64", ["records", "base"]),
 }
 ROWS = [
-    ["plan"],
-    ["checkpoint", "decision", "evaluation", "release"],
-    ["source", "recipe", "statistics", "suite", "serving", "cluster"],
+    ["plan", "release"],
+    ["checkpoint", "decision"],
+    ["evaluation"],
+    ["serving", "suite"],
+    ["recipe", "source", "statistics", "cluster"],
     ["records"],
     ["base"],
 ]
@@ -93,7 +95,7 @@ def make_dot() -> str:
     lines = [
         "// Made by scripts/make_package_picture.py (`make generated`).",
         "digraph packages {",
-        "    graph [rankdir=TB, bgcolor=white, nodesep=0.3, ranksep=0.6, margin=0.1, labelloc=b];",
+        "    graph [rankdir=TB, bgcolor=white, nodesep=0.3, ranksep=0.4, margin=0.1, labelloc=b];",
         '    graph [fontname="Helvetica", fontsize=10, fontcolor="#424242"];',
         f'    graph [label=<<table border="0" cellspacing="6"><tr>{legend}</tr></table>>];',
         '    node [shape=box, style="rounded,filled", fontname="Helvetica", fontsize=12, margin="0.16,0.09"];',

@@ -1,6 +1,8 @@
 """Files that are made from others are up to date."""
 
+import html
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,16 @@ def test_schemas_say_what_the_data_types_say():
     command = [sys.executable, "scripts/make_schemas.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_picture_of_the_packages_shows_what_they_import():
+    command = [sys.executable, "scripts/make_package_picture.py", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    drawn = (ROOT / "docs" / "packages.dot").read_text()
+    arrows = set(re.findall(r"^    (\w+) -> (\w+);$", drawn, re.MULTILINE))
+    shown = html.unescape((ROOT / "docs" / "packages.svg").read_text())
+    assert arrows and all(f"<title>{tail}->{head}</title>" in shown for tail, head in arrows)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ if Path("config/site.yaml").exists():
 
 include: "rules/common.smk"
 include: "rules/environments.smk"
-include: "rules/resources.smk"
+include: "rules/lookups/resources.smk"
 include: "rules/demo.smk"
 include: "rules/preflight.smk"
 include: "rules/source.smk"

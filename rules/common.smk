@@ -1,5 +1,5 @@
-# What every rule looks up: the plan, the code of scripts, the releases, and whether an assessment lets the graph go on.
-# Lookups of one stage are beside its rules. Rules declare dependencies; decisions are made in scripts/day0.
+# Lookups of all rules: the plan, the code of scripts, the releases, and whether an assessment lets the graph go on.
+# Those of one stage are in lookups/. Rules declare dependencies; decisions are made in scripts/day0.
 import functools
 import json
 import os

@@ -1,52 +1,5 @@
 # The bundle of an accepted release, and its publication.
-
-import shlex
-
-
-def get_materials(wildcards):
-    """What a release was made by, besides its model and the scripts: suite, calibration data, locks of its stages."""
-    release = get_release(wildcards)
-    stages = ["quantize", "serve", *(HARNESSES[name].environment for name in get_harnesses(release.suite))]
-    return [
-        # Its meaning is the evaluations' parameter: what changes it makes the evidence anew, and so the bundle.
-        ancient(f"config/suites/{release.suite}.yaml"),
-        *PLAN.suites[release.suite].data_files,
-        *get_calibration_files(release.model, release.recipe.path_name),
-        *map(get_environment_definition, stages),
-    ]
-
-
-def get_published(dry_run):
-    """The releases that the target publish takes along, by whether it only shows what it would do."""
-    return [r for r in PLAN.releases if r.publish and r.publish["dry_run"] == dry_run]
-
-
-def get_publish_input(wildcards):
-    """Bundles whose publication is shown, and records of those that are published."""
-    shown, done = get_published(dry_run=True), get_published(dry_run=False)
-    if not shown + done:
-        sys.exit(
-            "error: no release says where it is to be published; give 'publish' in the configuration or in a release, "
-            "with 'hub' (a repository id) or 'folder'; nothing was started"
-        )
-    return {
-        "bundles": [f"results/{r.model}/{r.name}/release/SHA256SUMS" for r in shown],
-        "published": [f"results/{r.model}/{r.name}/published.json" for r in done],
-    }
-
-
-def get_publish_commands():
-    """Commands of the target publish: what would be done, and what was."""
-    shown = [
-        f"python scripts/publish.py --dry-run --bundle results/{r.model}/{r.name}/release"
-        f" --destination {shlex.quote(get_text(r.publish))}"
-        for r in get_published(dry_run=True)
-    ]
-    done = [
-        f"python scripts/publish.py --show results/{r.model}/{r.name}/published.json"
-        for r in get_published(dry_run=False)
-    ]
-    return " && ".join(shown + done)
+include: "lookups/release.smk"
 
 
 use rule gate_preflight as gate_release with:

@@ -1,19 +1,5 @@
 # The source model: fetched where it is on the hub, described by its files and digests.
-
-
-def get_model_files(model):
-    """The files of a local source model; a hub model has none until it is fetched."""
-    path = PLAN.config.models[model].path
-    if path is None:
-        return []
-    if Path(path) == Path(DEMO_MODEL):
-        return rules.train_demo_model.output
-    return sorted(str(file) for file in Path(path).iterdir() if file.is_file())
-
-
-def needs_hub():
-    """Whether a model of the plan is fetched from the hub."""
-    return any(PLAN.config.models[release.model].hub for release in PLAN.releases)
+include: "lookups/source.smk"
 
 
 rule describe_source:

@@ -1,9 +1,5 @@
 # Optional: log every release with MLflow. Nothing here is in the plan unless the configuration says `mlflow`.
-
-
-def get_tracking():
-    """The record of each release's logged decision, for the targets; none where nothing is logged."""
-    return get_releases("results/{model}/{release}/mlflow.decision.json") if PLAN.config.mlflow else []
+include: "lookups/tracking.smk"
 
 
 rule log_evidence:

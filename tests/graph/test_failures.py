@@ -135,8 +135,8 @@ def test_an_infeasible_candidate_is_held_against_the_baseline_at_hand_and_has_no
     run = project.snakemake("verdict")
     assert decisions(project, "fp8", "nvfp4") == [("ACCEPT", None), ("INFEASIBLE", "MODEL_UNSUPPORTED")], run.output
     assert project.read("tiny-llama/nvfp4/verdict.json")["external"]["status"] == "verified"
-    with open(project.folder / "config" / "suites" / "demo.yaml", "a") as suite:
-        suite.write("\n# changed\n")
+    with open(project.folder / "config" / "suites" / "demo" / "addition.yaml", "a") as task:
+        task.write("\nshould_decontaminate: false\n")
     run = project.snakemake("results/tiny-llama/nvfp4/report.html")
     assert run.status == 0 and project.calls() == [], run.output
 

@@ -1,0 +1,72 @@
+# What the rules of decide.smk look up.
+from day0.base.artefacts import digest_of_file
+
+
+def get_comparison_input(wildcards):
+    """Both runs of a release, and the tokens that they passed their gates."""
+    release = get_release(wildcards)
+    runs = {"baseline": BASELINE, "candidate": release.recipe.path_name}
+    folders = {side: f"results/{release.model}/{candidate}/{release.suite}" for side, candidate in runs.items()}
+    return {
+        "source": f"results/{release.model}/source.json",
+        **{side: f"{folder}/run.json" for side, folder in folders.items()},
+        **{f"{side}_gate": ancient(f"{folder}/run.ok") for side, folder in folders.items()},
+    }
+
+
+def get_published_scores(wildcards):
+    """Published scores of a release's model."""
+    return get_text({"scores": PUBLISHED_SCORES[wildcards.model]})
+
+
+def get_release_request(wildcards):
+    """What a verdict holds about its release besides the evidence."""
+    release = get_release(wildcards)
+    return {
+        "name": release.name,
+        "model": release.model,
+        "recipe": release.recipe.name,
+        "candidate": release.recipe.path_name,
+        "suite": release.suite,
+        "policy": release.policy.as_plain(),
+        "external": PUBLISHED_SCORES[release.model],
+        "warnings": resolution_warnings(PLAN, release),
+    }
+
+
+def get_verdict_evidence(wildcards):
+    """The assessments of a release in order, up to the first that failed; else the comparison."""
+    release = get_release(wildcards)
+    model, recipe, suite = release.model, release.recipe.path_name, release.suite
+    assessments = {
+        "preflight_model": (checkpoints.check_preflight, {"subject": model}),
+        "preflight_recipe": (checkpoints.check_preflight, {"subject": f"{model}/{recipe}"}),
+        "preflight_suite": (checkpoints.check_preflight, {"subject": f"{model}/{BASELINE}/{suite}"}),
+        "validation": (checkpoints.assess_checkpoint, {"model": model, "recipe": recipe}),
+        "baseline_run": (checkpoints.assess_run, {"model": model, "candidate": BASELINE, "suite": suite}),
+        "candidate_run": (checkpoints.assess_run, {"model": model, "candidate": recipe, "suite": suite}),
+    }
+    evidence = {}
+    for name, (checkpoint, values) in assessments.items():
+        evidence[name] = str(checkpoint.rule.expand_output(values)[0][0])
+        if not assessment_passed(checkpoint, **values):
+            return evidence
+    return {**evidence, "comparison": f"results/{model}/{wildcards.release}/comparison.json"}
+
+
+def get_baseline_at_hand(wildcards):
+    """The baseline's run where one is there, so that an external mismatch leads also where the candidate failed early.
+
+    Nothing is evaluated for that: it is an option of the decision, with its digest, and no input.
+    """
+    release = get_release(wildcards)
+    run = f"results/{release.model}/{BASELINE}/{release.suite}/run.json"
+    recorded = read_assessment(run)
+    is_current = recorded and recorded.definition_digest == get_definition(release.model, suite=release.suite)
+    return ["--baseline-run", run, digest_of_file(run)] if is_current else []
+
+
+def get_decision_input(wildcards):
+    """What a decision is made from; where releases are logged with MLflow, the record of the run too."""
+    tracking = f"results/{wildcards.model}/{wildcards.release}/mlflow.json"
+    return {**get_verdict_evidence(wildcards), **({"tracking": tracking} if PLAN.config.mlflow else {})}

@@ -1,0 +1,40 @@
+# What the rules of preflight.smk look up.
+def get_preflight_request(subject):
+    """What preflight checks for a folder of results: a model, a model's recipe, or the suite of a model's baseline."""
+    model, *rest = subject.split("/")
+    settings = PLAN.config.models[model]
+    if not rest:
+        return {
+            "model": model,
+            **settings.model_dump(mode="json", include={"path", "hub", "revision", "trust_remote_code"}),
+        }
+    if rest[0] == BASELINE:
+        return {
+            "model": model,
+            "location": settings.model_dump(mode="json", include={"path", "hub", "revision"}),
+            "suite": rest[1],
+            "settings": PLAN.suites[rest[1]].model_dump(mode="json"),
+            "asked": PLAN.is_asked(model, rest[1]),
+            "accelerator": VARIANT,
+        }
+    return {
+        "model": model,
+        "recipe": rest[0],
+        "definition": PLAN.recipe(model, rest[0]).definition,
+        "calibration": PLAN.calibration(model, rest[0]),
+        "accelerator": VARIANT,
+    }
+
+
+def get_preflight_input(wildcards):
+    """What must exist before preflight can look at it: a model's own files, a stage's environment."""
+    model, *rest = wildcards.subject.split("/")
+    if not rest:
+        return {"files": get_model_files(model), "environments": []}
+    if rest[0] == BASELINE:
+        if not PLAN.is_asked(model, rest[1]):
+            return {"files": [], "environments": []}
+        files = [*PLAN.suites[rest[1]].data_files, *get_model_files(model)]
+        return {"files": files, "environments": [get_environment("serve"), *get_harness_environments(rest[1])]}
+    files = get_calibration_files(model, rest[0])
+    return {"files": files, "environments": [get_environment("quantize")]}

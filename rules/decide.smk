@@ -39,7 +39,7 @@ rule decide_release:
         code=get_code("decide.py"),
         release=lambda wildcards: get_text(get_release_request(wildcards)),
         evidence=lambda wildcards, input: get_text({k: v for k, v in input.items() if k != "tracking"}),
-        baseline=get_baseline_at_hand,
+        baseline=get_existing_baseline,
         tracking="--mlflow results/{model}/{release}/mlflow.json" if PLAN.config.mlflow else "",
     message:
         "Deciding on {wildcards.release} of {wildcards.model}"

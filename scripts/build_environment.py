@@ -25,7 +25,7 @@ PYTHON = "3.11"
 def uv_environment(cpu: bool) -> tuple[dict[str, str], list[str]]:
     """Environment variables and options that let uv find a CPU build of torch.
 
-    A wheel folder that pip is told about is passed on to uv; where there is none, uv's own torch backend finds it.
+    A wheel folder that pip is configured with is passed on to uv; where there is none, uv's own torch backend finds it.
     """
     environment = dict(os.environ)
     if "UV_FIND_LINKS" not in environment and environment.get("PIP_FIND_LINKS"):

@@ -84,7 +84,7 @@ def _read_run(
 def _assessment_of_results(
     path: Path, content: Mapping[str, Any], metadata: Mapping[str, Any], metrics: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What a results.yml without a run.json says of itself: its scores, and failed unless COMPLETED (or silent)."""
+    """What a results.yml without a run.json records: its scores, and failed unless COMPLETED (or silent)."""
     tasks = (content.get("results") or {}).get("tasks") if isinstance(content.get("results"), Mapping) else None
     if not isinstance(tasks, Mapping):
         raise UnusableInput(f"{path}: results.tasks: expected a mapping of tasks, found {type(tasks).__name__}")

@@ -115,16 +115,16 @@ class ServerAddress:
     """
 
     def __init__(self, limiter: Limiter) -> None:
-        self.told_at: float | None = None
+        self.received_at: float | None = None
         self._base_url, self._limiter = "", limiter
 
     def wait(self) -> str:
         """The address, once it is sent; ends the process where the stage closes the pipe first."""
-        if self.told_at is None:
+        if self.received_at is None:
             line = sys.stdin.readline()
             if not line:
                 sys.exit()
-            self._base_url, self.told_at = json.loads(line)["base_url"], time.monotonic()
+            self._base_url, self.received_at = json.loads(line)["base_url"], time.monotonic()
             threading.Thread(target=self._listen, daemon=True).start()
         return self._base_url
 
@@ -444,7 +444,7 @@ def main() -> int:
     import importlib.metadata
 
     outcome.update(
-        seconds=round(time.monotonic() - (server.told_at or began), 3),
+        seconds=round(time.monotonic() - (server.received_at or began), 3),
         requests=transport.counts(),
         harness_version=importlib.metadata.version("lm_eval"),
     )

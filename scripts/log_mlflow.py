@@ -65,7 +65,7 @@ def get_metrics(evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 def connect(settings: Mapping[str, Any]) -> tuple[Any, str]:
     """MLflow's client and the experiment's id; the experiment is made where there is none.
 
-    Artefacts of a local database go beside it. MLflow opens a folder (its file store) only where it is told to.
+    Artefacts of a local database go beside it. MLflow opens a folder (its file store) only on request.
     """
     if urlsplit(settings["tracking_uri"]).scheme in ("", "file"):
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")

@@ -54,7 +54,7 @@ def get_verdict_evidence(wildcards):
     return {**evidence, "comparison": f"results/{model}/{wildcards.release}/comparison.json"}
 
 
-def get_baseline_at_hand(wildcards):
+def get_existing_baseline(wildcards):
     """The baseline's run where one is there, so that an external mismatch leads also where the candidate failed early.
 
     Nothing is evaluated for that: it is an option of the decision, with its digest, and no input.

@@ -22,7 +22,7 @@ DYNAMIC_IMPORTS = frozenset({"__import__", "import_module", "run_module", "run_p
 
 
 class CannotFollow(Exception):
-    """An import whose target the text of a file does not tell; the message names the file and the line."""
+    """An import whose target cannot be read from the text of a file; the message names the file and the line."""
 
 
 class _Import(NamedTuple):
@@ -41,7 +41,7 @@ class _Import(NamedTuple):
 
 
 class _Facts(NamedTuple):
-    """What the text of a file tells, whatever lies beside it."""
+    """What the text of a file contains, whatever lies beside it."""
 
     code: str  # digest of its syntax tree without docstrings and import statements
     imports: list[_Import]
@@ -154,7 +154,7 @@ def _targets(entry: _Import, file: Path, folder: Path) -> list[str]:
         # A module of another package, named as a plain text, is no part of the closure.
         if not entry.module or entry.module.startswith(".") or _is_local(entry.module.partition(".")[0], folder):
             raise CannotFollow(
-                f"{where}: what {entry.called} imports cannot be told from the text; import it by a statement"
+                f"{where}: what {entry.called} imports cannot be read from the text; import it by a statement"
             )
         return []
     module = _absolute(entry, file, folder)
@@ -222,7 +222,7 @@ def _own_text() -> bytes:
     return Path(__file__).read_bytes()
 
 
-# --- what the text of one file tells ---------------------------------------------------------------------------------
+# --- what the text of one file contains ------------------------------------------------------------------------------
 
 
 def _read_facts(file: Path, text: bytes) -> _Facts:

@@ -180,7 +180,7 @@ def bytes_of(algorithm: str, group: int | None, shape: tuple[int, ...]) -> int:
 def number_format(cfg: object) -> tuple[str | None, int | None]:
     """Number format that a quantizer's attributes set, as :attr:`Format.kind`, and its group size; None: not set.
 
-    As ModelOpt tells them apart in ``get_quantization_format``; of a sequence of quantizers the first holds the weight.
+    As ModelOpt does in ``get_quantization_format``; of a sequence of quantizers the first holds the weight.
     """
     if isinstance(cfg, list) and cfg:
         cfg = cfg[0]

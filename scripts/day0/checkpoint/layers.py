@@ -88,7 +88,7 @@ class _Reader:
 
     def __init__(self, declaration: Declaration | None, patterns: Patterns | None, layer_count: int | None) -> None:
         self.declaration, self.patterns, self.layer_count = declaration, patterns, layer_count
-        self.tells_experts = declaration is not None and declaration.names_experts
+        self.names_experts = declaration is not None and declaration.names_experts
         self.intends_experts = patterns is not None and patterns.names_experts
         self.excluded: tuple[set[str], re.Pattern[str] | None] | None = None
         if declaration is not None and declaration.layers is None:
@@ -108,7 +108,7 @@ class _Reader:
             key = f"{head}.experts.*.{leaf}" if number.isdigit() else module
         name = module if self.intends_experts else key
         about = self.by_name.get(name) or self._about(name)
-        name = module if self.tells_experts else key
+        name = module if self.names_experts else key
         declared = self.declared.get(name) or self._declared_for(name)
         known = (about, declared, weight.dtype, weight.shape, parts)
         layer = self.layers.get(known)

@@ -40,7 +40,7 @@ class Layer(NamedTuple):
     ``precision`` is what its tensors say, ``declared`` the algorithm that the checkpoint declares for it (None: full
     precision or undeclared), ``intended`` what the recipe's patterns ask for (False: nothing, None: they do not
     decide it). ``problem`` is what is wrong with its tensors taken alone. ``elements`` are those of the weight before,
-    ``bytes`` what it takes with its scales, ``expected`` what it should take: by the recipe where that tells, else by
+    ``bytes`` what it takes with its scales, ``expected`` what it should take: by the recipe where it gives one, else by
     the format it holds, None for one that stays as the source has it. ``inputs`` are its in-features (0: not
     known); ``group`` the values per scale (0: not in groups).
     """

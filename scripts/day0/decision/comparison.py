@@ -511,7 +511,7 @@ def _resolution_warning(found: _Measured) -> str | None:
         return None
     text = (
         f"{paired.samples:,} samples, {paired.disagreement_rate:.2%} of them scored differently, cannot resolve "
-        f"the limit of {found.reach:.4g}: a drop below about {detectable:.2g} cannot be told from chance"
+        f"the limit of {found.reach:.4g}: a drop below about {detectable:.2g} cannot be distinguished from chance"
     )
     return f"{text}; the limit needs about {paired.samples_needed:,} samples" if paired.samples_needed else text
 

@@ -81,7 +81,7 @@ def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> V
 
     Args:
         release: its warnings are the plan's, and hold until a comparison has its own.
-        evidence: the assessments at hand, by the names in STAGES; whatever they contain, there is a verdict.
+        evidence: the assessments that exist, by the names in STAGES; whatever they contain, there is a verdict.
     """
     stage, failure_class, detail = _deciding(evidence)
     comparison = evidence[COMPARISON_STAGE].content if COMPARISON_STAGE in evidence else {}

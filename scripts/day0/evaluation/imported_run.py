@@ -36,7 +36,7 @@ OURS, NEMO_EVALUATOR = "day0", "nemo-evaluator"
 RESULTS = "results.yml"
 TRUST = "trust"
 # What samples alone tell of how a run was made.
-TOLD_BY_SAMPLES = ("data_digest", "sample_ids_digest", "prompts_digest", "task_hash")
+KNOWN_FROM_SAMPLES = ("data_digest", "sample_ids_digest", "prompts_digest", "task_hash")
 COUNTS = ("asked", "answered", "scored", "empty", "cut", "unparsed", "failed")
 
 
@@ -199,19 +199,19 @@ def _document(content: Mapping[str, Any], tasks: Mapping[str, Any], metadata: Ma
 def _own_run(
     document: Document, suite: Mapping[str, Any], identity: Mapping[str, Any], imported: dict[str, Any]
 ) -> Import:
-    """A run of this project: everything is told, and everything must fit."""
+    """A run of this project: everything is recorded, and everything must match."""
     metadata = document.part("metadata")
     wrong = [
         f"{key} is {metadata.get(key)!r}, expected {value!r}"
         for key, value in identity.items()
         if metadata.get(key) != value
     ]
-    told = metadata.get("checkpoint_digest")
-    if told is not None and told != imported["attributed_digest"]:
-        wrong.append(f"its checkpoint has digest {str(told)[:12]}, expected {imported['attributed_digest'][:12]}")
+    recorded = metadata.get("checkpoint_digest")
+    if recorded is not None and recorded != imported["attributed_digest"]:
+        wrong.append(f"its checkpoint has digest {str(recorded)[:12]}, expected {imported['attributed_digest'][:12]}")
     if wrong:
         raise UnusableInput(f"{document.path}: is another run: {'; '.join(wrong)}; import the run that fits")
-    imported["unknown"] = [] if told is not None else ["checkpoint_digest"]
+    imported["unknown"] = [] if recorded is not None else ["checkpoint_digest"]
     former = metadata.get("imported")
     imported["log_findings"] = [
         *(former.get("log_findings") or [] if isinstance(former, Mapping) else []),
@@ -222,7 +222,7 @@ def _own_run(
         file = document.folder / "samples" / f"{name}.jsonl"
         if file.is_file():
             samples[name] = _own_samples(file)
-    # A copy of a copy tells of the file at hand.
+    # The record of a copied copy names the file that was copied last.
     whole = {**metadata, "imported": imported}
     results = _document(document.content, document.part("results", "tasks"), whole)
     return Import(results, samples)
@@ -293,14 +293,14 @@ def _nemo_run(
 
 
 def _check_model(document: Document, model_ids: list[str]) -> None:
-    told = document.part("target", "api_endpoint").get("model_id")
-    if told is None:
+    model_id = document.part("target", "api_endpoint").get("model_id")
+    if model_id is None:
         return
-    known = {name for model_id in model_ids for name in (model_id, PurePath(model_id).name)}
-    if str(told) not in known and PurePath(str(told)).name not in known:
+    known = {form for name in model_ids for form in (name, PurePath(name).name)}
+    if str(model_id) not in known and PurePath(str(model_id)).name not in known:
         raise UnusableInput(
-            f"{document.path}: target.api_endpoint.model_id is {told!r}, expected {' or '.join(model_ids)}; import a "
-            f"run of this model, or set model_id: {told} beside its path where this is another name of the same model"
+            f"{document.path}: target.api_endpoint.model_id is {model_id!r}, expected {' or '.join(model_ids)}; import "
+            f"a run of this model, or set model_id: {model_id} beside its path where it is the same model's other name"
         )
 
 
@@ -363,7 +363,7 @@ def _accounting(
     document: Document,
     counts: str,
 ) -> tuple[dict[str, int | None], str | None]:
-    """Counts, null where not told; and where a count was trusted, whose it is."""
+    """Counts, null where not recorded; and where a count was trusted, whose it is."""
     repeats = int(task.get("repeats") or 1)
     declared = task.get("samples")
     limit = task.get("limit")
@@ -402,7 +402,7 @@ def _accounting(
 def _fingerprint(
     suite: Mapping[str, Any], task: Mapping[str, Any], document: Document, found: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """What the run tells of how it was made, in the fields of the graph's own fingerprint; and the fields it lacks."""
+    """What the run records about its making, in the fields of the graph's own fingerprint, and the fields it lacks."""
     parameters = document.part("config", "params")
     extra = parameters.get("extra") if isinstance(parameters.get("extra"), Mapping) else {}
     lm_eval = _is_lm_eval(document)
@@ -415,27 +415,27 @@ def _fingerprint(
         "generation": found["generation"] if found else None,
     }
     whole = fingerprint_of(suite, task, outcome, {})
-    told: dict[str, Any] = {"task": task["task"], "metric": task["metric"]}
+    recorded: dict[str, Any] = {"task": task["task"], "metric": task["metric"]}
     if samples:
-        told |= {key: whole[key] for key in TOLD_BY_SAMPLES if whole.get(key) is not None}
+        recorded |= {key: whole[key] for key in KNOWN_FROM_SAMPLES if whole.get(key) is not None}
         if any(line["document_digest"] is None for line in samples):
-            told = {key: value for key, value in told.items() if key not in ("data_digest", "task_hash")}
+            recorded = {key: value for key, value in recorded.items() if key not in ("data_digest", "task_hash")}
     if version is not None:
-        told["task_version"] = version
+        recorded["task_version"] = version
     if outcome["generation"] is not None:
-        told["sampling"] = outcome["generation"]
+        recorded["sampling"] = outcome["generation"]
     if endpoint is not None:
-        told["endpoint"] = str(endpoint)
+        recorded["endpoint"] = str(endpoint)
         if lm_eval:
-            told["apply_chat_template"] = endpoint == "chat"
+            recorded["apply_chat_template"] = endpoint == "chat"
     if "limit_samples" in parameters or lm_eval:
-        told["limit"] = parameters.get("limit_samples")
+        recorded["limit"] = parameters.get("limit_samples")
     if "num_fewshot" in extra:
-        told["num_fewshot"] = extra["num_fewshot"]
+        recorded["num_fewshot"] = extra["num_fewshot"]
     repeats = next((extra[key] for key in REPEAT_PARAMETERS if key in extra), 1 if lm_eval else None)
     if repeats is not None:
-        told["repeats"] = repeats
-    return told, sorted(set(whole) - set(told))
+        recorded["repeats"] = repeats
+    return recorded, sorted(set(whole) - set(recorded))
 
 
 def _common(documents: list[Document]) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def _lm_eval_results(folder: Path) -> dict[str, Any]:
 
 
 def documents_of(folder: Path) -> int | None:
-    """Documents of the task before any limit, where lm-eval tells."""
+    """Documents of the task before any limit, where lm-eval records it."""
     counts = _lm_eval_results(folder).get("n-samples")
     try:
         return sum(entry["original"] for entry in counts.values()) if counts else None
@@ -128,7 +128,7 @@ def documents_of(folder: Path) -> int | None:
 
 
 def version_of(folder: Path, task: str) -> Any:
-    """The task's version, where lm-eval tells."""
+    """The task's version, where lm-eval records it."""
     versions = _lm_eval_results(folder).get("versions")
     return versions.get(task) if isinstance(versions, dict) else None
 

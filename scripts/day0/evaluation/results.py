@@ -60,8 +60,8 @@ def score_of(outcome: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     samples = outcome.get("samples") or []
     scores = [float(sample["score"]) for sample in samples if is_number(sample.get("score"))]
-    told = dict(outcome.get("score_statistics") or {})
-    statistics: dict[str, Any] = statistics_of(scores) if scores and len(scores) == len(samples) else told
+    reported = dict(outcome.get("score_statistics") or {})
+    statistics: dict[str, Any] = statistics_of(scores) if scores and len(scores) == len(samples) else reported
     error = standard_error(samples)
     if error is not None:
         statistics["stderr"] = error

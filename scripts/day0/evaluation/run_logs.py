@@ -38,12 +38,12 @@ LOG_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 )
 # A request that lm-eval repeated and then got is no finding; the accounts tell whether one was lost.
 QUOTED_LINES_PER_LOG = 3
-# What uvicorn says once a server was told to end, by whoever served elsewhere; what follows is no finding.
+# What uvicorn says once a server got the signal to end, where another launcher served; what follows is no finding.
 OTHER_END_LINE = re.compile(r"(\(APIServer pid=\d+\) )?INFO: +Shutting down")
 
 
 def scan_log(name: str, text: str) -> list[dict[str, Any]]:
-    """Suspect lines of a log up to where its server is told to end: {class, file, line, text}.
+    """Suspect lines of a log up to where its server gets the signal to end: {class, file, line, text}.
 
     At most three per class; the last one gives the count of the rest.
     """

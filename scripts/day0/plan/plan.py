@@ -94,7 +94,7 @@ class Plan:
         return settings
 
     def resource(self, model: str, stage: str, name: str) -> int | None:
-        """What the configuration says of a stage's resource, None where it leaves it to the formulas."""
+        """What the configuration sets for a stage's resource, None where it leaves it to the formulas."""
         resources = self.config.models[model].resources
         own = getattr(getattr(resources, stage), name)
         return getattr(resources, name) if own is None else own

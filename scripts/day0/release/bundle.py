@@ -86,7 +86,7 @@ class AcceptedRelease:
         return {side: inventory(folder) if folder.is_dir() else {} for side, folder in folders.items()}
 
     def server(self, run: str) -> Mapping[str, Any]:
-        """What a run's results.yml says of its server."""
+        """What a run's results.yml records about its server."""
         return mapping_or_empty(mapping_or_empty(self._results(run).get("metadata")).get("server"))
 
     def commands(self) -> dict[str, str]:

@@ -54,7 +54,7 @@ def gather(evidence: Mapping[str, str | Path]) -> dict[str, Any]:
     """Facts about the making of a release from what lies beside its evidence.
 
     Args:
-        evidence: paths of the assessments at hand, by the names of ``day0.decision.verdict.STAGES``.
+        evidence: paths of the assessments that exist, by the names of ``day0.decision.verdict.STAGES``.
 
     Returns:
         versions {environment: {package: version}}, durations {place/stage: seconds}, gpu (a text or None).

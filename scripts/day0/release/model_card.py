@@ -75,7 +75,7 @@ def render_model_card(
 
     Args:
         template: model_card.md.jinja.
-        server: what the candidate's results.yml says of its server.
+        server: what the candidate's results.yml records about its server.
     """
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.filters["thousands"] = lambda number: f"{number:,}"

@@ -244,7 +244,7 @@ def _sentence(evidence: dict[str, Any], limit: float, inside: bool) -> str:
     text = (
         f"Inconclusive: the {level} interval of {of}, {low:.4g} to {high:.4g}, holds the limit of {limit:.4g}; "
         f"{evidence['wins'] + evidence['losses']:,} of them differ, so a drop below about "
-        f"{evidence['detectable_drop']:.4g} cannot be told from chance"
+        f"{evidence['detectable_drop']:.4g} cannot be distinguished from chance"
     )
     if evidence["samples_needed"] and evidence["samples_needed"] > evidence["samples"]:
         return f"{text}; a limit this small needs about {evidence['samples_needed']:,} samples."

@@ -63,7 +63,7 @@ def planning_warning(
     asked = f"{samples:,} samples" if repeats == 1 else f"{samples:,} questions asked {repeats} times"
     text = (
         f"{asked} cannot resolve the limit of {limit:.4g}: if {rate * 100:g} % of them are scored differently, a drop "
-        f"below about {min(width, detectable):.2g} cannot be told from chance"
+        f"below about {min(width, detectable):.2g} cannot be distinguished from chance"
     )
     needed = samples_needed(count, error, limit) if limit > 0 else None
     return f"{text}; the limit needs about {needed:,} samples" if needed else text

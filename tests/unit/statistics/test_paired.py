@@ -180,7 +180,7 @@ def test_detectable_drop_by_hand():
 )
 def test_a_plan_is_warned_of_what_its_suite_cannot_resolve(samples, repeats, limit, width, needed):
     sentence = planning_warning(samples, limit, width, repeats=repeats)
-    assert f"{samples} " in sentence and "5 %" in sentence and (needed or "cannot be told") in sentence
+    assert f"{samples} " in sentence and "5 %" in sentence and (needed or "cannot be distinguished") in sentence
     assert (needed is None) == ("needs about" not in sentence)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value is a finite number; a bool and a text are none, nor is an integer beyond any float."""
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -14,6 +14,6 @@ def is_number(value: Any) -> bool:
         return False
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: Any) -> TypeGuard[int]:
     """Whether a value is a whole number of 0 or more, written as such: 3.0 and true are none."""
     return isinstance(value, int) and is_number(value) and value >= 0

@@ -159,7 +159,7 @@ def import_run(
     Returns:
         The run; one that cannot be used has status FAILED, with the class and the reason.
     """
-    identity = {"model": model, "candidate": candidate, "suite": suite_name}
+    identity: dict[str, Any] = {"model": model, "candidate": candidate, "suite": suite_name}
     imported: dict[str, Any] = {"path": str(path), "digest": None, "producer": None, "counts": counts}
     imported["attributed_digest"] = checkpoint_digest
     try:
@@ -404,7 +404,8 @@ def _fingerprint(
 ) -> tuple[dict[str, Any], list[str]]:
     """What the run records about its making, in the fields of the graph's own fingerprint, and the fields it lacks."""
     parameters = document.part("config", "params")
-    extra = parameters.get("extra") if isinstance(parameters.get("extra"), Mapping) else {}
+    given = parameters.get("extra")
+    extra: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
     lm_eval = _is_lm_eval(document)
     endpoint = document.part("target", "api_endpoint").get("type")
     samples = in_order(found["samples"]) if found else []

@@ -96,7 +96,7 @@ def find_impostor(
     """
     entries = models.get("data") if isinstance(models, Mapping) else None
     served = [entry.get("id") for entry in entries] if isinstance(entries, list) else models
-    if served != [name]:
+    if not isinstance(entries, list) or served != [name]:
         return f"/v1/models names {served!r}, not {name!r}"
     root = entries[0].get("root")
     if root is not None and root != checkpoint:
@@ -143,7 +143,7 @@ class Server:
         def start(command: Sequence[str], log: Path, removal: list[str] | None = None) -> subprocess.Popen:
             log.write_bytes(b"")
             with log.open("ab") as stream:  # to append: the stage writes into the server's log, too
-                pipes = {"stdin": subprocess.DEVNULL, "stdout": stream, "stderr": subprocess.STDOUT}
+                pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": stream, "stderr": subprocess.STDOUT}
                 return children.start(command, removal, env=dict(environment), **pipes)
 
         self.process = start(command, log, removal)

@@ -54,7 +54,8 @@ def context_limit(model: Mapping[str, Any]) -> int | None:
     As vLLM derives it: max_position_embeddings of the text model, times the factor of a YaRN rope scaling from its
     original_max_position_embeddings; other scalings are included in max_position_embeddings already.
     """
-    text = model.get("text_config") if isinstance(model.get("text_config"), Mapping) else {}
+    config = model.get("text_config")
+    text: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
     lengths = [
         value
         for part in (text, model)

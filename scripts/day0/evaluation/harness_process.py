@@ -79,6 +79,7 @@ class HarnessProcess:
 
     @property
     def is_running(self) -> bool:
+        """Whether the process has not ended yet."""
         return self.process.poll() is None
 
     def tell(self, message: Mapping[str, Any]) -> None:

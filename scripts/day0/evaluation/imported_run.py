@@ -50,6 +50,7 @@ class Document:
 
     @property
     def folder(self) -> Path:
+        """Folder of the file."""
         return self.path.parent
 
     def part(self, *keys: str) -> Mapping[str, Any]:

@@ -26,8 +26,12 @@ class Proof:
     """
 
     def __init__(self, request: Request, server: Server, served: str) -> None:
-        """Args:
-        served: the checkpoint's folder, as the server was given it.
+        """Prepare the proof.
+
+        Args:
+            request: what the stage was asked for.
+            server: the server, which answers /health.
+            served: the checkpoint's folder, as the server was given it.
         """
         self.request, self.server, self.served = request, server, served
         self.facts: dict[str, Any] = {}

@@ -15,8 +15,10 @@ Plain = str | int | float | bool | None
 
 
 class RelativeGuard(Record):
-    """The relative guard where it holds for a task; both numbers are fractions of the baseline's distance from the
-    worse end of the scale."""
+    """The relative guard where it holds for a task.
+
+    Both numbers are fractions of the baseline's distance from the worse end of the scale.
+    """
 
     relative_drop: Number | None
     limit: Share

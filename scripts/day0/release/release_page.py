@@ -469,6 +469,7 @@ def _bars(counts: Mapping[str, int]) -> list[dict[str, Any]]:
 
 
 def float_or_none(value: Any) -> float | None:
+    """A value as a number; None where it is none."""
     try:
         return float(value)
     except (TypeError, ValueError):

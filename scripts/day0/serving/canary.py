@@ -66,7 +66,7 @@ def passage_logprobs(response: Any, text: str) -> list[float]:
 
 
 def perplexity_of(logprobs: Sequence[float]) -> float:
-    """exp of the mean negative log probability; log probabilities in nats, at least one.
+    """Exponential of the mean negative log probability; log probabilities in nats, at least one.
 
     >>> perplexity_of([math.log(0.25), math.log(0.25)])
     4.0

@@ -154,9 +154,11 @@ class Server:
 
     @property
     def base_url(self) -> str:
+        """Address of the server, without a path."""
         return f"http://{HOST}:{self.port}"
 
     def read_log(self) -> str:
+        """The server's log so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def wait(self, timeout_seconds: float, also: Callable[[], None] = lambda: None) -> None:

@@ -108,8 +108,10 @@ def drop_interval(moments: Moments, width: float, confidence: float = CONFIDENCE
 
 
 def regression_p(interval: Interval, limit: Any) -> Any:
-    """One-sided p of the test that the true drop is beyond the limit; the interval lies wholly beyond it where this is
-    below (1 - confidence) / 2."""
+    """One-sided p of the test that the true drop is beyond the limit.
+
+    The interval is wholly beyond the limit where this is below (1 - confidence) / 2.
+    """
     return special.stdtr(interval.freedom, (limit - interval.centre) / interval.error)
 
 

@@ -55,8 +55,11 @@ def _nemo_evaluator_problems(task: Mapping[str, Any]) -> list[str]:
 
 
 class Harness(NamedTuple):
-    """A harness: its script in scripts/, its environment in envs/, the distribution whose version counts, and what
-    it cannot do of what a task asks for, as sentences."""
+    """A harness.
+
+    Its script in scripts/, its environment in envs/, the distribution whose version counts, and a function that says, as
+    sentences, what of a task it cannot do.
+    """
 
     script: str
     environment: str

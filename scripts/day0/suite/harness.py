@@ -57,8 +57,8 @@ def _nemo_evaluator_problems(task: Mapping[str, Any]) -> list[str]:
 class Harness(NamedTuple):
     """A harness.
 
-    Its script in scripts/, its environment in envs/, the distribution whose version counts, and a function that says, as
-    sentences, what of a task it cannot do.
+    Its script in scripts/, its environment in envs/, the distribution whose version counts, and a function that says
+    what of a task it cannot do, as sentences.
     """
 
     script: str

@@ -283,19 +283,23 @@ def _is_type_checking(test: ast.expr) -> bool:
 
 
 def _plain(node: ast.AST) -> list[object]:
-    """A syntax tree as nested lists, without places, docstrings and import statements."""
+    """A syntax tree as nested lists, without places, docstrings and import statements.
+
+    What a node does not have is left out, so that a field that a later Python adds changes no digest.
+    """
     result: list[object] = [type(node).__name__]
     for name in node._fields:
         value = getattr(node, name, None)
         if isinstance(value, ast.AST):
-            result.append(_plain(value))
+            result.append([name, _plain(value)])
         elif isinstance(value, list):
             has_docstring = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
             kept = value[1:] if name == "body" and has_docstring and value and _is_docstring(value[0]) else value
             kept = [item for item in kept if not isinstance(item, ast.Import | ast.ImportFrom)]
-            result.append([_plain(item) if isinstance(item, ast.AST) else repr(item) for item in kept])
-        elif name not in ("type_comment", "kind"):
-            result.append(repr(value))
+            if kept:
+                result.append([name, [_plain(item) if isinstance(item, ast.AST) else repr(item) for item in kept]])
+        elif name not in ("type_comment", "kind") and (value is not None or isinstance(node, ast.Constant)):
+            result.append([name, repr(value)])
     return result
 
 

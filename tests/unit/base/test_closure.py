@@ -195,6 +195,22 @@ def test_a_name_taken_from_another_module_of_the_closure_changes_the_digest(tree
     )
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("def f(a, *, b): pass", "def f(a, b): pass"),
+        ("x = [1, 2]", "x = [1, [2]]"),
+        ("x = a[1:]", "x = a[:1]"),
+        ("x = None", "x = 'None'"),
+        ("x = {'a': 1, **b}", "x = {**b, 'a': 1}"),
+        ("if x:\n    y()\nelse:\n    z()", "if x:\n    y()\nz()"),
+        ("try:\n    x()\nfinally:\n    y()", "try:\n    x()\nexcept E:\n    y()"),
+    ],
+)
+def test_what_is_left_out_of_a_tree_makes_no_two_alike(tree, one, other):
+    assert digest(tree(**{"script.py": one})) != digest(tree(**{"script.py": other}))
+
+
 def test_a_module_that_moves_with_its_importers_changes_no_digest(tree):
     before = digest(tree(**{"p/m.py": FILES["p/m.py"], "script.py": SCRIPT}))
     moved = SCRIPT.replace("from p.m import", "from away.from_here import")

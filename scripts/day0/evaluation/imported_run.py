@@ -7,13 +7,17 @@ never filled in, but for the counts of samples where the configuration trusts th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+from pydantic import ValidationError
+
 from day0.base.artefacts import digest_of, digest_of_file, read_yaml
 from day0.base.cli import UnusableInput
+from day0.base.mistakes import mistakes_of
 from day0.evaluation.nemo_evaluator import (
     LM_EVALUATION_HARNESS,
     MARKERS,
@@ -213,9 +217,11 @@ def _own_run(
     if wrong:
         raise UnusableInput(f"{document.path}: is another run: {'; '.join(wrong)}; import the run that fits")
     imported["unknown"] = [] if recorded is not None else ["checkpoint_digest"]
-    former = metadata.get("imported")
+    findings = document.part("metadata", "imported").get("log_findings") or []
+    if not isinstance(findings, list):
+        raise UnusableInput(f"{document.path}: metadata.imported.log_findings: found {findings!r}; expected a list")
     imported["log_findings"] = [
-        *(former.get("log_findings") or [] if isinstance(former, Mapping) else []),
+        *findings,
         *(entry for log in logs_of(document.folder, metadata, suite) for entry in scan_log_file(log, str(log))),
     ]
     samples = {}
@@ -230,7 +236,14 @@ def _own_run(
 
 
 def _own_samples(file: Path) -> list[dict[str, Any]]:
-    return [sample for _, sample in read_json_lines(file)]
+    samples = []
+    for place, sample in read_json_lines(file):
+        try:
+            json.dumps(sample, allow_nan=False)
+        except ValueError as error:
+            raise UnusableInput(f"{place}: expected finite numbers, found NaN or an infinity") from error
+        samples.append(sample)
+    return samples
 
 
 def _nemo_run(
@@ -281,16 +294,21 @@ def _nemo_run(
     if problems:
         status = _failure(problems[0][0], "; ".join(sentence for _, sentence in problems))
     first = documents[0].content if len(documents) == 1 else _common(documents)
-    metadata = RunMetadata(
-        **status,
-        **identity,
-        checkpoint_digest=None,
-        accounting={name: part["accounting"] for name, part in parts.items()},
-        requests={name: part["requests"] for name, part in parts.items()},
-        fingerprint={name: part["fingerprint"] for name, part in parts.items()},
-        imported=imported,
-    )
-    return Import(_document(first, tasks, metadata.as_metadata()), samples)
+    try:
+        metadata = RunMetadata(
+            **status,
+            **identity,
+            checkpoint_digest=None,
+            accounting={name: part["accounting"] for name, part in parts.items()},
+            requests={name: part["requests"] for name, part in parts.items()},
+            fingerprint={name: part["fingerprint"] for name, part in parts.items()},
+            imported=imported,
+        ).as_metadata()
+    except ValidationError as error:
+        raise UnusableInput("; ".join(mistakes_of(error, RunMetadata, imported["path"]))) from None
+    except ValueError as error:  # binary content, which no JSON holds
+        raise UnusableInput(f"{imported['path']}: expected text, numbers and lists of them: {error}") from error
+    return Import(_document(first, tasks, metadata), samples)
 
 
 def _check_model(document: Document, model_ids: list[str]) -> None:

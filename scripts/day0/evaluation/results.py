@@ -102,10 +102,13 @@ def merge_outcomes(outcomes: Sequence[Mapping[str, Any] | None]) -> dict[str, An
     for repeat in range(min(len(outcome["values"]) for outcome in found)):
         sizes = []
         for outcome in found:
-            scores = [sample["score"] for sample in outcome["samples"] if sample["repeat"] == repeat]
+            samples_of_repeat = [s for s in outcome.get("samples") or [] if (s.get("repeat") or 0) == repeat]
+            scores = [sample.get("score") for sample in samples_of_repeat]
             value = outcome["values"][repeat]
-            if not all(map(is_number, [*scores, value])) or not math.isclose(
-                math.fsum(scores) / len(scores), value, rel_tol=1e-9, abs_tol=1e-12
+            if (
+                not scores
+                or not all(map(is_number, [*scores, value]))
+                or not math.isclose(math.fsum(scores) / len(scores), value, rel_tol=1e-9, abs_tol=1e-12)
             ):
                 error = "its score is not the mean of its samples, so shards of it cannot be put together"
                 return {**merged, "status": "FAILED", "error_kind": "configuration", "error": f"{error}; ask it whole"}

@@ -299,6 +299,44 @@ def test_a_real_file_with_anything_in_any_place_never_crashes(tmp_path, place, v
     assert verdict["pass"] is False or (counts == "trust" and 0 <= verdict["scores"]["addition"]["score"] <= 1)
 
 
+@pytest.mark.parametrize("count", ["x", -1, 2.5, [1]])
+def test_a_finish_reason_that_is_no_count_is_refused_with_its_field(copy, count):
+    metrics = copy / "demo_addition" / "eval_factory_metrics.json"
+    content = json.loads(metrics.read_text())
+    content["response_stats"]["finish_reason"] = {"length": count}
+    metrics.write_text(json.dumps(content))
+    metadata = imported(copy, suite_of("addition")).document["metadata"]
+    assert (metadata["status"], metadata["failure_class"]) == ("FAILED", "USER_CONFIG_ERROR")
+    assert str(copy) in metadata["detail"] and "accounting.addition.cut" in metadata["detail"]
+
+
+def test_binary_content_is_refused(copy):
+    change(copy / "demo_addition/results.yml", lambda c: c["config"]["params"].update(limit_samples=b"\xff\xfe"))
+    metadata = imported(copy, suite_of("addition")).document["metadata"]
+    assert metadata["failure_class"] == "USER_CONFIG_ERROR" and str(copy) in metadata["detail"]
+
+
+def bare_own_run(folder, **changes):
+    identity = {"model": "tiny-llama", "candidate": "baseline", "suite": "demo", "checkpoint_digest": DIGEST}
+    metadata = {"status": "COMPLETED", **identity, "accounting": {}, **changes}
+    (folder / "samples").mkdir()
+    (folder / "results.yml").write_text(yaml.safe_dump({"results": {"tasks": {}}, "metadata": metadata}))
+    return folder
+
+
+def test_samples_of_an_own_run_with_nan_are_refused_with_their_line(tmp_path):
+    folder = bare_own_run(tmp_path)
+    (folder / "samples" / "addition.jsonl").write_text('{"id": "0", "score": 1.0}\n{"id": "1", "score": NaN}\n')
+    metadata = imported(folder, suite_of("addition")).document["metadata"]
+    assert metadata["status"] == "FAILED" and "addition.jsonl, line 2" in metadata["detail"]
+
+
+def test_findings_of_an_own_run_that_are_no_list_are_refused_with_their_field(tmp_path):
+    found = imported(bare_own_run(tmp_path, imported={"log_findings": 5}), suite_of("addition"))
+    metadata = found.document["metadata"]
+    assert metadata["status"] == "FAILED" and "results.yml: metadata.imported.log_findings" in metadata["detail"]
+
+
 def test_the_script_leaves_nothing_of_an_earlier_import(tmp_path, monkeypatch, copy):
     (tmp_path / "suites").mkdir()
     suite = suite_of("addition")

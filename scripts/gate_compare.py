@@ -27,6 +27,7 @@ from day0.evaluation.nemo_evaluator import read_json_lines
 from day0.records.comparison import ScoreComparison
 from day0.records.failure_class import FailureClass
 from day0.records.policy import DEFAULT_THRESHOLD
+from day0.records.results import read_metadata
 from day0.records.run import RunAssessment
 from day0.records.source import Source
 
@@ -70,7 +71,7 @@ def _read_run(
     if assessment is None and results.name == "results.yml":
         assessment = folder / "run.json"
     content = read_yaml(results) if results.is_file() else {}
-    metadata = mapping_or_empty(content.get("metadata"))
+    metadata = read_metadata(content, results)
     if assessment is not None and assessment.is_file():
         judged, report = assessment, RunAssessment.read(assessment).as_plain()
     else:

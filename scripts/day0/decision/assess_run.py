@@ -21,7 +21,9 @@ from day0.decision.quoting import mapping_or_empty, number, plain_mapping, print
 from day0.evaluation.run_logs import logs_of, scan_log_file
 from day0.records.failure_class import FailureClass
 from day0.records.policy import TIERS, Scale
+from day0.records.results import read_metadata
 from day0.records.run import Finding, RunAssessment, Score
+from day0.records.samples import find_mistakes
 from day0.suite.score_names import find_score
 
 Found = Callable[[FailureClass, str], None]
@@ -91,6 +93,8 @@ def evaluate_run(summary: Any) -> RunAssessment:
         if len(scores) == len(tasks):
             _judge_constancy(scores, found)
     _judge_logs(summary.get("log_findings"), found)
+    for sentence in _listed(summary.get("record_mistakes")):
+        found(FailureClass.UNKNOWN, f"the run's record was edited or is of another version: {_short(sentence, 300)}")
     _judge_incidents(summary.get("incidents"), found, notes)
     assessment = _assessment(findings, scores, notes, causes)
     if assessment.passed and trusted and (counts := _sentences(imported.get("trusted_counts"))):
@@ -337,7 +341,11 @@ def read_run(path: Path, suite: Mapping[str, Any] | None = None) -> tuple[dict[s
         names = {log: str(log.relative_to(path.parent)).removeprefix("logs/") for log in logs}
         summary["log_findings"] = [entry for log, name in names.items() for entry in scan_log_file(log, name)]
     summary = _with_suite(summary, suite)
-    _check_sample_files(summary, path.parent / "samples")
+    try:
+        read_metadata(content, path)
+    except UnusableInput as error:
+        summary["record_mistakes"] = str(error).splitlines()
+    _check_sample_files(summary, path.parent / "samples", is_own="schema_version" in metadata)
     return summary, identity
 
 
@@ -404,8 +412,12 @@ def _with_suite(summary: Mapping[str, Any], suite: Mapping[str, Any] | None) -> 
     return result
 
 
-def _check_sample_files(summary: dict[str, Any], folder: Path) -> None:
-    """Count the lines of each samples file and how they differ; where accounts say otherwise, the lines count."""
+def _check_sample_files(summary: dict[str, Any], folder: Path, is_own: bool) -> None:
+    """Count the lines of each samples file and how they differ; where accounts say otherwise, the lines count.
+
+    Args:
+        is_own: this project wrote the files, so that each line must be what its type says.
+    """
     if not folder.is_dir() or summary.get("status") != COMPLETED:
         return
     for name, task in summary["tasks"].items():
@@ -419,6 +431,8 @@ def _check_sample_files(summary: dict[str, Any], folder: Path) -> None:
         text = file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if file.is_file() else []
         lines = len(text)
         task["spread"] = _spread_of(text)
+        mistakes = [f"samples/{file.name}: {sentence}" for sentence in find_mistakes(text)] if is_own else []
+        summary["record_mistakes"] = [*_listed(summary.get("record_mistakes")), *mistakes]
         if accounting.get("scored") != lines and is_count(accounting.get("scored")):
             task["accounting"] = {**accounting, "scored": min(lines, accounting["scored"])}
             summary["log_findings"] = [

@@ -32,7 +32,7 @@ from day0.evaluation.nemo_evaluator import (
 from day0.evaluation.results import fingerprint_of, in_order, statistics_of
 from day0.evaluation.run_logs import logs_of, scan_log_file
 from day0.records.failure_class import FailureClass
-from day0.records.results import RunMetadata
+from day0.records.results import RunMetadata, read_metadata
 from day0.records.samples import SAMPLE_FIELDS
 from day0.suite.score_names import canonical_score, find_score, find_task
 
@@ -205,7 +205,7 @@ def _own_run(
     document: Document, suite: Mapping[str, Any], identity: Mapping[str, Any], imported: dict[str, Any]
 ) -> Import:
     """A run of this project: everything is recorded, and everything must match."""
-    metadata = document.part("metadata")
+    metadata = read_metadata(document.content, document.path)
     wrong = [
         f"{key} is {metadata.get(key)!r}, expected {value!r}"
         for key, value in identity.items()

@@ -17,6 +17,7 @@ from day0.base.artefacts import digest_of, digest_of_file, read_json, read_yaml
 from day0.base.cli import UnusableInput
 from day0.records.files import Files
 from day0.records.quantization import Quantization
+from day0.records.results import read_metadata
 from day0.records.source import Source
 from day0.serving.container import image_identity
 from day0.serving.multinode import job_id, serving_gpus, serving_nodes
@@ -224,7 +225,7 @@ def read_request(
         serving=settings,
         serve=serve,
         harnesses={name: StageEnvironment(python, installed_versions(python)) for name, python in pythons.items()},
-        baseline=read_yaml(baseline_results).get("metadata") if baseline_results else None,
+        baseline=read_metadata(read_yaml(baseline_results), baseline_results) if baseline_results else None,
         walltime_minutes=walltime_minutes,
         output=output,
     )

@@ -5,6 +5,8 @@ The rest of results.yml is NeMo Evaluator's schema, which takes further keys the
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -120,3 +122,17 @@ class RunMetadata(Artefact):
     def as_metadata(self) -> dict[str, Any]:
         """The content for results.yml: what was given, in the order of the fields."""
         return self.model_dump(mode="json", exclude_unset=True) | {"schema_version": self.schema_version}
+
+
+def read_metadata(content: Mapping[str, Any], path: str | os.PathLike) -> dict[str, Any]:
+    """``metadata`` from the content of a results.yml; of a file that another tool wrote, whatever mapping is there.
+
+    Raises:
+        UnusableInput: this project wrote it, but it is of another version or not what its type says.
+    """
+    metadata = content.get("metadata")
+    if not isinstance(metadata, Mapping):
+        return {}
+    if "schema_version" not in metadata:
+        return dict(metadata)
+    return RunMetadata.parse(metadata, f"{path}, metadata").as_metadata()

@@ -15,6 +15,7 @@ from day0.decision.quoting import mapping_or_empty
 from day0.records.failure_class import Decision
 from day0.records.files import list_files
 from day0.records.quantization import Quantization
+from day0.records.results import read_metadata
 from day0.records.source import Source
 from day0.records.verdict import Verdict
 
@@ -87,7 +88,8 @@ class AcceptedRelease:
 
     def server(self, run: str) -> Mapping[str, Any]:
         """What a run's results.yml records about its server."""
-        return mapping_or_empty(mapping_or_empty(self._results(run).get("metadata")).get("server"))
+        metadata = read_metadata(self._results(run), self.evidence[f"{run}_results"])
+        return mapping_or_empty(metadata.get("server"))
 
     def commands(self) -> dict[str, str]:
         """The commands that made the runs and started their servers, as far as they are recorded."""

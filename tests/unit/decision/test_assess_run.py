@@ -322,3 +322,80 @@ def test_colours_hide_no_word():
     line = "[\x1b[33mW\x1b[0m] \x1b[1mJudge call failed\x1b[0m \x1b[36mjudge_key\x1b[0m=judge"
     (found,) = scan_log("task.log", line)
     assert (found["class"], found["text"]) == ("EVAL_JUDGE_FAILED", "[W] Judge call failed judge_key=judge")
+
+
+def own_run(folder):
+    """A complete run of this project: a task of one sample."""
+    from day0.evaluation.run_folder import write_run
+    from day0.records.part import Part
+    from day0.suite.suites import Suite
+
+    suite = Suite.model_validate(
+        {
+            "description": "d",
+            "context_length": 64,
+            "canary": {"prompt": "one two three four"},
+            "tasks": {"a": {"task": "a", "metric": "exact_match,none", "samples": 2}},
+        }
+    ).model_dump(mode="json")
+    samples = [{"id": str(n), "repeat": 0, "score": float(n), "answer": str(n), "generated": True} for n in range(2)]
+    outcome = {"status": "COMPLETED", "documents": 2, "values": [0.5], "samples": samples, "requests": {}}
+    part = Part.model_validate(
+        {
+            "identity": {"model": "m", "candidate": "fp8", "suite": "s", "checkpoint_digest": "c"},
+            "shard": None,
+            "tasks": ["a"],
+            "failure": None,
+            "outcomes": {"a": outcome},
+            "server": None,
+            "canary": None,
+            "incidents": [],
+            "timing": {"server_start_seconds": 1.0, "canary_seconds": 1.0, "tasks": {"a": 1.0}, "total_seconds": 3.0},
+            "attempts": [],
+            "versions": {},
+            "endpoint_url": "",
+        }
+    )
+    write_run(folder, suite, [part], "test")
+    return suite
+
+
+def judged_own(folder, suite):
+    summary, _ = read_run(folder, suite)
+    return evaluate_run(summary)
+
+
+def test_a_run_of_this_project_passes_as_it_was_written(tmp_path):
+    verdict = judged_own(tmp_path, own_run(tmp_path))
+    assert verdict["pass"] is True, verdict["detail"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("total_seconds: 3.0", "total_seconds: soon", "timing.total_seconds"),
+        ("schema_version: 1", "schema_version: 0", "schema_version: found 0"),
+        ("  attempts: []", "  attempts: []\n  note: edited", "note: unknown key"),
+        ("      asked: 2", "      asked: two", "accounting.a.asked"),
+    ],
+)
+def test_an_edited_or_older_results_file_does_not_pass_and_its_field_is_named(tmp_path, old, new, said):
+    suite = own_run(tmp_path)
+    file = tmp_path / "results.yml"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    verdict = judged_own(tmp_path, suite)
+    assert verdict["pass"] is False and said in " ".join(finding["detail"] for finding in verdict["findings"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [('"score": 1.0', '"score": "1"x', "line 2"), ('"repeat": 0', '"repeat": -1', "line 1.repeat")],
+)
+def test_an_edited_sample_does_not_pass_and_its_line_is_named(tmp_path, old, new, said):
+    suite = own_run(tmp_path)
+    file = tmp_path / "samples" / "a.jsonl"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
+    verdict = judged_own(tmp_path, suite)
+    assert verdict["pass"] is False and said in " ".join(finding["detail"] for finding in verdict["findings"])

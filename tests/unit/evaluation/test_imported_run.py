@@ -219,7 +219,7 @@ def own_run(folder, suite, changes=None):
     """A run of this project's, made of the real one, that tells everything."""
     found = imported(RUNS / "demo_addition", suite)
     metadata = {key: value for key, value in found.document["metadata"].items() if key != "imported"}
-    found.document["metadata"] = metadata | {"checkpoint_digest": DIGEST, "suite_digest": "s"} | (changes or {})
+    found.document["metadata"] = metadata | {"checkpoint_digest": DIGEST, "suite_digest": "f" * 64} | (changes or {})
     judged(folder, found, suite)
     return folder
 

@@ -1,7 +1,8 @@
 """Which code a script is made of, and a digest of what that code means.
 
 A rule gets the digest of its script as a parameter, so that a change redoes just the stages whose code changed its
-meaning: comments, docstrings, formatting, the order of imports and the place of a module do not count.
+meaning: comments, docstrings, formatting, the order of imports and the place of a module do not count. Code that runs
+text (``exec``) or starts another script is not followed: the rule names that script too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from typing import Any, NamedTuple
 
 from day0.base.artefacts import write_text
 
-DYNAMIC_IMPORTS = frozenset({"__import__", "import_module", "run_module", "run_path", "spec_from_file_location"})
+# Functions that import a module by its name, and those that run a file, which may be one of these scripts.
+BY_NAME = frozenset({"__import__", "import_module", "run_module"})
+BY_PATH = frozenset({"run_path", "spec_from_file_location", "SourceFileLoader"})
+REMEMBERED_FILES = 1000
 
 
 class CannotFollow(Exception):
@@ -28,10 +32,12 @@ class CannotFollow(Exception):
 class _Import(NamedTuple):
     """One name of an import statement, as written: ``from LEVEL dots MODULE import ATTRIBUTE as BOUND``.
 
-    ``attribute`` is None for ``import MODULE``; ``called`` names the function of a dynamic import, whose module is None
-    where it is no plain text.
+    ``place`` is where the statement stands in the syntax tree without imports, so that all imports at the top of a file
+    have the same. ``attribute`` is None for ``import MODULE``; ``called`` names the function of a dynamic import, whose
+    module is None where it is no plain text.
     """
 
+    place: str
     bound: str
     module: str | None
     attribute: str | None
@@ -43,7 +49,7 @@ class _Import(NamedTuple):
 class _Facts(NamedTuple):
     """What the text of a file contains, whatever lies beside it."""
 
-    code: str  # digest of its syntax tree without docstrings and import statements
+    code: str | None  # digest of its syntax tree without docstrings and import statements; None: nothing is left
     imports: list[_Import]
     definitions: list[str]  # names that it binds at its top level
 
@@ -54,7 +60,6 @@ class _Memory:
     def __init__(self) -> None:
         self.path: Path | None = None
         self.known: dict[str, Any] = {}
-        self.used: set[str] = set()
         self.is_changed = False
 
     def facts(self, file: Path) -> _Facts:
@@ -64,7 +69,6 @@ class _Memory:
         if key not in self.known:
             self.known[key] = _read_facts(file, text)
             self.is_changed = True
-        self.used.add(key)
         code, imports, definitions = self.known[key]
         return _Facts(code, [_Import(*entry) for entry in imports], definitions)
 
@@ -73,21 +77,24 @@ _MEMORY = _Memory()
 
 
 def remember_in(path: Path) -> None:
-    """Take what was found in an earlier run from a file, and keep there what is found (:func:`save_memory`)."""
+    """Take what was found in an earlier run from a file, and keep there what is found (:func:`save_memory`).
+
+    A file that is not as it was written is left unread, which costs only time.
+    """
     _MEMORY.path = path
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return  # nothing is lost but time
-    if isinstance(known, dict):
-        _MEMORY.known |= known
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if saved["digest"] == _digest(saved["facts"]):
+            _MEMORY.known |= saved["facts"]
 
 
 def save_memory() -> None:
     """Keep what was found for the next run; a folder that cannot be written costs only time."""
-    if _MEMORY.path and (_MEMORY.is_changed or len(_MEMORY.used) < len(_MEMORY.known)):
+    if _MEMORY.path and _MEMORY.is_changed:
+        facts = dict(list(_MEMORY.known.items())[-REMEMBERED_FILES:])
         with contextlib.suppress(OSError):
-            write_text(_MEMORY.path, json.dumps({key: _MEMORY.known[key] for key in sorted(_MEMORY.used)}))
+            write_text(_MEMORY.path, json.dumps({"digest": _digest(facts), "facts": facts}))
+            _MEMORY.is_changed = False
 
 
 def get_sources(script: Path) -> list[str]:
@@ -107,10 +114,45 @@ def code_digest(*scripts: Path) -> str:
     """sha256 of what scripts and all that they import mean; see :func:`get_sources` for what is raised.
 
     Of each file counts its syntax tree without docstrings, and what each imported name is bound to: for a module of the
-    script's folder its content, wherever it lies, else its name.
+    script's folder its meaning, wherever it lies, else its name. Files with neither, as most ``__init__.py``, do not
+    count. The meaning of files that import each other is found by colour refinement (Weisfeiler and Leman 1968): a
+    file's colour is its code at first; in each round it takes in the colours of what its names are bound to, until a
+    round distinguishes no more files.
     """
-    meanings = {_meaning(file, script.parent) for script in scripts for file in _closure(script)}
-    return hashlib.sha256("\n".join(sorted(meanings)).encode()).hexdigest()
+    files = {file: script.parent for script in scripts for file in _closure(script)}
+    colours = {file: _facts(file).code or "" for file in files}
+    while True:
+        refined = {file: _refined(file, folder, colours) for file, folder in files.items()}
+        if len(set(refined.values())) == len(set(colours.values())):
+            break
+        colours = refined
+    counted = (file for file in files if _facts(file).code or _facts(file).imports)
+    return _digest(sorted(refined[file] for file in counted))
+
+
+def _refined(file: Path, folder: Path, colours: dict[Path, str]) -> str:
+    """Digest of a file's colour and of the colours of what its imported names are bound to."""
+    # A name that is imported twice at one place is bound to the latter.
+    bound = {
+        (place, name): f"{colours[origin] if isinstance(origin, Path) else origin} {attribute}"
+        for place, name, origin, attribute in _bindings(file, folder)
+    }
+    return _digest([colours[file], sorted([*names, meaning] for names, meaning in bound.items())])
+
+
+@cache
+def _bindings(file: Path, folder: Path) -> list[tuple[str, str, Path | str, str | None]]:
+    """Of each imported name: its place, the name, the local file or foreign module that it is of, the name therein."""
+    found: list[tuple[str, str, Path | str, str | None]] = []
+    for entry in _facts(file).imports:
+        targets = _targets(entry, file, folder)
+        if not targets:
+            found.append((entry.place, entry.bound, entry.module or "", entry.attribute))
+            continue
+        # The module itself was imported, or a name of it.
+        attribute = entry.attribute if targets[0] == _absolute(entry, file, folder) else None
+        found.append((entry.place, entry.bound, _file_of(targets[0], folder) or targets[0], attribute))
+    return found
 
 
 @cache
@@ -152,7 +194,8 @@ def _targets(entry: _Import, file: Path, folder: Path) -> list[str]:
     where = f"{file}, line {entry.line}"
     if entry.called:
         # A module of another package, named as a plain text, is no part of the closure.
-        if not entry.module or entry.module.startswith(".") or _is_local(entry.module.partition(".")[0], folder):
+        top = (entry.module or "").partition(".")[0]
+        if not top or entry.called in BY_PATH or _is_local(top, folder):
             raise CannotFollow(
                 f"{where}: what {entry.called} imports cannot be read from the text; import it by a statement"
             )
@@ -174,9 +217,10 @@ def _targets(entry: _Import, file: Path, folder: Path) -> list[str]:
     return [module]
 
 
+@cache
 def _is_local(module: str, folder: Path) -> bool:
     place = folder.joinpath(*module.split("."))
-    return place.with_suffix(".py").is_file() or any(place.glob("*.py")) or (place / "__init__.py").is_file()
+    return place.with_suffix(".py").is_file() or any(place.rglob("*.py"))
 
 
 def _file_of(module: str, folder: Path) -> Path | None:
@@ -197,22 +241,6 @@ def _absolute(entry: _Import, file: Path, folder: Path) -> str:
 
 
 @cache
-def _meaning(file: Path, folder: Path) -> str:
-    """Digest of a file's code and of what its imported names are bound to."""
-    bound: set[tuple[str | None, ...]] = set()
-    for entry in _facts(file).imports:
-        targets = _targets(entry, file, folder)
-        if not targets:
-            bound.add((entry.bound, entry.module, entry.attribute))
-            continue
-        held = _file_of(targets[0], folder)
-        # The module itself was imported, or a name of it.
-        attribute = entry.attribute if targets[0] == _absolute(entry, file, folder) else None
-        bound.add((entry.bound, _facts(held).code if held else targets[0], attribute))
-    return _digest([_facts(file).code, sorted(map(repr, bound))])
-
-
-@cache
 def _facts(file: Path) -> _Facts:
     return _MEMORY.facts(file)
 
@@ -226,55 +254,61 @@ def _own_text() -> bytes:
 
 
 def _read_facts(file: Path, text: bytes) -> _Facts:
-    tree = ast.parse(text, filename=str(file))
-    return _Facts(_digest(_plain(tree)), _imports(tree), sorted(_definitions(tree)))
+    try:
+        tree = ast.parse(text, filename=str(file))
+    except ValueError as error:  # a null byte, in Python 3.11
+        raise SyntaxError(f"{file}: {error}") from error
+    imports: list[_Import] = []
+    plain = _plain(tree, "", imports)
+    return _Facts(_digest(plain) if len(plain) > 1 else None, imports, sorted(_definitions(tree.body)))
 
 
-def _definitions(tree: ast.Module) -> set[str]:
+def _definitions(statements: list[ast.stmt]) -> set[str]:
     names: set[str] = set()
-    for node in tree.body:
+    for node in statements:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
         else:
             names |= {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+            names |= _definitions([inner for inner in ast.iter_child_nodes(node) if isinstance(inner, ast.stmt)])
     return names
 
 
-def _imports(tree: ast.Module) -> list[_Import]:
-    """Every name that a file imports, wherever in it; imports for type checkers alone do not run, and are left out."""
-    found = []
-    for node in _running(tree):
-        if isinstance(node, ast.Import):
-            found += [_Import(alias.asname or alias.name, alias.name, None, 0, node.lineno) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            found += [
-                _Import(alias.asname or alias.name, node.module, alias.name, node.level, node.lineno)
-                for alias in node.names
-            ]
-            # Under another name, the calls below would not be recognized.
-            renamed = [alias.name for alias in node.names if alias.asname and alias.name in DYNAMIC_IMPORTS]
-            found += [_Import("", None, None, 0, node.lineno, name) for name in renamed]
-        elif isinstance(node, ast.Call):
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
-            if called in DYNAMIC_IMPORTS:
-                named = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
-                module = named if isinstance(named, str) else None
-                found.append(_Import("", module, None, 0, node.lineno, called))
-    return found
+def _plain(node: ast.AST, place: str, imports: list[_Import]) -> list[object]:
+    """A syntax tree as nested lists, without positions, docstrings and import statements, which go into ``imports``.
+
+    A field that is empty is left out: newer versions of Python have more of them.
+    """
+    result: list[object] = [type(node).__name__]
+    if isinstance(node, ast.Call):
+        imports += _dynamic_import(node)
+    for name, value in ast.iter_fields(node):
+        if isinstance(value, ast.AST):
+            result.append([name, _plain(value, f"{place}{name}.", imports)])
+        elif isinstance(value, list):
+            kept: list[object] = []
+            for item in _running(value):
+                here = f"{place}{name}.{len(kept)}."
+                if isinstance(item, ast.Import | ast.ImportFrom):
+                    imports += _names_of(item, here)
+                else:
+                    kept.append(_plain(item, here, imports) if isinstance(item, ast.AST) else repr(item))
+            if kept:
+                result.append([name, kept])
+        elif value is not None and name not in ("type_comment", "kind"):
+            result.append([name, repr(value)])
+    return result
 
 
-def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes below a node but for the bodies of ``if TYPE_CHECKING``."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and _is_type_checking(child.test):
-            for other in child.orelse:
-                yield other
-                yield from _running(other)
-            continue
-        yield child
-        yield from _running(child)
+def _running(items: list[Any]) -> Iterator[Any]:
+    """Of a list of statements those that do something: no docstrings, no ``pass``, nothing for type checkers alone."""
+    for item in items:
+        if isinstance(item, ast.If) and _is_type_checking(item.test):
+            yield from _running(item.orelse)
+        elif not (isinstance(item, ast.Pass) or (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))):
+            yield item
 
 
 def _is_type_checking(test: ast.expr) -> bool:
@@ -282,29 +316,23 @@ def _is_type_checking(test: ast.expr) -> bool:
     return name == "TYPE_CHECKING"
 
 
-def _plain(node: ast.AST) -> list[object]:
-    """A syntax tree as nested lists, without places, docstrings and import statements.
-
-    What a node does not have is left out, so that a field that a later Python adds changes no digest.
-    """
-    result: list[object] = [type(node).__name__]
-    for name in node._fields:
-        value = getattr(node, name, None)
-        if isinstance(value, ast.AST):
-            result.append([name, _plain(value)])
-        elif isinstance(value, list):
-            has_docstring = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            kept = value[1:] if name == "body" and has_docstring and value and _is_docstring(value[0]) else value
-            kept = [item for item in kept if not isinstance(item, ast.Import | ast.ImportFrom)]
-            if kept:
-                result.append([name, [_plain(item) if isinstance(item, ast.AST) else repr(item) for item in kept]])
-        elif name not in ("type_comment", "kind") and (value is not None or isinstance(node, ast.Constant)):
-            result.append([name, repr(value)])
-    return result
+def _names_of(node: ast.Import | ast.ImportFrom, place: str) -> Iterator[_Import]:
+    """Every name that an import statement binds; a dynamic import under a name of its own cannot be followed."""
+    for alias in node.names:
+        bound = alias.asname or alias.name
+        if isinstance(node, ast.Import):
+            yield _Import(place, bound, alias.name, None, 0, node.lineno)
+        else:
+            yield _Import(place, bound, node.module, alias.name, node.level, node.lineno)
+            if alias.name in BY_NAME | BY_PATH and bound != alias.name:
+                yield _Import(place, "", None, None, 0, node.lineno, alias.name)
 
 
-def _is_docstring(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def _dynamic_import(node: ast.Call) -> Iterator[_Import]:
+    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
+    if called in BY_NAME | BY_PATH:
+        named = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+        yield _Import("", "", named if isinstance(named, str) else None, None, 0, node.lineno, called)
 
 
 def _digest(content: object) -> str:

@@ -48,22 +48,23 @@ def other_files(suite: Suite) -> list[Path]:
 def _files(suite: Suite) -> list[Path]:
     if not suite.include_path:
         return []
-    found = Path(suite.include_path).rglob("*.*")
+    found = Path(suite.include_path).rglob("*")  # lm-eval's templates often have no suffix
     return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)
 
 
 def _read(path: Path) -> Any:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_TaskContentLoader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        return _plain(yaml.load(path.read_text(encoding="utf-8"), Loader=_TaskContentLoader))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise UnusableInput(f"{path}: expected one of lm-eval's task files: {error}") from error
-    return _plain(content)
 
 
 def _plain(value: Any) -> Any:
-    """The content as JSON can hold it: YAML has dates and keys that are no texts."""
+    """The content as JSON can hold it; a key or date that is not a text stays different from one that is."""
     if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set):
+        return {repr(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+    if isinstance(value, set):
+        return sorted(map(repr, value))
+    return value if value is None or isinstance(value, str | int | float | bool) else [repr(value)]

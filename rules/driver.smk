@@ -1,4 +1,6 @@
 # How this project's graph is run: the Slurm executor, refused jobs, crashes; see scripts/driver.
+import atexit
+
 from driver import crashes, needrun, refusals
 
 
@@ -29,7 +31,8 @@ if "snakemake_executor_plugin_slurm" in sys.modules and workflow.is_main_process
 
     install(PLAN.config.cluster.model_dump(), get_release_names)
 
-save_memory()
+# At the end, since digests of evaluations are asked for only once the graph is built.
+atexit.register(save_memory)
 
 
 onsuccess:

@@ -18,11 +18,11 @@ from typing import Any
 
 from day0.base.artefacts import digest_of_file, read_json, read_yaml
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, EXIT_UNUSABLE_INPUT, UnusableInput, run_cli
+from day0.base.numbers import mapping_or_empty
 from day0.decision.comparability import Run
 from day0.decision.comparison import compare_runs, evaluate_comparison
 from day0.decision.external import parse_external_scores
 from day0.decision.policy import POLICY_KEYS
-from day0.decision.quoting import mapping_or_empty
 from day0.evaluation.nemo_evaluator import read_json_lines
 from day0.records.comparison import ScoreComparison
 from day0.records.failure_class import FailureClass

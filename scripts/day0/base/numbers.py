@@ -1,8 +1,9 @@
-"""What counts as a number in what other tools write: one meaning for every reader."""
+"""What counts as a number or a mapping in what other tools write: one meaning for every reader."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 
@@ -17,3 +18,8 @@ def is_number(value: Any) -> TypeGuard[float]:
 def is_count(value: Any) -> TypeGuard[int]:
     """Whether a value is a whole number of 0 or more, written as such: 3.0 and true are none."""
     return isinstance(value, int) and is_number(value) and value >= 0
+
+
+def mapping_or_empty(value: Any) -> Mapping[str, Any]:
+    """The value where it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}

@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from day0.base.numbers import mapping_or_empty
+
 FULL_PRECISION = {"BF16", "F16", "FP16", "F32", "FP32", "F64", "BFLOAT16", "FLOAT16", "FLOAT32", "NONE"}
 MIXED = "MIXED_PRECISION"
 SCALE_BITS = {"F8_E4M3": 8, "F32": 32, "U8": 8}
@@ -187,7 +189,7 @@ def number_format(cfg: object) -> tuple[str | None, int | None]:
     if not isinstance(cfg, Mapping):
         return None, None
     bits, blocks = cfg.get("num_bits"), cfg.get("block_sizes")
-    blocks = blocks if isinstance(blocks, Mapping) else {}
+    blocks = mapping_or_empty(blocks)
     bits = tuple(bits) if isinstance(bits, list) and all(type(bit) is int for bit in bits) else bits
     group = blocks.get("-1")
     group = group if type(group) is int and group > 0 else None

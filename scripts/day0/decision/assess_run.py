@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from day0.base.artefacts import digest_of_file, read_json, read_yaml
 from day0.base.cli import UnusableInput
-from day0.base.numbers import is_count, is_number
+from day0.base.numbers import is_count, is_number, mapping_or_empty
 from day0.decision.failures import severity
-from day0.decision.quoting import mapping_or_empty, number, plain_mapping, printable
+from day0.decision.quoting import number, plain_mapping, printable
 from day0.evaluation.run_logs import logs_of, scan_log_file
 from day0.records.failure_class import FailureClass
 from day0.records.policy import TIERS, Scale
@@ -158,7 +158,7 @@ def _judge_accounting(name: Any, accounting: Any, limits: Any, trusted: bool, fo
     if accounting.get("empty") == scored:
         found(FailureClass.DEPLOYMENT_HEALTH_FAILED, f"task {_short(name)}: all {scored} answers are empty")
         return False
-    allowed = {**DEFAULT_LIMITS, **(limits if isinstance(limits, Mapping) else {})}
+    allowed = {**DEFAULT_LIMITS, **mapping_or_empty(limits)}
     over = [
         f"{accounting[field]} of {scored} answers {what} (limit {allowed[field]:.0%})"
         for field, what in LIMITED.items()
@@ -324,7 +324,7 @@ def read_run(path: Path, suite: Mapping[str, Any] | None = None) -> tuple[dict[s
     if "results" not in content and "metadata" not in content:
         return _with_suite(content, suite), {"results_digest": digest_of_file(path)}
     metadata = content.get("metadata")
-    metadata = metadata if isinstance(metadata, Mapping) else {}
+    metadata = mapping_or_empty(metadata)
     stated = {key: metadata.get(key) for key in ("checkpoint_digest", "model", "candidate", "suite")}
     identity: dict[str, Any] = {
         "results_digest": digest_of_file(path),
@@ -352,12 +352,12 @@ def read_run(path: Path, suite: Mapping[str, Any] | None = None) -> tuple[dict[s
 def summary_of_results(content: Mapping[str, Any]) -> dict[str, Any]:
     """The summary that ``evaluate_run`` judges, from the content of a results.yml."""
     metadata = content.get("metadata")
-    metadata = metadata if isinstance(metadata, Mapping) else {}
+    metadata = mapping_or_empty(metadata)
     results = content.get("results")
     scored = results.get("tasks") if isinstance(results, Mapping) else None
-    scored = scored if isinstance(scored, Mapping) else {}
+    scored = mapping_or_empty(scored)
     accounting = metadata.get("accounting")
-    accounting = accounting if isinstance(accounting, Mapping) else {}
+    accounting = mapping_or_empty(accounting)
     tasks: dict[Any, Any] = {}
     for name in [*accounting, *(name for name in scored if name not in accounting)]:
         tasks[name] = {"accounting": accounting.get(name), **_score_entry(scored.get(name), None)}

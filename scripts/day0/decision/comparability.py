@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from day0.base.numbers import mapping_or_empty
 from day0.decision.policy import Problem
-from day0.decision.quoting import mapping_or_empty, number, plain, printable, short
+from day0.decision.quoting import number, plain, printable, short
 from day0.records.comparison import Comparability, Difference, UnknownField
 from day0.records.failure_class import FailureClass
 from day0.source.declared_quantization import native_quantization

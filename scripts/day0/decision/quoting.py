@@ -13,11 +13,6 @@ def number(value: Any) -> float | None:
     return float(value) if is_number(value) else None
 
 
-def mapping_or_empty(value: Any) -> Mapping[str, Any]:
-    """The value where it is a mapping, else an empty one."""
-    return value if isinstance(value, Mapping) else {}
-
-
 def printable(value: Any) -> str:
     """The value's text with every half of a surrogate pair escaped, which UTF-8 cannot hold."""
     return str(value).encode("utf-8", "backslashreplace").decode()

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from day0.base.artefacts import digest_of, digest_of_file, read_yaml
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import mistakes_of
+from day0.base.numbers import mapping_or_empty
 from day0.evaluation.nemo_evaluator import (
     LM_EVALUATION_HARNESS,
     MARKERS,
@@ -62,7 +63,7 @@ class Document:
         found: Any = self.content
         for key in keys:
             found = found.get(key) if isinstance(found, Mapping) else None
-        return found if isinstance(found, Mapping) else {}
+        return mapping_or_empty(found)
 
     @property
     def producer(self) -> str:
@@ -193,10 +194,10 @@ def _failure(failure_class: FailureClass, detail: str) -> dict[str, Any]:
 def _document(content: Mapping[str, Any], tasks: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "command": str(content.get("command") or ""),
-        "config": content.get("config") if isinstance(content.get("config"), Mapping) else {},
+        "config": mapping_or_empty(content.get("config")),
         "git_hash": str(content.get("git_hash") or ""),
         "results": {"groups": {}, "tasks": dict(tasks)},
-        "target": content.get("target") if isinstance(content.get("target"), Mapping) else {},
+        "target": mapping_or_empty(content.get("target")),
         "metadata": {"schema_version": 1, "checkpoint_digest": None, "accounting": {}, **metadata},
     }
 
@@ -424,7 +425,7 @@ def _fingerprint(
     """What the run records about its making, in the fields of the graph's own fingerprint, and the fields it lacks."""
     parameters = document.part("config", "params")
     given = parameters.get("extra")
-    extra: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+    extra: Mapping[str, Any] = mapping_or_empty(given)
     lm_eval = _is_lm_eval(document)
     endpoint = document.part("target", "api_endpoint").get("type")
     samples = in_order(found["samples"]) if found else []

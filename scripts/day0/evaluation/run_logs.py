@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from day0.base.numbers import mapping_or_empty
 from day0.evaluation.nemo_evaluator import COLOURS
 from day0.records.failure_class import FailureClass
 from day0.serving.engine_log import END_LINE
@@ -74,7 +75,7 @@ def scan_log_file(log: Path, name: str) -> list[dict[str, Any]]:
 def logs_of(folder: Path, metadata: Mapping[str, Any], suite: Mapping[str, Any] | None) -> list[Path]:
     """The server's and the tasks' logs of a run, not those of earlier runs or other stages that lie beside them."""
     accounting = metadata.get("accounting")
-    names = [*(accounting if isinstance(accounting, Mapping) else {}), *(suite["tasks"] if suite else {})]
+    names = [*mapping_or_empty(accounting), *(suite["tasks"] if suite else {})]
     shards = metadata.get("shards")
     parts = [entry.get("shard") for entry in shards if isinstance(entry, Mapping)] if isinstance(shards, list) else []
     folders = [folder / "shards" / str(part) / "logs" for part in parts] or [folder / "logs"]

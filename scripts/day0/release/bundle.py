@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from day0.base.artefacts import digest_of_file, inventory, read_json, read_yaml
 from day0.base.cli import UnusableInput
-from day0.decision.quoting import mapping_or_empty
+from day0.base.numbers import mapping_or_empty
 from day0.records.failure_class import Decision
 from day0.records.files import list_files
 from day0.records.quantization import Quantization

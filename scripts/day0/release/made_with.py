@@ -17,6 +17,7 @@ from typing import Any
 
 from day0.base.artefacts import read_json, read_yaml
 from day0.base.cli import UnusableInput
+from day0.base.numbers import mapping_or_empty
 from day0.decision.quoting import printable
 
 GPU_KEYS = ("gpu", "gpu_type", "gpu_name")
@@ -66,13 +67,13 @@ def gather(evidence: Mapping[str, str | Path]) -> dict[str, Any]:
     for side in ("candidate", "baseline"):
         if f"{side}_run" not in paths:
             continue
-        metadata = _mapping(_read(read_yaml, paths[f"{side}_run"].parent / "results.yml").get("metadata"))
-        gpus.append(_gpu(_mapping(metadata.get("server"))))
-        for environment, packages in _mapping(metadata.get("versions")).items():
+        metadata = mapping_or_empty(_read(read_yaml, paths[f"{side}_run"].parent / "results.yml").get("metadata"))
+        gpus.append(_gpu(mapping_or_empty(metadata.get("server"))))
+        for environment, packages in mapping_or_empty(metadata.get("versions")).items():
             if isinstance(packages, Mapping):
                 found, name = _versions(packages), printable(environment)
                 versions[name if versions.get(name, found) == found else f"{side} {name}"] = found
-    if _mapping(record.get("versions")):
+    if mapping_or_empty(record.get("versions")):
         versions["quantize"] = _versions(record["versions"])
     gpus.append(_gpu(record))
     return {
@@ -115,10 +116,6 @@ def _gpu(facts: Mapping[str, Any]) -> str | None:
 
 def _versions(packages: Mapping[str, Any]) -> dict[str, str | None]:
     return {printable(name): None if version is None else printable(version) for name, version in packages.items()}
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _read(reader: Any, path: Path) -> dict[str, Any]:

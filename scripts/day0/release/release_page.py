@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from day0.decision.quoting import mapping_or_empty
+from day0.base.numbers import mapping_or_empty
 from day0.records.failure_class import Decision
 from day0.release.figures import Stage, drop_chart, layer_map_chart, timeline_chart
 

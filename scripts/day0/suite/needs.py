@@ -14,7 +14,7 @@ from typing import Any
 
 from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput
-from day0.base.numbers import is_count, is_number
+from day0.base.numbers import is_count, is_number, mapping_or_empty
 from day0.suite.harness import lm_eval_scores, read_task_file
 from day0.suite.score_names import canonical_score
 
@@ -55,7 +55,7 @@ def context_limit(model: Mapping[str, Any]) -> int | None:
     original_max_position_embeddings; other scalings are included in max_position_embeddings already.
     """
     config = model.get("text_config")
-    text: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
+    text: Mapping[str, Any] = mapping_or_empty(config)
     lengths = [
         value
         for part in (text, model)

@@ -223,6 +223,7 @@ def _is_local(module: str, folder: Path) -> bool:
     return place.with_suffix(".py").is_file() or any(place.rglob("*.py"))
 
 
+@cache
 def _file_of(module: str, folder: Path) -> Path | None:
     """The file that holds a module's code; None for a package without ``__init__.py``, or what is not there."""
     place = folder.joinpath(*module.split("."))

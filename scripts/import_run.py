@@ -12,9 +12,11 @@ import json
 import shutil
 from pathlib import Path
 
-from day0.base.artefacts import read_json, write_text, write_yaml
+from day0.base.artefacts import write_text, write_yaml
 from day0.base.cli import json_argument, run_cli
 from day0.evaluation.imported_run import import_run
+from day0.records.quantization import read_checkpoint_record
+from day0.records.source import Source
 from day0.suite.suites import load_suite
 
 
@@ -28,7 +30,7 @@ def main() -> int:
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for results.yml and samples/")
     arguments = parser.parse_args()
 
-    request, record = json_argument("--request", arguments.request), read_json(arguments.record)
+    request, record = json_argument("--request", arguments.request), read_checkpoint_record(arguments.record)
     suite = load_suite(arguments.suite.stem, arguments.suite.parent).model_dump(mode="json")
     found = import_run(
         Path(request["path"]),
@@ -38,7 +40,7 @@ def main() -> int:
         candidate=arguments.candidate,
         model_ids=request["model_ids"],
         counts=request["counts"],
-        checkpoint_digest=str(record.get("checkpoint_digest") or record.get("digest")),
+        checkpoint_digest=str(record.digest if isinstance(record, Source) else record.checkpoint_digest),
     )
     samples = arguments.output_dir / "samples"
     shutil.rmtree(samples, ignore_errors=True)

@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import digest_of, digest_of_file, read_json, read_yaml
+from day0.base.artefacts import digest_of, digest_of_file, read_yaml
 from day0.base.cli import UnusableInput
 from day0.records.files import Files
-from day0.records.quantization import Quantization
+from day0.records.quantization import read_checkpoint_record
 from day0.records.results import read_metadata
 from day0.records.source import Source
 from day0.serving.container import image_identity
@@ -241,21 +241,19 @@ def read_checkpoint(path: Path, folder: Path | None) -> Checkpoint:
     Raises:
         UnusableInput: the record cannot be used, is of a failed stage, or its folder holds no checkpoint.
     """
-    content = read_json(path)
-    if "recipe" in content:
-        record = Quantization.parse(content, path)
+    record = read_checkpoint_record(path)
+    if isinstance(record, Source):
+        digest, named, trusted = record.digest, Path(record.path), record.trust_remote_code
+    else:
         if record.status != "done" or record.checkpoint_digest is None:
             raise UnusableInput(
                 f"{path}: status is {record.status!r}, expected 'done': there is no checkpoint to evaluate"
             )
-        digest, files, named, trusted = record.checkpoint_digest, record.files, path.parent / "checkpoint", False
-    else:
-        source = Source.parse(content, path)
-        digest, files, named, trusted = source.digest, source.files, Path(source.path), source.trust_remote_code
+        digest, named, trusted = record.checkpoint_digest, path.parent / "checkpoint", False
     found = folder or named
     if not (found / "config.json").is_file():
         raise UnusableInput(f"{found}: no checkpoint folder (no config.json in it); named by {path}")
-    return Checkpoint(found, digest, files, trusted, path)
+    return Checkpoint(found, digest, record.files, trusted, path)
 
 
 def read_serving(text: str) -> dict[str, Any]:

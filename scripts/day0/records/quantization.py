@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from day0.base.artefacts import read_json
 from day0.records.failure_class import FailureClass
 from day0.records.files import Files
 from day0.records.recipe import Calibration, ResolvedRecipe
 from day0.records.record import Artefact, Count, Number, Record, Sha256
+from day0.records.source import Source
 
 
 class ModelOptConfiguration(Record):
@@ -64,3 +67,13 @@ class Quantization(Artefact):
     quantizers: Quantizers | None = Field(description="null where quantizing failed")
     files: Files = Field(description="of the checkpoint, by path relative to its folder")
     checkpoint_digest: Sha256 | None = Field(description="over names and digests of all files; null where it failed")
+
+
+def read_checkpoint_record(path: Path) -> Source | Quantization:
+    """The record of a checkpoint that is served: source.json of a baseline's, quantization.json of a candidate's.
+
+    Raises:
+        UnusableInput: it is neither.
+    """
+    content = read_json(path)
+    return Quantization.parse(content, path) if "recipe" in content else Source.parse(content, path)

@@ -148,3 +148,4 @@ use rule gate_preflight as gate_run with:
         token="results/{model}/{candidate}/{suite}/run.ok",
     log:
         "results/{model}/{candidate}/{suite}/gate_run.log",
+    localrule: True  # not taken over by `use rule`

@@ -69,3 +69,4 @@ use rule gate_preflight as gate_ptq with:
         token="results/{model}/{recipe}/validation.ok",
     log:
         "results/{model}/{recipe}/logs/gate_ptq.log",
+    localrule: True  # not taken over by `use rule`

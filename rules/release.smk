@@ -9,6 +9,7 @@ use rule gate_preflight as gate_release with:
         token="results/{model}/{release}/verdict.ok",
     log:
         "results/{model}/{release}/logs/gate_release.log",
+    localrule: True  # not taken over by `use rule`
 
 
 rule bundle_release:

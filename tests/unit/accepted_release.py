@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import yaml
-from decision_input import PASSED, VALIDATED
+from decision_input import PASSED, VALIDATED, described_source
 
 from day0.base.artefacts import digest_of_file, digest_of_inventory, inventory, write_json, write_text
 from day0.statistics.paired import NOTHING
@@ -51,8 +51,7 @@ def make_accepted_release(root):
         **QUANTIZED,
     }
     write_json("m/fp8/quantization.json", record)
-    described = {"model": "m", "location": {"path": "models/m"}, "path": "models/m", "license": "mit"}
-    described |= {"parameters": 1234567, "payload_bytes": 2, "dtypes": {}, "config": {}, "trust_remote_code": False}
+    described = described_source(path="models/m", location={"path": "models/m"}, license="mit", parameters=1234567)
     write_json("m/source.json", {**described, "files": source_files, "digest": source_digest})
     digests = {"checkpoint_digest": checkpoint_digest, "source_digest": source_digest}
     evidence = {name: f"m/{name}.json" for name in STAGES[:3]}

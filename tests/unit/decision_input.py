@@ -12,6 +12,23 @@ def sha(name):
     return hashlib.sha256(name.encode()).hexdigest()
 
 
+def described_source(**changes):
+    """The content of a source.json."""
+    return {
+        "model": "m",
+        "location": {"path": "m"},
+        "path": "m",
+        "files": {},
+        "digest": "0" * 64,
+        "payload_bytes": 1,
+        "parameters": 1,
+        "dtypes": {},
+        "config": {},
+        "trust_remote_code": False,
+        "license": None,
+    } | changes
+
+
 def evaluate_run(summary):
     """The assessment of a run as JSON holds it."""
     return assess_run.evaluate_run(summary).as_plain()

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from decision_input import (
     compare_runs,
+    described_source,
     evaluate_comparison,
     evidence,
     make_verdict,
@@ -854,9 +855,7 @@ def test_command_line_over_runs(tmp_path):
 
 def test_command_line_states_precision_and_external_sanity(tmp_path):
     base, good = write_folder(tmp_path / "b", 390), write_folder(tmp_path / "c", 389)
-    described = {"model": "m", "location": {"path": "m"}, "path": "m", "files": {}, "digest": "0" * 64}
-    described |= {"payload_bytes": 1, "parameters": 1, "trust_remote_code": False, "license": None}
-    write_json(tmp_path / "source.json", described | FP8)
+    write_json(tmp_path / "source.json", described_source(**FP8))
     write_yaml(tmp_path / "scores.yaml", {"scores": [*published(50.0), *published(97.0, model="other")]})
     both = ("--baseline", base, "--candidate", good, "--external", tmp_path / "scores.yaml")
     done = gate(*both, "--model", "other", "--source-record", tmp_path / "source.json")

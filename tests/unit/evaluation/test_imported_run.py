@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from decision_input import compare_runs, evaluate_run
+from decision_input import compare_runs, described_source, evaluate_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -341,7 +341,7 @@ def test_the_script_leaves_nothing_of_an_earlier_import(tmp_path, monkeypatch, c
     (tmp_path / "suites").mkdir()
     suite = suite_of("addition")
     (tmp_path / "suites" / "demo.yaml").write_text(yaml.safe_dump(suite))
-    (tmp_path / "source.json").write_text(json.dumps({"digest": DIGEST}))
+    (tmp_path / "source.json").write_text(json.dumps(described_source(digest=DIGEST)))
     request = {"path": str(copy / "demo_addition"), "counts": "require", "model_ids": ["tiny-llama"]}
     options = {
         "--request": json.dumps(request),

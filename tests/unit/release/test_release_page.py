@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 from decided_release import make_release, run_script
+from decision_input import described_source
 
 from day0.base.artefacts import digest_of_file, read_json, write_json
 from day0.records.failure_class import Decision
@@ -207,9 +208,7 @@ def test_the_commands_compare_again_to_the_same_result(tmp_path):
     done = run_script("gate_compare.py", *words[2:])
     assert done.returncode == 2 and "results/tiny/source.json" in done.stderr, "the source's record is no part of this"
     record = tmp_path / "source.json"
-    described = {"model": "m", "location": {"path": "m"}, "path": "m", "files": {}, "digest": "0" * 64}
-    described |= {"payload_bytes": 1, "parameters": 1, "trust_remote_code": False, "license": None}
-    write_json(record, {**described, "dtypes": {"F8_E4M3": 1}, "config": {}})
+    write_json(record, described_source(dtypes={"F8_E4M3": 1}))
     words[words.index("results/tiny/source.json")] = str(record)
     done = run_script("gate_compare.py", *words[2:])
     again, found = json.loads(done.stdout), read_json(read_json(verdict)["evidence"]["comparison"]["path"])

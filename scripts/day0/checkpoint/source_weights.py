@@ -1,0 +1,213 @@
+"""What the tensors of a source model are: where the weights of each matrix are, how they are stored, in which shape.
+
+A source may be quantized as it was published, and may hold the experts of a layer as one tensor where the checkpoint
+has one each. Inventory, sizes and the comparison of values all ask :class:`SourceWeights`. A format is seen by the
+dtypes and shapes of a weight and its scales, whatever config.json says:
+
+- FP8: ``X.weight`` F8_E4M3 [out, in] with ``X.weight_scale_inv`` (one for 128 x 128: DeepSeek-V3, Qwen3, MiniMax; one
+  for all: Mistral), ``X.weight_scale`` (compressed-tensors: one for all or for a row) or ``X.scale`` (DeepSeek-V4).
+- MXFP4: ``X_blocks`` U8 [experts, out, in / 32, 16] with ``X_scales`` U8 (GPT-OSS), ``X.weight`` I8 [out, in / 2] with
+  ``X.scale`` F8_E8M0 (DeepSeek-V4), ``X.weight_packed`` U8 with ``X.weight_scale`` U8 (compressed-tensors).
+- INT4: ``X.weight_packed`` I32 [out, in / 8] with ``X.weight_scale`` and ``X.weight_shape`` (Kimi-K2).
+
+Source: vLLM 0.32.0, models/deepseek_v4/amd/model.py:1405, model_executor/models/gpt_oss.py:1424, and
+compressed-tensors' pack-quantized compressor.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+from day0.checkpoint.names import is_part
+from day0.source.safetensors_headers import Tensor
+
+# What a quantized weight is dequantized to, by ModelOpt and by the engines.
+DEQUANTIZED, DEQUANTIZED_BYTES = "BF16", 2
+_SCALE_ENDINGS = ("_scale_inv", "_scale", "_scales", ".scale")
+# Further tensors of a quantized weight, beside its values and their scales.
+_FURTHER = ("weight_shape", "weight_zero_point", "weight_g_idx", "input_scale", "activation_scale")
+# Where fused experts hold an expert's matrix: name of the fused tensor, part of it, number of its parts.
+_FUSED = {
+    "gate_proj": (("gate_up_proj", 0, 2),),
+    "w1": (("gate_up_proj", 0, 2),),
+    "up_proj": (("gate_up_proj", 1, 2), ("up_proj", 0, 1)),
+    "w3": (("gate_up_proj", 1, 2),),
+    "down_proj": (("down_proj", 0, 1),),
+    "w2": (("down_proj", 0, 1),),
+}
+
+
+class Storage(StrEnum):
+    """How the values of a weight are stored."""
+
+    PLAIN = "plain"
+    FP8 = "FP8"
+    MXFP4 = "MXFP4"
+    INT4 = "INT4"
+
+
+class SourceWeight(NamedTuple):
+    """Where the source has the weights of a matrix.
+
+    To get the matrix: dequantize ``weight`` with ``scale``, which gives ``shape``; take ``expert`` of the first
+    dimension unless it is None; transpose the last two dimensions if ``is_transposed``; take ``rows`` of the result
+    unless they are None.
+
+    FP8 values are multiplied by their scale: one for all; one for a row, of shape [out] or [out, 1]; or one for each
+    128 x 128. MXFP4 has two E2M1 values in a byte, the first in the low bits, and a scale for each 32 of a row. INT4
+    has eight values in an I32, the first in the low bits, each stored as value + 8, and a scale for each group of a
+    row. Scales of U8 and F8_E8M0 are exponents: 2 ** (scale - 127).
+    """
+
+    storage: Storage
+    weight: str
+    scale: str | None
+    shape: tuple[int, ...]
+    expert: int | None = None
+    is_transposed: bool = False
+    rows: slice | None = None
+
+
+class SourceWeights:
+    """A source's tensors by what they are.
+
+    Attributes:
+        tensors: as the files hold them.
+        logical: every weight and every other tensor that is no part of a quantized one, by the name that it has in a
+            checkpoint in full precision: of quantized weights with dtype, shape and bytes once dequantized and without
+            a file, of all others as the files hold them.
+        quantized: of the quantized weights, by the same names, how they are stored.
+        parts: names of the tensors that hold the quantized ones, by the same names.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.quantized: dict[str, SourceWeight] = {}
+        self.parts: dict[str, list[str]] = {}
+        for name in [name for name in tensors if name.endswith(_SCALE_ENDINGS)]:
+            self._add(name)
+        self.logical: Mapping[str, Tensor] = tensors
+        if self.quantized:
+            held = {part for parts in self.parts.values() for part in parts}
+            self.logical = {
+                name: Tensor(DEQUANTIZED, stored.shape, "", 0, math.prod(stored.shape) * DEQUANTIZED_BYTES)
+                for name, stored in self.quantized.items()
+            } | {name: tensor for name, tensor in tensors.items() if name not in held}
+
+    def _add(self, scale: str) -> None:
+        """Take a scale and its weight for one quantized weight, where they are one."""
+        if scale.endswith("_scales"):
+            name = scale.removesuffix("_scales")
+            weight = f"{name}_blocks"
+        elif scale.endswith(".scale"):
+            weight = name = f"{scale.removesuffix('.scale')}.weight"
+        else:
+            weight = name = scale.removesuffix("_inv").removesuffix("_scale")
+            packed = f"{name}_packed"
+            weight = packed if packed in self.tensors else weight
+        held, of = self.tensors.get(weight), self.tensors[scale]
+        form = _form(held.dtype, held.shape, of.dtype, of.shape) if held is not None else None
+        if form is None:
+            return
+        module = name.removesuffix(".weight")
+        further = [f"{module}.{part}" for part in _FURTHER]
+        self.quantized[name] = SourceWeight(form[0], weight, scale, form[1])
+        self.parts[name] = [weight, scale, *(part for part in further if part in self.tensors)]
+
+    @property
+    def formats(self) -> str:
+        """How the quantized weights are stored, as text; empty where none is quantized."""
+        return " and ".join(sorted({stored.storage for stored in self.quantized.values()}))
+
+    @property
+    def parameters(self) -> int:
+        """Number of elements of all weights and other tensors, scales not counted."""
+        return sum(math.prod(tensor[1]) for name, tensor in self.logical.items() if not is_part(name))
+
+    def stored(self, name: str) -> SourceWeight | None:
+        """How the source stores the weight that a checkpoint in full precision has under a name; None: it has none."""
+        if name in self.quantized:
+            return self.quantized[name]
+        tensor = self.tensors.get(name)
+        return SourceWeight(Storage.PLAIN, name, None, tensor.shape) if tensor is not None else None
+
+    def weight(self, module: str, shape: tuple[int, ...]) -> SourceWeight | None:
+        """Where the source has the weights of a matrix of the checkpoint.
+
+        Args:
+            module: the matrix' module, as ``model.layers.0.mlp.experts.3.gate_proj``, or the name of a fused tensor,
+                as ``model.layers.0.mlp.experts.gate_up_proj``.
+            shape: before it was quantized, [out, in], or of fused experts as the checkpoint has them.
+
+        Returns:
+            None where the source has no such weights, or of another shape, or each expert's apart for a fused tensor.
+        """
+        found = self.stored(f"{module}.weight") or self.stored(module)
+        if found is not None:
+            # transformers gives the experts of GPT-OSS as [experts, in, out], which are stored the other way around
+            turned = len(shape) == 3 and found.weight.endswith("_blocks")
+            for is_transposed in (turned, not turned) if len(shape) == 3 else (False,):
+                if found.shape == (_transposed(shape) if is_transposed else shape):
+                    return found._replace(is_transposed=is_transposed)
+            return None
+        head, is_expert, tail = module.partition(".experts.")
+        number, _, leaf = tail.partition(".")
+        if not is_expert or not number.isdigit() or len(shape) != 2:
+            return None
+        for fused, part, parts in _FUSED.get(leaf, ()):
+            found = self._fused(f"{head}.experts", fused)
+            if found is not None:
+                return self._of_expert(found, f"{head}.experts", int(number), part, parts, shape)
+        return None
+
+    def _fused(self, experts: str, leaf: str) -> SourceWeight | None:
+        found = self.stored(f"{experts}.{leaf}") or self.stored(f"{experts}.{leaf}.weight")
+        return found if found is not None and len(found.shape) == 3 else None
+
+    def _of_expert(
+        self, found: SourceWeight, experts: str, number: int, part: int, parts: int, shape: tuple[int, ...]
+    ) -> SourceWeight | None:
+        out, inputs = shape
+        is_upright, is_turned = found.shape[1:] == (parts * out, inputs), found.shape[1:] == (inputs, parts * out)
+        if number >= found.shape[0] or not (is_upright or is_turned):
+            return None
+        is_transposed = is_turned
+        if is_upright and is_turned:
+            # Where this one is a square, the experts' other tensor is none, and lies the same way.
+            other = self._fused(experts, "gate_up_proj" if parts == 1 else "down_proj")
+            turned = (inputs, 2 * out) if parts == 1 else (out, inputs)
+            is_transposed = other is not None and other.shape[1:] == turned
+        rows = None
+        if parts == 2:
+            # GPT-OSS alone has biases there, and alternates the rows of gate and up
+            is_interleaved = f"{experts}.gate_up_proj_bias" in self.tensors
+            rows = slice(part, 2 * out, 2) if is_interleaved else slice(part * out, (part + 1) * out)
+        return found._replace(expert=number, is_transposed=is_transposed, rows=rows)
+
+
+def _transposed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:-2], shape[-1], shape[-2])
+
+
+@functools.lru_cache(maxsize=65536)
+def _form(
+    weight: str, shape: tuple[int, ...], scale: str, scales: tuple[int, ...]
+) -> tuple[Storage, tuple[int, ...]] | None:
+    """How a weight is stored and its shape once dequantized, by dtypes and shapes of it and its scales; None: unknown.
+
+    Further weights that have the shape of one that was seen cost a look-up.
+    """
+    if weight == "F8_E4M3" and scale in ("F32", "BF16", "F16", "F8_E8M0", "U8"):
+        return Storage.FP8, shape
+    if weight == "I32" and len(shape) == len(scales) == 2 and shape[0] == scales[0]:
+        return Storage.INT4, (shape[0], shape[1] * 8)
+    if weight in ("U8", "I8") and scale in ("U8", "F8_E8M0"):
+        if len(shape) == len(scales) + 1 and shape[:-1] == scales and shape[-1] == 16:
+            return Storage.MXFP4, (*scales[:-1], scales[-1] * 32)
+        if len(shape) == len(scales) and shape[:-1] == scales[:-1] and shape[-1] == scales[-1] * 16:
+            return Storage.MXFP4, (*shape[:-1], shape[-1] * 2)
+    return None

@@ -258,8 +258,13 @@ def index_names_a_tensor_that_no_shard_holds(copy: Copy) -> None:
     copy.edit_json(INDEX, lambda c: c["weight_map"].update({"model.layers.7.mlp.down_proj.weight": SECOND}))
 
 
-@fault("llama-fp8", "integrity", f"{O}.input_scale")
+@fault("llama-fp8", "integrity", f"{O}.weight")
 def shard_holds_a_tensor_that_the_index_lacks(copy: Copy) -> None:
+    copy.edit_json(INDEX, lambda c: c["weight_map"].pop(f"{O}.weight"))
+
+
+@harmless("llama-fp8")
+def index_that_lacks_scales(copy: Copy) -> None:
     copy.edit_json(INDEX, lambda c: c["weight_map"].pop(f"{O}.input_scale"))
 
 

@@ -30,14 +30,15 @@ from day0.checkpoint.intentions import Patterns, differences, kv_format_of
 from day0.checkpoint.inventory import compare_inventory
 from day0.checkpoint.layers import SortedTensors, kv_problems_of, read_layers, sort_tensors
 from day0.checkpoint.metadata import compare_metadata
-from day0.checkpoint.names import first_of, is_part, is_scale, own_parts
+from day0.checkpoint.names import first_of, is_scale, own_parts
 from day0.checkpoint.size import SOURCE_BITS, expected_sizes, ratio_bounds
+from day0.checkpoint.source_weights import SourceWeights
 from day0.checkpoint.summary import CheckpointSummary, Layer, distinct, parse_summary
 from day0.recipe.recipes import KV_CACHE_NONE
 from day0.records.failure_class import FailureClass
 from day0.records.quantization import ModelOptConfiguration, Quantization
 from day0.records.validation import Validation
-from day0.source.safetensors_headers import Tensor, payload_bytes, read_scalars, read_tensors
+from day0.source.safetensors_headers import Tensor, payload_bytes, read_headers, read_scalars, read_tensors
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
@@ -91,15 +92,15 @@ def read_summary(
         UnusableInput: the source or a JSON file cannot be read. A broken checkpoint is no error but a finding.
     """
     before = read_tensors(source)
-    parameters = sum(math.prod(tensor[1]) for name, tensor in before.items() if not is_part(name))
-    unread = CheckpointSummary(payload_bytes(before), 0, recipe, {}, [], parameters or None)
+    weights = SourceWeights(before)
+    unread = CheckpointSummary(payload_bytes(before), 0, recipe, {}, [], weights.parameters or None)
     if not unread.source_bytes:
         raise UnusableInput(f"{source}: found no bytes of weights; expected the source model")
     if record is not None and record.status != "done":
         reason = record.detail or "no reason recorded"
         return replace(unread, failed_before=(record.failure_class or FailureClass.UNKNOWN, reason))
     try:
-        after = read_tensors(checkpoint, alone=True)
+        after, unindexed = read_headers(checkpoint, alone=True)
         config = read_json(checkpoint / "config.json")
     except UnusableInput as error:
         return replace(unread, broken=str(error))
@@ -110,12 +111,12 @@ def read_summary(
     declaration, layers, conflicts = found.declaration, found.layers, found.conflicts
     conflicts += [] if found.kv_problems else _kv_conflicts(record, resolved, declaration, after)
     is_tied = config.get("tie_word_embeddings", True) is not False
-    missing, unknown, misshapen = compare_inventory(before, after, names, is_tied, layers)
+    missing, unknown, misshapen = compare_inventory(weights, after, names, is_tied, layers)
     lost_modules = {name.removesuffix(".weight") for name in missing}
     orphans = set(found.orphans) - lost_modules
     strays = [f"{module}.{part}" for module in orphans for part in own_parts(after, module)]
     scales = read_scalars({name: tensor for name, tensor in after.items() if is_scale(name)})
-    families, others = expected_sizes(before, after, names, layers, missing)
+    families, others = expected_sizes(weights, after, names, layers, missing)
     blocks, bytes_read = _read_blocks(after, before, scales) if deep else (None, None)
     return replace(
         unread,
@@ -132,6 +133,8 @@ def read_summary(
         kv_problems=found.kv_problems,
         has_patterns=patterns is not None,
         remark_on_patterns=remark,
+        unindexed=unindexed,
+        source_formats=weights.formats,
         expected_output_bytes=sum(families.values()) + others,
         expected_family_bytes=families,
         pickles=[name for name in files_below(checkpoint) if name.endswith(_PICKLES)],

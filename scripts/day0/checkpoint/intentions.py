@@ -44,6 +44,12 @@ class Patterns:
         """Whether a pattern treats one expert of a layer differently from another."""
         return any(re.search(r"experts[.]\d", str(entry.get("quantizer_name", ""))) for entry in self.entries)
 
+    @property
+    def names_mtp(self) -> bool:
+        """Whether a pattern names layers of multi-token prediction to quantize them; wide ones match them by chance."""
+        names = (str(entry.get("quantizer_name", "")) for entry in self.entries if _enables(entry))
+        return any(re.search(r"mtp|nextn|eh_proj|layers[.]\d", name) for name in names)
+
     def essence(self) -> tuple[str, ...]:
         """What decides the weights, as a line for each entry, whatever way it is spelled."""
         lines = []

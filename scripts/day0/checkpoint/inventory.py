@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from day0.checkpoint.formats import logical_shapes
 from day0.checkpoint.layers import SortedTensors
 from day0.checkpoint.names import BUFFERS, KV_PART, PART
+from day0.checkpoint.source_weights import PARTS_OF_FUSED, SourceWeights
 from day0.checkpoint.summary import Layer
 from day0.source.safetensors_headers import Tensor
 
 
+class Inventory(NamedTuple):
+    """Names of the source's tensors that are missing, of new tensors that are no scales, and of misshapen ones."""
+
+    missing: list[str]
+    unknown: list[str]
+    misshapen: list[str]
+
+
 def compare_inventory(
-    source: Mapping[str, Tensor],
+    source: SourceWeights,
     output: Mapping[str, Tensor],
     names: SortedTensors,
     is_tied: bool,
     layers: Mapping[str, Layer],
-) -> tuple[list[str], list[str], list[str]]:
-    """Names of the source's tensors that are missing, of new tensors that are no scales, and of misshapen ones.
+) -> Inventory:
+    """Compare what the source's tensors are with those of the checkpoint, whichever way either of them is stored.
 
     The shape of a layer with a problem of its own is not judged.
     """
@@ -30,53 +40,134 @@ def compare_inventory(
     def is_tied_head(name: str) -> bool:
         return is_tied and name.endswith("lm_head.weight")
 
-    lost = [name for name in source if name not in output]
-    new = [name for name in (*names.weights.values(), *names.others) if name not in source]
-    converted = _converted(source, output, [*lost, *new])
-
-    def is_converted(name: str) -> bool:
-        return ".experts." in name and _experts_of(name) in converted
-
-    missing = [n for n in lost if not (is_part(n) or is_tied_head(n) or is_converted(n))]
-    unknown = [n for n in new if not (is_part(n) or is_tied_head(n) or is_converted(n))]
+    before = source.logical
+    kept = source.kept(output) if source.quantized else {}
+    as_stored = {part for name in kept for part in source.parts[name]}
+    lost = [name for name in before if name not in output and name not in kept]
+    new = [name for name in (*names.weights.values(), *names.others) if name not in before and name not in as_stored]
+    experts = _compare_experts(source, output, lost, new, layers)
+    missing = [n for n in lost if not (n in experts.found or is_part(n) or is_tied_head(n))]
+    unknown = [n for n in new if not (n in experts.found or is_part(n) or is_tied_head(n))]
     misshapen = []
     sound: set[tuple] = set()  # forms seen before: a large model repeats a few of them
-    for name, before in source.items():
+    for name, tensor in before.items():
         after = output.get(name)
-        if after is None or after[1] == before[1]:
+        if after is None or after[1] == tensor[1] or name in kept:
             continue
-        layer = layers.get(name.removesuffix(".weight")) or layers.get(name)
+        module = name.removesuffix(".weight")
+        layer = layers.get(module) or layers.get(name)
         if layer is None:
             misshapen.append(name)
             continue
-        form = id(layer), before[1], after[1]
+        form = id(layer), tensor[1], after[1]
         if form in sound or layer.problem is not None:
             continue
-        if before.shape in logical_shapes(layer.precision, after.shape):
+        if any(source.weight(module, shape) is not None for shape in logical_shapes(layer.precision, after.shape)):
             sound.add(form)
         else:
             misshapen.append(name)
-    return sorted(missing), sorted(unknown), sorted(misshapen)
+    return Inventory(sorted([*missing, *experts.missing]), sorted(unknown), sorted([*misshapen, *experts.misshapen]))
 
 
-def _converted(source: Mapping[str, Tensor], output: Mapping[str, Tensor], changed: Iterable[str]) -> set[str]:
-    """Layers whose experts are fused on one side and apart on the other, as many of them on both."""
-    found = set()
-    for place in {_experts_of(name) for name in changed if ".experts." in name}:
-        sides = []
-        for side in (source, output):
-            names = [n for n in side if n.startswith(f"{place}.experts.") and not PART.fullmatch(n)]
-            fused = {side[n].shape[0] for n in names if _is_fused(n) and len(side[n].shape) == 3}
-            apart = {n.removeprefix(f"{place}.experts.").partition(".")[0] for n in names if not _is_fused(n)}
-            sides.append((bool(fused), max(fused, default=len(apart))))
-        if sides[0][0] != sides[1][0] and sides[0][1] == sides[1][1] > 0:
-            found.add(place)
+class _Experts(NamedTuple):
+    """Names on both sides that are the same experts, fused on one and apart on the other; and what is wrong there."""
+
+    found: set[str]
+    missing: list[str]
+    misshapen: list[str]
+
+
+def _compare_experts(
+    source: SourceWeights,
+    output: Mapping[str, Tensor],
+    lost: Iterable[str],
+    new: Iterable[str],
+    layers: Mapping[str, Layer],
+) -> _Experts:
+    """Compare experts that are fused in the source and apart in the checkpoint, or the reverse."""
+    lost_of, new_of = _by_place(lost), _by_place(new)
+    result = _Experts(set(), [], [])
+    for place in new_of.keys() & lost_of.keys():
+        if any(_is_fused(name) for name in lost_of[place]):
+            _compare_apart(source, output, place, lost_of[place], new_of[place], layers, result)
+        else:
+            _compare_fused(source, output, place, lost_of[place], new_of[place], layers, result)
+    return result
+
+
+def _by_place(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names of tensors of experts by the name of these, as ``model.layers.0.mlp.experts``."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        head, experts, _ = name.partition(".experts.")
+        if experts:
+            found.setdefault(f"{head}.experts", []).append(name)
     return found
 
 
-def _experts_of(name: str) -> str:
-    return name.partition(".experts.")[0]
-
-
 def _is_fused(name: str) -> bool:
-    return re.search(r"\.experts\.\d+\.", name) is None
+    return not name.partition(".experts.")[2].partition(".")[0].isdigit()
+
+
+def _compare_apart(
+    source: SourceWeights,
+    output: Mapping[str, Tensor],
+    place: str,
+    lost: Iterable[str],
+    new: Iterable[str],
+    layers: Mapping[str, Layer],
+    result: _Experts,
+) -> None:
+    """Compare fused experts of the source with those apart of the checkpoint: all of them, each of its shape."""
+    leaves: dict[str, dict[int, str]] = {}  # numbers of the experts by the name of their matrix
+    shapes: dict[tuple, bool] = {}
+    for name in new:
+        number, _, leaf = name.removeprefix(f"{place}.").partition(".")
+        module = name.removesuffix(".weight")
+        layer = layers.get(module)
+        if not number.isdigit() or layer is None:
+            continue
+        form = leaf, output[name].shape, id(layer)
+        if form not in shapes:
+            wanted = logical_shapes(layer.precision, output[name].shape)[0]
+            shapes[form] = source.weight(f"{place}.0.{leaf.removesuffix('.weight')}", wanted) is not None
+        leaves.setdefault(leaf, {})[int(number)] = name
+        if not shapes[form] and layer.problem is None:
+            result.misshapen.append(name)
+    for name in lost:
+        fused = name.removeprefix(f"{place}.").removesuffix(".weight")
+        held = [parts for parts in PARTS_OF_FUSED.get(fused, ()) if any(f"{leaf}.weight" in leaves for leaf in parts)]
+        shape = source.logical[name].shape
+        if not held or len(shape) != 3:
+            continue
+        result.found.add(name)
+        for leaf in held[0]:
+            numbers = leaves.get(f"{leaf}.weight", {})
+            result.found.update(found for number, found in numbers.items() if number < shape[0])
+            result.missing.extend(f"{place}.{n}.{leaf}.weight" for n in range(shape[0]) if n not in numbers)
+
+
+def _compare_fused(
+    source: SourceWeights,
+    output: Mapping[str, Tensor],
+    place: str,
+    lost: Iterable[str],
+    new: Iterable[str],
+    layers: Mapping[str, Layer],
+    result: _Experts,
+) -> None:
+    """Compare experts apart in the source with the fused ones of the checkpoint, by their number and elements."""
+    for name in new:
+        layer, tensor = layers.get(name) or layers.get(name.removesuffix(".weight")), output[name]
+        fused = name.removeprefix(f"{place}.").removesuffix(".weight")
+        if layer is None or len(tensor.shape) != 3:
+            continue
+        for parts in PARTS_OF_FUSED.get(fused, ()):
+            own = [f"{place}.{n}.{leaf}.weight" for n in range(tensor.shape[0]) for leaf in parts]
+            if any(one not in source.logical for one in own):
+                continue
+            result.found.update([name, *own])
+            wanted = math.prod(logical_shapes(layer.precision, tensor.shape)[0])
+            if layer.problem is None and sum(math.prod(source.logical[one].shape) for one in own) != wanted:
+                result.misshapen.append(name)
+            break

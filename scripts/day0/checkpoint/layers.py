@@ -15,6 +15,8 @@ from day0.checkpoint.names import KV_PART, NOT_LINEAR, NUMBER, PART, PART_NAMES,
 from day0.checkpoint.summary import Layer
 from day0.source.safetensors_headers import BITS, Tensor
 
+# Stacks of layers beside the text model's, whose numbers may be larger.
+_OTHER_STACK = re.compile(r"audio|vision|visual|encoder|tower")
 Parts = tuple[tuple[str, Form], ...]  # the scales of a weight, by the ends of their names
 
 
@@ -90,6 +92,7 @@ class _Reader:
         self.declaration, self.patterns, self.layer_count = declaration, patterns, layer_count
         self.names_experts = declaration is not None and declaration.names_experts
         self.intends_experts = patterns is not None and patterns.names_experts
+        self.intends_mtp = patterns is not None and patterns.names_mtp
         self.excluded: tuple[set[str], re.Pattern[str] | None] | None = None
         if declaration is not None and declaration.layers is None:
             exact = {pattern for pattern in declaration.excluded if not re.search(r"[*?[]", pattern)}
@@ -122,7 +125,8 @@ class _Reader:
         number = NUMBER.search(name)
         family = family_of(name)
         if self.layer_count and family not in ("vision", "lm_head") and number and int(number[0]) >= self.layer_count:
-            family = "MTP" if re.search(r"layers[.]\d", name) else family
+            is_of_text = re.search(r"layers[.]\d", name) is not None and _OTHER_STACK.search(name) is None
+            family = "MTP" if is_of_text else family
         self.by_name[name] = _About(is_linear, intended, family)
         return self.by_name[name]
 
@@ -153,6 +157,9 @@ class _Reader:
         algorithm, group, is_excluded = declared
         parts = tuple(sorted(parts))
         is_plain = weight[0] in FULL_PRECISION
+        if family == "MTP" and is_plain and not self.intends_mtp:
+            # transformers loads no layer for multi-token prediction, so that ModelOpt leaves it as it is
+            intended = False
         held, problem = algorithm_of(weight, parts), None
         stray = ", ".join(name for name, _ in parts if name != "pre_quant_scale")
         if is_plain and stray:

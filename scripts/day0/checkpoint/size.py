@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from day0.checkpoint.formats import bytes_of
 from day0.checkpoint.intentions import Intention, Patterns
 from day0.checkpoint.layers import SortedTensors
+from day0.checkpoint.source_weights import SourceWeights
 from day0.checkpoint.summary import Layer, distinct
 from day0.source.safetensors_headers import Tensor
 
@@ -19,7 +20,7 @@ _PLACES = ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj
 
 
 def expected_sizes(
-    source: Mapping[str, Tensor],
+    source: SourceWeights,
     output: Mapping[str, Tensor],
     names: SortedTensors,
     layers: Mapping[str, Layer],
@@ -28,8 +29,11 @@ def expected_sizes(
     """Bytes that the matrices of each family should take with their scales, and those of all other tensors.
 
     A matrix that the recipe quantizes takes what its format takes of the source's shape, everything else what it takes
-    in the source; what the source lacks (scales of the KV cache) counts as it is.
+    in the source: in full precision where that is quantized, unless it is kept as it is; what the source lacks (scales
+    of the KV cache) counts as it is.
     """
+    before = source.logical
+    kept = source.kept(output) if source.quantized else {}
     families: Counter[str] = Counter()
     stay = set()
     for layer, count in distinct(layers):
@@ -40,9 +44,10 @@ def expected_sizes(
     for module, layer in layers.items():
         if id(layer) in stay:
             name = names.weights[module]
-            families[layer.family] += (source.get(name) or output[name]).bytes
-    others = sum((source.get(name) or output[name]).bytes for name in names.others)
-    return dict(families), others + sum(source[name].bytes for name in missing)
+            families[layer.family] += kept.get(name) or (before.get(name) or output[name]).bytes
+    in_kept = {part for name in kept for part in source.parts[name]}
+    others = sum((before.get(name) or output[name]).bytes for name in names.others if name not in in_kept)
+    return dict(families), others + sum(before[name].bytes for name in missing if name in before)
 
 
 def ratio_bounds(patterns: Patterns | None, source_bits: float = SOURCE_BITS) -> tuple[float, float] | None:

@@ -39,6 +39,12 @@ _FUSED = {
     "down_proj": (("down_proj", 0, 1),),
     "w2": (("down_proj", 0, 1),),
 }
+# The same the other way around: an expert's matrices that a fused tensor holds, by either way of naming them.
+PARTS_OF_FUSED = {
+    "gate_up_proj": (("gate_proj", "up_proj"), ("w1", "w3")),
+    "up_proj": (("up_proj",),),
+    "down_proj": (("down_proj",), ("w2",)),
+}
 
 
 class Storage(StrEnum):
@@ -128,6 +134,14 @@ class SourceWeights:
         """Number of elements of all weights and other tensors, scales not counted."""
         return sum(math.prod(tensor[1]) for name, tensor in self.logical.items() if not is_part(name))
 
+    def kept(self, output: Mapping[str, Tensor]) -> dict[str, int]:
+        """Quantized weights that a checkpoint holds as the source does: their bytes with all their parts, by name."""
+        found = {}
+        for name, parts in self.parts.items():
+            if all(part in output and output[part][:2] == self.tensors[part][:2] for part in parts):
+                found[name] = sum(self.tensors[part].bytes for part in parts)
+        return found
+
     def stored(self, name: str) -> SourceWeight | None:
         """How the source stores the weight that a checkpoint in full precision has under a name; None: it has none."""
         if name in self.quantized:
@@ -148,12 +162,10 @@ class SourceWeights:
         """
         found = self.stored(f"{module}.weight") or self.stored(module)
         if found is not None:
-            # transformers gives the experts of GPT-OSS as [experts, in, out], which are stored the other way around
-            turned = len(shape) == 3 and found.weight.endswith("_blocks")
-            for is_transposed in (turned, not turned) if len(shape) == 3 else (False,):
-                if found.shape == (_transposed(shape) if is_transposed else shape):
-                    return found._replace(is_transposed=is_transposed)
-            return None
+            # transformers gives the experts of GPT-OSS as [experts, in, out], and the files have [experts, out, in]
+            if found.weight.endswith("_blocks") and found.shape == _transposed(shape):
+                return found._replace(is_transposed=True)
+            return found if found.shape == shape else None
         head, is_expert, tail = module.partition(".experts.")
         number, _, leaf = tail.partition(".")
         if not is_expert or not number.isdigit() or len(shape) != 2:

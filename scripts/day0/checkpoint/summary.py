@@ -82,7 +82,8 @@ class CheckpointSummary:
 
     ``remark_on_patterns`` says where the patterns come from, or that they are not those expected; ``engine`` is a name,
     with ``==`` and a version where it is known. ``ratio_bounds``: smallest and largest size ratio that the recipe of a
-    summary given by hand can give.
+    summary given by hand can give. ``source_formats``: how the source itself is quantized, empty where it is not;
+    ``unindexed``: names of scales that the index lacks.
     """
 
     source_bytes: int
@@ -103,6 +104,8 @@ class CheckpointSummary:
     kv_problems: dict[str, list[str]] | None = None
     has_patterns: bool = False
     remark_on_patterns: str | None = None
+    unindexed: list[str] | None = None
+    source_formats: str = ""
     expected_output_bytes: int | None = None
     expected_family_bytes: dict[str, int] | None = None
     ratio_bounds: tuple[float, float] | None = None

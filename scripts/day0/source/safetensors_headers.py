@@ -43,6 +43,8 @@ BITS = {
     "F6_E2M3": 6,
     "F6_E3M2": 6,
 }
+CONSOLIDATED = "consolidated"
+_SCALES = ("_scale", "_scale_2", "_scale_inv")
 _SHARD = re.compile(r".+-\d+-of-\d+\.safetensors")
 _SCALAR_FORMATS = {"F32": "<f", "F64": "<d", "F16": "<e", "BF16": "<H", "F8_E4M3": "<B"}
 
@@ -184,10 +186,26 @@ def _check_spans(path: Path, tensors: Mapping[str, Tensor], origin: int, payload
         raise BrokenSafetensors(f"{path}: {what}")
 
 
-def read_tensors(folder: str | os.PathLike, alone: bool = False) -> dict[str, Tensor]:
+class Headers(NamedTuple):
+    """Tensors of a checkpoint, and the names of scales among them that its index lacks."""
+
+    tensors: dict[str, Tensor]
+    unindexed: list[str]
+
+
+def read_tensors(folder: str | os.PathLike) -> dict[str, Tensor]:
+    """Tensors of a source model; see :func:`read_headers`."""
+    return read_headers(folder).tensors
+
+
+def read_headers(folder: str | os.PathLike, alone: bool = False) -> Headers:
     """Read the headers of a checkpoint: the shards that its index names, or every safetensors file where it has none.
 
-    With ``alone`` the folder must hold nothing but these: a shard that no index names is an error.
+    With ``alone`` the folder must hold nothing but these: a shard that no index names is an error. Without it the
+    ``consolidated*.safetensors`` of Mistral's own format, which hold the same weights again, are left aside.
+
+    An index may lack scales: engines read the whole of the files that it names (vLLM 0.32.0, model_executor/
+    model_loader/weight_utils.py:609). One that lacks weights is an error.
 
     Raises:
         BrokenSafetensors: no safetensors file, a broken one, or an index and shards that name different tensors.
@@ -202,7 +220,15 @@ def read_tensors(folder: str | os.PathLike, alone: bool = False) -> dict[str, Te
             raise BrokenSafetensors(
                 f"{index}: is missing, yet the folder holds shards such as {present[0]}; export the checkpoint anew"
             )
-        return _merged([folder / name for name in present])
+        second = [name for name in present if name.startswith(CONSOLIDATED)]
+        if second and len(second) < len(present):
+            if alone:
+                raise BrokenSafetensors(
+                    f"{folder / second[0]}: vLLM loads it in place of {min(set(present) - set(second))} "
+                    "(model_loader/default_loader.py:171); a file of the source? remove it"
+                )
+            present = [name for name in present if name not in second]
+        return Headers(_merged([folder / name for name in present]), [])
     weight_map = _read_index(index)
     shards = sorted(set(weight_map.values()))
     stray = [name for name in present if name not in set(shards) and alone and read_header(folder / name)]
@@ -212,16 +238,20 @@ def read_tensors(folder: str | os.PathLike, alone: bool = False) -> dict[str, Te
     paths = {str(folder / name): name for name in shards}
     held = {name: paths[tensor[2]] for name, tensor in tensors.items()}
     if held == weight_map:
-        return tensors
+        return Headers(tensors, [])
     misplaced = [name for name, shard in weight_map.items() if held.get(name) != shard]
     if misplaced:
         first = {weight_map[name]: name for name in reversed(misplaced)}
         shown = ", ".join(f"{name!r} in {shard}" for shard, name in list(first.items())[:10])
         raise BrokenSafetensors(f"{index}: {len(misplaced)} tensors are not where it says, first {shown}")
-    name = min(tensors.keys() - weight_map.keys())
-    raise BrokenSafetensors(
-        f"{index}: {len(tensors) - len(weight_map)} tensors are not in it, first {name!r} of {tensors[name].file}"
-    )
+    left_out = tensors.keys() - weight_map.keys()
+    weights = [name for name in left_out if not name.endswith(_SCALES)]
+    if weights:
+        name = min(weights)
+        raise BrokenSafetensors(
+            f"{index}: {len(weights)} tensors are not in it, first {name!r} of {tensors[name].file}"
+        )
+    return Headers(tensors, sorted(left_out))
 
 
 def _read_index(index: Path) -> dict[str, str]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION, MIXED
 from day0.checkpoint.names import EXPERT_NUMBER, first_of
-from day0.checkpoint.vllm_rules import DEFAULT_NVFP4_GROUP, NVFP4_ALGORITHMS
+from day0.checkpoint.vllm_rules import ALIASES, DEFAULT_NVFP4_GROUP, NVFP4_ALGORITHMS
 from day0.source.safetensors_headers import Tensor
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a checkpoint declares: one algorithm for all but ``excluded``, or with ``layers`` one for each of these."""
+    """What a checkpoint declares: one algorithm for all but ``excluded``, or with ``layers`` one for each of these.
+
+    ``aliases`` are the other spellings of algorithms (:data:`day0.checkpoint.vllm_rules.ALIASES`) that it uses, by the
+    entries of ``layers``; what holds for all of the checkpoint stands under an empty name.
+    """
 
     algorithm: str | None
     kv_cache: str | None
@@ -23,6 +27,7 @@ class Declaration:
     layers: dict[str, str] | None
     groups: Mapping[str, Any] | None = None
     group_size: int | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def of(self, module: str) -> tuple[str | None, bool]:
         """Algorithm declared for a module, in upper case, and whether it is explicitly excluded.
@@ -64,18 +69,22 @@ def _matches(module: str, pattern: str) -> bool:
 
 def _declaration(algorithm: Any, kv_cache: Any, excluded: Any, layers: Any, group_size: Any = None) -> Declaration:
     by_layer = groups = None
+    spelled = {"": str(algorithm).upper()} if algorithm else {}
     if isinstance(layers, dict) and layers:
         by_layer = {
             name: str(entry.get("quant_algo")).upper() if isinstance(entry, dict) else str(entry).upper()
             for name, entry in layers.items()
         }
+        spelled |= by_layer
+        by_layer = {name: ALIASES.get(algorithm, algorithm) for name, algorithm in by_layer.items()}
         groups = {name: entry.get("group_size") for name, entry in layers.items() if isinstance(entry, dict)}
     if isinstance(kv_cache, dict):
         kv_cache = "FP8" if (kv_cache.get("num_bits"), kv_cache.get("type")) == (8, "float") else str(kv_cache)
     patterns = tuple(sorted(map(str, excluded))) if isinstance(excluded, list) else ()
     size = group_size if type(group_size) is int and group_size > 0 else None
-    name = str(algorithm).upper() if algorithm else None
-    return Declaration(name, str(kv_cache).upper() if kv_cache else None, patterns, by_layer, groups, size)
+    name = ALIASES.get(spelled[""], spelled[""]) if algorithm else None
+    aliases = {entry: name for entry, name in spelled.items() if name in ALIASES}
+    return Declaration(name, str(kv_cache).upper() if kv_cache else None, patterns, by_layer, groups, size, aliases)
 
 
 def read_declarations(

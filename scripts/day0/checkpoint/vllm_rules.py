@@ -57,6 +57,10 @@ FUSED_GROUPS = (
     ("in_proj_b", "in_proj_a"),
 )
 
+# Other spellings of an algorithm, in upper case, and the one that ModelOpt exports; source: _BLOCK_FP8_MOE_ALGOS
+# (modelopt.py:128), where vLLM takes both for the experts of a MIXED_PRECISION checkpoint and the second for all else.
+ALIASES = {"FP8_BLOCK_SCALES": "FP8_PB_WO"}
+
 ALGORITHM_OF_PRESET = {
     "fp8": "FP8",
     "fp8_2d_blockwise_weight_only": "FP8_PB_WO",

@@ -28,7 +28,7 @@ from day0.checkpoint.declaration import (
 )
 from day0.checkpoint.intentions import Patterns, differences, kv_format_of
 from day0.checkpoint.inventory import compare_inventory
-from day0.checkpoint.layers import SortedTensors, kv_problems_of, read_layers, sort_tensors
+from day0.checkpoint.layers import SortedTensors, keep_layers, kv_problems_of, read_layers, sort_tensors
 from day0.checkpoint.metadata import compare_metadata
 from day0.checkpoint.names import first_of, is_scale, own_parts
 from day0.checkpoint.size import SOURCE_BITS, expected_sizes, ratio_bounds
@@ -111,12 +111,14 @@ def read_summary(
     declaration, layers, conflicts = found.declaration, found.layers, found.conflicts
     conflicts += [] if found.kv_problems else _kv_conflicts(record, resolved, declaration, after)
     is_tied = config.get("tie_word_embeddings", True) is not False
-    missing, unknown, misshapen = compare_inventory(weights, after, names, is_tied, layers)
+    kept = weights.kept(after) if declaration is not None and declaration.keeps_source else {}
+    keep_layers(layers, {name: weights.quantized[name].storage for name in kept})
+    missing, unknown, misshapen = compare_inventory(weights, after, names, is_tied, layers, kept)
     lost_modules = {name.removesuffix(".weight") for name in missing}
     orphans = set(found.orphans) - lost_modules
     strays = [f"{module}.{part}" for module in orphans for part in own_parts(after, module)]
     scales = read_scalars({name: tensor for name, tensor in after.items() if is_scale(name)})
-    families, others = expected_sizes(weights, after, names, layers, missing)
+    families, others = expected_sizes(weights, after, names, layers, missing, kept)
     blocks, bytes_read = _read_blocks(after, before, scales) if deep else (None, None)
     return replace(
         unread,

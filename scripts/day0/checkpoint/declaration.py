@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION, MIXED
@@ -18,7 +18,8 @@ class Declaration:
     """What a checkpoint declares: one algorithm for all but ``excluded``, or with ``layers`` one for each of these.
 
     ``aliases`` are the other spellings of algorithms (:data:`day0.checkpoint.vllm_rules.ALIASES`) that it uses, by the
-    entries of ``layers``; what holds for all of the checkpoint stands under an empty name.
+    entries of ``layers``; what holds for all of the checkpoint stands under an empty name. ``keeps_source``: what it
+    declares nothing for may be quantized as it is in the source.
     """
 
     algorithm: str | None
@@ -28,6 +29,7 @@ class Declaration:
     groups: Mapping[str, Any] | None = None
     group_size: int | None = None
     aliases: Mapping[str, str] = field(default_factory=dict, compare=False)
+    keeps_source: bool = False
 
     def of(self, module: str) -> tuple[str | None, bool]:
         """Algorithm declared for a module, in upper case, and whether it is explicitly excluded.
@@ -110,6 +112,13 @@ def read_declarations(
             in_config.get("quantized_layers"),
             _group_of(in_config.get("config_groups")),
         )
+    if first is not None and isinstance(in_config, dict) and _is_deepseek_v4_with_experts_of_its_own(config):
+        held = {algorithm for module, algorithm in (first.layers or {}).items() if ".experts." in module}
+        named = str(in_config["moe_quant_algo"]).upper()
+        conflict = (
+            f"config.json's moe_quant_algo is {named}, hf_quant_config.json has {', '.join(sorted(held)) or 'none'}"
+        )
+        return replace(first, keeps_source=True), [] if held == {named} else [f"{conflict} for experts"]
     if first is None or second is None:
         absent = (
             "hf_quant_config.json has no 'quantization'"
@@ -133,6 +142,17 @@ def read_declarations(
         conflicts = [text for text in conflicts if " layers " not in text]
         conflicts.append(f"quantized_layers of hf_quant_config.json and config.json differ in {first_of(differing)}")
     return first, conflicts
+
+
+def _is_deepseek_v4_with_experts_of_its_own(config: Mapping[str, Any]) -> bool:
+    """Whether vLLM loads the experts alone by ``moe_quant_algo``, and all else as DeepSeek-V4 is published in FP8.
+
+    Source: vLLM 0.32.0, models/deepseek_v4/quant_config.py:83-193.
+    """
+    inner = config.get("quantization_config")
+    if config.get("model_type") != "deepseek_v4" or not isinstance(inner, Mapping):
+        return False
+    return inner.get("quant_method") in ("fp8", "deepseek_v4_fp8") and bool(inner.get("moe_quant_algo"))
 
 
 def _group_of(groups: Any) -> Any:

@@ -28,10 +28,12 @@ def compare_inventory(
     names: SortedTensors,
     is_tied: bool,
     layers: Mapping[str, Layer],
+    kept: Mapping[str, int],
 ) -> Inventory:
     """Compare what the source's tensors are with those of the checkpoint, whichever way either of them is stored.
 
-    The shape of a layer with a problem of its own is not judged.
+    The shape of a layer with a problem of its own is not judged. ``kept``: quantized weights that may be as the source
+    stores them.
     """
 
     def is_part(name: str) -> bool:
@@ -41,7 +43,6 @@ def compare_inventory(
         return is_tied and name.endswith("lm_head.weight")
 
     before = source.logical
-    kept = source.kept(output) if source.quantized else {}
     as_stored = {part for name in kept for part in source.parts[name]}
     lost = [name for name in before if name not in output and name not in kept]
     new = [name for name in (*names.weights.values(), *names.others) if name not in before and name not in as_stored]

@@ -12,7 +12,7 @@ from day0.checkpoint.declaration import Declaration
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION, Form, bytes_of, logical_shapes, problem_of
 from day0.checkpoint.intentions import Intention, Patterns
 from day0.checkpoint.names import KV_PART, NOT_LINEAR, NUMBER, PART, PART_NAMES, family_of
-from day0.checkpoint.summary import Layer
+from day0.checkpoint.summary import KEPT, Layer
 from day0.source.safetensors_headers import BITS, Tensor
 
 # Stacks of layers beside the text model's, whose numbers may be larger.
@@ -221,6 +221,21 @@ def read_layers(
     }
     _check_smoothing(layers, tensors)
     return layers, [module for module in names.parts.keys() - names.weights.keys()]
+
+
+def keep_layers(layers: dict[str, Layer], kept: Mapping[str, str]) -> None:
+    """Mark the layers that hold the source's own quantized weights, by the names of these and how they are stored."""
+    marked: dict[tuple[int, str], Layer] = {}
+    for name, storage in kept.items():
+        module = name.removesuffix(".weight")
+        layer = layers.get(module)
+        if layer is None:
+            continue
+        key = id(layer), storage
+        if key not in marked:
+            precision = f"{storage}{KEPT}"
+            marked[key] = layer._replace(precision=precision, problem=None, expected=None)
+        layers[module] = marked[key]
 
 
 def _check_smoothing(layers: dict[str, Layer], tensors: Mapping[str, Tensor]) -> None:

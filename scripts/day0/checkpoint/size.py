@@ -25,15 +25,15 @@ def expected_sizes(
     names: SortedTensors,
     layers: Mapping[str, Layer],
     missing: Iterable[str],
+    kept: Mapping[str, int],
 ) -> tuple[dict[str, int], int]:
     """Bytes that the matrices of each family should take with their scales, and those of all other tensors.
 
     A matrix that the recipe quantizes takes what its format takes of the source's shape, everything else what it takes
-    in the source: in full precision where that is quantized, unless it is kept as it is; what the source lacks (scales
-    of the KV cache) counts as it is.
+    in the source: in full precision where that is quantized, unless it is kept as the source stores it; what the source
+    lacks (scales of the KV cache) counts as it is.
     """
     before = source.logical
-    kept = source.kept(output) if source.quantized else {}
     families: Counter[str] = Counter()
     stay = set()
     for layer, count in distinct(layers):

@@ -16,6 +16,8 @@ from day0.checkpoint.metadata import Change, is_expected
 from day0.checkpoint.vllm_rules import DEFAULT_NVFP4_GROUP
 from day0.records.failure_class import FailureClass
 
+# Ends the precision of a layer that holds the source's own quantized weights.
+KEPT = ", as in the source"
 _LARGEST = 2**63
 COUNT = Annotated[int, Field(ge=0, lt=_LARGEST, strict=True)]
 BYTES = Annotated[int, Field(gt=0, lt=_LARGEST, strict=True)]
@@ -60,8 +62,8 @@ class Layer(NamedTuple):
 
     @property
     def is_quantized(self) -> bool:
-        """Whether its weight is held in another format than full precision."""
-        return self.precision not in FULL_PRECISION
+        """Whether its weight is held in another format than full precision, and than the source's own."""
+        return self.precision not in FULL_PRECISION and not self.precision.endswith(KEPT)
 
     @property
     def is_unwanted(self) -> bool:
@@ -121,7 +123,11 @@ class CheckpointSummary:
     @property
     def quantized(self) -> int:
         """Number of quantized layers."""
-        return sum(n for name, n in self.layer_precision_counts.items() if name.upper() not in FULL_PRECISION)
+        return sum(
+            count
+            for name, count in self.layer_precision_counts.items()
+            if name.upper() not in FULL_PRECISION and not name.endswith(KEPT)
+        )
 
 
 def parse_summary(content: Any) -> CheckpointSummary:

@@ -13,7 +13,7 @@ from test_assess import save, scalar
 from day0.checkpoint import assess
 from day0.records.quantization import ModelOptConfiguration
 
-HIDDEN, INNER, EXPERTS, VOCABULARY = 128, 64, 2, 8
+HIDDEN, INNER, EXPERTS, VOCABULARY = 128, 32, 2, 8
 INDEX = "model.safetensors.index.json"
 
 
@@ -102,7 +102,14 @@ def fp8_pb_wo(module, shape):
     return {**weight, f"{module}.weight_scale": ("F32", (rows, 1, columns, 1), scales)}
 
 
-ALGORITHM = {bf16: None, nvfp4: "NVFP4", w4a16_nvfp4: "W4A16_NVFP4", fp8: "FP8", fp8_pb_wo: "FP8_PB_WO"}
+ALGORITHM = {
+    bf16: None,
+    in_ue8m0_blocks: None,
+    nvfp4: "NVFP4",
+    w4a16_nvfp4: "W4A16_NVFP4",
+    fp8: "FP8",
+    fp8_pb_wo: "FP8_PB_WO",
+}
 E2M1 = {"num_bits": [2, 1], "block_sizes": {"-1": 16, "type": "dynamic", "scale_bits": [4, 3]}}
 E4M3 = {"num_bits": [4, 3]}
 BLOCKS = {"num_bits": [4, 3], "block_sizes": {"-1": 128, "-2": 128}}
@@ -135,8 +142,8 @@ class Layout:
         self.patterns, self.config = patterns, {"num_hidden_layers": 2, "tie_word_embeddings": False, **config}
         self.source, self.output, self.algorithms, self.excluded = {}, {}, {}, []
         self.in_source, self.in_output = {}, {}  # further files
-        self.kv_cache, self.is_mixed, self.is_sharded = None, False, False
-        self.unindexed = []
+        self.kv_cache, self.is_mixed, self.is_sharded, self.spelled = None, False, False, {}
+        self.unindexed, self.ghosts, self.declared_in_config = [], [], None
         self.others("model.embed_tokens.weight", shape=(VOCABULARY, HIDDEN))
         self.add("lm_head", (VOCABULARY, HIDDEN))
         self.others("model.norm.weight")
@@ -183,7 +190,7 @@ class Layout:
 
     def declarations(self):
         """What hf_quant_config.json and config.json declare."""
-        named = {module: algorithm for module, algorithm in self.algorithms.items() if algorithm}
+        named = {m: self.spelled.get(algorithm, algorithm) for m, algorithm in self.algorithms.items() if algorithm}
         names = set(named.values())
         if self.is_mixed or len(names) > 1:
             sizes = {"NVFP4": 16, "W4A16_NVFP4": 16}
@@ -206,7 +213,8 @@ class Layout:
             second["kv_cache_scheme"] = {"num_bits": 8, "type": "float", "dynamic": False}
         for side, tensors, more in (("source", self.source, self.in_source), ("output", self.output, self.in_output)):
             (folder / side).mkdir()
-            inner = {"quantization_config": {**second, "quant_method": "modelopt"}} if side == "output" else {}
+            declared = self.declared_in_config or {**second, "quant_method": "modelopt"}
+            inner = {"quantization_config": declared} if side == "output" else {}
             (folder / side / "config.json").write_text(json.dumps(self.config | inner))
             (folder / side / "tokenizer.json").write_text("{}")
             for name, content in more.items():
@@ -221,6 +229,7 @@ class Layout:
                 weight_map.update(dict.fromkeys(part, file))
             for name in self.unindexed if side == "output" else ():
                 del weight_map[name]
+            weight_map.update(dict.fromkeys(self.ghosts if side == "output" else (), file))
             (folder / side / INDEX).write_text(json.dumps({"weight_map": weight_map}))
         (folder / "output" / "hf_quant_config.json").write_text(json.dumps({"quantization": first}))
 
@@ -353,6 +362,23 @@ def gpt_oss_from_mxfp4_to_fp8():
 @layout
 def gpt_oss_from_bf16():
     return gpt_oss(EXPERTS_NVFP4, is_mxfp4=False)
+
+
+@layout
+def deepseek_v4_with_attention_kept_in_fp8():
+    """S09c: vLLM's loader of DeepSeek-V4 takes the source's FP8 for all but the experts."""
+    one = Layout(EXPERTS_NVFP4, model_type="deepseek_v4", expert_dtype="fp4")
+    for place in ("layers.0", "layers.1", "mtp.0"):
+        for leaf in ("wq_a", "wq_b", "wkv", "wo_a", "wo_b"):
+            one.add(f"{place}.attn.{leaf}", (HIDDEN, HIDDEN), in_ue8m0_blocks, in_ue8m0_blocks)
+        one.others(f"{place}.attn_norm.weight", f"{place}.hc_attn_base")
+        one.experts(f"{place}.ffn", fp4_of_deepseek, nvfp4, leaves=("w1", "w2", "w3"))
+        one.mlp(f"{place}.ffn.shared_experts", in_ue8m0_blocks, in_ue8m0_blocks, leaves=("w1", "w2", "w3"))
+    one.add("mtp.0.e_proj", (HIDDEN, HIDDEN), in_ue8m0_blocks, in_ue8m0_blocks)
+    one.patterns = [*EXPERTS_NVFP4, *off("*shared_experts*")]
+    one.is_mixed = True
+    one.declared_in_config = {"quant_method": "fp8", "weight_block_size": [128, 128], "moe_quant_algo": "NVFP4"}
+    return one
 
 
 def kimi(place, stored, **config):
@@ -520,6 +546,14 @@ def experts_in_blocks_of_fp8_and_the_rest_in_nvfp4():
 
 
 @layout
+def experts_in_blocks_of_fp8_by_its_older_name():
+    """S02: nvidia/Qwen3.8-Flash-Next-NVFP4 declares FP8_BLOCK_SCALES for its experts."""
+    one = experts_in_blocks_of_fp8_and_the_rest_in_nvfp4()
+    one.spelled = {"FP8_PB_WO": "FP8_BLOCK_SCALES"}
+    return one
+
+
+@layout
 def input_scales_pinned_to_one():
     """S13."""
     one = dense()
@@ -570,3 +604,385 @@ def test_a_layout_that_engines_serve_passes(tmp_path, name):
     assert size["expected_bytes"] == assessment["output_bytes"]
     held = sum(algorithm is not None for algorithm in one.algorithms.values())
     assert sum(family["quantized"] for family in assessment["families"].values()) == held
+
+
+# ---- a fault in each of them
+
+
+def drop(*names):
+    def change(one):
+        for name in names:
+            del one.output[name]
+
+    return change
+
+
+def put(**tensors):
+    return lambda one: one.output.update({name.replace("__", "."): tensor for name, tensor in tensors.items()})
+
+
+def stays(module, shape, stored=bf16):
+    """Leave a layer as it was, and declare it so."""
+
+    def change(one):
+        for name in [name for name in one.output if name.startswith(f"{module}.")]:
+            del one.output[name]
+        one.output.update(stored(module, shape))
+        one.algorithms[module] = None
+        one.excluded.append(module)
+
+    return change
+
+
+def undeclared(module):
+    return lambda one: one.excluded.remove(module)
+
+
+def becomes(module, shape, form):
+    """Quantize a layer that was to stay, and declare it so."""
+
+    def change(one):
+        one.output.update(form(module, shape))
+        one.algorithms[module] = ALGORITHM[form]
+        one.excluded = [name for name in one.excluded if name != module]
+
+    return change
+
+
+def reshaped(name, shape):
+    def change(one):
+        one.output[name] = (one.output[name][0], shape, None)
+
+    return change
+
+
+def as_f32(*names):
+    return lambda one: one.output.update({name: ("F32", one.output[name][1], None) for name in names})
+
+
+def with_patterns(*patterns):
+    return lambda one: one.patterns.extend(patterns)
+
+
+def ghost_in_the_index(one):
+    one.ghosts = ["model.layers.9.mlp.up_proj.weight"]
+
+
+def weight_not_in_the_index(one):
+    one.unindexed = [*one.unindexed, "model.layers.0.self_attn.o_proj.weight"]
+
+
+def consolidated_in_the_checkpoint(one):
+    one.in_output = one.in_source
+
+
+Q, OUT, FIRST = (
+    f"model.layers.0.{leaf}" for leaf in ("self_attn.q_proj", "self_attn.o_proj", "mlp.experts.0.gate_proj")
+)
+GATE_UP = "model.layers.1.mlp.experts.gate_up_proj"
+SQUARE, EXPERT = (HIDDEN, HIDDEN), (INNER, HIDDEN)
+FUSED = "model.language_model.layers.1.mlp.experts"
+LEFT_BLOCKS = ("U8", (EXPERTS, 2 * INNER, HIDDEN // 32, 16), None)
+V4 = "layers.1.ffn.experts.1.w2"
+
+FAULTS = [
+    ("deepseek_v3_from_fp8_with_attention_dequantized", "FP8 left", stays(Q, SQUARE, in_blocks), "coverage", Q),
+    (
+        "deepseek_v3_from_fp8_with_attention_dequantized",
+        "scale left beside a dequantized weight",
+        put(**{f"{Q}.weight_scale_inv": ("F32", (1, 1), None)}),
+        "format",
+        Q,
+    ),
+    (
+        "deepseek_v3_from_fp8_with_attention_dequantized",
+        "scale of the source left beside NVFP4",
+        put(**{f"{FIRST}.weight_scale_inv": ("F32", (1, 1), None)}),
+        "format",
+        FIRST,
+    ),
+    (
+        "deepseek_v3_from_fp8_with_attention_dequantized",
+        "attention lost",
+        drop(f"{Q}.weight"),
+        "inventory",
+        f"{Q}.weight",
+    ),
+    (
+        "deepseek_v3_from_fp8_with_attention_dequantized",
+        "attention in F32",
+        as_f32(*(f"model.layers.{n}.self_attn.{leaf}_proj.weight" for n in range(3) for leaf in "qkvo")),
+        "size",
+        "the source is FP8 itself",
+    ),
+    ("deepseek_v3_from_fp8_with_attention_dequantized", "expert left", stays(FIRST, EXPERT), "coverage", FIRST),
+    ("deepseek_v3_of_the_example_script", "weight not in the index", weight_not_in_the_index, "integrity", OUT),
+    ("deepseek_v3_of_the_example_script", "ghost in the index", ghost_in_the_index, "integrity", "model.layers.9"),
+    (
+        "deepseek_v3_with_mtp_in_bf16",
+        "MTP layer lost",
+        drop("model.layers.2.eh_proj.weight"),
+        "inventory",
+        "model.layers.2.eh_proj.weight",
+    ),
+    (
+        "deepseek_v3_with_mtp_in_bf16",
+        "MTP layer not excluded",
+        undeclared("model.layers.2.eh_proj"),
+        "format",
+        "model.layers.2.eh_proj",
+    ),
+    (
+        "deepseek_v3_with_mtp_in_bf16",
+        "layer before the MTP layer left",
+        stays("model.layers.1.self_attn.o_proj", SQUARE),
+        "coverage",
+        "model.layers.1.self_attn.o_proj",
+    ),
+    (
+        "deepseek_v3_with_mtp_in_bf16",
+        "recipe that names the MTP layer",
+        with_patterns(*quantized("*layers.2.*", E2M1)),
+        "coverage",
+        "model.layers.2.eh_proj",
+    ),
+    (
+        "deepseek_v3_from_fp8_to_blocks_of_modelopt",
+        "scales by 64 x 64",
+        reshaped(f"{Q}.weight_scale", (2, 1, 2, 1)),
+        "format",
+        Q,
+    ),
+    (
+        "glm_from_fp8_of_compressed_tensors",
+        "layer as it is in the source",
+        stays(Q, SQUARE, by_row),
+        "format",
+        Q,
+    ),
+    (
+        "minimax_from_fp8",
+        "router quantized",
+        becomes("model.layers.0.block_sparse_moe.gate", (EXPERTS, HIDDEN), nvfp4),
+        "coverage",
+        "model.layers.0.block_sparse_moe.gate",
+    ),
+    ("gpt_oss_from_mxfp4", "blocks left", put(**{f"{GATE_UP}_blocks": LEFT_BLOCKS}), "inventory", f"{GATE_UP}_blocks"),
+    ("gpt_oss_from_mxfp4", "bias of the experts lost", drop(f"{GATE_UP}_bias"), "inventory", f"{GATE_UP}_bias"),
+    ("gpt_oss_from_mxfp4", "experts lost", drop(GATE_UP), "inventory", GATE_UP),
+    (
+        "gpt_oss_from_mxfp4",
+        "an expert fewer",
+        lambda one: [
+            reshaped(GATE_UP, (EXPERTS - 1, HIDDEN // 2, 2 * INNER))(one),
+            reshaped(f"{GATE_UP}_weight_scale", (EXPERTS - 1, HIDDEN // 16, 2 * INNER))(one),
+        ],
+        "inventory",
+        GATE_UP,
+    ),
+    (
+        "gpt_oss_from_mxfp4_to_fp8",
+        "attention in F32",
+        as_f32(*(f"model.layers.{n}.self_attn.{leaf}_proj.weight" for n in range(2) for leaf in "qkvo")),
+        "size",
+        "the source is MXFP4 itself",
+    ),
+    (
+        "gpt_oss_from_bf16",
+        "experts transposed",
+        lambda one: [
+            reshaped(GATE_UP, (EXPERTS, INNER, HIDDEN))(one),
+            reshaped(f"{GATE_UP}_weight_scale", (EXPERTS, 2 * INNER // 16, HIDDEN))(one),
+        ],
+        "inventory",
+        GATE_UP,
+    ),
+    ("kimi_k2_from_int4", "expert as it is in the source", stays(FIRST, EXPERT, int4), "inventory", FIRST),
+    (
+        "kimi_k2_from_int4",
+        "shape of the source left",
+        put(**{f"{FIRST}.weight_shape": ("I32", (2,), None)}),
+        "inventory",
+        f"{FIRST}.weight_shape",
+    ),
+    ("kimi_k2_from_int4", "experts dequantized", stays(FIRST, EXPERT), "coverage", FIRST),
+    (
+        "kimi_k25_with_vision",
+        "vision lost",
+        drop("mm_projector.proj.0.weight"),
+        "inventory",
+        "mm_projector.proj.0.weight",
+    ),
+    (
+        "experts_from_mxfp4_of_compressed_tensors",
+        "half of an expert",
+        lambda one: one.output.update(nvfp4(FIRST, (INNER // 2, HIDDEN))),
+        "inventory",
+        FIRST,
+    ),
+    (
+        "mistral_with_consolidated_weights_and_no_index",
+        "scale of the source's inputs left",
+        put(**{f"{Q}.activation_scale": ("BF16", (), None)}),
+        "inventory",
+        f"{Q}.activation_scale",
+    ),
+    (
+        "mistral_with_consolidated_weights_and_no_index",
+        "consolidated weights in the checkpoint, too",
+        consolidated_in_the_checkpoint,
+        "integrity",
+        "consolidated.safetensors",
+    ),
+    (
+        "mistral_with_consolidated_weights_and_an_index",
+        "consolidated weights in the checkpoint, too",
+        consolidated_in_the_checkpoint,
+        "integrity",
+        "consolidated.safetensors",
+    ),
+    (
+        "mistral3_with_vision",
+        "projector quantized",
+        becomes("multi_modal_projector.linear_1", SQUARE, nvfp4),
+        "coverage",
+        "multi_modal_projector.linear_1",
+    ),
+    ("qwen3_next", "MTP not excluded", undeclared("mtp.fc"), "format", "mtp.fc"),
+    (
+        "qwen3_next",
+        "gates of the linear attention quantized",
+        becomes("model.layers.0.linear_attn.in_proj_ba", (16, HIDDEN), nvfp4),
+        "coverage",
+        "model.layers.0.linear_attn.in_proj_ba",
+    ),
+    (
+        "qwen3_next",
+        "decay lost",
+        drop("model.layers.0.linear_attn.A_log"),
+        "inventory",
+        "model.layers.0.linear_attn.A_log",
+    ),
+    (
+        "qwen3_5_moe_with_fused_experts",
+        "matrix of an expert lost",
+        drop(*nvfp4(f"{FUSED}.1.up_proj", EXPERT)),
+        "inventory",
+        f"{FUSED}.1.up_proj.weight",
+    ),
+    (
+        "qwen3_5_moe_with_fused_experts",
+        "an expert too many",
+        put(**nvfp4(f"{FUSED}.{EXPERTS}.up_proj", EXPERT)),
+        "inventory",
+        f"{FUSED}.{EXPERTS}.up_proj.weight",
+    ),
+    (
+        "qwen3_5_moe_with_fused_experts",
+        "gate and up in one",
+        lambda one: one.output.update(nvfp4(f"{FUSED}.1.up_proj", (2 * INNER, HIDDEN))),
+        "inventory",
+        f"{FUSED}.1.up_proj.weight",
+    ),
+    (
+        "qwen3_5_moe_with_fused_experts",
+        "fused experts left beside",
+        put(**{f"{FUSED}.down_proj": ("BF16", (EXPERTS, HIDDEN, INNER), None)}),
+        "inventory",
+        f"{FUSED}.0.down_proj.weight",
+    ),
+    (
+        "qwen3_5_moe_in_shards",
+        "experts of the MTP layer lost",
+        drop("mtp.layers.0.mlp.experts.down_proj"),
+        "inventory",
+        "mtp.layers.0.mlp.experts.down_proj",
+    ),
+    (
+        "qwen3_vl_moe_with_transposed_experts",
+        "expert transposed",
+        lambda one: one.output.update(nvfp4(f"{FUSED}.1.up_proj", EXPERT[::-1])),
+        "inventory",
+        f"{FUSED}.1.up_proj.weight",
+    ),
+    ("nemotron_h_in_two_precisions", "head left", stays("lm_head", (VOCABULARY, HIDDEN)), "coverage", "lm_head"),
+    (
+        "nemotron_h_in_two_precisions",
+        "scale of the KV cache lost",
+        drop("backbone.layers.1.mixer.v_proj.v_scale"),
+        "format",
+        "backbone.layers.1.mixer.v_proj.v_scale",
+    ),
+    (
+        "experts_in_blocks_of_fp8_and_the_rest_in_nvfp4",
+        "expert in NVFP4",
+        lambda one: [drop(*fp8_pb_wo(FIRST, SQUARE))(one), becomes(FIRST, SQUARE, nvfp4)(one)],
+        "coverage",
+        FIRST,
+    ),
+    (
+        "experts_in_blocks_of_fp8_by_its_older_name",
+        "scale of the experts lost",
+        drop(f"{FIRST}.weight_scale"),
+        "format",
+        FIRST,
+    ),
+    ("input_scales_pinned_to_one", "one is 0", put(**{f"{Q}.input_scale": scalar(0.0)}), "scales", f"{Q}.input_scale"),
+    ("llama_with_an_index_that_lacks_scales", "weight not in the index", weight_not_in_the_index, "integrity", OUT),
+    ("llama_with_an_index_that_lacks_scales", "scale lost", drop(f"{Q}.weight_scale"), "format", Q),
+    ("llama_from_fp8_by_row", "layer in F32", as_f32("lm_head.weight", "model.embed_tokens.weight"), "size", "FP8"),
+    ("llama_without_a_recipe_from_fp8", "layer as in the source", stays(Q, SQUARE, by_row), "format", Q),
+    (
+        "experts_apart_in_the_source_and_fused_in_the_checkpoint",
+        "twice as wide",
+        lambda one: [
+            reshaped(GATE_UP, (EXPERTS, HIDDEN // 2, 4 * INNER))(one),
+            reshaped(f"{GATE_UP}_weight_scale", (EXPERTS, HIDDEN // 16, 4 * INNER))(one),
+        ],
+        "inventory",
+        GATE_UP,
+    ),
+    (
+        "deepseek_v4_with_attention_kept_in_fp8",
+        "scale lost",
+        drop("layers.1.attn.wq_a.scale"),
+        "coverage",
+        "layers.1.attn.wq_a",
+    ),
+    (
+        "deepseek_v4_with_attention_kept_in_fp8",
+        "expert as it is in the source",
+        lambda one: [drop(*nvfp4(V4, (HIDDEN, INNER)))(one), stays(V4, (HIDDEN, INNER), fp4_of_deepseek)(one)],
+        "coverage",
+        V4,
+    ),
+    (
+        "deepseek_v4_with_attention_kept_in_fp8",
+        "experts of another algorithm by config.json",
+        lambda one: one.declared_in_config.update(moe_quant_algo="MXFP4"),
+        "declaration",
+        "MXFP4",
+    ),
+    (
+        "deepseek_v4_with_attention_kept_in_fp8",
+        "another model, whose loader takes no FP8 of the source",
+        lambda one: one.config.update(model_type="deepseek_v3"),
+        "coverage",
+        "layers.1.attn.wq_a",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "fault", "change", "check", "named"), FAULTS, ids=[f"{f[0]}: {f[1]}" for f in FAULTS])
+def test_a_fault_in_a_layout_is_found(tmp_path, name, fault, change, check, named):
+    one = LAYOUTS[name]()
+    change(one)
+    assessment = one.assess(tmp_path)
+    assert not assessment["pass"]
+    failed = {check["name"]: check for check in assessment["checks"] if not check["pass"]}
+    assert check in failed, assessment["detail"]
+    assert named in "; ".join([failed[check]["detail"], *failed[check]["offenders"]])
+
+
+def test_each_layout_has_a_fault():
+    assert {fault[0] for fault in FAULTS} == LAYOUTS.keys()

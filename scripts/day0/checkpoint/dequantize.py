@@ -1,0 +1,287 @@
+"""Read rows of a stored weight as numbers: what its codes and its scales together stand for.
+
+A matrix is read as its file holds it, row by row: a weight [out, in], or one expert of a fused weight [experts, in,
+out]. Two 4-bit codes share a byte, the low one first, along the columns or along the rows.
+
+Sources: nvidia-modelopt 0.47.0, modelopt/torch/quantization/qtensor/nvfp4_tensor.py (E2M1 values, order of the codes)
+and modelopt/torch/export/quant_utils.py:805 (INT4, packed along the outputs); compressed-tensors'
+compressors/pack_quantized (INT4 as code + 8, eight to an I32); OCP Microscaling Formats 1.0 (E8M0 scales).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy
+from numpy.typing import DTypeLike, NDArray
+
+from day0.source.safetensors_headers import BITS, BrokenSafetensors, Tensor
+
+Values = NDArray[numpy.float32]
+
+
+def _e4m3_values() -> Values:
+    codes = numpy.arange(256)
+    exponent, mantissa = (codes >> 3) & 0xF, codes & 7
+    values = numpy.where(exponent == 0, mantissa * 2.0**-9, (1 + mantissa / 8) * 2.0 ** (exponent - 7.0))
+    values[(codes & 0x7F) == 0x7F] = numpy.nan
+    return numpy.where(codes & 0x80, -values, values).astype(numpy.float32)
+
+
+def _e8m0_values() -> Values:
+    values = 2.0 ** (numpy.arange(256) - 127.0)
+    values[255] = numpy.nan
+    return values.astype(numpy.float32)
+
+
+_E2M1 = numpy.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], numpy.float32)
+_INT4 = numpy.array([*range(8), *range(-8, 0)], numpy.float32)
+# Values of the 4-bit codes, by the name of their number format; of INT4 with an offset the code 8 is zero.
+NIBBLES = {"E2M1": _E2M1, "INT4": _INT4, "INT4+8": numpy.arange(-8, 8, dtype=numpy.float32)}
+_BYTES = {"F8_E4M3": _e4m3_values(), "F8_E8M0": _e8m0_values()}
+_PLAIN = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "i1"}
+# Both values of a byte side by side, as one number of eight bytes: one look-up instead of two.
+_PAIRS = {
+    kind: numpy.stack([numpy.tile(values, 16), numpy.repeat(values, 16)], axis=1).view(numpy.complex64)[:, 0]
+    for kind, values in NIBBLES.items()
+}
+_HALVES = {kind: (numpy.tile(values, 16), numpy.repeat(values, 16)) for kind, values in NIBBLES.items()}
+
+
+class Files:
+    """Files that are open for reading at given places, by many threads at once, each with arrays that it uses again.
+
+    Arrays of a few hundred kilobytes that are asked of the system anew cost more than what is done with them.
+    """
+
+    def __init__(self) -> None:
+        self._handles: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self.bytes_read = 0
+
+    def array(self, slot: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
+        """An array with any content; it holds until the same thread asks for the same slot. Of no slot: a new one."""
+        if not slot:
+            return numpy.empty(shape, dtype)
+        arrays: dict[str, NDArray[numpy.uint8]] = self._local.__dict__.setdefault("arrays", {})
+        size = math.prod(shape) * numpy.dtype(dtype).itemsize
+        held = arrays.get(slot)
+        if held is None or held.size < size:
+            held = arrays[slot] = numpy.empty(size, numpy.uint8)
+        return held[:size].view(dtype).reshape(shape)
+
+    def read(self, file: str, start: int, length: int, slot: str = "") -> NDArray[numpy.uint8]:
+        """Bytes of a file, in an array as :meth:`array` gives.
+
+        Raises:
+            BrokenSafetensors: the file became shorter since its header was read, or cannot be read.
+        """
+        content = self.array(slot, (length,), numpy.uint8)
+        try:
+            handle = self._handles.get(file)
+            if handle is None:
+                with self._lock:
+                    handle = self._handles.get(file)
+                    if handle is None:
+                        handle = self._handles[file] = os.open(file, os.O_RDONLY)
+            count = os.preadv(handle, [content.data], start)
+            if count < length:
+                raise OSError(f"ends at byte {start + count}")
+        except OSError as error:
+            raise BrokenSafetensors(f"{file}: cannot be read: {error}") from error
+        with self._lock:
+            self.bytes_read += length
+        return content
+
+    def close(self) -> None:
+        """Close all files."""
+        for handle in self._handles.values():
+            os.close(handle)
+        self._handles.clear()
+
+
+@contextmanager
+def open_files() -> Iterator[Files]:
+    """Files for reading, closed at the end."""
+    files = Files()
+    try:
+        yield files
+    finally:
+        files.close()
+
+
+class Codes(NamedTuple):
+    """Numbers in a file from a place on: ``kind`` is a safetensors data type or a key of :data:`NIBBLES`."""
+
+    kind: str
+    file: str
+    start: int
+
+    @classmethod
+    def of(cls, tensor: Tensor, kind: str | None = None) -> Codes:
+        """The numbers of a tensor; U8 stands for powers of two unless ``kind`` says otherwise."""
+        return cls(kind or ("F8_E8M0" if tensor.dtype == "U8" else tensor.dtype), tensor.file, tensor.start)
+
+    def read(self, files: Files, first: int, count: int) -> Values:
+        """``count`` numbers from the number ``first`` on."""
+        size = BITS[self.kind] // 8
+        return decode(self.kind, files.read(self.file, self.start + first * size, count * size), files)
+
+
+class Scale(NamedTuple):
+    """Scales of a matrix: one for every ``rows`` x ``columns`` of its values, [grid rows, grid columns]."""
+
+    codes: Codes
+    rows: int
+    columns: int
+    grid_columns: int
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """A matrix [rows, columns] in a file, and what its codes are multiplied by.
+
+    ``packed``: whether the values that share a byte stand in a row ("columns") or below each other ("rows"). ``factor``
+    is the scale of the whole matrix; ``smoothing`` a vector [columns] that the inputs are multiplied by, so that the
+    weight was divided by it; ``low_rank`` the factors [out, rank] and [rank, in] that are added, and the rank. Where
+    ``is_transposed`` or ``part`` is given, it is these rows of the one that the file holds, transposed first.
+    ``is_swapped`` and ``is_halved`` are orders of the codes that no format has: the high code of a byte first, or the
+    low codes of a row before its high ones.
+    """
+
+    codes: Codes
+    rows: int
+    columns: int
+    packed: str = ""
+    scale: Scale | None = None
+    factor: float = 1.0
+    smoothing: Codes | Values | None = None
+    low_rank: tuple[Codes, Codes, int] | None = None
+    is_transposed: bool = False
+    part: slice | None = None
+    is_swapped: bool = False
+    is_halved: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its rows are rows of what the file holds, so that some can be read without the others."""
+        return not self.is_transposed and self.part is None
+
+    @property
+    def unit(self) -> int:
+        """Rows that are read together at least: those that share a byte or a scale."""
+        shared = self.scale.rows if self.scale is not None else 1
+        return max(shared if shared <= 128 else 1, 2 if self.packed == "rows" else 1)
+
+    @property
+    def bytes_of_row(self) -> float:
+        """Bytes of a row of codes."""
+        bits = 4 if self.codes.kind in NIBBLES else BITS[self.codes.kind]
+        return self.columns * bits / 8
+
+    def read(self, files: Files, first: int, count: int, slot: str = "") -> Values:
+        """Values of ``count`` rows from ``first`` on, [count, columns]; ``first`` is a multiple of :attr:`unit`.
+
+        With a slot the array holds until the same thread reads with it again, see :meth:`Files.array`.
+        """
+        if not self.is_whole:
+            values = replace(self, is_transposed=False, part=None).read(files, 0, self.rows)
+            values = values.T if self.is_transposed else values
+            return (values if self.part is None else values[self.part])[first : first + count].copy()
+        values = self._codes(files, first, count, slot)
+        if self.scale is not None:
+            values = self._scaled(files, values, first)
+        if self.low_rank is not None:
+            left, right, rank = self.low_rank
+            values += left.read(files, first * rank, count * rank).reshape(count, rank) @ right.read(
+                files, 0, rank * self.columns
+            ).reshape(rank, self.columns)
+        if self.smoothing is not None:
+            values *= (
+                self.smoothing.read(files, 0, self.columns) if isinstance(self.smoothing, Codes) else self.smoothing
+            )
+        return values
+
+    def _codes(self, files: Files, first: int, count: int, slot: str) -> Values:
+        """Values of the codes; with the factor, unless it goes to the scales, of which there are fewer."""
+        kind, file, start = self.codes
+        width = int(self.bytes_of_row)
+        factor = 1.0 if self.scale is not None else self.factor
+        raw = files.read(file, start + first * width, count * width, slot and "codes")
+        if self.is_swapped:
+            raw = ((raw << 4) | (raw >> 4)).astype(numpy.uint8)
+        if kind in NIBBLES and self.is_halved:
+            low, high = (half[raw].reshape(count, -1) for half in _HALVES[kind])
+            return numpy.concatenate([low, high], axis=1) * numpy.float32(factor)
+        if kind in NIBBLES:
+            return unpack(kind, raw, (count, self.columns), self.packed, files, slot, factor)
+        return decode(kind, raw, files, slot, factor).reshape(count, self.columns)
+
+    def _scaled(self, files: Files, values: Values, first: int) -> Values:
+        assert self.scale is not None
+        count, columns = values.shape
+        codes, rows, width, grid = self.scale
+        top, bottom = first // rows, -(-(first + count) // rows)
+        scales = codes.read(files, top * grid, (bottom - top) * grid).reshape(bottom - top, grid)
+        if self.factor != 1.0:
+            scales *= numpy.float32(self.factor)
+        if rows > 1:
+            scales = numpy.repeat(scales, rows, axis=0)[first - top * rows :][:count]
+        if grid > 1 and columns == grid * width:
+            parts = values.reshape(count, grid, width)
+            numpy.multiply(parts, scales[:, :, None], out=parts)
+            return values
+        if grid > 1:
+            scales = numpy.repeat(scales, width, axis=1)[:, :columns]
+        return numpy.multiply(values, scales, out=values)
+
+
+def decode(kind: str, raw: NDArray[numpy.uint8], files: Files, slot: str = "", factor: float = 1.0) -> Values:
+    """Numbers of a data type that takes whole bytes, times a factor."""
+    table = _BYTES.get(kind)
+    if table is not None:
+        values = files.array(slot, raw.shape, numpy.float32)
+        return _look_up(table if factor == 1.0 else table * numpy.float32(factor), raw, values)
+    if kind == "BF16":
+        wide = files.array(slot, (raw.size // 2,), numpy.uint32)
+        numpy.copyto(wide, raw.view("<u2"))
+        values = numpy.left_shift(wide, 16, out=wide).view(numpy.float32)
+    else:
+        held = raw.view(_PLAIN[kind])
+        values = files.array(slot, held.shape, numpy.float32)
+        numpy.copyto(values, held, casting="same_kind" if held.dtype.kind == "f" else "unsafe")
+    return values if factor == 1.0 else numpy.multiply(values, numpy.float32(factor), out=values)
+
+
+def unpack(
+    kind: str,
+    raw: NDArray[numpy.uint8],
+    shape: tuple[int, int],
+    packed: str,
+    files: Files,
+    slot: str = "",
+    factor: float = 1.0,
+) -> Values:
+    """Values of 4-bit codes, two a byte, the low one first, times a factor."""
+    rows, columns = shape
+    values = files.array(slot, shape, numpy.float32)
+    if packed == "columns":
+        pairs = _PAIRS[kind] if factor == 1.0 else _PAIRS[kind] * numpy.float32(factor)
+        _look_up(pairs, raw, values.reshape(-1).view(numpy.complex64))
+        return values
+    codes = raw.reshape(rows // 2, columns)
+    low, high = (half if factor == 1.0 else half * numpy.float32(factor) for half in _HALVES[kind])
+    values[0::2], values[1::2] = low[codes], high[codes]
+    return values
+
+
+def _look_up(table: NDArray, raw: NDArray[numpy.uint8], values: NDArray) -> NDArray:
+    """Entries of a table of 256; without the check that a byte is below that, which takes as long again."""
+    return numpy.take(table, raw, out=values, mode="clip")

@@ -1,0 +1,168 @@
+"""Why the values of a quantized matrix are not the source's: a scale, the order of the codes, or other weights."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy
+
+from day0.checkpoint.dequantize import Files, Matrix, Values
+from day0.checkpoint.matrices import source_matrices
+from day0.checkpoint.names import NUMBER
+from day0.checkpoint.source_weights import SourceWeights
+from day0.checkpoint.values import Pair, Part, Sums
+
+# Parts whose cause is looked for, and matrices of the source that each is compared with at most.
+EXAMINED, OTHERS = 32, 600
+# Modules that are easily exchanged for one another.
+_TWINS = (("gate_proj", "up_proj"), ("w1", "w3"), ("q_proj", "k_proj", "v_proj", "o_proj"), ("fc1", "fc2"))
+_UNRELATED = 0.5  # cosine below which two matrices have nothing in common; a sound one has 0.99
+
+
+def causes_of(off: Sequence[Part], source: SourceWeights, scalars: Mapping[str, float], files: Files) -> dict[str, str]:
+    """For each module that is off, what is wrong with its values and the probable cause, as the end of a sentence."""
+    found: dict[str, str] = {}
+    for part in off:
+        module = part.pair.module
+        if module in found:
+            continue
+        if len(found) < EXAMINED:
+            found[module] = _cause(part, source, scalars, files)
+        else:
+            error = _percent(Sums.of(*read_part(part, files)).error())
+            found[module] = f"differs from the source by {error}; its cause was not looked for"
+    return found
+
+
+def _cause(part: Part, source: SourceWeights, scalars: Mapping[str, float], files: Files) -> str:
+    pair, first, count = part.pair, part.first, part.count
+    held, before = pair.held.read(files, first, count), pair.source.read(files, first, count)
+    sums = Sums.of(held, before)
+    if not numpy.isfinite(held).all():
+        return f"holds NaN or infinity in rows {first} to {first + count - 1}"
+    if not sums.held.any() and before.any():
+        return f"is zero in rows {first} to {first + count - 1}, where the source has values"
+    limit = pair.bounds.limit
+    factor = sums.factor()
+    if _is_sound(held * factor, before, limit):
+        return _scale_sentence(pair, factor, scalars)
+    error = f"differs from the source by {_percent(sums.error())}, where {pair.kind} gives {pair.bounds.typical:.1%}"
+    for explanation, matrix in _other_orders(pair.held):
+        if _is_sound(_scaled_like(matrix.read(files, first, count), before), before, limit):
+            return f"{error}: {explanation}"
+    rows = _rows_of_scales(held, before, limit)
+    if rows is not None:
+        return f"{error}: the scales of {rows} of {count} rows that were read are wrong, their codes are sound"
+    for name, matrix in _other_places(pair, source):
+        other = matrix.read(files, first, count)
+        if _is_sound(held, other, limit):
+            return f"{error}: it holds what the source has in {name}"
+    cosine = _cosine(sums)
+    if abs(cosine) < _UNRELATED:
+        return f"{error}: its values have nothing to do with the source's (re-initialised, or of another source model)"
+    return f"{error} (cosine {cosine:.3f}): its scales or its codes were changed, or its weights were trained further"
+
+
+def _is_sound(held: Values, source: Values, limit: float) -> bool:
+    sums = Sums.of(held, source)
+    return bool(numpy.isfinite(sums.held).all()) and sums.error() <= limit
+
+
+def _scaled_like(held: Values, source: Values) -> Values:
+    factor = Sums.of(held, source).factor()
+    return held * numpy.float32(factor) if math.isfinite(factor) else held
+
+
+def _cosine(sums: Sums) -> float:
+    left, right, both = (float(part.sum(dtype=numpy.float64)) for part in sums)
+    return both / math.sqrt(left * right) if left > 0 and right > 0 else 0.0
+
+
+def _percent(error: float) -> str:
+    return f"{error:.0%}" if error < 100 else f"a factor of {error:.3g}"
+
+
+def _scale_sentence(pair: Pair, factor: float, scalars: Mapping[str, float]) -> str:
+    """What is wrong with a scale: the values are the source's but for a factor."""
+    stem = pair.tensor.removesuffix("weight")
+    names = [f"{stem}{part}" if stem != pair.tensor else f"{pair.tensor}_{part}" for part in _SCALES]
+    name = next((name for name in names if name in scalars), None)
+    if name is None:
+        return f"holds the source's values divided by {factor:.4g}: its scales are wrong"
+    value = scalars[name]
+    expected = value * factor
+    sentence = f"holds the source's values divided by {factor:.4g}: {name.rpartition('.')[2]} is {value:.4g} where "
+    sentence += f"{expected:.4g} is expected"
+    if value == 1.0:
+        return f"{sentence}; a scale of 1.0 is what is left where none was computed"
+    if math.isclose(value * expected, 1.0, rel_tol=0.2):
+        return f"{sentence}, which is the inverse"
+    return sentence
+
+
+_SCALES = ("weight_scale_2", "weight_scale")
+
+
+def _other_orders(held: Matrix) -> Iterator[tuple[str, Matrix]]:
+    """The matrix with its codes in other orders, with what was done to them."""
+    if held.packed:
+        yield "the two 4-bit codes of each byte are exchanged", replace(held, is_swapped=True)
+    if held.packed == "columns":
+        yield "its codes are packed by halves of a row, not by neighbours", replace(held, is_halved=True)
+
+
+def _rows_of_scales(held: Values, source: Values, limit: float) -> int | None:
+    """Number of rows that only a factor of their own keeps from being sound; None where that does not explain it."""
+    sums = Sums.of(held, source)
+    with numpy.errstate(divide="ignore", invalid="ignore"):
+        factors = numpy.nan_to_num(sums.both / sums.held)
+    if len(factors) != len(held):
+        return None
+    off = sums.is_off(limit)
+    again = Sums.of(held * factors[:, None], source)
+    return int(off.sum()) if not again.is_off(limit).any() else None
+
+
+def _other_places(pair: Pair, source: SourceWeights) -> Iterator[tuple[str, Matrix]]:
+    """Matrices of the source of the same shape that may have been taken for this one: twins, experts, other layers."""
+    seen = {pair.module}
+    number = 0
+    for name in _candidates(pair.module, source):
+        if name in seen:
+            continue
+        seen.add(name)
+        found = source_matrices(name, [pair.held], source)
+        if found is not None:
+            yield name, found[0]
+            number += 1
+            if number >= OTHERS:
+                return
+
+
+def _candidates(module: str, source: SourceWeights) -> Iterator[str]:
+    parent, _, leaf = module.rpartition(".")
+    for twins in _TWINS:
+        if leaf in twins:
+            yield from (f"{parent}.{twin}" for twin in twins)
+    numbers = list(NUMBER.finditer(module))
+    for found in reversed(numbers):
+        for other in range(_count(module, found, source)):
+            yield f"{module[: found.start()]}{other}{module[found.end() :]}"
+    for found in reversed(numbers):
+        for other in range(_count(module, found, source)):
+            moved = f"{module[: found.start()]}{other}{module[found.end() :]}"
+            parent = moved.rpartition(".")[0]
+            yield from (f"{parent}.{twin}" for twins in _TWINS if leaf in twins for twin in twins)
+
+
+def _count(module: str, found: re.Match[str], source: SourceWeights) -> int:
+    """One more than the largest number that the source has in a place of a module's name."""
+    head = module[: found.start()]
+    numbers = [name[len(head) :].partition(".")[0] for name in source.logical if name.startswith(head)]
+    if ".experts." in module and head.endswith(".experts.") and not numbers:
+        shapes = [tensor.shape for name, tensor in source.logical.items() if name.startswith(head[:-1])]
+        return max((shape[0] for shape in shapes if len(shape) == 3), default=0)
+    return max((int(number) for number in numbers if number.isdigit()), default=-1) + 1

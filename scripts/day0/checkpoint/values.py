@@ -1,0 +1,317 @@
+"""Compare the values of a checkpoint's quantized matrices with its source's.
+
+Each is dequantized and compared by the relative error of its rows, ``|held - source| / |source|``, which the number
+format bounds. By default some rows of some matrices are read, chosen by a seed; ``every`` reads all rows of all.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import random
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy
+
+from day0.checkpoint.dequantize import Files, Matrix, Values
+from day0.checkpoint.formats import FORMATS
+from day0.checkpoint.layers import SortedTensors
+from day0.checkpoint.matrices import matrices_of, source_matrices
+from day0.checkpoint.source_weights import SourceWeights
+from day0.checkpoint.summary import Layer
+from day0.source.safetensors_headers import Tensor
+
+
+class Bounds(NamedTuple):
+    """Relative error of a number format: of a sound matrix, and the largest that a row may have."""
+
+    typical: float
+    limit: float
+
+
+# Measured on 2,700 matrices of real exports (ModelOpt 0.47.0, weights of a normal distribution; a row's error reaches
+# 1.2 to 1.9 times its matrix'). The limit is three times that for formats of 8 bits and 2.6 times for those of 4, which
+# leaves room for heavy tails and for clipping; a wrong scale gives 0.3 and more, weights of another place 1.4.
+BOUNDS = {
+    "FP8": Bounds(0.027, 0.08),
+    "FP8 per channel": Bounds(0.026, 0.08),
+    "FP8 blocks": Bounds(0.027, 0.08),
+    "MXFP8": Bounds(0.027, 0.08),
+    "NVFP4": Bounds(0.095, 0.25),
+    "MXFP4": Bounds(0.119, 0.31),
+    "INT4": Bounds(0.125, 0.36),
+    "INT8": Bounds(0.008, 0.12),
+}
+# Matrices that are read by default, elements of a part of one that is read, and parts of a matrix where it has few.
+MATRICES, ELEMENTS, MOST_PARTS = 2000, 8192, 4
+EXPERTS_OF_FUSED, CHUNK_ELEMENTS = 4, 1 << 18
+# Largest values of E4M3 and E2M1, and half of E4M3's smallest step: what a scale of a whole matrix cannot resolve.
+_E4M3_MAX, _E2M1_MAX, _HALF_STEP = 448.0, 6.0, 2.0**-10
+# How far a scale may be above what the matrix alone needs: those that are fused with it may need more.
+_SHARED_SCALE = 16.0
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A quantized matrix and the source's that it was made from."""
+
+    module: str
+    tensor: str
+    kind: str
+    held: Matrix
+    source: Matrix
+
+    @property
+    def bounds(self) -> Bounds:
+        """How large its relative error may be."""
+        return BOUNDS[self.kind]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Rows of a pair."""
+
+    pair: Pair
+    first: int
+    count: int
+
+
+class Sums(NamedTuple):
+    """Of each row: sum of squares as held and of the source, and of their products, shape (rows,)."""
+
+    held: Values
+    source: Values
+    both: Values
+
+    @classmethod
+    def of(cls, held: Values, source: Values) -> Sums:
+        """The sums of two matrices of equal shape; of few columns all rows are taken as one."""
+        if held.shape[1] < 64:
+            held, source = held.reshape(1, -1), source.reshape(1, -1)
+        return cls(*(numpy.vecdot(a, b) for a, b in ((held, held), (source, source), (held, source))))
+
+    def error(self) -> float:
+        """Relative error of all rows together; NaN where a value is none."""
+        left, right, both = (float(part.sum(dtype=numpy.float64)) for part in self)
+        return math.sqrt(max(left - 2 * both + right, 0.0) / right) if right > 0 else (0.0 if left == 0 else math.inf)
+
+    def is_off(self, limit: float, floor: float = 0.0, columns: int = 1) -> numpy.ndarray:
+        """Rows whose error is beyond ``limit`` of the source's values and ``floor`` for each element."""
+        allowed = (limit * numpy.sqrt(self.source) + floor * math.sqrt(columns)) ** 2
+        with numpy.errstate(invalid="ignore"):
+            return ~(self.held - 2 * self.both + self.source <= allowed + 1e-30)
+
+    def factor(self) -> float:
+        """What the held values are to be multiplied by to come nearest to the source's."""
+        left, both = (float(part.sum(dtype=numpy.float64)) for part in (self.held, self.both))
+        return both / left if left > 0 else math.nan
+
+
+class Errors(NamedTuple):
+    """Relative errors of the matrices of an algorithm: their number, median and largest, and the limit of a row."""
+
+    matrices: int
+    median: float
+    largest: float
+    limit: float
+
+
+@dataclass
+class Comparison:
+    """Outcome of :func:`compare_values`; ``off`` are the parts that differ by more than the format explains."""
+
+    compared: int = 0
+    matrices: int = 0
+    off: list[Part] = field(default_factory=list)
+    errors: dict[str, Errors] = field(default_factory=dict)
+    not_compared: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Compared:
+    """The pairs of a checkpoint, made where they are asked for."""
+
+    def __init__(
+        self,
+        layers: Mapping[str, Layer],
+        names: SortedTensors,
+        tensors: Mapping[str, Tensor],
+        source: SourceWeights,
+        scalars: Mapping[str, float],
+        skipped: Iterable[str] = (),
+    ) -> None:
+        """Take what is needed to find the matrices; ``skipped`` are modules that other checks found at fault."""
+        self.layers, self.names, self.tensors, self.source, self.scalars = layers, names, tensors, source, scalars
+        left_out = set(skipped)
+        self.modules = [
+            module
+            for module, layer in layers.items()
+            if layer.precision in FORMATS and layer.problem is None and module not in left_out
+        ]
+        self.unread: dict[str, list[str]] = defaultdict(list)
+
+    def pairs(self, module: str) -> list[Pair]:
+        """The pairs of a module, one for each expert where it has fused ones; none where they cannot be compared."""
+        layer, name = self.layers[module], self.names.weights[module]
+        held = matrices_of(name, layer.precision, self.tensors, self.scalars)
+        source = source_matrices(module, held, self.source) if held is not None else None
+        if held is None or source is None:
+            reason = "have scales that could not be read as their format's" if held is None else "are not in the source"
+            self.unread[reason].append(module)
+            return []
+        kind = FORMATS[layer.precision].kind
+        each = enumerate(zip(held, source, strict=True))
+        return [Pair(f"{module}[{n}]" if len(held) > 1 else module, name, kind, a, b) for n, (a, b) in each]
+
+
+def compare_values(compared: Compared, files: Files, every: bool = False, seed: int = 0) -> Comparison:
+    """Compare quantized matrices with the source's.
+
+    Args:
+        compared: the matrices.
+        files: to read from.
+        every: read all rows of all matrices.
+        seed: chooses what is read otherwise.
+
+    Raises:
+        BrokenSafetensors: a file became shorter since its header was read.
+    """
+    chance = random.Random(seed)
+    modules = compared.modules if every else _chosen(compared, chance)
+    parts: list[Part] = []
+    for module in modules:
+        pairs = compared.pairs(module)
+        if every:
+            parts += itertools.chain.from_iterable(map(whole, pairs))
+        else:
+            some = chance.sample(pairs, EXPERTS_OF_FUSED) if len(pairs) > EXPERTS_OF_FUSED else pairs
+            number = min(MOST_PARTS, max(1, MATRICES // len(modules)))
+            parts += [_some_rows(pair, chance) for pair in some for _ in range(number)]
+    parts.sort(key=lambda part: (part.pair.held.codes.file, part.pair.held.codes.start, part.first))
+    if not every:
+        _announce(parts)
+    sums: dict[str, list[Sums]] = defaultdict(list)
+    off: list[Part] = []
+    for part, found in zip(parts, _each(files, parts, every), strict=True):
+        sums[part.pair.module].append(found)
+        if found.is_off(part.pair.bounds.limit).any():
+            off.append(part)
+    return Comparison(
+        compared=len(sums),
+        matrices=len(compared.modules),
+        off=[part for part in off if not _is_range(part, files)],
+        errors=_errors(compared, sums),
+        not_compared=dict(compared.unread),
+    )
+
+
+def _chosen(compared: Compared, chance: random.Random) -> list[str]:
+    """Modules to read by default: of experts that share a kind and a layer one, those that look alike, and others."""
+    cells: dict[tuple[str, str], list[str]] = {}
+    for module in compared.modules:
+        head, is_expert, tail = module.partition(".experts.")
+        leaf = tail.partition(".")[2]
+        cells.setdefault((head, leaf) if is_expert else (module, ""), []).append(module)
+    if len(compared.modules) <= MATRICES:
+        return compared.modules
+    chosen = {chance.choice(cell) for cell in cells.values()}
+    alike = [module for cell in cells.values() if len(cell) > 1 for module in _alike(cell, compared.scalars)]
+    chosen.update(chance.sample(alike, min(len(alike), MATRICES // 4)))
+    others = chance.sample(compared.modules, MATRICES)
+    return sorted(chosen | set(others[: max(MATRICES - len(chosen), 0)]))
+
+
+def _alike(cell: Sequence[str], scalars: Mapping[str, float]) -> list[str]:
+    """Experts whose scales another one of their layer has too, as copies of it have."""
+    first = f"{cell[0]}.weight_scale_2"
+    ending = ".weight_scale_2" if first in scalars else ".weight_scale"
+    held = [scalars.get(module + ending) for module in cell]
+    if held[0] is None:
+        return []
+    seen: dict[float | None, int] = {}
+    for value in held:
+        seen[value] = seen.get(value, 0) + 1
+    return [module for module, value in zip(cell, held, strict=True) if seen[value] > 1]
+
+
+def _some_rows(pair: Pair, chance: random.Random) -> Part:
+    rows, unit = pair.held.rows, max(pair.held.unit, pair.source.unit)
+    count = -(-ELEMENTS // pair.held.columns)
+    count = min(-(-count // unit) * unit, rows)
+    first = chance.randrange(rows - count + 1) // unit * unit
+    return Part(pair, first, count)
+
+
+def whole(pair: Pair) -> Iterator[Part]:
+    """All rows of a pair, in parts of :data:`CHUNK_ELEMENTS`."""
+    rows, unit = pair.held.rows, max(pair.held.unit, pair.source.unit)
+    count = max(CHUNK_ELEMENTS // pair.held.columns // unit, 1) * unit if pair.source.is_whole else rows
+    for first in range(0, rows, count):
+        yield Part(pair, first, min(count, rows - first))
+
+
+def _announce(parts: Iterable[Part]) -> None:
+    """Have the system read ahead what will be read, all at once: a network file system answers many at a time."""
+    handles: dict[str, int] = {}
+    try:
+        for part in parts:
+            for matrix in (part.pair.held, part.pair.source):
+                file, start = matrix.codes[1:]
+                if file not in handles:
+                    handles[file] = os.open(file, os.O_RDONLY)
+                width = matrix.bytes_of_row
+                os.posix_fadvise(
+                    handles[file], start + int(part.first * width), int(part.count * width), os.POSIX_FADV_WILLNEED
+                )
+    except OSError:
+        pass  # reading it says what is wrong
+    finally:
+        for handle in handles.values():
+            os.close(handle)
+
+
+def read_part(part: Part, files: Files) -> tuple[Values, Values]:
+    """Values of a part, [rows, columns], as held and of the source, which hold until the thread's next call."""
+    held, source = part.pair.held, part.pair.source
+    return held.read(files, part.first, part.count, "held"), source.read(files, part.first, part.count, "source")
+
+
+def _each(files: Files, parts: Sequence[Part], every: bool) -> Iterator[Sums]:
+    if not every:
+        yield from (Sums.of(*read_part(part, files)) for part in parts)
+        return
+    with ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), 8)) as pool:
+        yield from pool.map(lambda part: Sums.of(*read_part(part, files)), parts)
+
+
+def _is_range(part: Part, files: Files) -> bool:
+    """Whether what is off are values that are too small for the scale of the whole matrix, as FP8 and NVFP4 have one.
+
+    The scale that the source's largest value needs says so, not the one that is held, which may be wrong.
+    """
+    pair = part.pair
+    largest = {"FP8": _E4M3_MAX, "NVFP4": _E4M3_MAX * _E2M1_MAX}.get(pair.kind)
+    sums = Sums.of(*read_part(part, files))
+    if largest is None or not all(numpy.isfinite(one).all() for one in sums):
+        return False
+    top = max(float(numpy.abs(one.pair.source.read(files, one.first, one.count)).max()) for one in whole(pair))
+    step = min(abs(pair.held.factor), _SHARED_SCALE * top / largest) * _HALF_STEP
+    floor = step * (_E2M1_MAX if pair.kind == "NVFP4" else 1.0)
+    return not sums.is_off(pair.bounds.limit, floor, pair.held.columns).any()
+
+
+def _errors(compared: Compared, sums: Mapping[str, Sequence[Sums]]) -> dict[str, Errors]:
+    """Relative errors by algorithm."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for module, each in sums.items():
+        whole = Sums(*(numpy.concatenate(column) for column in zip(*each, strict=True)))
+        found[compared.layers[module.partition("[")[0]].precision].append(whole.error())
+    return {
+        algorithm: Errors(len(errors), statistics.median(errors), max(errors), BOUNDS[FORMATS[algorithm].kind].limit)
+        for algorithm, errors in sorted(found.items())
+    }

@@ -1,6 +1,7 @@
 """Assess a quantized checkpoint against its source: size, coverage, declarations, scales, inventory and metadata.
 
-Reads safetensors headers, scalar scales and the small JSON files; with ``--deep`` all block scales and FP8 weights too.
+Reads safetensors headers, scalar scales, the small JSON files and parts of the weights, which it compares with the
+source's; with ``--deep`` all weights.
 What was quantized is compared with the recipe's patterns: those that the record of the quantize stage holds or, without
 a record, those that the catalogue of ModelOpt's recipes has for ``--recipe``. ``--summary`` decides on a summary alone.
 Prints the assessment as JSON; exits 0 for pass, 1 for a failed check, 2 for unusable input.
@@ -42,7 +43,10 @@ def parse_arguments() -> argparse.Namespace:
         help=f"check that this engine takes the checkpoint: {ENGINE} or {ENGINE}==VERSION; the table is of "
         f"{ENGINE_VERSION}, for another version it only warns",
     )
-    parser.add_argument("--deep", action="store_true", help="read all block scales and FP8 weights, for NaN and zeros")
+    parser.add_argument(
+        "--deep", action="store_true", help="read every value, and compare it with the source's; else some of them"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="chooses what is compared without --deep (default: 0)")
     parser.add_argument("--output", type=Path, help="write the assessment there too (validation.json)")
     parser.add_argument(
         "--assess", action="store_true", help="exit 0 on a failed check too: it is recorded in --output"
@@ -96,7 +100,14 @@ def assess(arguments: argparse.Namespace) -> Validation:
         raise UnusableInput(f"--checkpoint: found no folder {arguments.checkpoint}")
     name, configuration = resolve_recipe_of(arguments, record)
     assessment = assess_checkpoint(
-        arguments.checkpoint, Path(folder), record, name, arguments.deep, arguments.engine, configuration
+        arguments.checkpoint,
+        Path(folder),
+        record,
+        name,
+        arguments.deep,
+        arguments.engine,
+        configuration,
+        arguments.seed,
     )
     if record is not None:
         assessment.checkpoint_digest, assessment.recipe_digest = record.checkpoint_digest, record.recipe.digest

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from day0.base.artefacts import files_below, read_json
 from day0.base.cli import UnusableInput
 from day0.checkpoint.checks import CHECKS, Check, check_stage
+from day0.checkpoint.contents import compare_contents
 from day0.checkpoint.coverage import coverage_by_family, layer_map
 from day0.checkpoint.declaration import (
     Declaration,
@@ -51,6 +52,7 @@ def assess_checkpoint(
     deep: bool = False,
     engine: str | None = None,
     configuration: ModelOptConfiguration | None = None,
+    seed: int = 0,
 ) -> Validation:
     """Read and judge a checkpoint; see :func:`read_summary` and :func:`evaluate_checkpoint`.
 
@@ -61,7 +63,7 @@ def assess_checkpoint(
     gc.disable()  # hundreds of thousands of small objects, none in a cycle: collections only cost time
     try:
         name = recipe or (record.recipe.name if record is not None else "unknown")
-        return evaluate_checkpoint(read_summary(checkpoint, source, name, record, deep, engine, configuration))
+        return evaluate_checkpoint(read_summary(checkpoint, source, name, record, deep, engine, configuration, seed))
     finally:
         if was_enabled:
             gc.enable()
@@ -75,6 +77,7 @@ def read_summary(
     deep: bool = False,
     engine: str | None = None,
     configuration: ModelOptConfiguration | None = None,
+    seed: int = 0,
 ) -> CheckpointSummary:
     """Read a checkpoint and its source: headers, scalar scales and JSON files.
 
@@ -83,10 +86,11 @@ def read_summary(
         source: folder of the source model.
         recipe: name of the recipe.
         record: the quantize stage's record; its resolved patterns say what was intended.
-        deep: read all block scales and FP8 weights.
+        deep: read all block scales, and compare all values with the source's.
         engine: serving engine that must take it, ``vllm`` or ``vllm==VERSION``.
         configuration: the recipe's own, see :func:`day0.recipe.resolve.resolve_configuration`; it says what was
             intended where the record does not.
+        seed: chooses what is compared with the source without ``deep``.
 
     Raises:
         UnusableInput: the source or a JSON file cannot be read. A broken checkpoint is no error but a finding.
@@ -120,6 +124,7 @@ def read_summary(
     scales = read_scalars({name: tensor for name, tensor in after.items() if is_scale(name)})
     families, others = expected_sizes(weights, after, names, layers, missing, kept)
     blocks, bytes_read = _read_blocks(after, before, scales) if deep else (None, None)
+    contents = compare_contents(layers, names, after, weights, scales, config, patterns, blocks or {}, deep, seed)
     return replace(
         unread,
         output_bytes=payload_bytes(after),
@@ -147,6 +152,7 @@ def read_summary(
         engine_group=group_that_the_engine_reads(config, declaration),
         blocks=blocks,
         bytes_read=bytes_read,
+        contents=contents,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from day0.checkpoint.coverage import coverage_by_family
+from day0.checkpoint.diagnosis import UNRELATED
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION, MIXED
 from day0.checkpoint.intentions import Intention
 from day0.checkpoint.metadata import Change
@@ -29,11 +30,13 @@ from day0.checkpoint.vllm_rules import (
     UNQUANTIZED_PREFIXES,
 )
 from day0.records.failure_class import FailureClass
-from day0.records.validation import FamilyCoverage
+from day0.records.validation import FamilyCoverage, ValueErrors
 
 SIZE_TOLERANCE = 0.02
 # What a check found in figures, under the names of ValidationCheck's fields.
-Numbers = dict[str, int | float | str | dict[str, FamilyCoverage] | None]
+Numbers = dict[str, int | float | str | dict[str, FamilyCoverage] | dict[str, ValueErrors] | None]
+# Part of the matrices from which on it is the source that is another one.
+ALMOST_ALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -431,6 +434,48 @@ def check_blocks(summary: CheckpointSummary) -> Check | None:
     )
 
 
+def check_values(summary: CheckpointSummary) -> Check | None:
+    """Every quantized matrix that was read is the source's, as near as its format can hold it."""
+    found = summary.contents
+    if found is None or not summary.quantized:
+        return None
+    errors = {name: ValueErrors(**each._asdict()) for name, each in found.errors.items()}
+    numbers: Numbers = {"compared": found.compared, "matrices": found.matrices, "errors": errors}
+    numbers |= {"bytes_read": found.bytes_read} if found.seed is None else {"seed": found.seed}
+    left_out = "".join(
+        f"; {len(names)} {reason} and were not compared: {first_of(names, 3)}"
+        for reason, names in found.not_compared.items()
+    )
+    if not found.off:
+        shown = ", ".join(f"{name} {each.median or 0:.3f} (limit {each.limit:g})" for name, each in errors.items())
+        some = "" if found.seed is None else f", some rows of each, chosen by seed {found.seed}"
+        detail = f"{found.compared} of {found.matrices} quantized matrices{some} are the source's"
+        detail += f"; median error {shown}" if shown else ""
+        return Check("values", True, f"{detail}{left_out}", numbers=numbers)
+    strangers = [module for module, what in found.off.items() if UNRELATED in what]
+    if len(strangers) >= max(2, ALMOST_ALL * found.compared):
+        detail = f"{len(strangers)} of {found.compared} matrices have nothing to do with the source's: "
+        detail += "the checkpoint was made from another source model"
+        return Check("values", False, f"{detail}{left_out}", offenders=sorted(found.off), numbers=numbers)
+    shown = first_of([f"{module} {what}" for module, what in found.off.items()], 8)
+    detail = f"{len(found.off)} of {found.compared} quantized matrices are not the source's: {shown}{left_out}"
+    return Check("values", False, detail, offenders=sorted(found.off), numbers=numbers)
+
+
+def check_unquantized(summary: CheckpointSummary) -> Check | None:
+    """What the recipe leaves alone is what it was in the source, or the stated cast of it."""
+    found = summary.contents
+    if found is None or not summary.quantized:
+        return None
+    numbers: Numbers = {"compared": found.kept_compared, "tensors": found.kept}
+    if found.changed:
+        shown = first_of([f"{name} {what}" for name, what in found.changed.items()], 8)
+        detail = f"{len(found.changed)} tensors that the recipe leaves alone are not the source's: {shown}"
+        return Check("unquantized", False, detail, offenders=sorted(found.changed), numbers=numbers)
+    detail = f"{found.kept_compared} of {found.kept} tensors that are not quantized are the source's"
+    return Check("unquantized", True, detail, numbers=numbers)
+
+
 def check_metadata(summary: CheckpointSummary) -> Check | None:
     """Config, generation config, tokenizer and chat template changed in nothing that quantizing should leave alone."""
     wrong = [diff for diff in summary.metadata_diffs if not diff["expected"]]
@@ -463,6 +508,8 @@ CHECKS: Sequence[Callable[[CheckpointSummary], Check | None]] = (
     check_inventory,
     check_scales,
     check_blocks,
+    check_values,
+    check_unquantized,
     check_size,
     check_metadata,
     check_vision,

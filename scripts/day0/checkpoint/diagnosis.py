@@ -13,13 +13,14 @@ from day0.checkpoint.dequantize import Files, Matrix, Values
 from day0.checkpoint.matrices import source_matrices
 from day0.checkpoint.names import NUMBER
 from day0.checkpoint.source_weights import SourceWeights
-from day0.checkpoint.values import Pair, Part, Sums
+from day0.checkpoint.values import Pair, Part, Sums, read_part
 
 # Parts whose cause is looked for, and matrices of the source that each is compared with at most.
 EXAMINED, OTHERS = 32, 600
 # Modules that are easily exchanged for one another.
 _TWINS = (("gate_proj", "up_proj"), ("w1", "w3"), ("q_proj", "k_proj", "v_proj", "o_proj"), ("fc1", "fc2"))
-_UNRELATED = 0.5  # cosine below which two matrices have nothing in common; a sound one has 0.99
+UNRELATED = "its values have nothing to do with the source's"
+_LEAST_COSINE = 0.5  # cosine below which two matrices have nothing in common; a sound one has 0.99
 
 
 def causes_of(off: Sequence[Part], source: SourceWeights, scalars: Mapping[str, float], files: Files) -> dict[str, str]:
@@ -61,8 +62,8 @@ def _cause(part: Part, source: SourceWeights, scalars: Mapping[str, float], file
         if _is_sound(held, other, limit):
             return f"{error}: it holds what the source has in {name}"
     cosine = _cosine(sums)
-    if abs(cosine) < _UNRELATED:
-        return f"{error}: its values have nothing to do with the source's (re-initialised, or of another source model)"
+    if abs(cosine) < _LEAST_COSINE:
+        return f"{error}: {UNRELATED} (re-initialised, or of another source model)"
     return f"{error} (cosine {cosine:.3f}): its scales or its codes were changed, or its weights were trained further"
 
 

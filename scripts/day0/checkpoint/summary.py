@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,6 +15,9 @@ from day0.checkpoint.intentions import Intention
 from day0.checkpoint.metadata import Change, is_expected
 from day0.checkpoint.vllm_rules import DEFAULT_NVFP4_GROUP
 from day0.records.failure_class import FailureClass
+
+if TYPE_CHECKING:
+    from day0.checkpoint.contents import Contents
 
 # Ends the precision of a layer that holds the source's own quantized weights.
 KEPT = ", as in the source"
@@ -119,6 +122,7 @@ class CheckpointSummary:
     engine_group: int = DEFAULT_NVFP4_GROUP
     blocks: dict[str, str] | None = None
     bytes_read: int | None = None
+    contents: Contents | None = None
 
     @property
     def quantized(self) -> int:

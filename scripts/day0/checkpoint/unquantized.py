@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,8 @@ TENSORS, BYTES, CHUNK_BYTES = 4000, 1 << 16, 1 << 20
 _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 # Kept in F32 by the models that have them: rounded to 16 bits they choose other experts, or another decay.
 KEPT_WIDE = re.compile(r"(e_score_correction_bias|expert_bias|A_log|dt_bias|\.D)$")
+# Casts that lose nothing: transformers keeps some parts of a model in F32, whatever the rest is.
+_WIDENED = {("F32", "BF16"), ("F32", "F16"), ("F64", "F32")}
 _FLOATS = ("BF16", "F16", "F32", "F64", "F8_E4M3")
 
 
@@ -101,6 +103,8 @@ def _wrong_cast(name: str, held: str, before: str, stated: str | None) -> str | 
     """What is wrong with a change of the data type; None where config.json states it and the tensor bears it."""
     if KEPT_WIDE.search(name) and BITS[held] < BITS[before]:
         return f"is {held} where the source has {before}: its models need it as it was"
+    if (held, before) in _WIDENED:
+        return None
     if held not in _FLOATS or before not in _FLOATS or held != stated:
         reason = f"config.json states {stated}" if stated else "config.json states no data type"
         return f"is {held} where the source has {before}, and {reason}"
@@ -188,9 +192,3 @@ def _cast(values: Values, dtype: str) -> Values:
     bits = values.view(numpy.uint32)
     rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) & numpy.uint32(0xFFFF0000)
     return numpy.where(numpy.isfinite(values), rounded.astype(numpy.uint32).view(numpy.float32), values)
-
-
-def unexplained(outcome: Unquantized, explained: Iterable[str]) -> dict[str, str]:
-    """The problems without those of vectors that a recipe's smoothing explains."""
-    known = set(explained)
-    return {name: problem for name, problem in outcome.problems.items() if name not in known}

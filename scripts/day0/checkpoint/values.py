@@ -14,7 +14,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy
@@ -114,23 +114,21 @@ class Sums(NamedTuple):
 
 
 class Errors(NamedTuple):
-    """Relative errors of the matrices of an algorithm: their number, median and largest, and the limit of a row."""
+    """Relative errors of an algorithm's matrices: their number, median and largest (None: infinite), a row's limit."""
 
     matrices: int
-    median: float
-    largest: float
+    median: float | None
+    largest: float | None
     limit: float
 
 
-@dataclass
-class Comparison:
+class Comparison(NamedTuple):
     """Outcome of :func:`compare_values`; ``off`` are the parts that differ by more than the format explains."""
 
-    compared: int = 0
-    matrices: int = 0
-    off: list[Part] = field(default_factory=list)
-    errors: dict[str, Errors] = field(default_factory=dict)
-    not_compared: dict[str, list[str]] = field(default_factory=dict)
+    compared: int
+    matrices: int
+    off: list[Part]
+    errors: dict[str, Errors]
 
 
 class Compared:
@@ -145,15 +143,20 @@ class Compared:
         scalars: Mapping[str, float],
         skipped: Iterable[str] = (),
     ) -> None:
-        """Take what is needed to find the matrices; ``skipped`` are modules that other checks found at fault."""
+        """Take what finds the matrices; ``skipped`` are modules that other checks found at fault."""
         self.layers, self.names, self.tensors, self.source, self.scalars = layers, names, tensors, source, scalars
         left_out = set(skipped)
         self.modules = [
             module
             for module, layer in layers.items()
-            if layer.precision in FORMATS and layer.problem is None and module not in left_out
+            if layer.precision in FORMATS and layer.problem is None and module not in left_out and not layer.is_unwanted
         ]
         self.unread: dict[str, list[str]] = defaultdict(list)
+
+    def leave_out(self, reason: str) -> None:
+        """Compare none of the modules, for a reason that is the end of a sentence."""
+        self.unread[reason] += self.modules
+        self.modules = []
 
     def pairs(self, module: str) -> list[Pair]:
         """The pairs of a module, one for each expert where it has fused ones; none where they cannot be compared."""
@@ -206,7 +209,6 @@ def compare_values(compared: Compared, files: Files, every: bool = False, seed: 
         matrices=len(compared.modules),
         off=[part for part in off if not _is_range(part, files)],
         errors=_errors(compared, sums),
-        not_compared=dict(compared.unread),
     )
 
 
@@ -312,6 +314,12 @@ def _errors(compared: Compared, sums: Mapping[str, Sequence[Sums]]) -> dict[str,
         whole = Sums(*(numpy.concatenate(column) for column in zip(*each, strict=True)))
         found[compared.layers[module.partition("[")[0]].precision].append(whole.error())
     return {
-        algorithm: Errors(len(errors), statistics.median(errors), max(errors), BOUNDS[FORMATS[algorithm].kind].limit)
+        algorithm: Errors(
+            len(errors), _finite(statistics.median(errors)), _finite(max(errors)), BOUNDS[FORMATS[algorithm].kind].limit
+        )
         for algorithm, errors in sorted(found.items())
     }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -42,6 +42,15 @@ class MetadataDiff(Record):
     expected: bool = Field(description="whether quantizing is expected to change it")
 
 
+class ValueErrors(Record):
+    """Relative errors of dequantized matrices against the source's, of one algorithm."""
+
+    matrices: Count = Field(description="that were compared")
+    median: Ratio | None = Field(description="null where it is infinite")
+    largest: Ratio | None
+    limit: Ratio = Field(description="largest that a row of a sound matrix may have")
+
+
 class ValidationCheck(Record):
     """One check; the numbers are there where the check has them."""
 
@@ -53,7 +62,12 @@ class ValidationCheck(Record):
     mismatches: Count | None = Field(None, description="layers that are not as they should be")
     families: dict[str, FamilyCoverage] | None = None
     scalars: Count | None = Field(None, description="scalar scales that were read")
-    bytes_read: Count | None = Field(None, description="of block scales and FP8 weights")
+    bytes_read: Count | None = None
+    compared: Count | None = Field(None, description="matrices or tensors that were compared with the source's")
+    matrices: Count | None = Field(None, description="quantized matrices that can be compared")
+    tensors: Count | None = Field(None, description="tensors that are not quantized")
+    seed: Count | None = Field(None, description="chose what was compared; absent where everything was")
+    errors: dict[str, ValueErrors] | None = Field(None, description="by algorithm")
     source_bytes: Count | None = None
     output_bytes: Count | None = None
     size_ratio: Ratio | None = None

@@ -1,0 +1,115 @@
+"""Compare all that a checkpoint holds with its source: quantized matrices by value, everything else by bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from day0.checkpoint.dequantize import open_files
+from day0.checkpoint.diagnosis import causes_of
+from day0.checkpoint.formats import FORMATS
+from day0.checkpoint.intentions import Patterns
+from day0.checkpoint.layers import SortedTensors
+from day0.checkpoint.names import PART
+from day0.checkpoint.smoothing import undo_smoothing
+from day0.checkpoint.source_weights import SourceWeights
+from day0.checkpoint.summary import Layer
+from day0.checkpoint.unquantized import compare_unquantized
+from day0.checkpoint.values import Compared, Errors, compare_values
+from day0.source.safetensors_headers import Tensor
+
+_SMOOTHING = ("awq", "smoothquant", "svdquant")
+
+
+class Contents(NamedTuple):
+    """Outcome of :func:`compare_contents`.
+
+    ``off`` are the quantized modules that differ, ``changed`` the other tensors that do, each with what is wrong as the
+    end of a sentence. ``errors`` are by algorithm; ``not_compared`` modules by the reason, as the end of a sentence.
+    ``seed`` is None where everything was read.
+    """
+
+    off: dict[str, str]
+    compared: int
+    matrices: int
+    errors: dict[str, Errors]
+    not_compared: dict[str, list[str]]
+    changed: dict[str, str]
+    kept: int
+    kept_compared: int
+    bytes_read: int
+    seed: int | None
+
+
+def compare_contents(
+    layers: Mapping[str, Layer],
+    names: SortedTensors,
+    tensors: Mapping[str, Tensor],
+    source: SourceWeights,
+    scalars: Mapping[str, float],
+    config: Mapping[str, Any],
+    patterns: Patterns | None,
+    broken: Mapping[str, str],
+    every: bool = False,
+    seed: int = 0,
+) -> Contents:
+    """Compare what a checkpoint holds with its source.
+
+    Args:
+        layers: the checkpoint's, by module.
+        names: of its tensors.
+        tensors: the checkpoint's.
+        source: the source's tensors.
+        scalars: values of the checkpoint's scalar scales.
+        config: the checkpoint's config.json.
+        patterns: of the recipe; they say whether it smooths or rotates.
+        broken: tensors that another check found at fault; their modules are left out.
+        every: read everything; else some parts, chosen by ``seed``.
+        seed: chooses what is read otherwise.
+
+    Raises:
+        BrokenSafetensors: a file became shorter since its header was read.
+    """
+    wrong = {name for name, value in scalars.items() if not (math.isfinite(value) and value > 0)} | broken.keys()
+    skipped = {match["module"] for name in wrong if (match := PART.fullmatch(name))} | wrong
+    skipped |= {name.removesuffix(".weight") for name in wrong}
+    compared = Compared(layers, names, tensors, source, scalars, skipped)
+    if _rotates(patterns):
+        compared.leave_out("are rotated by the recipe, which cannot be undone here")
+    smooths = _smooths(patterns, names, layers)
+    with open_files() as files:
+        kept = compare_unquantized(layers, names, tensors, source, config, files, every, seed)
+        outcome = compare_values(compared, files, every, seed)
+        off = outcome.off
+        explained: set[str] = set()
+        if smooths:
+            off, explained = undo_smoothing(off, kept.changed, compared, files)
+        causes = causes_of(off, source, scalars, files)
+        return Contents(
+            off=causes,
+            compared=outcome.compared,
+            matrices=outcome.matrices,
+            errors=outcome.errors,
+            not_compared=dict(compared.unread),
+            changed={name: problem for name, problem in kept.problems.items() if name not in explained},
+            kept=kept.tensors,
+            kept_compared=kept.compared,
+            bytes_read=files.bytes_read,
+            seed=None if every else seed,
+        )
+
+
+def _smooths(patterns: Patterns | None, names: SortedTensors, layers: Mapping[str, Layer]) -> bool:
+    """Whether the recipe divides weights by what it multiplies the norms by; without one, whether its format may."""
+    if patterns is not None:
+        return patterns.method.startswith(_SMOOTHING)
+    kinds = {layer.precision for layer in layers.values() if layer.precision in FORMATS}
+    return any("pre_quant_scale" in FORMATS[kind].optional for kind in kinds) and any(
+        part == "pre_quant_scale" for parts in names.parts.values() for part, _ in parts
+    )
+
+
+def _rotates(patterns: Patterns | None) -> bool:
+    settings = (entry.get("cfg") for entry in patterns.entries) if patterns is not None else ()
+    return any(isinstance(cfg, Mapping) and cfg.get("rotate") for cfg in settings)

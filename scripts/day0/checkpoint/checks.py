@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from day0.checkpoint.coverage import coverage_by_family
 from day0.checkpoint.diagnosis import UNRELATED
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION, MIXED
+from day0.checkpoint.fused_scales import check_fused_scales
 from day0.checkpoint.intentions import Intention
 from day0.checkpoint.metadata import Change
 from day0.checkpoint.names import NUMBER, family_of, first_of
@@ -250,7 +251,7 @@ def check_inventory(summary: CheckpointSummary) -> Check | None:
 
 
 def check_scales(summary: CheckpointSummary) -> Check | None:
-    """Every scalar scale is finite and above 0."""
+    """Every scalar scale is finite and above 0, plausible, and equal to those that an engine fuses with it."""
     if summary.scales is None:
         return None
     wrong = {name: value for name, value in summary.scales.items() if not (math.isfinite(value) and value > 0)}
@@ -264,7 +265,13 @@ def check_scales(summary: CheckpointSummary) -> Check | None:
             offenders=sorted(wrong),
             numbers=numbers,
         )
-    return Check("scales", True, f"{len(summary.scales)} scalar scales are finite and above 0", numbers=numbers)
+    fused = check_fused_scales(summary.layers or {}, summary.scales)
+    if fused.problems:
+        shown = first_of([f"{name} {what}" for name, what in fused.problems.items()])
+        detail = f"{len(fused.problems)} scales are not as an engine needs them: {shown}"
+        return Check("scales", False, detail, offenders=sorted(fused.problems), numbers=numbers)
+    detail = f"{len(summary.scales)} scalar scales are finite and above 0"
+    return Check("scales", True, "; ".join([detail, *fused.remarks]), numbers=numbers)
 
 
 def check_size(summary: CheckpointSummary) -> Check | None:

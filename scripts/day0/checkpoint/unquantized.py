@@ -16,7 +16,7 @@ from day0.checkpoint.formats import FULL_PRECISION
 from day0.checkpoint.layers import SortedTensors
 from day0.checkpoint.names import BUFFERS
 from day0.checkpoint.source_weights import SourceWeights
-from day0.checkpoint.summary import Layer
+from day0.checkpoint.summary import KEPT, Layer
 from day0.source.safetensors_headers import BITS, Tensor
 
 # Tensors that are compared by default, bytes of each, and of a part that is read at a time.
@@ -71,6 +71,8 @@ def compare_unquantized(
     chance = random.Random(seed)
     kept = [names.weights[module] for module, layer in layers.items() if layer.precision in FULL_PRECISION]
     shared = [name for name in (*kept, *names.others) if name in source.tensors and name not in source.quantized]
+    as_before = [names.weights[module] for module, layer in layers.items() if layer.precision.endswith(KEPT)]
+    shared += [part for name in as_before for part in source.parts.get(name, ()) if part in tensors]
     chosen = shared if every or len(shared) <= TENSORS else chance.sample(shared, TENSORS)
     outcome = Unquantized(len(chosen), len(shared))
     stated = _stated_dtype(config)

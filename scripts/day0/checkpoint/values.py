@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy
 
 from day0.checkpoint.dequantize import Files, Matrix, Values
-from day0.checkpoint.formats import FORMATS
+from day0.checkpoint.formats import FORMATS, FULL_PRECISION
 from day0.checkpoint.layers import SortedTensors
 from day0.checkpoint.matrices import matrices_of, source_matrices
 from day0.checkpoint.source_weights import SourceWeights
@@ -47,6 +47,7 @@ BOUNDS = {
     "MXFP4": Bounds(0.119, 0.31),
     "INT4": Bounds(0.125, 0.36),
     "INT8": Bounds(0.008, 0.12),
+    "16 bits": Bounds(0.002, 0.01),
 }
 # Matrices that are read by default, elements of a part of one that is read, and parts of a matrix where it has few.
 MATRICES, ELEMENTS, MOST_PARTS = 2000, 8192, 4
@@ -146,12 +147,16 @@ class Compared:
         """Take what finds the matrices; ``skipped`` are modules that other checks found at fault."""
         self.layers, self.names, self.tensors, self.source, self.scalars = layers, names, tensors, source, scalars
         left_out = set(skipped)
-        self.modules = [
-            module
-            for module, layer in layers.items()
-            if layer.precision in FORMATS and layer.problem is None and module not in left_out and not layer.is_unwanted
-        ]
+        self.modules = [module for module, layer in layers.items() if self._is_comparable(module, layer)]
+        if left_out:
+            self.modules = [module for module in self.modules if module not in left_out]
         self.unread: dict[str, list[str]] = defaultdict(list)
+
+    def _is_comparable(self, module: str, layer: Layer) -> bool:
+        """Whether a layer is quantized, or was in the source and is no more; else its bytes are compared."""
+        if layer.precision in FORMATS:
+            return layer.problem is None and not layer.is_unwanted
+        return layer.precision in FULL_PRECISION and self.names.weights[module] in self.source.quantized
 
     def leave_out(self, reason: str) -> None:
         """Compare none of the modules, for a reason that is the end of a sentence."""
@@ -167,9 +172,14 @@ class Compared:
             reason = "have scales that could not be read as their format's" if held is None else "are not in the source"
             self.unread[reason].append(module)
             return []
-        kind = FORMATS[layer.precision].kind
+        kind = kind_of(layer.precision)
         each = enumerate(zip(held, source, strict=True))
         return [Pair(f"{module}[{n}]" if len(held) > 1 else module, name, kind, a, b) for n, (a, b) in each]
+
+
+def kind_of(precision: str) -> str:
+    """Key of :data:`BOUNDS` for the precision of a layer."""
+    return FORMATS[precision].kind if precision in FORMATS else "16 bits"
 
 
 def compare_values(compared: Compared, files: Files, every: bool = False, seed: int = 0) -> Comparison:

@@ -1,0 +1,97 @@
+"""Scales as an engine fuses them: layers that become one must share what the one has once.
+
+Source: vLLM 0.32.0, vllm/model_executor/layers/quantization/modelopt.py. A fused NVFP4 layer has one global scale for
+its weights: of an expert's gate and up the gate's (line 1032), of others the largest (2062), while the block scales
+stay as they are: weights under another global scale are read multiplied by the ratio. Of the input scales it takes the
+largest (2095), which costs those with smaller ones some range; FP8 weights it quantizes again under the largest scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from day0.checkpoint.summary import Layer
+from day0.checkpoint.vllm_rules import FUSED_GROUPS
+
+# Relative difference of global scales that is rounding; and ratio of input scales that costs half of E4M3's range.
+TOLERANCE, MOST_INPUT_RATIO = 1e-3, 256.0
+# Largest magnitude of a layer's inputs by its input scale: below is what no activation is, above what none reaches.
+LEAST_INPUT, MOST_INPUT = 1e-5, 1e6
+_MAX_OF_INPUTS = {"FP8": 448.0, "NVFP4": 448.0 * 6.0}
+_GLOBAL = ("NVFP4", "W4A16_NVFP4", "NVFP4_AWQ", "NVFP4_SVD", "W4A8_NVFP4_FP8")
+
+
+class FusedScales(NamedTuple):
+    """Scales that an engine would misread, each as name and sentence; and remarks on what it takes with a loss."""
+
+    problems: dict[str, str]
+    remarks: list[str]
+
+
+def check_fused_scales(layers: Mapping[str, Layer], scalars: Mapping[str, float]) -> FusedScales:
+    """Compare the scalar scales of layers that engines fuse, and the input scales with what activations are.
+
+    Args:
+        layers: the checkpoint's, by module.
+        scalars: values of its scalar scales, by tensor.
+    """
+    problems: dict[str, str] = {}
+    uneven = 0
+    leaders = {group[0]: group for group in FUSED_GROUPS}
+    by_precision: dict[int, bool] = {}
+    for module, layer in layers.items():
+        key = id(layer)
+        is_global = by_precision.get(key)
+        if is_global is None:
+            is_global = by_precision[key] = layer.precision in _GLOBAL and layer.problem is None
+        if not is_global:
+            continue
+        parent, dot, leaf = module.rpartition(".")
+        group = leaders.get(leaf)
+        if group is None:
+            continue
+        others = [f"{parent}{dot}{other}" for other in group[1:]]
+        first = scalars.get(f"{module}.weight_scale_2")
+        inputs = scalars.get(f"{module}.input_scale")
+        for other in others:
+            second = scalars.get(f"{other}.weight_scale_2")
+            if first is not None and second is not None and abs(first - second) > TOLERANCE * first:
+                taken = f"{leaf}'s" if ".experts." in module else "the largest"
+                problems[f"{other}.weight_scale_2"] = (
+                    f"is {second:.4g} where {leaf} has {first:.4g}: an engine fuses the two and takes {taken} for both"
+                )
+            theirs = scalars.get(f"{other}.input_scale")
+            if inputs and theirs and inputs > 0 and theirs > 0 and inputs != theirs:
+                uneven += 1
+                if max(inputs / theirs, theirs / inputs) > MOST_INPUT_RATIO:
+                    problems[f"{other}.input_scale"] = (
+                        f"is {theirs:.4g} where {leaf} has {inputs:.4g}: an engine fuses the two and takes the larger"
+                    )
+    remarks = [f"{uneven} input scales differ within a fused group, of which the largest counts"] if uneven else []
+    problems |= _implausible_inputs(layers, scalars)
+    remarks += _constant_kv(scalars)
+    return FusedScales(problems, remarks)
+
+
+def _implausible_inputs(layers: Mapping[str, Layer], scalars: Mapping[str, float]) -> dict[str, str]:
+    """Input scales whose largest input is none that a network has."""
+    least = LEAST_INPUT / max(_MAX_OF_INPUTS.values())
+    most = MOST_INPUT / min(_MAX_OF_INPUTS.values())
+    found = {}
+    for name, value in scalars.items():
+        if not name.endswith("input_scale") or least * 2 < value < most / 6 or not value > 0:
+            continue
+        layer = layers.get(name.rpartition(".")[0])
+        largest = value * _MAX_OF_INPUTS.get(layer.precision if layer is not None else "", 448.0)
+        if not LEAST_INPUT <= largest <= MOST_INPUT:
+            found[name] = f"is {value:.4g}: inputs up to {largest:.3g}, which no calibration gives"
+    return found
+
+
+def _constant_kv(scalars: Mapping[str, float]) -> list[str]:
+    """A remark where all scales of the KV cache are 1.0: older exporters clamp them, others measured nothing."""
+    values = [value for name, value in scalars.items() if name.endswith((".k_scale", ".v_scale"))]
+    if values and all(value == 1.0 for value in values):
+        return [f"all {len(values)} scales of the KV cache are exactly 1.0: clamped by the exporter, or not measured"]
+    return []

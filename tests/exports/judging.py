@@ -19,6 +19,7 @@ from unittest import mock
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
+import value_faults  # noqa: F401  adds its faults to the same lists
 from faults import FAULTS, HARMLESS, Copy, Fault
 
 import gate_ptq

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import value_faults  # noqa: F401  adds its faults to the same lists
 from faults import FAULTS, HARMLESS, Copy
 from judging import complaints, judge_fault, run_gate
 

@@ -13,7 +13,7 @@ from day0.checkpoint.dequantize import Files, Matrix, Values
 from day0.checkpoint.matrices import source_matrices
 from day0.checkpoint.names import NUMBER
 from day0.checkpoint.source_weights import SourceWeights
-from day0.checkpoint.values import Pair, Part, Sums, read_part
+from day0.checkpoint.values import LEAST_COLUMNS, Pair, Part, Sums, read_part
 
 # Parts whose cause is looked for, and matrices of the source that each is compared with at most.
 EXAMINED, OTHERS = 32, 600
@@ -41,25 +41,34 @@ def causes_of(off: Sequence[Part], source: SourceWeights, scalars: Mapping[str, 
 def _cause(part: Part, source: SourceWeights, scalars: Mapping[str, float], files: Files) -> str:
     pair, first, count = part.pair, part.first, part.count
     held, before = pair.held.read(files, first, count), pair.source.read(files, first, count)
-    sums = Sums.of(held, before)
     if not numpy.isfinite(held).all():
         return f"holds NaN or infinity in rows {first} to {first + count - 1}"
-    if not sums.held.any() and before.any():
-        return f"is zero in rows {first} to {first + count - 1}, where the source has values"
+    rows = numpy.flatnonzero(Sums.of(held, before).is_off(pair.bounds.limit))
+    some = ""
+    if len(rows) < count == len(held) and pair.held.columns >= LEAST_COLUMNS:
+        held, before = held[rows], before[rows]
+        some = f"in {len(rows)} of {count} rows that were read, first row {first + int(rows[0])}, "
+    else:
+        rows = numpy.arange(count)
+    sums = Sums.of(held, before)
     limit = pair.bounds.limit
+    if not sums.held.any() and before.any():
+        return f"{some}is zero where the source has values"
     factor = sums.factor()
-    if _is_sound(held * factor, before, limit):
+    if _is_sound(held * numpy.float32(factor), before, limit):
+        if some:
+            return f"{some}holds the source's values times {1 / factor:.4g}: the scales of these rows are wrong"
         return _scale_sentence(pair, factor, scalars)
-    error = f"differs from the source by {_percent(sums.error())}, where {pair.kind} gives {pair.bounds.typical:.1%}"
+    error = f"{some}differs from the source by {_percent(sums.error())}, where {pair.kind} gives "
+    error += f"{pair.bounds.typical:.1%}"
     for explanation, matrix in _other_orders(pair.held):
-        if _is_sound(_scaled_like(matrix.read(files, first, count), before), before, limit):
+        other = matrix.read(files, first, count)[rows]
+        if _is_sound(_scaled_like(other, before), before, limit):
             return f"{error}: {explanation}"
-    rows = _rows_of_scales(held, before, limit)
-    if rows is not None:
-        return f"{error}: the scales of {rows} of {count} rows that were read are wrong, their codes are sound"
+    if _is_scaled_by_rows(held, before, limit):
+        return f"{error}: its scales are wrong, a row's by another factor than the next one's; its codes are sound"
     for name, matrix in _other_places(pair, source):
-        other = matrix.read(files, first, count)
-        if _is_sound(held, other, limit):
+        if _is_sound(held, matrix.read(files, first, count)[rows], limit):
             return f"{error}: it holds what the source has in {name}"
     cosine = _cosine(sums)
     if abs(cosine) < _LEAST_COSINE:
@@ -92,10 +101,10 @@ def _scale_sentence(pair: Pair, factor: float, scalars: Mapping[str, float]) -> 
     names = [f"{stem}{part}" if stem != pair.tensor else f"{pair.tensor}_{part}" for part in _SCALES]
     name = next((name for name in names if name in scalars), None)
     if name is None:
-        return f"holds the source's values divided by {factor:.4g}: its scales are wrong"
+        return f"holds the source's values times {1 / factor:.4g}: its scales are wrong"
     value = scalars[name]
     expected = value * factor
-    sentence = f"holds the source's values divided by {factor:.4g}: {name.rpartition('.')[2]} is {value:.4g} where "
+    sentence = f"holds the source's values times {1 / factor:.4g}: {name.rpartition('.')[2]} is {value:.4g} where "
     sentence += f"{expected:.4g} is expected"
     if value == 1.0:
         return f"{sentence}; a scale of 1.0 is what is left where none was computed"
@@ -115,16 +124,14 @@ def _other_orders(held: Matrix) -> Iterator[tuple[str, Matrix]]:
         yield "its codes are packed by halves of a row, not by neighbours", replace(held, is_halved=True)
 
 
-def _rows_of_scales(held: Values, source: Values, limit: float) -> int | None:
-    """Number of rows that only a factor of their own keeps from being sound; None where that does not explain it."""
+def _is_scaled_by_rows(held: Values, source: Values, limit: float) -> bool:
+    """Whether a factor for each row makes the values the source's."""
     sums = Sums.of(held, source)
+    if len(sums.held) != len(held):
+        return False
     with numpy.errstate(divide="ignore", invalid="ignore"):
         factors = numpy.nan_to_num(sums.both / sums.held)
-    if len(factors) != len(held):
-        return None
-    off = sums.is_off(limit)
-    again = Sums.of(held * factors[:, None], source)
-    return int(off.sum()) if not again.is_off(limit).any() else None
+    return not Sums.of(held * factors[:, None], source).is_off(limit).any()
 
 
 def _other_places(pair: Pair, source: SourceWeights) -> Iterator[tuple[str, Matrix]]:

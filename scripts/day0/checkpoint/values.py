@@ -49,6 +49,8 @@ BOUNDS = {
     "INT8": Bounds(0.008, 0.12),
     "16 bits": Bounds(0.002, 0.01),
 }
+# Columns from which on a row is judged alone: the error of fewer values varies too much.
+LEAST_COLUMNS = 64
 # Matrices that are read by default, elements of a part of one that is read, and parts of a matrix where it has few.
 MATRICES, ELEMENTS, MOST_PARTS = 2000, 8192, 4
 EXPERTS_OF_FUSED, CHUNK_ELEMENTS = 4, 1 << 18
@@ -93,7 +95,7 @@ class Sums(NamedTuple):
     @classmethod
     def of(cls, held: Values, source: Values) -> Sums:
         """The sums of two matrices of equal shape; of few columns all rows are taken as one."""
-        if held.shape[1] < 64:
+        if held.shape[1] < LEAST_COLUMNS:
             held, source = held.reshape(1, -1), source.reshape(1, -1)
         return cls(*(numpy.vecdot(a, b) for a, b in ((held, held), (source, source), (held, source))))
 

@@ -44,6 +44,13 @@ def parse_arguments() -> argparse.Namespace:
         f"{ENGINE_VERSION}, for another version it only warns",
     )
     parser.add_argument(
+        "--engine-check",
+        type=Path,
+        metavar="PYTHON",
+        help="ask the engine of this interpreter's environment, such as .envs/serve.cpu/bin/python, how it reads the "
+        "checkpoint; no weights are loaded. Takes half a minute, for importing the engine",
+    )
+    parser.add_argument(
         "--deep", action="store_true", help="read every value, and compare it with the source's; else some of them"
     )
     parser.add_argument("--seed", type=int, default=0, help="chooses what is compared without --deep (default: 0)")
@@ -60,6 +67,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--summary is given alone; remove --checkpoint, --source and --record")
     if arguments.engine is not None and not re.fullmatch(rf"{ENGINE}(==[\w.+!-]+)?", arguments.engine):
         parser.error(f"--engine: found {arguments.engine!r}; expected {ENGINE} or {ENGINE}==VERSION")
+    if arguments.engine_check is not None and arguments.summary is not None:
+        parser.error("--engine-check reads a checkpoint; remove it, or give --checkpoint in place of --summary")
     if arguments.assess and arguments.output is None:
         parser.error("--assess records the assessment: give --output")
     return arguments
@@ -108,6 +117,7 @@ def assess(arguments: argparse.Namespace) -> Validation:
         arguments.engine,
         configuration,
         arguments.seed,
+        arguments.engine_check,
     )
     if record is not None:
         assessment.checkpoint_digest, assessment.recipe_digest = record.checkpoint_digest, record.recipe.digest

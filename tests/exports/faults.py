@@ -839,9 +839,40 @@ def files_declare_different_layers(copy: Copy) -> None:
     copy.edit_json("config.json", lambda c: c["quantization_config"]["quantized_layers"].pop(DOWN))
 
 
-@fault("llama-fp8", "declaration", "quantization_config")
-def config_declares_nothing(copy: Copy) -> None:
+@fault("llama-fp8", "declaration", "producer")
+def config_declares_nothing_and_no_producer_is_named(copy: Copy) -> None:
     copy.edit_json("config.json", lambda c: c.pop("quantization_config"))
+    copy.edit_json("hf_quant_config.json", lambda c: c.pop("producer"))
+
+
+@fault("llama-fp8", "declaration", "quant_method")
+def lost_quant_method(copy: Copy) -> None:
+    copy.edit_json("config.json", lambda c: c["quantization_config"].pop("quant_method"))
+
+
+@fault("llama-nvfp4", "declaration", "compressed-tensors")
+def quant_method_of_another_library(copy: Copy) -> None:
+    copy.edit_json("config.json", lambda c: c["quantization_config"].update(quant_method="compressed-tensors"))
+
+
+@fault("llama-nvfp4", "declaration", "input_activations")
+def groups_of_weights_alone(copy: Copy) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["quantization_config"]["config_groups"]["group_0"]["input_activations"] = None
+
+    copy.edit_json("config.json", change)
+
+
+def _rename_exclusions(copy: Copy, old: str, new: str) -> None:
+    def change(quantization: dict[str, Any], key: str) -> None:
+        quantization[key] = [new if name == old else name for name in quantization[key]]
+
+    copy.edit_both_declarations(change)
+
+
+@fault("qwen3-moe-nvfp4", "declaration", "model.layers.0.mlp.gate.")
+def exclusion_with_a_dot_at_its_end(copy: Copy) -> None:
+    _rename_exclusions(copy, "model.layers.0.mlp.gate", "model.layers.0.mlp.gate.")
 
 
 @fault("llama-fp8", "declaration", "hf_quant_config.json")
@@ -1136,6 +1167,12 @@ def algorithm_that_the_engine_does_not_take(copy: Copy) -> None:
     """A sound export: only the engine refuses."""
 
 
+@fault("qwen3-moe-nvfp4", "engine", "model.layers.0.mlp.gate", failure_class=UNSERVABLE, engine="vllm")
+def router_not_excluded(copy: Copy) -> None:
+    """vLLM's Qwen3-MoE builds its routers with the quantization config."""
+    copy.edit_both_declarations(lambda quantization, key: quantization[key].remove("model.layers.0.mlp.gate"))
+
+
 @fault(
     "llama-odd-fp8_2d_blockwise_weight_only",
     "engine",
@@ -1193,6 +1230,20 @@ def config_in_the_words_of_transformers_4(copy: Copy) -> None:
         content["transformers_version"] = "4.57.1"
 
     copy.edit_json("config.json", change)
+
+
+@harmless("llama-fp8")
+def only_hf_quant_config_declares(copy: Copy) -> None:
+    """As ModelOpt wrote it before 0.31; vLLM reads it."""
+    copy.edit_json("config.json", lambda c: c.pop("quantization_config"))
+
+
+@harmless("deepseek-v3-nvfp4")
+def router_not_excluded_that_the_engine_never_quantizes(copy: Copy) -> None:
+    def change(quantization: dict[str, Any], key: str) -> None:
+        quantization[key] = [name for name in quantization[key] if not name.endswith("mlp.gate")]
+
+    copy.edit_both_declarations(change)
 
 
 @harmless("llama-fp8")

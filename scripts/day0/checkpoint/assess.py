@@ -27,6 +27,17 @@ from day0.checkpoint.declaration import (
     read_declarations,
     unknown_algorithms,
 )
+from day0.checkpoint.engine_check import read_with_engine
+from day0.checkpoint.engine_reading import (
+    Misread,
+    dotted_exclusions,
+    is_declared_alone,
+    leaves_activations,
+    misread_by_table,
+    problem_of_dots,
+    problem_of_groups,
+    problems_of_place,
+)
 from day0.checkpoint.intentions import Patterns, differences, kv_format_of
 from day0.checkpoint.inventory import compare_inventory
 from day0.checkpoint.layers import SortedTensors, keep_layers, kv_problems_of, read_layers, sort_tensors
@@ -35,6 +46,7 @@ from day0.checkpoint.names import first_of, is_scale, own_parts
 from day0.checkpoint.size import SOURCE_BITS, expected_sizes, ratio_bounds
 from day0.checkpoint.source_weights import SourceWeights
 from day0.checkpoint.summary import CheckpointSummary, Layer, distinct, parse_summary
+from day0.checkpoint.vllm_rules import ENGINE
 from day0.recipe.recipes import KV_CACHE_NONE
 from day0.records.failure_class import FailureClass
 from day0.records.quantization import ModelOptConfiguration, Quantization
@@ -53,6 +65,7 @@ def assess_checkpoint(
     engine: str | None = None,
     configuration: ModelOptConfiguration | None = None,
     seed: int = 0,
+    engine_python: Path | None = None,
 ) -> Validation:
     """Read and judge a checkpoint; see :func:`read_summary` and :func:`evaluate_checkpoint`.
 
@@ -63,7 +76,9 @@ def assess_checkpoint(
     gc.disable()  # hundreds of thousands of small objects, none in a cycle: collections only cost time
     try:
         name = recipe or (record.recipe.name if record is not None else "unknown")
-        return evaluate_checkpoint(read_summary(checkpoint, source, name, record, deep, engine, configuration, seed))
+        return evaluate_checkpoint(
+            read_summary(checkpoint, source, name, record, deep, engine, configuration, seed, engine_python)
+        )
     finally:
         if was_enabled:
             gc.enable()
@@ -78,6 +93,7 @@ def read_summary(
     engine: str | None = None,
     configuration: ModelOptConfiguration | None = None,
     seed: int = 0,
+    engine_python: Path | None = None,
 ) -> CheckpointSummary:
     """Read a checkpoint and its source: headers, scalar scales and JSON files.
 
@@ -91,6 +107,8 @@ def read_summary(
         configuration: the recipe's own, see :func:`day0.recipe.resolve.resolve_configuration`; it says what was
             intended where the record does not.
         seed: chooses what is compared with the source without ``deep``.
+        engine_python: interpreter of the serve environment, whose engine is asked how it reads the checkpoint; None:
+            the table of the engine's rules answers.
 
     Raises:
         UnusableInput: the source or a JSON file cannot be read. A broken checkpoint is no error but a finding.
@@ -125,6 +143,13 @@ def read_summary(
     families, others = expected_sizes(weights, after, names, layers, missing, kept)
     blocks, bytes_read = _read_blocks(after, before, scales) if deep else (None, None)
     contents = compare_contents(layers, names, after, weights, scales, config, patterns, blocks or {}, deep, seed)
+    reading = read_with_engine(engine_python, checkpoint, layers) if engine_python is not None else None
+    misread: Misread = {}
+    if reading is not None:
+        engine, misread = f"{ENGINE}=={reading.version}", reading.misread
+    elif engine is not None:
+        architectures = config.get("architectures")
+        misread = misread_by_table(declaration, layers, architectures if isinstance(architectures, list) else ())
     return replace(
         unread,
         output_bytes=payload_bytes(after),
@@ -147,6 +172,10 @@ def read_summary(
         pickles=[name for name in files_below(checkpoint) if name.endswith(_PICKLES)],
         links=_links_out_of(checkpoint),
         engine=engine,
+        misread=misread,
+        engine_answer=reading.quote if reading is not None else None,
+        is_refused=reading is not None and reading.is_refused,
+        is_declared_alone=found.is_alone,
         is_tied=is_tied,
         is_mixed=declaration is not None and declaration.layers is not None,
         engine_group=group_that_the_engine_reads(config, declaration),
@@ -189,6 +218,7 @@ class _Declared(NamedTuple):
     layers: dict[str, Layer]
     orphans: list[str]
     kv_problems: dict[str, list[str]]
+    is_alone: bool
 
 
 def _read_declared(
@@ -205,6 +235,15 @@ def _read_declared(
         except UnusableInput as error:
             unreadable = str(error)
     declaration, conflicts = read_declarations(config, hf_quant_config)
+    conflicts += problems_of_place(config, hf_quant_config)
+    if declaration is not None and declaration.algorithm == "NVFP4" and leaves_activations(config):
+        holders = [module for module, parts in names.parts.items() if any(part == "input_scale" for part, _ in parts)]
+        if holders:
+            conflicts.append(problem_of_groups(holders))
+        else:
+            declaration = replace(declaration, algorithm="W4A16_NVFP4")
+    if dotted := dotted_exclusions(declaration, names.weights):
+        conflicts.append(problem_of_dots(dotted))
     conflicts = [unreadable] if unreadable else conflicts
     if declaration is not None and (strange := unknown_algorithms(declaration)):
         conflicts.append(f"{', '.join(strange)} is no algorithm that ModelOpt exports")
@@ -223,7 +262,7 @@ def _read_declared(
             again, _ = read_layers(tensors, names, other, patterns, layer_count)
             layers = min(layers, again, key=lambda found: sum(layer.problem is not None for layer in found.values()))
             kv_problems = kv_problems and kv_problems_of(tensors, other)
-    return _Declared(declaration, conflicts, layers, orphans, kv_problems)
+    return _Declared(declaration, conflicts, layers, orphans, kv_problems, is_declared_alone(config, hf_quant_config))
 
 
 def _kv_conflicts(

@@ -116,6 +116,9 @@ def check_declaration(summary: CheckpointSummary) -> Check | None:
         return None
     if summary.conflicts:
         return Check("declaration", False, "; ".join(summary.conflicts))
+    if summary.is_declared_alone:
+        detail = f"hf_quant_config.json alone declares {summary.declaration}, and {RULES['alone']}; newer exports "
+        return Check("declaration", True, f"{detail}declare it in config.json too")
     return Check("declaration", True, f"config.json and hf_quant_config.json both declare {summary.declaration}")
 
 
@@ -342,20 +345,29 @@ def check_vision(summary: CheckpointSummary) -> Check | None:
 
 
 def check_engine(summary: CheckpointSummary) -> Check | None:
-    """The engine takes these algorithms, in-features, group sizes and fused groups, by the table of vllm_rules.py.
+    """The engine takes these algorithms, in-features, group sizes and fused groups, and reads the declaration as meant.
 
-    For another version than the table's, what the table refuses is a warning.
+    The table of vllm_rules.py says so; for another version than the table's, what it refuses is a warning. How the
+    declaration is read says the engine itself where it was asked, and then its answer counts.
     """
     if summary.engine is None or summary.layers is None or not summary.quantized:
         return None
     name, _, version = summary.engine.partition("==")
     found = _by_reason(summary.layers, lambda layer: _refusal(layer, name, summary.engine_group))
-    for reason, names in [*_uneven_groups(summary.layers).items(), *_refused_by_name(summary).items()]:
+    misread = summary.misread or {}
+    by_table = [*_uneven_groups(summary.layers).items(), *_refused_by_name(summary).items()]
+    for reason, names in [*by_table, *(() if summary.engine_answer else misread.items())]:
         found.setdefault(reason, []).extend(names)
     numbers: Numbers = {"engine": name, "version": version or ENGINE_VERSION, "version_of_table": ENGINE_VERSION}
     of_table = f"{name} {ENGINE_VERSION}"
+    if summary.engine_answer and (misread or summary.is_refused):
+        check = _grouped("engine", misread) if misread else Check("engine", False, "")
+        detail = "; ".join(text for text in (summary.engine_answer, check.detail) if text)
+        check = replace(check, detail=detail, failure_class=FailureClass.DEPLOYMENT_HEALTH_FAILED)
+        return replace(check, numbers={**check.numbers, **numbers})
     if not found:
         detail = f"{of_table} takes these algorithms, widths and fused groups"
+        detail = f"{detail}; {summary.engine_answer}" if summary.engine_answer else detail
         return Check("engine", True, detail, FailureClass.DEPLOYMENT_HEALTH_FAILED, numbers=numbers)
     check = replace(_grouped("engine", found), failure_class=FailureClass.DEPLOYMENT_HEALTH_FAILED)
     check = replace(check, numbers={**check.numbers, **numbers})

@@ -92,7 +92,10 @@ def _declaration(algorithm: Any, kv_cache: Any, excluded: Any, layers: Any, grou
 def read_declarations(
     config: Mapping[str, Any], hf_quant_config: Mapping[str, Any] | None
 ) -> tuple[Declaration | None, list[str]]:
-    """The declaration of a checkpoint, and where its two places contradict each other, as sentences."""
+    """The declaration of a checkpoint, and where its two places contradict each other, as sentences.
+
+    hf_quant_config.json alone is a declaration: ModelOpt wrote nothing else before 0.31.
+    """
     in_config = config.get("quantization_config")
     quantization = (hf_quant_config or {}).get("quantization")
     first = second = None
@@ -119,18 +122,12 @@ def read_declarations(
             f"config.json's moe_quant_algo is {named}, hf_quant_config.json has {', '.join(sorted(held)) or 'none'}"
         )
         return replace(first, keeps_source=True), [] if held == {named} else [f"{conflict} for experts"]
-    if first is None or second is None:
-        absent = (
-            "hf_quant_config.json has no 'quantization'"
-            if first is None
-            else "config.json has no 'quantization_config'"
-        )
-        conflicts = (
-            [f"{absent}; the engine would load packed weights as plain ones"]
-            if first or second
-            else ["nothing is declared"]
-        )
-        return first or second, conflicts
+    if second is None:
+        return first, [] if first is not None else ["nothing is declared"]
+    if first is None:
+        return second, [
+            "hf_quant_config.json has no 'quantization', where TensorRT-LLM and tools of ModelOpt look for it"
+        ]
     conflicts = [
         f"hf_quant_config.json says {name} {getattr(first, name)!r:.120}, config.json {getattr(second, name)!r:.120}"
         for name in ("algorithm", "kv_cache", "excluded", "layers")

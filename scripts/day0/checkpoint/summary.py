@@ -88,7 +88,9 @@ class CheckpointSummary:
     ``remark_on_patterns`` says where the patterns come from, or that they are not those expected; ``engine`` is a name,
     with ``==`` and a version where it is known. ``ratio_bounds``: smallest and largest size ratio that the recipe of a
     summary given by hand can give. ``source_formats``: how the source itself is quantized, empty where it is not;
-    ``unindexed``: names of scales that the index lacks.
+    ``unindexed``: names of scales that the index lacks. ``misread``: layers that the engine takes for something else
+    than their tensors are, by reason; ``engine_answer`` what the engine itself said of the declaration where it was
+    asked, ``is_refused`` whether it refused it. ``is_declared_alone``: only hf_quant_config.json declares anything.
     """
 
     source_bytes: int
@@ -117,6 +119,10 @@ class CheckpointSummary:
     pickles: list[str] | None = None
     links: list[str] | None = None
     engine: str | None = None
+    misread: dict[str, list[str]] | None = None
+    engine_answer: str | None = None
+    is_refused: bool = False
+    is_declared_alone: bool = False
     is_tied: bool = False
     is_mixed: bool = False
     engine_group: int = DEFAULT_NVFP4_GROUP

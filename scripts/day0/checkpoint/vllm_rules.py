@@ -22,6 +22,14 @@ RULES = {
     "group": "group_size is None: group_size = 16 (modelopt.py:809)",
     "fused": "All shards must use the same quantization (modelopt.py:1749)",
     "vision": "'vision_tower', 'vision_model' or 'vit_large_projector' in prefix: unquantized (modelopt.py:242)",
+    "excluded": "an entry of the exclusions excludes every name that it is a part of (modelopt.py:209)",
+    "dot": "an entry of the exclusions excludes the name that it is, or is a part of (modelopt.py:200)",
+    "method": "Invalid quantization method: {method} (quantization/__init__.py:114)",
+    "alone": "hf_quant_config.json alone is read by producer.name and quant_algo (model_arch_config_convertor.py:271)",
+    "fields": "NVFP4 quantization requires group_size, kv_cache_quant_algo, exclude_modules (modelopt.py:819)",
+    "weights only": "input_activations of every group is null: W4A16_NVFP4 (modelopt.py:798)",
+    "alias": "quant_algo not in LINEAR_ALGOS: UnquantizedLinearMethod (modelopt.py:1852)",
+    "router": "the router is built with the quantization config ({place})",
     "tied": "config.tie_word_embeddings: lm_head is skipped at load (models/llama.py)",
 }
 UNQUANTIZED_PREFIXES = ("vision_tower", "vision_model", "vit_large_projector")
@@ -56,6 +64,29 @@ FUSED_GROUPS = (
     ("in_proj_qkv", "in_proj_z"),
     ("in_proj_b", "in_proj_a"),
 )
+
+# Models whose router vLLM builds with the checkpoint's quantization config, so that it must be excluded; those of all
+# other models (deepseek_v2, glm4_moe, mixtral, gpt_oss, qwen2_moe, qwen3_next and so on) are never quantized.
+ROUTER_IS_QUANTIZED = {
+    "K2HorizonForCausalLM": "k2_horizon.py:493",
+    "Lfm2MoeForCausalLM": "lfm2_moe.py:128",
+    "Qwen3MoeForCausalLM": "qwen3_moe.py:170",
+    "Qwen3OmniMoeForConditionalGeneration": "qwen3_moe.py:170",
+    "Qwen3VLMoeForConditionalGeneration": "qwen3_moe.py:170",
+}
+
+# What a checkpoint without a quantization_config in its config.json may declare in hf_quant_config.json.
+ALGORITHMS_ALONE = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "NVFP4")
+FIELDS_ALONE = {"NVFP4": ("group_size", "kv_cache_quant_algo", "exclude_modules")}
+
+# Linear layers under the name that vLLM gives them once they are fused.
+FUSED_NAMES = {
+    "q_proj": "qkv_proj",
+    "k_proj": "qkv_proj",
+    "v_proj": "qkv_proj",
+    "gate_proj": "gate_up_proj",
+    "up_proj": "gate_up_proj",
+}
 
 # Other spellings of an algorithm, in upper case, and the one that ModelOpt exports; source: _BLOCK_FP8_MOE_ALGOS
 # (modelopt.py:128), where vLLM takes both for the experts of a MIXED_PRECISION checkpoint and the second for all else.

@@ -216,7 +216,12 @@ def test_mixed_precision_is_held_against_each_layer(export):
             del export.tensors[f"{name}.weight_scale"], export.tensors[f"{name}.input_scale"]
             export.tensors |= as_nvfp4(name)
     export.declared = {"quant_algo": "MIXED_PRECISION", "kv_cache_quant_algo": None, "quantized_layers": layers}
-    export.config["quantization_config"] = {"quant_algo": "MIXED_PRECISION", "quantized_layers": layers, "ignore": []}
+    export.config["quantization_config"] = {
+        "quant_algo": "MIXED_PRECISION",
+        "quantized_layers": layers,
+        "ignore": [],
+        "quant_method": "modelopt",
+    }
     assert export.assess()["pass"]
     layers[LINEARS[0]]["quant_algo"] = "NVFP4"
     assessment = export.assess()

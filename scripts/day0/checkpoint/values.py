@@ -327,7 +327,7 @@ def _errors(compared: Compared, sums: Mapping[str, Sequence[Sums]]) -> dict[str,
         found[compared.layers[module.partition("[")[0]].precision].append(whole.error())
     return {
         algorithm: Errors(
-            len(errors), _finite(statistics.median(errors)), _finite(max(errors)), BOUNDS[FORMATS[algorithm].kind].limit
+            len(errors), _finite(statistics.median(errors)), _finite(max(errors)), BOUNDS[kind_of(algorithm)].limit
         )
         for algorithm, errors in sorted(found.items())
     }

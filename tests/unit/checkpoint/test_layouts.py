@@ -5,29 +5,86 @@ field cases are those of reports on ModelOpt and vLLM: S01a, S02, S03 and so on.
 """
 
 import json
+import math
 import struct
+import zlib
 
+import numpy
 import pytest
 from test_assess import save, scalar
 
 from day0.checkpoint import assess
 from day0.records.quantization import ModelOptConfiguration
 
+INPUT_SCALE = 0.01
 HIDDEN, INNER, EXPERTS, VOCABULARY = 128, 32, 2, 8
 INDEX = "model.safetensors.index.json"
 
+
+# ---- numbers that every format here holds exactly: E2M1's times a power of two for each 32 of a row
+
+EXPONENT = 6
+E2M1_VALUES = (0, 0.5, 1, 1.5, 2, 3, 4, 6)
+WHOLE = numpy.array([0, 1, 2, 3, 4, 6], numpy.float32)
+E4M3_OF = {(1 + m / 8) * 2.0 ** (e - 7): e << 3 | m for e in range(1, 15) for m in range(8)} | {0.0: 0}
+
+
+def numbers(name, shape):
+    """Values of a weight, [..., out, in], and the exponents of two that each 32 of a row share."""
+    chance = numpy.random.default_rng(zlib.crc32(name.encode()))
+    codes = chance.choice(WHOLE, shape) * chance.choice([-1, 1], shape)
+    exponents = chance.integers(0, 2, (*shape[:-1], -(-shape[-1] // 32)))
+    return codes * 2.0 ** -(EXPONENT + numpy.repeat(exponents, 32, -1)[..., : shape[-1]]), exponents
+
+
+def values_of(module, shape):
+    return numbers(module, shape)[0]
+
+
+def as_bf16(values):
+    return (numpy.ascontiguousarray(values, "<f4").view("<u4") >> 16).astype("<u2").tobytes()
+
+
+def as_e4m3(values):
+    """Values times 2 ** EXPONENT as E4M3, to be scaled by 2 ** -EXPONENT."""
+    scaled = values * 2.0**EXPONENT
+    codes = numpy.vectorize(E4M3_OF.__getitem__, otypes=[numpy.uint8])(numpy.abs(scaled))
+    return (codes | numpy.where(scaled < 0, 0x80, 0)).astype(numpy.uint8).tobytes()
+
+
+def as_e2m1(values, exponents):
+    """Values as E2M1, the first of two in the low bits of a byte."""
+    scaled = values * 2.0 ** (EXPONENT + numpy.repeat(exponents, 32, -1)[..., : values.shape[-1]])
+    codes = numpy.searchsorted(E2M1_VALUES, numpy.abs(scaled)) | numpy.where(scaled < 0, 8, 0)
+    return (codes[..., 0::2] | codes[..., 1::2] << 4).astype(numpy.uint8)
+
+
+def filled(dtype, shape, value):
+    """A tensor of one value throughout."""
+    raw = {
+        "F32": struct.pack("<f", value),
+        "BF16": struct.pack("<f", value)[2:],
+        "F8_E8M0": bytes([round(math.log2(value)) + 127]),
+    }
+    return (dtype, shape, raw[dtype] * math.prod(shape))
+
+
+SCALE = 2.0**-EXPONENT
 
 # ---- how a source stores a matrix
 
 
 def bf16(module, shape):
-    return {f"{module}.weight": ("BF16", shape, None)}
+    return {f"{module}.weight": ("BF16", shape, as_bf16(values_of(module, shape)))}
 
 
 def in_blocks(module, shape, scale="weight_scale_inv", dtype="F32"):
-    rows, columns = (-(-extent // 128) for extent in shape[-2:])
-    weight = ("F8_E4M3", shape, None)
-    return {f"{module}.weight": weight, f"{module}.{scale}": (dtype, (*shape[:-2], rows, columns), None)}
+    blocks = tuple(-(-extent // 128) for extent in shape)
+    return {**e4m3(module, shape), f"{module}.{scale}": filled(dtype, blocks, SCALE)}
+
+
+def e4m3(module, shape):
+    return {f"{module}.weight": ("F8_E4M3", shape, as_e4m3(values_of(module, shape)))}
 
 
 def in_ue8m0_blocks(module, shape):
@@ -37,52 +94,64 @@ def in_ue8m0_blocks(module, shape):
 
 def by_tensor(module, shape):
     """As Mistral has its FP8."""
-    parts = {
-        f"{module}.{part}": ("BF16", (), struct.pack("<H", 0x3F80)) for part in ("weight_scale_inv", "activation_scale")
-    }
-    return {f"{module}.weight": ("F8_E4M3", shape, None), **parts}
+    parts = {f"{module}.{part}": filled("BF16", (), SCALE) for part in ("weight_scale_inv", "activation_scale")}
+    return {**e4m3(module, shape), **parts}
 
 
 def by_row(module, shape):
     """As compressed-tensors has FP8, with dynamic activations."""
-    weight = {f"{module}.weight": ("F8_E4M3", shape, None)}
-    return {**weight, f"{module}.weight_scale": ("BF16", (shape[0], 1), None)}
+    return {**e4m3(module, shape), f"{module}.weight_scale": filled("BF16", (shape[0], 1), SCALE)}
 
 
 def int4(module, shape):
     """As compressed-tensors packs INT4, Kimi-K2's experts among them."""
-    out, inputs = shape
+    (out, inputs), (values, exponents) = shape, numbers(module, shape)
+    codes = (values * 2.0 ** (EXPONENT + numpy.repeat(exponents, 32, -1)) + 8).astype("<u4").reshape(out, -1, 8)
+    packed = (codes << numpy.arange(0, 32, 4, dtype="<u4")).sum(-1, dtype="<u4")
     return {
-        f"{module}.weight_packed": ("I32", (out, inputs // 8), None),
-        f"{module}.weight_scale": ("BF16", (out, inputs // 32), None),
+        f"{module}.weight_packed": ("I32", (out, inputs // 8), packed.tobytes()),
+        f"{module}.weight_scale": ("BF16", (out, inputs // 32), as_bf16(2.0 ** -(EXPONENT + exponents.astype(float)))),
         f"{module}.weight_shape": ("I32", (2,), struct.pack("<ii", out, inputs)),
     }
 
 
+def mxfp4(module, shape):
+    """Codes and scales of MXFP4."""
+    values, exponents = numbers(module, shape)
+    return as_e2m1(values, exponents).tobytes(), (127 - EXPONENT - exponents).astype(numpy.uint8).tobytes()
+
+
 def packed_mxfp4(module, shape):
     """As compressed-tensors packs MXFP4."""
-    out, inputs = shape
-    weight = {f"{module}.weight_packed": ("U8", (out, inputs // 2), None)}
-    return {**weight, f"{module}.weight_scale": ("U8", (out, inputs // 32), None)}
+    (out, inputs), (codes, scales) = shape, mxfp4(module, shape)
+    weight = {f"{module}.weight_packed": ("U8", (out, inputs // 2), codes)}
+    return {**weight, f"{module}.weight_scale": ("U8", (out, inputs // 32), scales)}
 
 
 def fp4_of_deepseek(module, shape):
     """As DeepSeek-V4 has its experts."""
-    out, inputs = shape
-    weight = {f"{module}.weight": ("I8", (out, inputs // 2), None)}
-    return {**weight, f"{module}.scale": ("F8_E8M0", (out, inputs // 32), None)}
+    (out, inputs), (codes, scales) = shape, mxfp4(module, shape)
+    weight = {f"{module}.weight": ("I8", (out, inputs // 2), codes)}
+    return {**weight, f"{module}.scale": ("F8_E8M0", (out, inputs // 32), scales)}
 
 
 # ---- what becomes of it
 
 
+def nvfp4_parts(module, shape):
+    """Codes [..., out, in / 2] and scales [..., out, in / 16] of NVFP4, as bytes."""
+    values, exponents = numbers(module, shape)
+    scales = numpy.repeat(numpy.where(exponents == 0, E4M3_OF[1.0], E4M3_OF[0.5]), 2, -1).astype(numpy.uint8)
+    return as_e2m1(values, exponents), scales
+
+
 def nvfp4(module, shape):
-    out, inputs = shape
+    (out, inputs), (codes, scales) = shape, nvfp4_parts(module, shape)
     return {
-        f"{module}.weight": ("U8", (out, inputs // 2), None),
-        f"{module}.weight_scale": ("F8_E4M3", (out, inputs // 16), None),
-        f"{module}.weight_scale_2": scalar(0.5),
-        f"{module}.input_scale": scalar(0.5),
+        f"{module}.weight": ("U8", (out, inputs // 2), codes.tobytes()),
+        f"{module}.weight_scale": ("F8_E4M3", (out, inputs // 16), scales.tobytes()),
+        f"{module}.weight_scale_2": scalar(SCALE),
+        f"{module}.input_scale": scalar(INPUT_SCALE),
     }
 
 
@@ -91,15 +160,16 @@ def w4a16_nvfp4(module, shape):
 
 
 def fp8(module, shape):
-    scales = {f"{module}.{part}": scalar(0.5) for part in ("weight_scale", "input_scale")}
-    return {f"{module}.weight": ("F8_E4M3", shape, None), **scales}
+    return {
+        **e4m3(module, shape),
+        f"{module}.weight_scale": scalar(SCALE),
+        f"{module}.input_scale": scalar(INPUT_SCALE),
+    }
 
 
 def fp8_pb_wo(module, shape):
     rows, columns = (-(-extent // 128) for extent in shape)
-    weight = {f"{module}.weight": ("F8_E4M3", shape, None)}
-    scales = struct.pack("<f", 0.5) * (rows * columns)
-    return {**weight, f"{module}.weight_scale": ("F32", (rows, 1, columns, 1), scales)}
+    return {**e4m3(module, shape), f"{module}.weight_scale": filled("F32", (rows, 1, columns, 1), SCALE)}
 
 
 ALGORITHM = {
@@ -150,8 +220,10 @@ class Layout:
 
     def others(self, *names, shape=(HIDDEN,), dtype="BF16"):
         """Add tensors that are no linear layer's."""
-        for side in (self.source, self.output):
-            side.update({name: (dtype, shape, None) for name in names})
+        for name in names:
+            values = values_of(name, shape)
+            raw = as_bf16(values) if dtype == "BF16" else values.astype("<f4").tobytes()
+            self.source[name] = self.output[name] = (dtype, shape, raw)
 
     def add(self, module, shape, stored=bf16, becomes=bf16):
         """Add a linear layer."""
@@ -179,9 +251,14 @@ class Layout:
 
     def fused_experts(self, block, becomes=nvfp4, is_transposed=False):
         """Add experts that the source has as one tensor, and the checkpoint each for itself."""
-        for leaf, shape in (("gate_up_proj", (2 * INNER, HIDDEN)), ("down_proj", (HIDDEN, INNER))):
-            shape = shape[::-1] if is_transposed else shape
-            self.source[f"{block}.experts.{leaf}"] = ("BF16", (EXPERTS, *shape), None)
+        shapes = {"gate_proj": (INNER, HIDDEN), "up_proj": (INNER, HIDDEN), "down_proj": (HIDDEN, INNER)}
+        for fused, leaves in {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}.items():
+            each = [
+                numpy.concatenate([values_of(f"{block}.experts.{number}.{leaf}", shapes[leaf]) for leaf in leaves])
+                for number in range(EXPERTS)
+            ]
+            values = numpy.stack([one.T if is_transposed else one for one in each])
+            self.source[f"{block}.experts.{fused}"] = ("BF16", values.shape, as_bf16(values))
         self.add(f"{block}.gate", (EXPERTS, HIDDEN))
         before = dict(self.source)
         for number in range(EXPERTS):
@@ -244,6 +321,8 @@ class Layout:
 # ---- the layouts
 
 LAYOUTS = {}
+# The source has these experts apart, the checkpoint fused: their values are not compared.
+NOT_COMPARED = {"experts_apart_in_the_source_and_fused_in_the_checkpoint"}
 
 
 def layout(function):
@@ -331,18 +410,22 @@ def gpt_oss(patterns, is_mxfp4=True, to_fp8=False):
         for leaf, out, inputs in (("gate_up_proj", 2 * INNER, HIDDEN), ("down_proj", HIDDEN, INNER)):
             name = f"{block}.experts.{leaf}"
             one.others(f"{name}_bias", shape=(EXPERTS, out))
+            shape = (EXPERTS, out, inputs)
+            turned = numpy.swapaxes(values_of(name, shape), 1, 2)
             if is_mxfp4:
-                one.source[f"{name}_blocks"] = ("U8", (EXPERTS, out, inputs // 32, 16), None)
-                one.source[f"{name}_scales"] = ("U8", (EXPERTS, out, inputs // 32), None)
+                codes, scales = mxfp4(name, shape)
+                one.source[f"{name}_blocks"] = ("U8", (EXPERTS, out, inputs // 32, 16), codes)
+                one.source[f"{name}_scales"] = ("U8", (EXPERTS, out, inputs // 32), scales)
             else:
-                one.source[name] = ("BF16", (EXPERTS, inputs, out), None)
+                one.source[name] = ("BF16", turned.shape, as_bf16(turned))
             if to_fp8:
-                one.output[name] = ("F8_E4M3", (EXPERTS, inputs, out), None)
+                one.output[name] = ("F8_E4M3", turned.shape, as_e4m3(turned))
             else:
-                one.output[name] = ("U8", (EXPERTS, inputs // 2, out), None)
-                one.output[f"{name}_weight_scale"] = ("F8_E4M3", (EXPERTS, inputs // 16, out), None)
+                codes, scales = (numpy.swapaxes(part, 1, 2) for part in nvfp4_parts(name, shape))
+                one.output[name] = ("U8", codes.shape, codes.tobytes())
+                one.output[f"{name}_weight_scale"] = ("F8_E4M3", scales.shape, scales.tobytes())
             for part in ("weight_scale", "input_scale") if to_fp8 else ("weight_scale_2", "input_scale"):
-                one.output[f"{name}_{part}"] = scalar(0.5)
+                one.output[f"{name}_{part}"] = scalar(SCALE if part.startswith("weight") else INPUT_SCALE)
             one.algorithms[name] = "FP8" if to_fp8 else "NVFP4"
     return one
 
@@ -604,6 +687,28 @@ def test_a_layout_that_engines_serve_passes(tmp_path, name):
     assert size["expected_bytes"] == assessment["output_bytes"]
     held = sum(algorithm is not None for algorithm in one.algorithms.values())
     assert sum(family["quantized"] for family in assessment["families"].values()) == held
+    values = next(check for check in assessment["checks"] if check["name"] == "values")
+    assert name in NOT_COMPARED or values["compared"] >= held
+    assert all(errors["largest"] == 0 for errors in values["errors"].values())
+
+
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if name not in NOT_COMPARED])
+def test_exchanged_weights_are_found_in_every_layout(tmp_path, name):
+    one = LAYOUTS[name]()
+    forms = {}
+    for module in (module for module, algorithm in one.algorithms.items() if algorithm):
+        weight = module if module in one.output else f"{module}.weight"
+        forms.setdefault(one.output[weight][:2], []).append(weight)
+    first, *_, last = max(forms.values(), key=len)
+    for end in ("", "_scale" if first.endswith(".weight") else "_weight_scale"):
+        one.output[first + end], one.output[last + end] = one.output[last + end], one.output[first + end]
+    assessment = one.assess(tmp_path)
+    failed = {check["name"]: check for check in assessment["checks"] if not check["pass"]}
+    assert failed.keys() == {"values"}
+    assert {name.partition("[")[0] for name in failed["values"]["offenders"]} == {
+        first.removesuffix(".weight"),
+        last.removesuffix(".weight"),
+    }
 
 
 # ---- a fault in each of them
@@ -657,7 +762,13 @@ def reshaped(name, shape):
 
 
 def as_f32(*names):
-    return lambda one: one.output.update({name: ("F32", one.output[name][1], None) for name in names})
+    def change(one):
+        for name in names:
+            _, shape, raw = one.output[name]
+            wide = numpy.frombuffer(raw, "<u2").astype("<u4") << 16
+            one.output[name] = ("F32", shape, wide.astype("<u4").tobytes())
+
+    return change
 
 
 def with_patterns(*patterns):

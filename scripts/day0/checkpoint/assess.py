@@ -42,7 +42,8 @@ from day0.checkpoint.intentions import Patterns, differences, kv_format_of
 from day0.checkpoint.inventory import compare_inventory
 from day0.checkpoint.layers import SortedTensors, keep_layers, kv_problems_of, read_layers, sort_tensors
 from day0.checkpoint.metadata import compare_metadata
-from day0.checkpoint.names import first_of, is_scale, own_parts
+from day0.checkpoint.methods import is_of_another_tool, read_method, standard_names
+from day0.checkpoint.names import PART_NAMES_OF_OTHER_TOOLS, first_of, is_scale, own_parts
 from day0.checkpoint.size import SOURCE_BITS, expected_sizes, ratio_bounds
 from day0.checkpoint.source_weights import SourceWeights
 from day0.checkpoint.summary import CheckpointSummary, Layer, distinct, parse_summary
@@ -126,7 +127,11 @@ def read_summary(
         config = read_json(checkpoint / "config.json")
     except UnusableInput as error:
         return replace(unread, broken=str(error))
-    names = sort_tensors(after)
+    if is_of_another_tool(config):
+        after = standard_names(after)
+        names = sort_tensors(after, PART_NAMES_OF_OTHER_TOOLS)
+    else:
+        names = sort_tensors(after)
     resolved, remark = _configuration(record, configuration)
     patterns = Patterns.of_configuration(resolved)
     found = _read_declared(checkpoint, config, after, names, patterns)
@@ -170,7 +175,7 @@ def read_summary(
         expected_output_bytes=sum(families.values()) + others,
         expected_family_bytes=families,
         pickles=[name for name in files_below(checkpoint) if name.endswith(_PICKLES)],
-        links=_links_out_of(checkpoint),
+        links=_links_out_of(checkpoint, record.recipe.checkpoint if record is not None else None),
         engine=engine,
         misread=misread,
         engine_answer=reading.quote if reading is not None else None,
@@ -178,6 +183,7 @@ def read_summary(
         is_declared_alone=found.is_alone,
         is_tied=is_tied,
         is_mixed=declaration is not None and declaration.layers is not None,
+        is_of_another_tool=is_of_another_tool(config),
         engine_group=group_that_the_engine_reads(config, declaration),
         blocks=blocks,
         bytes_read=bytes_read,
@@ -185,13 +191,15 @@ def read_summary(
     )
 
 
-def _links_out_of(folder: Path) -> list[str]:
+def _links_out_of(folder: Path, imported: str | None) -> list[str]:
     """Files below a folder that are links to a place outside of it, sorted.
 
-    The hub's cache keeps a snapshot's files as links to its own folder of blobs, which count as inside.
+    The hub's cache keeps a snapshot's files as links to its own folder of blobs, which count as inside; so does the
+    folder that a checkpoint was imported from.
     """
     root = folder.resolve()
-    inside = [root, *([root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [])]
+    roots = [root, *([Path(imported).resolve()] if imported is not None else [])]
+    inside = [*roots, *(one.parent.parent / "blobs" for one in roots if one.parent.name == "snapshots")]
     names = files_below(root)
     return [name for name in names if not any((root / name).resolve().is_relative_to(allowed) for allowed in inside)]
 
@@ -234,16 +242,8 @@ def _read_declared(
             hf_quant_config = read_json(checkpoint / "hf_quant_config.json")
         except UnusableInput as error:
             unreadable = str(error)
-    declaration, conflicts = read_declarations(config, hf_quant_config)
-    conflicts += problems_of_place(config, hf_quant_config)
-    if declaration is not None and declaration.algorithm == "NVFP4" and leaves_activations(config):
-        holders = [module for module, parts in names.parts.items() if any(part == "input_scale" for part, _ in parts)]
-        if holders:
-            conflicts.append(problem_of_groups(holders))
-        else:
-            declaration = replace(declaration, algorithm="W4A16_NVFP4")
-    if dotted := dotted_exclusions(declaration, names.weights):
-        conflicts.append(problem_of_dots(dotted))
+    of_another_tool = read_method(config, hf_quant_config)
+    declaration, conflicts = of_another_tool or _read_modelopts(config, hf_quant_config, names)
     conflicts = [unreadable] if unreadable else conflicts
     if declaration is not None and (strange := unknown_algorithms(declaration)):
         conflicts.append(f"{', '.join(strange)} is no algorithm that ModelOpt exports")
@@ -263,6 +263,23 @@ def _read_declared(
             layers = min(layers, again, key=lambda found: sum(layer.problem is not None for layer in found.values()))
             kv_problems = kv_problems and kv_problems_of(tensors, other)
     return _Declared(declaration, conflicts, layers, orphans, kv_problems, is_declared_alone(config, hf_quant_config))
+
+
+def _read_modelopts(
+    config: Mapping[str, Any], hf_quant_config: Mapping[str, Any] | None, names: SortedTensors
+) -> tuple[Declaration | None, list[str]]:
+    """What ModelOpt declares, as the engine reads it, and what is wrong with it as sentences."""
+    declaration, conflicts = read_declarations(config, hf_quant_config)
+    conflicts += problems_of_place(config, hf_quant_config)
+    if declaration is not None and declaration.algorithm == "NVFP4" and leaves_activations(config):
+        holders = [module for module, parts in names.parts.items() if any(part == "input_scale" for part, _ in parts)]
+        if holders:
+            conflicts.append(problem_of_groups(holders))
+        else:
+            declaration = replace(declaration, algorithm="W4A16_NVFP4")
+    if dotted := dotted_exclusions(declaration, names.weights):
+        conflicts.append(problem_of_dots(dotted))
+    return declaration, conflicts
 
 
 def _kv_conflicts(

@@ -223,8 +223,10 @@ def _least_weight(module: str, tensors: Mapping[str, Tensor], scalars: Mapping[s
     scale for the tensor (FP8) the smallest value is 2**-9 of it. Scales of their own range lose nothing. A margin of 64
     leaves room for smoothing, which shrinks weights, and is still far below what a hole in a shard would lose.
     """
+    reciprocal = scalars.get(f"{module}.weight_global_scale")  # as compressed-tensors stores it
     second, first = scalars.get(f"{module}.weight_scale_2"), scalars.get(f"{module}.weight_scale")
     scale = tensors.get(f"{module}.weight_scale")
+    second = 1 / reciprocal if reciprocal else second
     if second is not None and scale is not None and scale.dtype == "F8_E4M3":
         return 64 * 6 * 2.0**-9 * abs(second)
     return 64 * 2.0**-9 * abs(first) if first is not None else 0.0

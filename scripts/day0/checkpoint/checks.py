@@ -26,6 +26,7 @@ from day0.checkpoint.vllm_rules import (
     ENGINE_VERSION,
     FUSED_GROUPS,
     MINIMUM_CAPABILITY,
+    MINIMUM_CAPABILITY_OF_OTHER_TOOLS,
     NVFP4_ALGORITHMS,
     RULES,
     UNQUANTIZED_PREFIXES,
@@ -119,6 +120,8 @@ def check_declaration(summary: CheckpointSummary) -> Check | None:
     if summary.is_declared_alone:
         detail = f"hf_quant_config.json alone declares {summary.declaration}, and {RULES['alone']}; newer exports "
         return Check("declaration", True, f"{detail}declare it in config.json too")
+    if summary.is_of_another_tool:
+        return Check("declaration", True, f"config.json declares {summary.declaration}")
     return Check("declaration", True, f"config.json and hf_quant_config.json both declare {summary.declaration}")
 
 
@@ -382,6 +385,11 @@ def _refusal(layer: Layer, engine: str, group: int) -> str | None:
     if not layer.is_quantized or layer.problem is not None:
         return None
     divisor = DIVISOR_OF_INPUTS.get(layer.precision)
+    if layer.precision in MINIMUM_CAPABILITY_OF_OTHER_TOOLS:
+        if layer.inputs > layer.group > 0 and layer.inputs % layer.group:
+            rule = RULES["whole groups"]
+            return f"have {layer.inputs} in-features, which groups of {layer.group} do not divide: {rule}"
+        return None
     if layer.precision not in MINIMUM_CAPABILITY:
         rule = RULES["algorithm"].format(algorithms=[*MINIMUM_CAPABILITY, MIXED])
         return f"are {layer.precision}, which {engine} does not load: {rule}"
@@ -399,7 +407,8 @@ def _refused_by_name(summary: CheckpointSummary) -> dict[str, list[str]]:
     tied = f"are quantized, yet the engine serves the embeddings in their place: {RULES['tied']}"
     found: dict[str, list[str]] = {}
     for name, layer in (summary.layers or {}).items():
-        if layer.family == "vision" and layer.is_quantized and not summary.is_mixed:
+        is_modelopt = not summary.is_mixed and layer.precision not in MINIMUM_CAPABILITY_OF_OTHER_TOOLS
+        if layer.family == "vision" and layer.is_quantized and is_modelopt:
             if any(prefix in name for prefix in UNQUANTIZED_PREFIXES):
                 found.setdefault(vision, []).append(name)
         elif layer.family == "lm_head" and layer.is_quantized and summary.is_tied:

@@ -5,12 +5,24 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION, MIXED
 from day0.checkpoint.names import EXPERT_NUMBER, first_of
 from day0.checkpoint.vllm_rules import ALIASES, DEFAULT_NVFP4_GROUP, NVFP4_ALGORITHMS
 from day0.source.safetensors_headers import Tensor
+
+
+class Target(NamedTuple):
+    """How the modules are quantized that a pattern names.
+
+    ``pattern``: a module's name, ``re:`` with a regular expression that matches from its start, or, without a dot, the
+    class of all linear layers but lm_head. ``group``: values per scale.
+    """
+
+    pattern: str
+    algorithm: str
+    group: int | None = None
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,9 @@ class Declaration:
 
     ``aliases`` are the other spellings of algorithms (:data:`day0.checkpoint.vllm_rules.ALIASES`) that it uses, by the
     entries of ``layers``; what holds for all of the checkpoint stands under an empty name. ``keeps_source``: what it
-    declares nothing for may be quantized as it is in the source.
+    declares nothing for may be quantized as it is in the source. ``targets`` of another tool than ModelOpt name modules
+    by patterns, see :mod:`day0.checkpoint.methods`. ``follows_tensors``: a layer without quantized tensors is in full
+    precision, whatever is declared.
     """
 
     algorithm: str | None
@@ -30,6 +44,8 @@ class Declaration:
     group_size: int | None = None
     aliases: Mapping[str, str] = field(default_factory=dict, compare=False)
     keeps_source: bool = False
+    targets: tuple[Target, ...] = ()
+    follows_tensors: bool = False
 
     def of(self, module: str) -> tuple[str | None, bool]:
         """Algorithm declared for a module, in upper case, and whether it is explicitly excluded.
@@ -163,7 +179,9 @@ def _group_of(groups: Any) -> Any:
 
 
 def unknown_algorithms(declaration: Declaration) -> list[str]:
-    """Declared algorithms that no table knows."""
+    """Declared algorithms that no table knows; those of other tools are looked up where they are read."""
+    if declaration.targets:
+        return []
     names = set(declaration.layers.values()) if declaration.layers is not None else {declaration.algorithm or "NONE"}
     return sorted(names - FORMATS.keys() - FULL_PRECISION - {MIXED})
 

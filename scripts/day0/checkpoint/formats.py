@@ -3,6 +3,9 @@
 Source: nvidia-modelopt 0.47.0 (modelopt/torch/export/quant_utils.py, unified_export_hf.py), checked against the headers
 of real exports; but for NVFP4_AWQ and NVFP4_SVD, which ModelOpt quantizes on CUDA devices only: these two are as the
 exporter's source writes them. A weight is [out, in]; of fused experts [experts, in, out].
+
+The rows of other tools are checked against the headers of real exports of llm-compressor 0.14.0 (compressed-tensors
+0.19.0) and AutoRound 0.16.1; their names are those that :func:`day0.checkpoint.methods.standard_names` gives.
 """
 
 from __future__ import annotations
@@ -10,13 +13,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from day0.base.numbers import mapping_or_empty
+from day0.source.safetensors_headers import BITS
 
 FULL_PRECISION = {"BF16", "F16", "FP16", "F32", "FP32", "F64", "BFLOAT16", "FLOAT16", "FLOAT32", "NONE"}
 MIXED = "MIXED_PRECISION"
-SCALE_BITS = {"F8_E4M3": 8, "F32": 32, "U8": 8}
 
 # dtype and shape of a tensor, all that a format is checked by
 Form = tuple[str, tuple[int, ...]]
@@ -29,7 +32,9 @@ class Format:
     ``packed``: dimension of a 2-D weight that holds two values a byte (None: not packed). ``layout`` of the
     weight_scale: "scalar", "row" (one per output), "block" (128 x 128) or "group" (along the inputs). ``group``: values
     per scale where nothing is declared. ``scalars``: further scales that must be there. ``kind``: the number format of
-    the weight, which a recipe's weight quantizer sets.
+    the weight, which a recipe's weight quantizer sets. ``scales``: dtypes of scales where several will do, since a tool
+    calibrates in the model's. ``is_turned``: weight and scales are [in, out]. ``tables``: further tensors that must be
+    there and are no scales, such as zero points.
     """
 
     kind: str
@@ -41,6 +46,14 @@ class Format:
     packed: int | None = None
     scalars: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    scales: tuple[str, ...] = ()
+    is_turned: bool = False
+    tables: tuple[str, ...] = ()
+
+    @property
+    def factor(self) -> int:
+        """Values that an element of the stored weight holds."""
+        return BITS[self.weight] // self.bits
 
 
 _SMOOTH = ("pre_quant_scale",)
@@ -65,6 +78,66 @@ FORMATS = {
     "W8A8_SQ_PER_CHANNEL": Format("INT8", "I8", 8, "F32", "row", scalars=("input_scale",), optional=_SMOOTH),
 }
 
+_WIDE = ("F32", "BF16", "F16")
+_GLOBAL, _ORDER = ("weight_global_scale", "input_global_scale"), ("weight_g_idx",)
+
+
+def compressed(scheme: str) -> str:
+    """The row of a scheme of compressed-tensors."""
+    return f"{scheme} (compressed-tensors)"
+
+
+GPTQ, AWQ = {bits: f"INT{bits} (GPTQ)" for bits in (4, 8)}, "INT4 (AWQ)"
+
+
+def int_format(bits: object, strategy: str, symmetric: bool, inputs: object) -> str | None:
+    """The row of integers that compressed-tensors has packed into I32; None: there is none.
+
+    Args:
+        bits: of a value.
+        strategy: "channel" (a scale for each output) or "group".
+        symmetric: whether there are no zero points.
+        inputs: how the inputs are quantized; None: they are not.
+    """
+    suffix = "".join(("" if symmetric else "_ASYM", "_CHANNEL" if strategy == "channel" else ""))
+    name = compressed(f"W{bits}A{'16' if inputs is None else '8'}{suffix}")
+    return name if name in FORMATS else None
+
+
+def _rows_of_other_tools() -> dict[str, Format]:
+    rows = {}
+    for strategy, layout in (("TENSOR", "scalar"), ("CHANNEL", "row"), ("BLOCK", "block")):
+        for served in ("FP8", "FP8_DYNAMIC", "FP8A16"):
+            scalars = ("input_scale",) if served == "FP8" else ()
+            row = Format(f"FP8 {layout}", "F8_E4M3", 8, "F32", layout, scalars=scalars, scales=_WIDE)
+            rows[compressed(f"{served}_{strategy}")] = row
+        if layout != "block":
+            static = Format(
+                "INT8", "I8", 8, "F32", layout, scalars=("input_scale",), optional=("input_zero_point",), scales=_WIDE
+            )
+            rows[compressed(f"W8A8_{strategy}")] = static
+            rows[compressed(f"W8A8_DYNAMIC_{strategy}")] = Format("INT8", "I8", 8, "F32", layout, scales=_WIDE)
+    rows[compressed("NVFP4")] = Format("NVFP4", "U8", 4, "F8_E4M3", "group", 16, 1, _GLOBAL)
+    rows[compressed("NVFP4A16")] = Format("NVFP4", "U8", 4, "F8_E4M3", "group", 16, 1, _GLOBAL[:1])
+    rows[compressed("MXFP4")] = Format("MXFP4", "U8", 4, "U8", "group", 32, 1)
+    rows[compressed("MXFP8")] = Format("MXFP8", "F8_E4M3", 8, "U8", "group", 32)
+    for bits in (4, 8):
+        for inputs in ("16", "8"):
+            for end, layout in (("", "group"), ("_CHANNEL", "row")):
+                row = Format(
+                    f"INT{bits}", "I32", bits, "F32", layout, 128, 1, (), _ORDER, scales=_WIDE, tables=("weight_shape",)
+                )
+                rows[compressed(f"W{bits}A{inputs}{end}")] = row
+                with_zero_points = replace(row, tables=(*row.tables, "weight_zero_point"))
+                rows[compressed(f"W{bits}A{inputs}_ASYM{end}")] = with_zero_points
+        turned = Format(f"INT{bits}", "I32", bits, "F16", "group", 128, 0, (), _ORDER, scales=_WIDE, is_turned=True)
+        rows[GPTQ[bits]] = replace(turned, tables=("weight_zero_point",))
+    rows[AWQ] = replace(turned, bits=4, packed=1, kind="INT4", optional=("weight_zero_point",))
+    return rows
+
+
+FORMATS |= _rows_of_other_tools()
+
 
 def logical_shapes(algorithm: str, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Shapes that a weight stored as ``shape`` may have had before; fused experts are packed along either dimension."""
@@ -72,7 +145,9 @@ def logical_shapes(algorithm: str, shape: tuple[int, ...]) -> list[tuple[int, ..
     if form is None or form.packed is None or len(shape) < 2:
         return [shape]
     if len(shape) == 2:
-        return [(shape[0], shape[1] * 2) if form.packed == 1 else (shape[0] * 2, shape[1])]
+        factor = form.factor
+        stored = (shape[0], shape[1] * factor) if form.packed == 1 else (shape[0] * factor, shape[1])
+        return [stored[::-1] if form.is_turned else stored]
     return [(*shape[:-2], shape[-2] * 2, shape[-1]), (*shape[:-1], shape[-1] * 2)]
 
 
@@ -91,7 +166,8 @@ def _scale_shapes(form: Format, shape: tuple[int, ...], logical: list[tuple[int,
         return [(*shape[:-2], rows, 1, columns, 1), (*shape[:-2], rows, columns), *turned, *single]
     found = []
     for whole in logical:
-        found.append((*whole[:-1], -(-whole[-1] // group)))
+        of_rows = (*whole[:-1], -(-whole[-1] // group))
+        found.append(of_rows[::-1] if form.is_turned else of_rows)
         if len(whole) == 3:
             found.append((whole[0], -(-whole[1] // group), whole[2]))
     return found
@@ -115,14 +191,14 @@ def problem_of(algorithm: str, group: int | None, weight: Form, parts: tuple[tup
         return f"are declared {algorithm} yet hold {held} where {form.weight} is expected"
     if "weight_scale_inv" in given and "weight_scale" not in given:
         given["weight_scale"] = given.pop("weight_scale_inv")
-    missing = [name for name in ("weight_scale", *form.scalars) if name not in given]
+    missing = [name for name in ("weight_scale", *form.scalars, *form.tables) if name not in given]
     if missing:
         return f"hold {algorithm} without {', '.join(missing)}"
-    extra = sorted(given.keys() - {"weight_scale", *form.scalars, *form.optional})
+    extra = sorted(given.keys() - {"weight_scale", *form.scalars, *form.tables, *form.optional})
     if extra:
         return f"hold {algorithm} with {', '.join(extra)}, which it does not have"
     scale_dtype, scale_shape = given["weight_scale"]
-    allowed_types = ("U8", "F8_E8M0") if form.scale == "U8" else (form.scale,)
+    allowed_types = ("U8", "F8_E8M0") if form.scale == "U8" else form.scales or (form.scale,)
     if scale_dtype not in allowed_types:
         return f"hold {algorithm} with a weight_scale of {scale_dtype} where {form.scale} is expected"
     expected = _scale_shapes(form, shape, logical_shapes(algorithm, shape), group)
@@ -135,14 +211,36 @@ def problem_of(algorithm: str, group: int | None, weight: Form, parts: tuple[tup
     for name in form.scalars:
         if math.prod(given[name][1]) != 1 and given[name][1] != shape[:1]:
             return f"hold {algorithm} with {name} of shape {list(given[name][1])} where a scalar is expected"
-        if given[name][0] != "F32":
+        if given[name][0] not in (form.scales or ("F32",)):
             return f"hold {algorithm} with {name} of {given[name][0]} where F32 is expected"
+    if form.weight == "I32" and (problem := _problem_of_tables(form, given, logical_shapes(algorithm, shape)[0])):
+        return f"hold {algorithm} of shape {list(shape)} with {problem}"
     if "pre_quant_scale" in given and len(shape) == 2:
         inputs = logical_shapes(algorithm, shape)[0][1]
         if given["pre_quant_scale"][1] != (inputs,):
             return f"hold {algorithm} with a pre_quant_scale of {list(given['pre_quant_scale'][1])}, not [{inputs}]"
     if algorithm == "NVFP4_SVD" and len(shape) == 2:
         return _problem_of_factors(given, logical_shapes(algorithm, shape)[0])
+    return None
+
+
+def _problem_of_tables(form: Format, given: Mapping[str, Form], shape: tuple[int, ...]) -> str | None:
+    """What is wrong with zero points, group indices and the recorded shape of a packed weight of a logical shape.
+
+    Zero points are packed along the outputs, as [out / 8, groups] or turned.
+    """
+    groups = math.prod(given["weight_scale"][1]) // shape[0]
+    zero_points = (-(-shape[0] // form.factor), groups)
+    expected = {
+        "weight_zero_point": ("I32", zero_points[::-1] if form.is_turned else zero_points),
+        "weight_g_idx": ("I32", (shape[1],)),
+        "weight_shape": ("I64", (2,)),
+    }
+    for name, (dtype, wanted) in expected.items():
+        held = given.get(name)
+        if held is None or (held[1] == wanted and held[0] in (dtype, "I32")):
+            continue
+        return f"a {name} of {held[0]} {list(held[1])} where {dtype} {list(wanted)} is expected"
     return None
 
 
@@ -157,15 +255,17 @@ def _problem_of_factors(given: Mapping[str, Form], shape: tuple[int, ...]) -> st
     return f"hold NVFP4_SVD of shape {list(shape)} with factors of {list(second)} and {list(first)}"
 
 
-def bytes_of(algorithm: str, group: int | None, shape: tuple[int, ...]) -> int:
+def bytes_of(algorithm: str, group: int | None, shape: tuple[int, ...], scale: str | None = None) -> int:
     """Bytes that a weight takes with its scales, smoothing vectors and low-rank parts not counted.
 
     Args:
         algorithm: a key of :data:`FORMATS`.
         group: values per scale; None: the format's own.
         shape: of the weight before it was quantized, [out, in] or [experts, in, out].
+        scale: dtype of its scales, where the format leaves a choice.
     """
     form = FORMATS[algorithm]
+    scale = scale if scale in form.scales else form.scale
     outer, inputs = (shape[0], shape[1]) if len(shape) == 2 else (shape[0] * shape[2], shape[1])
     if form.layout == "group":
         scales = outer * -(-inputs // (group or form.group))
@@ -175,7 +275,7 @@ def bytes_of(algorithm: str, group: int | None, shape: tuple[int, ...]) -> int:
         scales = math.prod(shape[:-2]) * -(-shape[-2] // 128) * -(-shape[-1] // 128)
     else:
         scales = 1
-    bits = math.prod(shape) * form.bits + scales * SCALE_BITS[form.scale] + 32 * len(form.scalars)
+    bits = math.prod(shape) * form.bits + scales * BITS[scale] + 32 * len(form.scalars)
     return -(-bits // 8)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import NamedTuple
 
 from day0.checkpoint.declaration import Declaration
@@ -43,8 +43,13 @@ class SortedTensors(NamedTuple):
     others: list[str]
 
 
-def sort_tensors(tensors: Mapping[str, Tensor]) -> SortedTensors:
-    """Sort tensors into weight matrices, their scales and everything else."""
+def sort_tensors(tensors: Mapping[str, Tensor], part_names: Set[str] = PART_NAMES) -> SortedTensors:
+    """Sort tensors into weight matrices, their scales and everything else.
+
+    Args:
+        tensors: headers of the checkpoint.
+        part_names: last parts of the names of scales.
+    """
     weights: dict[str, str] = {}
     parts: dict[str, list[tuple[str, Form]]] = {}
     others: list[str] = []
@@ -55,7 +60,7 @@ def sort_tensors(tensors: Mapping[str, Tensor]) -> SortedTensors:
                 weights[module] = name
             else:
                 others.append(name)
-        elif leaf in PART_NAMES:
+        elif leaf in part_names:
             parts.setdefault(module, []).append((leaf, tensor[:2]))
         elif ".experts." in name or "_scale" in leaf:
             if not KV_PART.fullmatch(name) and (match := PART.fullmatch(name)):
@@ -90,11 +95,12 @@ class _Reader:
 
     def __init__(self, declaration: Declaration | None, patterns: Patterns | None, layer_count: int | None) -> None:
         self.declaration, self.patterns, self.layer_count = declaration, patterns, layer_count
+        self.follows_tensors = declaration is not None and declaration.follows_tensors
         self.names_experts = declaration is not None and declaration.names_experts
         self.intends_experts = patterns is not None and patterns.names_experts
         self.intends_mtp = patterns is not None and patterns.names_mtp
         self.excluded: tuple[set[str], re.Pattern[str] | None] | None = None
-        if declaration is not None and declaration.layers is None:
+        if declaration is not None and declaration.layers is None and not declaration.targets:
             exact = {pattern for pattern in declaration.excluded if not re.search(r"[*?[]", pattern)}
             globs = [fnmatch.translate(pattern) for pattern in declaration.excluded if pattern not in exact]
             self.excluded = exact, re.compile("|".join(globs)) if globs else None
@@ -135,9 +141,11 @@ class _Reader:
         if self._is_excluded(name):
             found = _DeclaredFor(is_excluded=True)
         elif self.declaration is not None:
-            algorithm = self.declaration.algorithm if self.excluded is not None else self.declaration.of(name)[0]
+            algorithm, is_excluded = self.declaration.algorithm, False
+            if self.excluded is None:
+                algorithm, is_excluded = self.declaration.of(name)
             is_plain = algorithm in FULL_PRECISION
-            found = _DeclaredFor(None if is_plain else algorithm, self.declaration.group_of(name))
+            found = _DeclaredFor(None if is_plain else algorithm, self.declaration.group_of(name), is_excluded)
         self.declared[name] = found
         return found
 
@@ -166,7 +174,7 @@ class _Reader:
             declared_excluded = "are declared excluded, " if is_excluded else ""
             problem = f"{declared_excluded}hold {weight[0]} yet have {stray}"
         elif is_plain:
-            if algorithm is not None and is_linear:
+            if algorithm is not None and is_linear and not self.follows_tensors:
                 problem = f"are declared {algorithm} yet hold {weight[0]}"
         elif algorithm is None:
             problem = f"are {'declared excluded' if is_excluded else 'not declared'} yet quantized ({held})"
@@ -180,9 +188,11 @@ class _Reader:
         if is_linear and isinstance(intended, Intention) and intended.algorithm is not None:
             expected = bytes_of(intended.algorithm, intended.group, shape)
         elif form is not None and not is_plain and intended is not False:
-            expected = bytes_of(precision, group, shape)
+            expected = bytes_of(
+                precision, group, shape, next((of[0] for name, of in parts if name == "weight_scale"), None)
+            )
         if expected is not None and form is not None:
-            expected += sum(_form_bytes(part) for name, part in parts if name in form.optional)
+            expected += sum(_form_bytes(part) for name, part in parts if name in form.optional or name in form.tables)
         inputs = shape[-1] if len(shape) == 2 else shape[1] if len(shape) == 3 else 0
         elements = math.prod(shape)
         values = group or form.group if form is not None and form.layout == "group" else 0

@@ -13,6 +13,14 @@ PART = re.compile(
 PART_NAMES = frozenset(
     ("weight_scale", "weight_scale_2", "weight_scale_inv", "input_scale", "pre_quant_scale", "svdquant_lora_a")
 ) | {"svdquant_lora_b"}
+PART_NAMES_OF_OTHER_TOOLS = PART_NAMES | {
+    "weight_global_scale",
+    "input_global_scale",
+    "weight_zero_point",
+    "input_zero_point",
+    "weight_g_idx",
+    "weight_shape",
+}
 KV_PART = re.compile(r".+\.(?:[kv]_scale|[kv]_bias|[kv]_zero_point)")
 NOT_LINEAR = re.compile(
     r"(embed|wte$|wpe$|norm|ln_|router|(^|[._])gate$|shared_expert_gate$|conv|position|relative_attention|rotary|codebook)",
@@ -56,7 +64,7 @@ def is_scale(name: str) -> bool:
 
 def own_parts(tensors: Mapping[str, Tensor], module: str) -> list[str]:
     """Short names of the scales that a module has."""
-    return [part for part in sorted(PART_NAMES) if f"{module}.{part}" in tensors]
+    return [part for part in sorted(PART_NAMES_OF_OTHER_TOOLS) if f"{module}.{part}" in tensors]
 
 
 def first_of(names: Sequence[str], count: int = 10) -> str:

@@ -125,6 +125,7 @@ class CheckpointSummary:
     is_declared_alone: bool = False
     is_tied: bool = False
     is_mixed: bool = False
+    is_of_another_tool: bool = False
     engine_group: int = DEFAULT_NVFP4_GROUP
     blocks: dict[str, str] | None = None
     bytes_read: int | None = None

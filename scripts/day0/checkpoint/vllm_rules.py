@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from day0.checkpoint.formats import AWQ, GPTQ, compressed
+
 ENGINE, ENGINE_VERSION = "vllm", "0.32.0"
 
 # What the engine says when it refuses a checkpoint, and where in its source.
@@ -19,6 +21,7 @@ RULES = {
     "W4A16_NVFP4": "Unsupported model when in features size is not multiple of 16 (modelopt.py:1995)",
     "MXFP8": "MXFP8 requires input size divisible by 32 (modelopt.py:2297)",
     "FP8_PB_WO": "FP8_PB_WO requires in divisible by 128 (modelopt.py:2231)",
+    "whole groups": "scales_and_zp_size = input_size // group_size (compressed_tensors/schemes/*_wNa16.py:153)",
     "group": "group_size is None: group_size = 16 (modelopt.py:809)",
     "fused": "All shards must use the same quantization (modelopt.py:1749)",
     "vision": "'vision_tower', 'vision_model' or 'vit_large_projector' in prefix: unquantized (modelopt.py:242)",
@@ -42,6 +45,29 @@ MINIMUM_CAPABILITY = {
     "MXFP8": 80,
     "NVFP4": 75,
     "W4A16_NVFP4": 75,
+}
+
+# The same for the rows of other tools: get_min_capability of the schemes of compressed_tensors.py:783-949, where FP8
+# below 8.9 has its weights only in FP8 (:896); of INCConfig, AutoGPTQConfig and AutoAWQConfig.
+MINIMUM_CAPABILITY_OF_OTHER_TOOLS = {
+    **{
+        compressed(f"{served}_{strategy}"): 75
+        for served in ("FP8", "FP8_DYNAMIC", "FP8A16")
+        for strategy in ("TENSOR", "CHANNEL", "BLOCK")
+    },
+    **{
+        compressed(f"{served}_{strategy}"): 75
+        for served in ("W8A8", "W8A8_DYNAMIC")
+        for strategy in ("TENSOR", "CHANNEL")
+    },
+    **{
+        compressed(f"W{bits}A{inputs}{end}"): 75
+        for bits in (4, 8)
+        for inputs in (8, 16)
+        for end in ("", "_ASYM", "_CHANNEL", "_ASYM_CHANNEL")
+    },
+    **{compressed("NVFP4"): 75, compressed("NVFP4A16"): 75, compressed("MXFP4"): 80, compressed("MXFP8"): 75},
+    **{GPTQ[4]: 60, GPTQ[8]: 60, AWQ: 75},
 }
 
 # The same, from which on a GPU has the arithmetic of the activations' format; below, vLLM keeps those in 16 bits.

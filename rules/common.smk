@@ -107,7 +107,7 @@ def get_harnesses(suite):
 def get_releases(pattern):
     """A path per release, for the targets."""
     return [
-        pattern.format(model=r.model, release=r.name, recipe=r.recipe.path_name, suite=r.suite) for r in PLAN.releases
+        pattern.format(model=r.model, release=r.name, recipe=r.candidate, suite=r.suite) for r in PLAN.releases
     ]
 
 

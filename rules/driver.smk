@@ -12,7 +12,7 @@ def get_release_names(wildcards):
         r.name
         for r in PLAN.releases
         if model in (None, r.model)
-        and candidate in (None, BASELINE, r.name, r.recipe.path_name)
+        and candidate in (None, BASELINE, r.name, r.candidate)
         and wildcards.get("suite") in (None, r.suite)
     ]
 

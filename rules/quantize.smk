@@ -16,6 +16,8 @@ rule quantize_candidate:
         "results/{model}/{recipe}/logs/quantize.log",
     benchmark:
         "results/{model}/{recipe}/benchmarks/quantize.tsv"
+    wildcard_constraints:
+        model=f"(?!(?:{IMPORTED_CHECKPOINTS})/)[A-Za-z0-9][A-Za-z0-9._-]*",
     resources:
         mem_mb=get_mem_mb("quantize"),
         gpu=get_gpu("quantize"),
@@ -34,6 +36,37 @@ rule quantize_candidate:
     shell:
         "{params.python} scripts/quantize.py --source {input.source} --recipe-json {params.recipe:q}"
         " --calibration {params.calibration:q} --device {params.device} --seed {params.seed}"
+        " --output {output.checkpoint} --record {output.record} 2>&1 | tee {log}"
+
+
+rule import_checkpoint:
+    """Take a checkpoint that was made elsewhere in place of the one that would be made here."""
+    input:
+        source="results/{model}/source.json",
+        gate=ancient("results/{model}/{recipe}/preflight.ok"),
+        files=lambda wildcards: get_imported_files(wildcards.model, wildcards.recipe),
+    output:
+        checkpoint=directory("results/{model}/{recipe}/checkpoint"),
+        record="results/{model}/{recipe}/quantization.json",
+    log:
+        "results/{model}/{recipe}/logs/import_checkpoint.log",
+    benchmark:
+        "results/{model}/{recipe}/benchmarks/import_checkpoint.tsv"
+    wildcard_constraints:
+        model=f"(?=(?:{IMPORTED_CHECKPOINTS})/)[A-Za-z0-9][A-Za-z0-9._-]*",
+    threads: 2
+    resources:
+        mem_mb=2000,
+        runtime=get_reading_runtime,
+    params:
+        code=get_code("import_checkpoint.py"),
+        recipe=lambda wildcards: get_text(PLAN.recipe(wildcards.model, wildcards.recipe).as_plain()),
+        # By these a file that is replaced with its time kept shows; not by `input`, or Snakemake would not compare them.
+        states=lambda wildcards: get_text(file_states(get_imported_files(wildcards.model, wildcards.recipe))),
+    message:
+        "Importing the checkpoint {wildcards.recipe} of {wildcards.model}"
+    shell:
+        "python scripts/import_checkpoint.py --source {input.source} --recipe-json {params.recipe:q}"
         " --output {output.checkpoint} --record {output.record} 2>&1 | tee {log}"
 
 

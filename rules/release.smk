@@ -31,7 +31,7 @@ rule bundle_release:
         runtime=get_reading_runtime,
     params:
         code=get_code("bundle.py"),
-        folder=lambda wildcards: f"results/{wildcards.model}/{get_release(wildcards).recipe.path_name}",
+        folder=lambda wildcards: f"results/{wildcards.model}/{get_release(wildcards).candidate}",
         builder=PLAN.config.builder,
     message:
         "Bundling {wildcards.release} of {wildcards.model}"

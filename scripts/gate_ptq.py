@@ -88,7 +88,7 @@ def resolve_recipe_of(
     if arguments.recipe:
         recipe = resolve_named(arguments.recipe, RECIPES, catalogue)
         return recipe.name, resolve_configuration(recipe.definition, catalogue, f"recipe {recipe.name!r}", kv_cache)
-    if record is None:
+    if record is None or record.recipe.checkpoint is not None:
         return None, None
     try:
         read_definition(record.recipe.definition, "the record's recipe")

@@ -14,13 +14,14 @@ from day0.base.cli import EXIT_PASS, UnusableInput, json_argument, run_cli
 from day0.base.mistakes import mistakes_of
 from day0.plan.preflight import (
     assess_setup,
+    check_checkpoint,
     check_environment,
     check_frameworks,
     check_model,
     check_recipe,
     check_suite,
 )
-from day0.records.preflight import ModelRequest, PreflightRequest, RecipeRequest, SuiteRequest
+from day0.records.preflight import CheckpointRequest, ModelRequest, PreflightRequest, RecipeRequest, SuiteRequest
 from day0.suite.harness import HARNESSES
 
 PACKAGES = {
@@ -37,8 +38,9 @@ def read_request(content: dict[str, object]) -> PreflightRequest:
     Raises:
         UnusableInput: a key is missing, unknown or of another type than it should be.
     """
-    kind: type[ModelRequest] | type[RecipeRequest] | type[SuiteRequest]
-    kind = RecipeRequest if "recipe" in content else SuiteRequest if "suite" in content else ModelRequest
+    kinds: dict[str, type[RecipeRequest] | type[CheckpointRequest] | type[SuiteRequest]]
+    kinds = {"recipe": RecipeRequest, "checkpoint": CheckpointRequest, "suite": SuiteRequest}
+    kind = next((kind for key, kind in kinds.items() if key in content), ModelRequest)
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -56,6 +58,8 @@ def main() -> int:
     request = read_request(json_argument("--request", arguments.request))
     if isinstance(request, RecipeRequest):
         checks = check_recipe(request)
+    elif isinstance(request, CheckpointRequest):
+        checks = check_checkpoint(request)
     elif isinstance(request, SuiteRequest):
         checks = check_suite(request)
     else:

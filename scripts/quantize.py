@@ -440,6 +440,7 @@ def make_checkpoint(
         is_search = configuration.auto_quantize is not None
         batches = None
         if needs_calibration(configuration):
+            assert record.calibration is not None  # which only a checkpoint that was made elsewhere lacks
             batches = make_batches(record.calibration, texts, tokenizer, model.device, labels=is_search)
         record.search = quantize(model, configuration, batches)
     record.quantizers = describe_quantizers(model)

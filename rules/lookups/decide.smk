@@ -5,7 +5,7 @@ from day0.base.artefacts import digest_of_file
 def get_comparison_input(wildcards):
     """Both runs of a release, and the tokens that they passed their gates."""
     release = get_release(wildcards)
-    runs = {"baseline": BASELINE, "candidate": release.recipe.path_name}
+    runs = {"baseline": BASELINE, "candidate": release.candidate}
     folders = {side: f"results/{release.model}/{candidate}/{release.suite}" for side, candidate in runs.items()}
     return {
         "source": f"results/{release.model}/source.json",
@@ -26,7 +26,7 @@ def get_release_request(wildcards):
         "name": release.name,
         "model": release.model,
         "recipe": release.recipe.name,
-        "candidate": release.recipe.path_name,
+        "candidate": release.candidate,
         "suite": release.suite,
         "policy": release.policy.as_plain(),
         "external": PUBLISHED_SCORES[release.model],
@@ -37,7 +37,7 @@ def get_release_request(wildcards):
 def get_verdict_evidence(wildcards):
     """The assessments of a release in order, up to the first that failed; else the comparison."""
     release = get_release(wildcards)
-    model, recipe, suite = release.model, release.recipe.path_name, release.suite
+    model, recipe, suite = release.model, release.candidate, release.suite
     assessments = {
         "preflight_model": (checkpoints.check_preflight, {"subject": model}),
         "preflight_recipe": (checkpoints.check_preflight, {"subject": f"{model}/{recipe}"}),

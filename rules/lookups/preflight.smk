@@ -1,6 +1,6 @@
 # What the rules of preflight.smk look up.
 def get_preflight_request(subject):
-    """What preflight checks for a folder of results: a model, a model's recipe, or the suite of a model's baseline."""
+    """What preflight checks for a folder of results: a model, a model's recipe or imported checkpoint, or the suite of a model's baseline."""
     model, *rest = subject.split("/")
     settings = PLAN.config.models[model]
     if not rest:
@@ -17,6 +17,8 @@ def get_preflight_request(subject):
             "asked": PLAN.is_asked(model, rest[1]),
             "accelerator": VARIANT,
         }
+    if checkpoint := PLAN.recipe(model, rest[0]).checkpoint:
+        return {"model": model, "candidate": rest[0], "checkpoint": checkpoint}
     return {
         "model": model,
         "recipe": rest[0],
@@ -36,5 +38,7 @@ def get_preflight_input(wildcards):
             return {"files": [], "environments": []}
         files = [*PLAN.suites[rest[1]].data_files, *get_model_files(model)]
         return {"files": files, "environments": [get_environment("serve"), *get_harness_environments(rest[1])]}
+    if PLAN.recipe(model, rest[0]).checkpoint:
+        return {"files": [], "environments": []}
     files = get_calibration_files(model, rest[0])
     return {"files": files, "environments": [get_environment("quantize")]}

@@ -16,6 +16,7 @@ ON_COMPUTE_NODES = {
     "train_demo_model",
     "describe_source",
     "quantize_candidate",
+    "import_checkpoint",
     "evaluate_run",
     "evaluate_shard",
     "merge_shards",

@@ -36,6 +36,7 @@ STAGES = {
     "make_demo_model.py": {"base"},
     "describe_source.py": {"base", "records", "source"},
     "quantize.py": {"base", "records", "source", "recipe"},
+    "import_checkpoint.py": {"base", "records", "source"},
     "evaluate.py": MAKERS - {"recipe"},
     "harness_lm_eval.py": set(),
     "harness_nemo_evaluator.py": MAKERS - {"recipe"},
@@ -88,7 +89,10 @@ def test_the_closure_of_a_stage_stays_within_its_walls(script):
     assert reached <= STAGES[script], f"{script} reaches {sorted(reached - STAGES[script])}"
 
 
-@pytest.mark.parametrize("script", ["quantize.py", "evaluate.py", "merge_shards.py", "describe_source.py"])
+MAKING = ["quantize.py", "import_checkpoint.py", "evaluate.py", "merge_shards.py", "describe_source.py"]
+
+
+@pytest.mark.parametrize("script", MAKING)
 def test_what_makes_an_artefact_reaches_nothing_that_judges_or_shows_it(script):
     judges = {"decision", "release", "checkpoint", "plan", "cluster", "statistics"}
     assert not packages_of(get_sources(SCRIPTS / script)) & judges

@@ -15,12 +15,13 @@ from pydantic import BaseModel, ValidationError
 
 from day0.base.artefacts import read_json, read_yaml
 from day0.base.cli import UnusableInput
-from day0.base.mistakes import mistakes_of, nearest
+from day0.base.mistakes import SAFE_NAME, mistakes_of, nearest
 from day0.decision.external import parse_external_scores
 from day0.plan.config import Config, Defaults, ImportedRun, Publish, Release, Serving
 from day0.plan.plan import BASELINE, Plan, PlannedRelease
-from day0.recipe.recipes import Calibration, resolve_recipe
+from day0.recipe.recipes import Calibration, recipe_of_checkpoint, resolve_recipe
 from day0.records.policy import Policy, PolicySettings, Scale
+from day0.records.recipe import UNKNOWN
 from day0.serving.container import image_command
 from day0.serving.multinode import serving_gpus, serving_nodes
 from day0.source.model_folder import check_model_folder
@@ -31,6 +32,7 @@ from day0.suite.suites import SUITES_FOLDER, Suite, Task, load_suite
 RESERVED_MODEL_NAMES = ("benchmarks", "demo", "figures", "logs")
 RECIPES_FOLDER = Path("config/recipes")
 CATALOGUE = Path("envs/modelopt_catalogue.json")
+RESULTS = Path("results")
 
 
 class _Mistakes:
@@ -114,17 +116,23 @@ def _plan_releases(
                 suites[suite] = load_suite(suite, root / SUITES_FOLDER)
             except UnusableInput as error:
                 mistakes.add(f"{place}.suite" if release.suite else "defaults.suite", str(error))
-        try:
-            recipe = resolve_recipe(release.recipe, definitions, root / RECIPES_FOLDER, catalogue)
-        except UnusableInput as error:
-            mistakes.add(f"{place}.recipe", str(error))
-            continue
+        if release.checkpoint is not None:
+            for key, mistake in _problems_of_checkpoint(release, config, root):
+                mistakes.add(f"{place}.{key}", mistake)
+            recipe = recipe_of_checkpoint(release.recipe, release.checkpoint)
+        else:
+            try:
+                recipe = resolve_recipe(release.recipe, definitions, root / RECIPES_FOLDER, catalogue)
+            except UnusableInput as error:
+                mistakes.add(f"{place}.recipe", str(error))
+                continue
         try:
             Serving.model_validate(recipe.definition.get("serving") or {})
         except ValidationError as error:
             mistakes.add_validation(f"recipe {release.recipe}: serving", error, Serving)
         name = release.name or recipe.path_name
-        if BASELINE in (name, recipe.path_name):
+        candidate = recipe.path_name if recipe.checkpoint is None else name
+        if BASELINE in (name, candidate):
             mistakes.add(f"{place}.name", f"{BASELINE!r} is the folder of the baseline; give another name")
         earlier = places.setdefault((release.model, name), place)
         if earlier != place:
@@ -138,19 +146,48 @@ def _plan_releases(
             publish = _publication(config.publish, release.publish, release.model, name)
         except UnusableInput as error:
             mistakes.add(f"{place}.publish", str(error))
-        planned.append(PlannedRelease(name, release.model, recipe, suite, policy, release.candidate_run, publish))
+        planned.append(
+            PlannedRelease(name, release.model, recipe, candidate, suite, policy, release.candidate_run, publish)
+        )
     for key, named in (("tiers", config.defaults.tiers), ("thresholds.tasks", config.defaults.thresholds.tasks)):
         known_tasks = {task for settings in suites.values() for task in settings.tasks}
         for task in sorted(named.keys() - known_tasks) if suites else ():
             mistakes.add(f"defaults.{key}.{task}", _unknown_task(task, " and ".join(suites), known_tasks))
-    folders = {(r.model, r.recipe.path_name) for r in planned}
+    recipes = {(r.model, r.candidate): r.recipe for r in planned}
     for made in planned:
-        if made.name != made.recipe.path_name and (made.model, made.name) in folders:
+        is_taken = made.name != made.candidate and (made.model, made.name) in recipes
+        if is_taken or recipes[made.model, made.candidate].digest != made.recipe.digest:
             mistakes.add(
                 f"release {made.name!r}",
                 f"the name is the folder of another recipe of model {made.model!r}; give another name",
             )
     return planned
+
+
+def _problems_of_checkpoint(release: Release, config: Config, root: Path) -> list[tuple[str, str]]:
+    """What is wrong with a release of a checkpoint that was made elsewhere: the key, and a sentence."""
+    problems = []
+    if release.recipe in config.recipes:
+        problems.append(
+            (
+                "recipe",
+                f"{release.recipe!r} is defined under 'recipes', yet 'checkpoint' is not made by it here; "
+                f"remove 'checkpoint', or give the recipe another name or {UNKNOWN!r}",
+            )
+        )
+    if release.name is None and not SAFE_NAME.fullmatch(recipe_of_checkpoint(release.recipe, "").path_name):
+        problems.append(("name", f"{release.recipe!r} cannot be a folder's name; give a 'name'"))
+    folder = root / str(release.checkpoint)
+    model = config.models.get(release.model)
+    if problem := check_model_folder(str(folder)):
+        problems.append(("checkpoint", problem))
+    elif model is not None and model.path is not None and folder.resolve() == (root / model.path).resolve():
+        problems.append(("checkpoint", f"{folder} is the source model itself; give the folder that was made of it"))
+    if folder.resolve().is_relative_to((root / RESULTS).resolve()):
+        problems.append(
+            ("checkpoint", f"{folder} lies within {RESULTS}, whose folders this graph replaces; move it elsewhere")
+        )
+    return problems
 
 
 def _checked_policy(
@@ -197,8 +234,8 @@ def _check_files(plan: Plan, is_produced: Callable[[str], bool], mistakes: _Mist
             how = image_command(containers.runtime, container.image)
             mistakes.add(f"containers.{stage}.image", f"found no file {container.image}; make it with {how}")
     for release in plan.releases:
-        if release.model in plan.config.models:
-            data = Calibration(**plan.calibration(release.model, release.recipe.path_name)).local_file
+        if release.model in plan.config.models and release.recipe.checkpoint is None:
+            data = Calibration(**plan.calibration(release.model, release.candidate)).local_file
             if data and not is_produced(str(data)) and not (root / data).is_file():
                 mistakes.add(
                     f"release {release.name!r}", f"found no calibration data {data}; correct calibration.dataset"
@@ -208,7 +245,7 @@ def _check_files(plan: Plan, is_produced: Callable[[str], bool], mistakes: _Mist
 def _check_servers(plan: Plan, mistakes: _Mistakes) -> None:
     """Servers that do not fit the site's nodes."""
     per_node = plan.config.cluster.gpus_per_node
-    for model, candidate in sorted({(r.model, c) for r in plan.releases for c in (BASELINE, r.recipe.path_name)}):
+    for model, candidate in sorted({(r.model, c) for r in plan.releases for c in (BASELINE, r.candidate)}):
         if model in plan.config.models and (mistake := _misplaced(plan.serving(model, candidate), per_node)):
             place = f"models.{model}.serving" if candidate == BASELINE else f"recipe of {model} {candidate}: serving"
             mistakes.add(place, mistake)
@@ -238,7 +275,7 @@ def _check_suites(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
     limits: dict[str, int | None] = {}
     for release in plan.releases:
         if release.model in plan.config.models and release.suite in plan.suites:
-            sides = (BASELINE, release.recipe.path_name)
+            sides = (BASELINE, release.candidate)
             asked = [side for side in sides if not plan.imported(release.model, side, release.suite)]
             if asked:
                 runs.setdefault(release.suite, set()).update(f"{release.model}/{side}" for side in asked)
@@ -275,11 +312,11 @@ def _check_imports(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
     named: dict[tuple[str, str, str], ImportedRun] = {}
     for release in plan.releases:
         if release.candidate_run is not None:
-            key = (release.model, release.recipe.path_name, release.suite)
+            key = (release.model, release.candidate, release.suite)
             if named.setdefault(key, release.candidate_run) != release.candidate_run:
                 mistakes.add(
                     f"release {release.name!r}",
-                    f"candidate_run: another release of recipe {release.recipe.path_name} on suite {release.suite} "
+                    f"candidate_run: another release of recipe {release.candidate} on suite {release.suite} "
                     f"imports {named[key].path}; give both the same run",
                 )
     for run in plan.imported_runs():

@@ -205,7 +205,8 @@ class Release(Strict):
     """One candidate to decide on."""
 
     model: str
-    recipe: str
+    recipe: str = Field(description="of a checkpoint made elsewhere: the name to show, or unknown")
+    checkpoint: str | None = Field(None, description="folder of a checkpoint made elsewhere; nothing is quantized here")
     name: Name | None = Field(None, description="folder of the decision; the recipe's name unless given")
     suite: str | None = None
     threshold: Fraction | None = None

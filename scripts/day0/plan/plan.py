@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ class PlannedRelease:
     name: str
     model: str
     recipe: ResolvedRecipe
+    candidate: str  # folder of the checkpoint and its runs, which releases may share
     suite: str
     policy: Policy
     candidate_run: ImportedRun | None = None
@@ -46,7 +48,11 @@ class Plan:
 
     def recipe(self, model: str, candidate: str) -> ResolvedRecipe:
         """The recipe behind a candidate's folder."""
-        return next(r.recipe for r in self.releases if r.model == model and r.recipe.path_name == candidate)
+        return next(r.recipe for r in self.releases if r.model == model and r.candidate == candidate)
+
+    def imported_checkpoints(self) -> list[tuple[str, str]]:
+        """(model, candidate) of every checkpoint that was made elsewhere."""
+        return sorted({(r.model, r.candidate) for r in self.releases if r.recipe.checkpoint})
 
     def imported(self, model: str, candidate: str, suite: str) -> ImportedRun | None:
         """The run that stands in for that of a candidate or baseline, or None."""
@@ -54,21 +60,25 @@ class Plan:
             settings = self.config.models.get(model)
             return settings.baseline.get(suite) if settings else None
         named = (model, candidate, suite)
-        runs = (r.candidate_run for r in self.releases if (r.model, r.recipe.path_name, r.suite) == named)
+        runs = (r.candidate_run for r in self.releases if (r.model, r.candidate, r.suite) == named)
         return next(filter(None, runs), None)
 
     def imported_runs(self) -> list[tuple[str, str, str]]:
         """(model, candidate, suite) of every run that is imported."""
-        runs = {(r.model, side, r.suite) for r in self.releases for side in (BASELINE, r.recipe.path_name)}
+        runs = {(r.model, side, r.suite) for r in self.releases for side in (BASELINE, r.candidate)}
         return sorted(run for run in runs if self.imported(*run))
 
     def imported_pattern(self) -> str:
         """MODEL/CANDIDATE/SUITE of the imported runs, a regular expression; without any it matches nothing."""
-        return "|".join(re.escape("/".join(run)) for run in self.imported_runs()) or "(?!)"
+        return _any_of(self.imported_runs())
+
+    def imported_checkpoint_pattern(self) -> str:
+        """MODEL/CANDIDATE of the checkpoints that were made elsewhere, in the same way."""
+        return _any_of(self.imported_checkpoints())
 
     def is_asked(self, model: str, suite: str) -> bool:
         """Whether some run of a model on a suite is made here; False where all are imported."""
-        runs = {(r.model, side, r.suite) for r in self.releases for side in (BASELINE, r.recipe.path_name)}
+        runs = {(r.model, side, r.suite) for r in self.releases for side in (BASELINE, r.candidate)}
         return any(run[::2] == (model, suite) and not self.imported(*run) for run in runs)
 
     def import_request(self, model: str, candidate: str, suite: str) -> dict[str, Any]:
@@ -121,10 +131,10 @@ class Plan:
         location = self.config.models[model]
         definition: dict[str, Any] = {"path": location.path, "hub": location.hub, "revision": location.revision}
         if candidate != BASELINE:
-            definition |= {
-                "recipe": self.recipe(model, candidate).digest,
-                "calibration": self.calibration(model, candidate),
-            }
+            recipe = self.recipe(model, candidate)
+            definition |= {"recipe": recipe.digest}
+            if recipe.checkpoint is None:
+                definition |= {"calibration": self.calibration(model, candidate)}
         if suite is not None:
             definition |= {
                 "suite": self.suites[suite].model_dump(mode="json"),
@@ -133,3 +143,8 @@ class Plan:
             if self.imported(model, candidate, suite):
                 definition["imported"] = self.import_request(model, candidate, suite)
         return digest_of(definition)
+
+
+def _any_of(places: Iterable[tuple[str, ...]]) -> str:
+    """A regular expression that matches any of some paths, given by their parts; without any it matches nothing."""
+    return "|".join(re.escape("/".join(place)) for place in places) or "(?!)"

@@ -20,6 +20,7 @@ from day0.checkpoint.vllm_rules import ALGORITHM_OF_PRESET, ARITHMETIC_CAPABILIT
 from day0.records.environment import ImageEnvironment
 from day0.records.failure_class import FailureClass
 from day0.records.preflight import (
+    CheckpointRequest,
     ModelRequest,
     Preflight,
     PreflightCheck,
@@ -177,6 +178,13 @@ def check_recipe(request: RecipeRequest) -> list[Check]:
         )
         checks.append(Check("calibration", text, None if there else USER_CONFIG_ERROR))
     return checks
+
+
+def check_checkpoint(request: CheckpointRequest) -> list[Check]:
+    """Check that a checkpoint that was made elsewhere can be read; what it holds is the validation's to judge."""
+    problem = check_model_folder(request.checkpoint)
+    text = problem or f"{request.checkpoint} holds config.json and safetensors; nothing is quantized here"
+    return [Check("checkpoint", text, USER_CONFIG_ERROR if problem else None)]
 
 
 def _gpu_capability() -> int | None:

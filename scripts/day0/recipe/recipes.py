@@ -113,6 +113,12 @@ def resolve_recipe(
     )
 
 
+def recipe_of_checkpoint(name: str, folder: str) -> ResolvedRecipe:
+    """The recipe of a checkpoint that was made elsewhere: a name, and no more is known of it than the folder."""
+    definition = {"checkpoint": folder}
+    return ResolvedRecipe(name=name, kind="imported", definition=definition, digest=digest_of(definition))
+
+
 def resolve_recipe_file(file: Path, catalogue: Mapping[str, Any], name: str | None = None) -> ResolvedRecipe:
     """Read a recipe file, wherever it is.
 

@@ -38,6 +38,14 @@ class RecipeRequest(Record):
     accelerator: Accelerator
 
 
+class CheckpointRequest(Record):
+    """Check a checkpoint that was made elsewhere."""
+
+    model: str
+    candidate: str
+    checkpoint: str = Field(description="its folder")
+
+
 class SuiteRequest(Record):
     """Check the suite that a model is evaluated on."""
 
@@ -49,7 +57,7 @@ class SuiteRequest(Record):
     accelerator: Accelerator
 
 
-PreflightRequest = ModelRequest | RecipeRequest | SuiteRequest
+PreflightRequest = ModelRequest | RecipeRequest | CheckpointRequest | SuiteRequest
 
 
 class PreflightCheck(Record):

@@ -57,15 +57,15 @@ class ExternalParameters(_Camel):
 
     release: ReleaseParameters
     source: HubLocation | FolderLocation
-    calibration: Calibration
+    calibration: Calibration | None
 
 
 class InternalParameters(_Camel):
     """What the graph set."""
 
     commands: dict[str, str]
-    seed: int
-    device: str
+    seed: int | None
+    device: str | None
     versions: dict[str, str]
 
 

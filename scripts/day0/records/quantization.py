@@ -45,7 +45,7 @@ class Quantizers(Record):
 
 
 class Quantization(Artefact):
-    """quantization.json: the record of the quantize stage."""
+    """quantization.json: the record of the quantize stage, or of the import of a checkpoint that was made elsewhere."""
 
     schema_name: ClassVar[str] = "quantization"
 
@@ -56,10 +56,12 @@ class Quantization(Artefact):
     source_digest: Sha256 | None = Field(description="of the source model; null where only its folder was given")
     recipe: RecordedRecipe
     kv_cache: str | None = Field(description="KV-cache preset; none: the cache is left alone; null: as the recipe is")
-    calibration: Calibration
-    seed: int
-    device: str
-    versions: dict[str, str] = Field(description="of Python and the main packages")
+    calibration: Calibration | None = Field(description="null: not known, as of a checkpoint that was made elsewhere")
+    seed: int | None = Field(description="null: not known")
+    device: str | None = Field(description="null: not known")
+    versions: dict[str, str] = Field(
+        description="of Python and the main packages; of a checkpoint that was made elsewhere: as it declares them"
+    )
     duration_seconds: dict[str, Number] = Field(description="by step, and in total")
     peak_memory_bytes: Count | None = Field(description="largest resident memory of the process")
     peak_gpu_memory_bytes: Count | None = Field(description="largest allocation on all GPUs together; null: on CPU")

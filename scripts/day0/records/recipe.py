@@ -12,7 +12,8 @@ from pydantic.json_schema import SkipJsonSchema
 from day0.base.mistakes import PositiveInteger, Strict
 from day0.records.record import Record, Sha256
 
-Kind = Literal["preset", "modelopt_recipe", "file", "inline"]
+Kind = Literal["preset", "modelopt_recipe", "file", "inline", "imported"]
+UNKNOWN = "unknown"
 LOCAL_DATASET_SUFFIXES = (".jsonl", ".txt")
 NOT_OF_THE_WEIGHTS = frozenset({"description", "calibration", "serving"})
 
@@ -42,9 +43,16 @@ class ResolvedRecipe(Record):
 
     name: str
     kind: Kind
-    definition: dict[str, Any] = Field(description="the recipe in full, with the keys of a recipe file")
+    definition: dict[str, Any] = Field(
+        description="the recipe in full, with the keys of a recipe file; of kind imported: the checkpoint's folder"
+    )
     digest: Sha256 = Field(description="of what decides the weights: all but description, calibration and serving")
     file: SkipJsonSchema[Path | None] = Field(None, exclude=True, repr=False)
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The folder of a checkpoint that was made elsewhere, or None."""
+        return self.definition["checkpoint"] if self.kind == "imported" else None
 
     @property
     def path_name(self) -> str:

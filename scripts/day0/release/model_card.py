@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from day0.records.quantization import Quantization
+from day0.records.recipe import UNKNOWN
 from day0.records.source import HubLocation, Source
 from day0.records.validation import Validation
 from day0.records.verdict import Verdict
@@ -24,10 +25,21 @@ SERVING_FLAGS = {
     "--tensor-parallel-size": "1",
     "--pipeline-parallel-size": "1",
 }
+MODELOPT = "nvidia-modelopt"
+# Names of the tools that quantize, by the names that a record has their versions under.
+MAKERS = {
+    MODELOPT: "ModelOpt",
+    "compressed-tensors": "compressed-tensors",
+    "auto-round": "AutoRound",
+    "gptqmodel": "GPTQModel",
+}
 
 
-def front_matter(verdict: Verdict, source: Source) -> str:
-    """The metadata that the hub reads from a model card, with every score as an entry of its model-index."""
+def front_matter(verdict: Verdict, source: Source, made_by: Iterable[str]) -> str:
+    """The metadata that the hub reads from a model card, with every score as an entry of its model-index.
+
+    ``made_by``: tags for the tools that quantized the model.
+    """
     scores = [
         EvalResult(
             task_type="text-generation",
@@ -48,10 +60,16 @@ def front_matter(verdict: Verdict, source: Source) -> str:
         license=source.license,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["quantized", "modelopt", "vllm", verdict.recipe.lower()],
+        tags=["quantized", *made_by, "vllm", *([] if verdict.recipe == UNKNOWN else [verdict.recipe.lower()])],
         eval_results=scores,
     )
     return f"---\n{data.to_yaml()}\n---\n"
+
+
+def makers(quantization: Quantization) -> str:
+    """The tools that quantized the model, with their versions, as text; "" where none is known."""
+    found = [f"{MAKERS[name]} {version}" for name, version in quantization.versions.items() if name in MAKERS]
+    return ", ".join(found)
 
 
 def serving_arguments(command: str) -> list[str]:
@@ -83,7 +101,8 @@ def render_model_card(
     location = source.location
     text = environment.from_string(template.read_text(encoding="utf-8")).render(
         model=verdict.model,
-        recipe=verdict.recipe,
+        recipe=None if verdict.recipe == UNKNOWN else verdict.recipe,
+        is_imported=quantization.recipe.kind == "imported",
         suite=verdict.suite,
         decision=verdict.decision,
         size_ratio=verdict.size_ratio,
@@ -97,7 +116,7 @@ def render_model_card(
         revision=location.revision if isinstance(location, HubLocation) else None,
         license=source.license,
         parameters=source.parameters,
-        versions=quantization.versions,
+        made_by=makers(quantization),
         kv_cache=quantization.kv_cache,
         calibration=quantization.calibration,
         layer_precision_counts=validation.layer_precision_counts,
@@ -105,4 +124,5 @@ def render_model_card(
         emulation=server.get("emulation"),
         serving=serving_arguments(str(server.get("command") or "")),
     )
-    return front_matter(verdict, source) + text
+    tags = ["modelopt" if name == MODELOPT else name for name in quantization.versions if name in MAKERS]
+    return front_matter(verdict, source, tags) + text

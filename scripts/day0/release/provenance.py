@@ -125,9 +125,9 @@ def _recipe(recipe: ResolvedRecipe) -> Descriptor:
     )
 
 
-def _calibration(calibration: Calibration, materials: Mapping[str, str]) -> list[Descriptor]:
+def _calibration(calibration: Calibration | None, materials: Mapping[str, str]) -> list[Descriptor]:
     """The calibration data where it is no local file, whose digest is among the materials."""
-    dataset = calibration.dataset
+    dataset = calibration.dataset if calibration is not None else None
     if not dataset or dataset in materials:
         return []
     return [Descriptor(name="calibration", uri=f"https://huggingface.co/datasets/{dataset}")]

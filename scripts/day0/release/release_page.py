@@ -50,6 +50,7 @@ STAGE_NAMES = {
     "preflight_recipe": "the preflight of the recipe",
     "preflight_suite": "the preflight of the suite",
 }
+NOT_KNOWN = "not known"
 NONE = "–"  # noqa: RUF001 (a dash on the page, where a number is absent)
 
 
@@ -336,7 +337,12 @@ def _checkpoint_rows(
         rows.append(("Validation", validation["detail"]))
     recipe = mapping_or_empty(quantization.get("recipe"))
     if recipe:
-        rows.append(("Recipe", f"{recipe.get('name')} ({recipe.get('kind')})"))
+        is_imported = recipe.get("kind") == "imported"
+        rows.append(("Recipe", f"{recipe.get('name')} ({'made elsewhere' if is_imported else recipe.get('kind')})"))
+        if is_imported:
+            versions = mapping_or_empty(quantization.get("versions"))
+            made_by = ", ".join(f"{name} {version}" for name, version in versions.items())
+            rows += [("Made by", made_by or NOT_KNOWN), ("Calibration", NOT_KNOWN)]
     if quantization.get("kv_cache"):
         rows.append(("KV cache", str(quantization["kv_cache"])))
     if quantization.get("calibration"):
@@ -348,7 +354,7 @@ def _checkpoint_rows(
         )
         rows.append(("Calibration", text))
     if quantization.get("detail") and quantization.get("status") == "failed":
-        rows.append(("Quantize", quantization["detail"]))
+        rows.append(("Import" if recipe.get("kind") == "imported" else "Quantize", quantization["detail"]))
     quantizers = mapping_or_empty(quantization.get("quantizers"))
     if quantizers.get("enabled") is not None:
         rows.append(("Quantizers", f"{quantizers['enabled']} enabled, {quantizers.get('disabled', 0)} disabled"))

@@ -200,6 +200,87 @@ def test_a_model_is_a_folder_or_a_pinned_hub_repository(model, words):
     assert line.startswith("models.m:") and words in line
 
 
+CHECKPOINT = {"model": "tiny-llama", "recipe": "unknown"}
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A folder that looks like a checkpoint."""
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "config.json").write_text("{}")
+    (tmp_path / "made" / "model.safetensors").write_bytes(b"")
+    return tmp_path / "made"
+
+
+def test_a_checkpoint_made_elsewhere_is_a_candidate_of_its_own_name(elsewhere):
+    releases = [
+        {"model": "tiny-llama", "recipe": "fp8"},
+        CHECKPOINT | {"checkpoint": str(elsewhere)},
+        {"model": "tiny-llama", "recipe": "org/AWQ run 3", "name": "awq", "checkpoint": str(elsewhere)},
+    ]
+    made = plan(changed(releases=releases))
+    found = [(r.name, r.candidate, r.recipe.name, r.recipe.checkpoint) for r in made.releases]
+    assert found == [
+        ("fp8", "fp8", "fp8", None),
+        ("unknown", "unknown", "unknown", str(elsewhere)),
+        ("awq", "awq", "org/AWQ run 3", str(elsewhere)),
+    ]
+    assert made.imported_checkpoint_pattern() == r"tiny\-llama/awq|tiny\-llama/unknown"
+    assert plan(DEFAULT).imported_checkpoint_pattern() == "(?!)"
+    loose = plan(changed(releases=releases, quantization={"calibration": {"samples": 3}}))
+    kept = [made.definition_digest("tiny-llama", c) == loose.definition_digest("tiny-llama", c) for c in ("fp8", "awq")]
+    assert kept == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("release", "broken", "quoted"),
+    [
+        ({"checkpoint": "none"}, None, "releases[0].checkpoint: found no folder"),
+        ({}, "config.json", "releases[0].checkpoint: {} holds no config.json"),
+        ({}, "model.safetensors", "releases[0].checkpoint: {} holds no *.safetensors"),
+        ({"recipe": "mine"}, None, "releases[0].recipe: 'mine' is defined under 'recipes'"),
+        ({"recipe": "-x"}, None, "releases[0].name: '-x' cannot be a folder's name; give a 'name'"),
+        ({"name": "baseline"}, None, "releases[0].name: 'baseline' is the folder of the baseline"),
+        ({"model": "own"}, None, "releases[0].checkpoint: {} is the source model itself"),
+    ],
+)
+def test_a_wrong_checkpoint_is_refused_at_planning(elsewhere, release, broken, quoted):
+    if broken:
+        (elsewhere / broken).unlink()
+    raw = changed(
+        releases=[CHECKPOINT | {"checkpoint": str(elsewhere)} | release],
+        recipes={"mine": {"preset": "fp8"}},
+        models=DEFAULT["models"] | {"own": {"path": str(elsewhere)}},
+    )
+    (line,) = mistakes(raw)
+    assert line.startswith(quoted.format(elsewhere))
+
+
+def test_a_checkpoint_within_the_results_is_refused():
+    (line,) = mistakes(changed(releases=[CHECKPOINT | {"checkpoint": "results/m/fp8/../none"}]))[1:]
+    assert line.startswith("releases[0].checkpoint:") and "lies within results" in line
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"recipe": "fp8", "name": "unknown"}, "has a release 'unknown' already, at releases[0]"),
+        ({"recipe": "unknown", "checkpoint": "{}"}, "has a release 'unknown' already, at releases[0]"),
+    ],
+)
+def test_two_releases_of_one_name_collide(elsewhere, other, words):
+    first = CHECKPOINT | {"checkpoint": str(elsewhere)}
+    second = {"model": "tiny-llama"} | {key: value.format(elsewhere) for key, value in other.items()}
+    assert words in mistakes(changed(releases=[first, second]))[0]
+
+
+def test_a_checkpoint_takes_no_folder_of_a_recipe(elsewhere):
+    first = {"model": "tiny-llama", "recipe": "fp8", "name": "strict"}
+    second = CHECKPOINT | {"checkpoint": str(elsewhere), "name": "fp8"}
+    lines = mistakes(changed(releases=[first, second]))
+    assert [line for line in lines if "the name is the folder of another recipe" in line]
+
+
 def test_recipe_settings_stand_above_the_models_and_the_defaults():
     raw = changed(
         recipes={"mine": {"preset": "fp8", "serving": {"max_model_len": 77}, "calibration": {"samples": 7}}},

@@ -53,6 +53,30 @@ def test_the_model_card_has_the_front_matter_of_the_hub(release):
         assert words in text, words
 
 
+def test_the_card_of_a_checkpoint_made_elsewhere_makes_nothing_up(release):
+    record = json.loads(Path("m/fp8/quantization.json").read_text())
+    definition = {"checkpoint": "/data/made"}
+    record["recipe"] |= {"name": "unknown", "kind": "imported", "definition": definition}
+    record |= {"calibration": None, "seed": None, "device": None, "versions": {"compressed-tensors": "0.19.0"}}
+    write_json("m/fp8/quantization.json", record)
+    change_verdict(release, recipe="unknown")
+    done = bundle()
+    assert done.returncode == 0, done.stdout + done.stderr
+    _, front, text = (release / "release" / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(front)["tags"] == ["quantized", "compressed-tensors", "vllm"]
+    for words in (
+        "# m, quantized\n",
+        "Quantized elsewhere with compressed-tensors 0.19.0 and evaluated",
+        "| recipe | not known |",
+        "| KV cache | as the checkpoint declares |",
+        "| calibration | not known |",
+    ):
+        assert words in text, words
+    assert "ModelOpt" not in text
+    predicate = json.loads((release / "release" / "provenance.json").read_text())["predicate"]
+    assert predicate["buildDefinition"]["externalParameters"]["calibration"] is None
+
+
 def test_the_hub_reads_every_score_from_the_card(release):
     source = json.loads(Path("m/source.json").read_text())
     write_json("m/source.json", source | {"location": {"hub": "org/m", "revision": "0" * 40}})

@@ -44,7 +44,11 @@ _E2M1 = numpy.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -
 _INT4 = numpy.array([*range(8), *range(-8, 0)], numpy.float32)
 # Values of the 4-bit codes, by the name of their number format; of INT4 with an offset the code 8 is zero.
 NIBBLES = {"E2M1": _E2M1, "INT4": _INT4, "INT4+8": numpy.arange(-8, 8, dtype=numpy.float32)}
-_BYTES = {"F8_E4M3": _e4m3_values(), "F8_E8M0": _e8m0_values()}
+_BYTES = {
+    "F8_E4M3": _e4m3_values(),
+    "F8_E8M0": _e8m0_values(),
+    "INT8+128": numpy.arange(-128, 128, dtype=numpy.float32),
+}
 _PLAIN = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "i1"}
 # Both values of a byte side by side, as one number of eight bytes: one look-up instead of two.
 _PAIRS = {
@@ -183,7 +187,8 @@ class Matrix:
     @property
     def bytes_of_row(self) -> float:
         """Bytes of a row of codes."""
-        bits = 4 if self.codes.kind in NIBBLES else BITS[self.codes.kind]
+        kind = self.codes.kind
+        bits = 4 if kind in NIBBLES else 8 if kind in _BYTES else BITS[kind]
         return self.columns * bits / 8
 
     def read(self, files: Files, first: int, count: int, slot: str = "") -> Values:

@@ -106,10 +106,14 @@ def int_format(bits: object, strategy: str, symmetric: bool, inputs: object) -> 
 
 def _rows_of_other_tools() -> dict[str, Format]:
     rows = {}
-    for strategy, layout in (("TENSOR", "scalar"), ("CHANNEL", "row"), ("BLOCK", "block")):
+    for strategy, layout, kind in (
+        ("TENSOR", "scalar", "FP8"),
+        ("CHANNEL", "row", "FP8 per channel"),
+        ("BLOCK", "block", "FP8 blocks"),
+    ):
         for served in ("FP8", "FP8_DYNAMIC", "FP8A16"):
             scalars = ("input_scale",) if served == "FP8" else ()
-            row = Format(f"FP8 {layout}", "F8_E4M3", 8, "F32", layout, scalars=scalars, scales=_WIDE)
+            row = Format(kind, "F8_E4M3", 8, "F32", layout, scalars=scalars, scales=_WIDE)
             rows[compressed(f"{served}_{strategy}")] = row
         if layout != "block":
             static = Format(

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from day0.checkpoint.dequantize import NIBBLES, Codes, Matrix, Scale
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION
-from day0.checkpoint.names import PART_NAMES
+from day0.checkpoint.names import PART_NAMES_OF_OTHER_TOOLS
 from day0.checkpoint.source_weights import SourceWeight, SourceWeights, Storage
 from day0.source.safetensors_headers import BITS, Tensor
 
+_OF_I32 = {4: "INT4+8", 8: "INT8+128"}
 _NIBBLES = {"NVFP4": "E2M1", "MXFP4": "E2M1", "INT4": "INT4"}
 
 
@@ -32,12 +33,14 @@ def matrices_of(
     form = FORMATS.get(precision)
     parts = _parts_of(name, tensors)
     held = parts.get("weight_scale") or parts.get("weight_scale_inv")
-    if form is None or held is None:
-        return None
-    kind = _NIBBLES.get(form.kind.split()[0], weight.dtype)
+    if form is None or held is None or form.is_turned or parts.keys() & {"weight_zero_point", "weight_g_idx"}:
+        return None  # zero points and columns in another order are not read
+    kind = _OF_I32[form.bits] if weight.dtype == "I32" else _NIBBLES.get(form.kind.split()[0], weight.dtype)
     rows, columns = weight.shape[-2:]
     packed = ""
-    if form.packed is not None:
+    if weight.dtype == "I32":  # values follow one another from the low bits on, as bytes with the low code first do
+        packed, columns = "columns" if form.bits == 4 else "", columns * form.factor
+    elif form.packed is not None:
         packed = "rows" if form.packed == 0 or _is_packed_along_rows(weight, held) else "columns"
         rows, columns = (rows * 2, columns) if packed == "rows" else (rows, columns * 2)
     found = _of_tensor(weight, Matrix(Codes(kind, weight.file, weight.start), rows, columns, packed))
@@ -50,6 +53,11 @@ def matrices_of(
         if value is None:
             return None
         scaled = [replace(matrix, factor=matrix.factor * value) for matrix in scaled]
+    if (reciprocal := parts.get("weight_global_scale")) is not None:
+        value = scalars.get(_full_name(name, parts, reciprocal))
+        if not value:
+            return None
+        scaled = [replace(matrix, factor=matrix.factor / value) for matrix in scaled]
     if len(scaled) == 1:
         scaled = [_with_smoothing(scaled[0], parts)]
     return scaled
@@ -58,7 +66,9 @@ def matrices_of(
 def _parts_of(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Scales of a weight by their short names."""
     stems = (f"{name.removesuffix('.weight')}.",) if name.endswith(".weight") else (f"{name}_", f"{name}.")
-    return {part: tensors[stem + part] for stem in stems for part in PART_NAMES if stem + part in tensors}
+    return {
+        part: tensors[stem + part] for stem in stems for part in PART_NAMES_OF_OTHER_TOOLS if stem + part in tensors
+    }
 
 
 def _full_name(name: str, parts: Mapping[str, Tensor], tensor: Tensor) -> str:

@@ -25,6 +25,9 @@ def get_preflight_request(subject):
         "definition": PLAN.recipe(model, rest[0]).definition,
         "calibration": PLAN.calibration(model, rest[0]),
         "accelerator": VARIANT,
+        "location": settings.model_dump(mode="json", include={"path", "hub", "revision"}),
+        "device": PLAN.config.quantization.device,
+        "engine": get_engine(),
     }
 
 
@@ -40,5 +43,7 @@ def get_preflight_input(wildcards):
         return {"files": files, "environments": [get_environment("serve"), *get_harness_environments(rest[1])]}
     if PLAN.recipe(model, rest[0]).checkpoint:
         return {"files": [], "environments": []}
-    files = get_calibration_files(model, rest[0])
+    # The headers of the source say which modules there are; those of a hub model are there once it is fetched.
+    source = [f"results/{model}/source.json"] if PLAN.config.models[model].hub else get_model_files(model)
+    files = [*get_calibration_files(model, rest[0]), *source, "envs/modelopt_catalogue.json"]
     return {"files": files, "environments": [get_environment("quantize")]}

@@ -103,17 +103,22 @@ def test_what_cannot_be_published_is_infeasible(workspace):
     status, output, (unmatched, unserved) = decide(workspace, "infeasible", "matches-nothing", "int4_awq")
     assert status == 1
     assert (unmatched["decision"], unmatched["failure_class"]) == ("INFEASIBLE", "MODEL_UNSUPPORTED"), output
-    assert not workspace.path("tiny-llama/matches-nothing/demo").exists()
+    assert "none of the model's 22 linear layers" in unmatched["detail"]
     assert (unserved["decision"], unserved["failure_class"]) == ("INFEASIBLE", "DEPLOYMENT_HEALTH_FAILED"), output
-    assert unserved["stage"] == "validation" and ENGINE_RULE in unserved["detail"]
-    assert "nothing was served" in unserved["next_action"]
-    assert not workspace.path("tiny-llama/int4_awq/demo").exists()
+    assert ENGINE_RULE in unserved["detail"]
+    for verdict, recipe in ((unmatched, "matches-nothing"), (unserved, "int4_awq")):
+        assert verdict["stage"] == "preflight_recipe" and "nothing was quantized" in verdict["next_action"]
+        assert not workspace.path(f"tiny-llama/{recipe}/quantization.json").exists()
 
 
-def test_the_engine_itself_refuses_what_the_validation_says_it_does(workspace):
-    record = "results/tiny-llama/int4_awq/quantization.json"
-    if not (workspace.folder / record).exists():
-        workspace.snakemake("--", record)
+def test_the_engine_itself_refuses_what_the_preflight_says_it_does(workspace):
+    if not workspace.path("tiny-llama/source.json").exists():
+        workspace.snakemake("--", "results/tiny-llama/source.json")
+    record, texts = "unserved/quantization.json", "results/demo/data/calibration.jsonl"
+    command = [".envs/quantize.cpu/bin/python", "scripts/quantize.py", "--source", "results/tiny-llama/source.json"]
+    command += ["--recipe", "int4_awq", "--dataset", texts, "--samples", "16", "--sequence-length", "32"]
+    command += ["--output", "unserved/checkpoint", "--record", record]
+    subprocess.run(command, cwd=workspace.folder, check=True)
     command = [sys.executable, "scripts/evaluate.py", "--record", record, "--suite", "config/suites/demo.yaml"]
     command += ["--serve-python", ".envs/serve.cpu/bin/python", "--harness-python", "lm-eval=.envs/lm-eval/bin/python"]
     command += ["--model", "tiny-llama", "--candidate", "int4_awq", "--output-dir", "refused"]

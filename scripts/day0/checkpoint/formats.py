@@ -306,6 +306,8 @@ def number_format(cfg: object) -> tuple[str | None, int | None]:
         return ("FP8", None) if cfg.get("axis") is None else ("FP8 per channel", None)
     if bits == (2, 1):
         return "MXFP4" if is_power_of_two else "NVFP4", group
+    if is_power_of_two and bits in ((3, 2), 8):
+        return "MXFP6" if bits == (3, 2) else "MXINT8", group
     return {4: "INT4", 8: "INT8"}.get(bits) if type(bits) is int else None, group
 
 

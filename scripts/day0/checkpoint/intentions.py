@@ -33,11 +33,16 @@ class Patterns:
         """The patterns of a configuration; None where there are none, as where a search decides in their place."""
         if configuration is None or configuration.auto_quantize is not None or configuration.quantize is None:
             return None
-        entries = configuration.quantize.get("quant_cfg")
+        return cls.of_settings(configuration.quantize)
+
+    @classmethod
+    def of_settings(cls, settings: Any) -> Patterns | None:
+        """The patterns of ``quantize``, or of a format that a search chooses from; None where there are none."""
+        entries = settings.get("quant_cfg") if isinstance(settings, Mapping) else None
         if not isinstance(entries, list):
             return None
         patterns = tuple(entry for entry in entries if isinstance(entry, Mapping))
-        return cls(patterns, _method(configuration.quantize.get("algorithm")))
+        return cls(patterns, _method(settings.get("algorithm")))
 
     @property
     def names_experts(self) -> bool:
@@ -68,13 +73,7 @@ class Patterns:
         Returns:
             False: left alone; None: not known, as its names in memory and in the checkpoint lead to different answers.
         """
-        stems = [f"{module}."]
-        expert = re.fullmatch(r"(.+\.experts)\.(?:\d+|\*)\.(\w+)", module)
-        if expert:
-            fused = "gate_up_proj" if expert[2] in ("gate_proj", "up_proj", "w1", "w3") else "down_proj"
-            stems.append(f"{expert[1]}.{fused}_")
-        elif ".experts." in module:
-            stems = [f"{module}_"]
+        stems = self._stems(module)
         answers = [self._setting(f"{stem}weight_quantizer") for stem in stems]
         named = MUST_BE_NAMED.get(family_of(module))
         if named is not None and not any(one.is_enabled and named.search(one.pattern) for one in answers):
@@ -87,6 +86,18 @@ class Patterns:
         kind, group = answers[0].kind, answers[0].group
         algorithm = algorithm_of_quantizers(kind, inputs.pop(), self.method)
         return Intention(kind, group, algorithm if algorithm in FORMATS else None)
+
+    def may_quantize(self, module: str) -> bool:
+        """Whether a weight quantizer is on, by any of the names that it may have; wide patterns count everywhere."""
+        return any(self._setting(f"{stem}weight_quantizer").is_enabled for stem in self._stems(module))
+
+    def _stems(self, module: str) -> list[str]:
+        """What the names of a module's quantizers may begin with."""
+        expert = re.fullmatch(r"(.+\.experts)\.(?:\d+|\*)\.(\w+)", module)
+        if expert:
+            fused = "gate_up_proj" if expert[2] in ("gate_proj", "up_proj", "w1", "w3") else "down_proj"
+            return [f"{module}.", f"{expert[1]}.{fused}_"]
+        return [f"{module}_"] if ".experts." in module else [f"{module}."]
 
     def _setting(self, quantizer: str) -> _Setting:
         found = _Setting(True, None, None, "")

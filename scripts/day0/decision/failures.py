@@ -12,6 +12,7 @@ from typing import NamedTuple
 from day0.records.failure_class import Decision, FailureClass
 
 COMPARISON_STAGE, VALIDATION_STAGE = "comparison", "validation"
+RECIPE_STAGE = "preflight_recipe"
 BASELINE_STAGE = "baseline"  # a stage of this name, or one that starts with it, assessed the baseline
 
 
@@ -29,6 +30,7 @@ class Consequence:
     Attributes:
         decision: on the release.
         next_action: for the engineer.
+        of_recipe: the next action where the preflight of the recipe found it, before anything was quantized.
         of_validation: the next action where the validation of the checkpoint found it.
         of_baseline: the next action where the baseline has it.
         lasting: the class that the verdict names in its place.
@@ -36,6 +38,7 @@ class Consequence:
 
     decision: Decision
     next_action: str
+    of_recipe: str | None = None
     of_validation: str | None = None
     of_baseline: str | None = None
     lasting: FailureClass | None = None
@@ -48,6 +51,8 @@ CONSEQUENCES: dict[FailureClass, Consequence] = {
     FailureClass.MODEL_UNSUPPORTED: Consequence(
         Decision.INFEASIBLE,
         "Fix the recipe's patterns so that they match the model's layers, or add support for the model, then rerun.",
+        of_recipe="Choose another recipe, or correct this one by what the detail names, then rerun; nothing was "
+        "quantized.",
     ),
     FailureClass.QUANT_COVERAGE_FAILURE: Consequence(
         Decision.INFEASIBLE,
@@ -57,7 +62,9 @@ CONSEQUENCES: dict[FailureClass, Consequence] = {
         Decision.INFEASIBLE,
         "Serve the checkpoint alone with the server command of results.yml, correct its flags or the recipe, then "
         "rerun.",
-        # The validation judges the engine's rules before anything is served.
+        # Preflight and validation judge by the engine's rules before anything is served.
+        of_recipe="Choose a recipe whose formats, or patterns that, the engine's rule in the detail allows, or another "
+        "version of the engine, then rerun; nothing was quantized.",
         of_validation="Choose a format, or patterns, that the engine's rule in the validation allows, or another "
         "version of the engine, then rerun; nothing was served.",
         of_baseline="Serve the unquantized model alone with the server command of results.yml, correct its flags, then "
@@ -141,6 +148,8 @@ def decide(failure_class: object, stage: str, within_limits: object = False) -> 
     if found.decision is Decision.INFEASIBLE and str(stage).startswith(BASELINE_STAGE):
         # What makes a candidate infeasible says, of a baseline, nothing about the candidate.
         return Triage(Decision.ANOMALOUS, found.of_baseline or found.next_action)
+    if stage == RECIPE_STAGE:
+        return Triage(found.decision, found.of_recipe or found.next_action)
     if stage == VALIDATION_STAGE:
         return Triage(found.decision, found.of_validation or found.next_action)
     return Triage(found.decision, found.next_action)

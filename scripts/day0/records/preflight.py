@@ -36,6 +36,9 @@ class RecipeRequest(Record):
     definition: dict[str, Any] = Field(description="the recipe in full, with the keys of a recipe file")
     calibration: Calibration
     accelerator: Accelerator
+    location: ModelLocation = Field(ModelLocation(), description="the source, whose modules the recipe is held against")
+    device: Literal["auto", "cpu", "cuda", "device_map"] = Field("auto", description="of the quantize stage")
+    engine: str = Field("vllm", description="serving engine, with == and its version where that is known")
 
 
 class CheckpointRequest(Record):

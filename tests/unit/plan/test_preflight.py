@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from model_headers import llama_like, write_model
 
 from day0.plan import preflight
 from day0.plan.preflight import (
@@ -95,7 +96,7 @@ def test_a_full_disk_is_systemic(model, tmp_path, monkeypatch):
         ("nvfp4", 90, []),
         ("fp8", 75, [("engine", "USER_CONFIG_ERROR")]),
         ("fp8", None, []),
-        ("int4_awq", 90, []),
+        ("int4_awq", 90, [("engine", "DEPLOYMENT_HEALTH_FAILED")]),
     ],
 )
 def test_a_recipe_is_held_against_the_gpu_that_is_there(monkeypatch, preset, capability, expected):
@@ -109,13 +110,56 @@ def test_a_recipe_is_held_against_the_gpu_that_is_there(monkeypatch, preset, cap
 )
 def test_activations_that_the_gpu_will_not_quantize_are_warned_of(monkeypatch, preset, capability, is_warned_of):
     monkeypatch.setattr(preflight, "_gpu_capability", lambda: capability)
-    check = check_recipe(recipe(preset))[0]
+    check = next(check for check in check_recipe(recipe(preset)) if check.name == "engine")
     assert ("only the weights will be quantized" in check.detail) is is_warned_of and check.failure_class is None
 
 
-def test_a_recipe_that_the_engine_cannot_serve_is_warned_of():
-    (check,) = check_recipe(recipe("int4_awq", "cpu"))
-    assert "W4A16_AWQ" in check.detail and check.detail.startswith("warning") and check.failure_class is None
+@pytest.mark.parametrize(
+    ("name", "changes", "failure_class", "check", "words"),
+    [
+        ("fp8", {}, None, "recipe", "of 22 linear layers: 21 to FP8"),
+        ("general/ptq/nvfp4_mlp_only-kv_fp8", {}, None, "recipe", "9 to NVFP4"),
+        ("int4_awq", {}, "DEPLOYMENT_HEALTH_FAILED", "engine", "W4A16_AWQ, which vllm does not load"),
+        ("int4_awq", {"hidden": 576}, "MODEL_UNSUPPORTED", "recipe", "have 576 in-features, which blocks of 128"),
+        ("mxfp6", {}, "MODEL_UNSUPPORTED", "recipe", "cannot export MXFP6"),
+        ("nvfp4_experts_only", {}, "MODEL_UNSUPPORTED", "recipe", "none of the model's 22 linear layers"),
+        ("general/qad/nvfp4_lsq-mse_init-fp8_kv", {}, "USER_CONFIG_ERROR", "recipe", "learns scales by training"),
+        ("nvfp4_awq_lite", {}, "USER_CONFIG_ERROR", "device", "awq_lite runs the model with NVFP4 layers"),
+        ("nvfp4_four_over_six", {}, "USER_CONFIG_ERROR", "device", "needs CUDA and Triton; the accelerator is cpu"),
+        ("nvfp4_four_over_six", {"accelerator": "cuda"}, None, "device", "must run on a GPU"),
+        (
+            "nvfp4_four_over_six",
+            {"accelerator": "cuda", "device": "cpu"},
+            "USER_CONFIG_ERROR",
+            "device",
+            "quantization.device is cpu",
+        ),
+        ("nvfp4_awq_lite", {"accelerator": "cuda"}, "DEPLOYMENT_HEALTH_FAILED", "engine", "NVFP4_AWQ, which vllm"),
+        ("nvfp4_mlp_weight_only", {}, "DEPLOYMENT_HEALTH_FAILED", "engine", "reads as groups of 16"),
+        ("fp8_2d_blockwise_weight_only", {"hidden": 192}, "DEPLOYMENT_HEALTH_FAILED", "engine", "divide by 128"),
+        ("int4_awq", {"engine": "vllm==0.40.0"}, None, "engine", "warning: vllm 0.40.0 is configured"),
+        ("general/auto_quantize/nvfp4_fp8_at_5p4bits", {}, "USER_CONFIG_ERROR", "device", "a search runs the model"),
+    ],
+)
+def test_a_recipe_is_known_before_anything_runs(tmp_path, monkeypatch, name, changes, failure_class, check, words):
+    monkeypatch.setattr(preflight, "_gpu_capability", lambda: None)
+    hidden = changes.pop("hidden", 128)
+    write_model(tmp_path / "model", llama_like(hidden=hidden, inner=2 * hidden))
+    definition = {"modelopt_recipe": name} if "/" in name else {"preset": name}
+    location = {"path": str(tmp_path / "model")}
+    request = {"definition": definition, "calibration": {}, "accelerator": "cpu", "engine": "vllm==0.32.0"}
+    checks = check_recipe({**request, "location": location, **changes})
+    found = preflight.assess_setup(checks, ModelRequest(model="m", path="m"))
+    assert found.failure_class == failure_class, found.detail
+    (named,) = (one for one in checks if one.name == check)
+    assert words in named.detail and (named.failure_class is not None) is (failure_class is not None), named.detail
+
+
+def test_a_recipe_is_not_refused_for_a_source_that_is_not_known_yet(tmp_path):
+    request = recipe("nvfp4_experts_only", "cuda")
+    for location in ({}, {"path": str(tmp_path)}, {"hub": "org/name", "revision": "0" * 40}):
+        checks = check_recipe({**request, "location": location})
+        assert failures(checks) == [] and "not known" in checks[0].detail
 
 
 def test_local_data_must_be_there(tmp_path):

@@ -17,6 +17,7 @@ compressed-tensors' pack-quantized compressor.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping
 from enum import StrEnum
@@ -94,35 +95,33 @@ class SourceWeights:
         self.tensors = tensors
         self.quantized: dict[str, SourceWeight] = {}
         self.parts: dict[str, list[str]] = {}
-        for name in [name for name in tensors if name.endswith(_SCALE_ENDINGS)]:
-            self._add(name)
         self.logical: Mapping[str, Tensor] = tensors
-        if self.quantized:
-            held = {part for parts in self.parts.values() for part in parts}
-            self.logical = {
-                name: Tensor(DEQUANTIZED, stored.shape, "", 0, math.prod(stored.shape) * DEQUANTIZED_BYTES)
-                for name, stored in self.quantized.items()
-            } | {name: tensor for name, tensor in tensors.items() if name not in held}
-
-    def _add(self, scale: str) -> None:
-        """Take a scale and its weight for one quantized weight, where they are one."""
-        if scale.endswith("_scales"):
-            name = scale.removesuffix("_scales")
-            weight = f"{name}_blocks"
-        elif scale.endswith(".scale"):
-            weight = name = f"{scale.removesuffix('.scale')}.weight"
-        else:
-            weight = name = scale.removesuffix("_inv").removesuffix("_scale")
-            packed = f"{name}_packed"
-            weight = packed if packed in self.tensors else weight
-        held, of = self.tensors.get(weight), self.tensors[scale]
-        form = _form(held.dtype, held.shape, of.dtype, of.shape) if held is not None else None
-        if form is None:
+        dequantized: dict[str, Tensor] = {}
+        for scale in [name for name in tensors if name.endswith(_SCALE_ENDINGS)]:
+            name, weight = self._weight_of(scale)
+            if weight in tensors:
+                form = _form(*tensors[weight][:2], *tensors[scale][:2])
+                if form is not None:
+                    dequantized[name] = form[1]
+                    self.quantized[name] = SourceWeight(form[0], weight, scale, form[1].shape)
+                    self.parts[name] = [weight, scale]
+        if not dequantized:
             return
-        module = name.removesuffix(".weight")
-        further = [f"{module}.{part}" for part in _FURTHER]
-        self.quantized[name] = SourceWeight(form[0], weight, scale, form[1])
-        self.parts[name] = [weight, scale, *(part for part in further if part in self.tensors)]
+        for name in [name for name in tensors if name.endswith(_FURTHER)]:
+            if (parts := self.parts.get(f"{name.rpartition('.')[0]}.weight")) is not None:
+                parts.append(name)
+        held = set(itertools.chain.from_iterable(self.parts.values()))
+        self.logical = dequantized | {name: tensor for name, tensor in tensors.items() if name not in held}
+
+    def _weight_of(self, scale: str) -> tuple[str, str]:
+        """Name of the weight that a scale belongs to in full precision, and of the tensor with its values."""
+        if scale.endswith("_scales"):
+            return scale[:-7], f"{scale[:-7]}_blocks"
+        if scale.endswith(".scale"):
+            return f"{scale[:-6]}.weight", f"{scale[:-6]}.weight"
+        name = scale[:-10] if scale.endswith("_scale_inv") else scale[:-6]
+        packed = f"{name}_packed"
+        return name, packed if packed in self.tensors else name
 
     @property
     def formats(self) -> str:
@@ -206,20 +205,22 @@ def _transposed(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=65536)
-def _form(
-    weight: str, shape: tuple[int, ...], scale: str, scales: tuple[int, ...]
-) -> tuple[Storage, tuple[int, ...]] | None:
-    """How a weight is stored and its shape once dequantized, by dtypes and shapes of it and its scales; None: unknown.
+def _form(weight: str, shape: tuple[int, ...], scale: str, scales: tuple[int, ...]) -> tuple[Storage, Tensor] | None:
+    """How a weight is stored, and what it is once dequantized, by dtypes and shapes of it and its scales.
 
-    Further weights that have the shape of one that was seen cost a look-up.
+    None: unknown. Further weights that are like one that was seen cost a look-up.
     """
+    found: tuple[Storage, tuple[int, ...]] | None = None
     if weight == "F8_E4M3" and scale in ("F32", "BF16", "F16", "F8_E8M0", "U8"):
-        return Storage.FP8, shape
-    if weight == "I32" and len(shape) == len(scales) == 2 and shape[0] == scales[0]:
-        return Storage.INT4, (shape[0], shape[1] * 8)
-    if weight in ("U8", "I8") and scale in ("U8", "F8_E8M0"):
+        found = Storage.FP8, shape
+    elif weight == "I32" and len(shape) == len(scales) == 2 and shape[0] == scales[0]:
+        found = Storage.INT4, (shape[0], shape[1] * 8)
+    elif weight in ("U8", "I8") and scale in ("U8", "F8_E8M0"):
         if len(shape) == len(scales) + 1 and shape[:-1] == scales and shape[-1] == 16:
-            return Storage.MXFP4, (*scales[:-1], scales[-1] * 32)
-        if len(shape) == len(scales) and shape[:-1] == scales[:-1] and shape[-1] == scales[-1] * 16:
-            return Storage.MXFP4, (*shape[:-1], shape[-1] * 2)
-    return None
+            found = Storage.MXFP4, (*scales[:-1], scales[-1] * 32)
+        elif len(shape) == len(scales) and shape[:-1] == scales[:-1] and shape[-1] == scales[-1] * 16:
+            found = Storage.MXFP4, (*shape[:-1], shape[-1] * 2)
+    if found is None:
+        return None
+    storage, whole = found
+    return storage, Tensor(DEQUANTIZED, whole, "", 0, math.prod(whole) * DEQUANTIZED_BYTES)

@@ -217,6 +217,7 @@ class Layout:
         self.in_source, self.in_output = {}, {}  # further files
         self.kv_cache, self.is_mixed, self.is_sharded, self.spelled = None, False, False, {}
         self.unindexed, self.ghosts, self.declared_in_config = [], [], None
+        self.is_declared_in_config, self.config_of_output = True, {}
         self.others("model.embed_tokens.weight", shape=(VOCABULARY, HIDDEN))
         self.add("lm_head", (VOCABULARY, HIDDEN))
         self.others("model.norm.weight")
@@ -294,7 +295,8 @@ class Layout:
         for side, tensors, more in (("source", self.source, self.in_source), ("output", self.output, self.in_output)):
             (folder / side).mkdir()
             declared = self.declared_in_config or {**second, "quant_method": "modelopt"}
-            inner = {"quantization_config": declared} if side == "output" else {}
+            inner = {"quantization_config": declared} if self.is_declared_in_config else {}
+            inner = inner | self.config_of_output if side == "output" else {}
             (folder / side / "config.json").write_text(json.dumps(self.config | inner))
             (folder / side / "tokenizer.json").write_text("{}")
             for name, content in more.items():
@@ -311,7 +313,14 @@ class Layout:
                 del weight_map[name]
             weight_map.update(dict.fromkeys(self.ghosts if side == "output" else (), file))
             (folder / side / INDEX).write_text(json.dumps({"weight_map": weight_map}))
-        (folder / "output" / "hf_quant_config.json").write_text(json.dumps({"quantization": first}))
+        (folder / "output" / "hf_quant_config.json").write_text(
+            json.dumps(
+                {
+                    "producer": {"name": "modelopt", "version": "0.47.0"},
+                    "quantization": {"kv_cache_quant_algo": None, **first},
+                }
+            )
+        )
 
     def assess(self, folder):
         self.write(folder)
@@ -663,6 +672,14 @@ def llama_from_fp8_by_row():
 @layout
 def llama_without_a_recipe_from_fp8():
     return dense(by_row, patterns=None)
+
+
+@layout
+def declared_in_hf_quant_config_alone():
+    """S01b, S07: nvidia/Qwen3-235B-A22B-NVFP4."""
+    one = dense()
+    one.is_declared_in_config = False
+    return one
 
 
 @layout
@@ -1063,6 +1080,7 @@ FAULTS = [
         "coverage",
         "layers.1.attn.wq_a",
     ),
+    ("declared_in_hf_quant_config_alone", "layer left", stays(Q, SQUARE), "coverage", Q),
     (
         "deepseek_v4_with_attention_kept_in_fp8",
         "expert as it is in the source",

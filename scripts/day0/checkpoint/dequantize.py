@@ -153,11 +153,11 @@ class Matrix:
     """A matrix [rows, columns] in a file, and what its codes are multiplied by.
 
     ``packed``: whether the values that share a byte stand in a row ("columns") or below each other ("rows"). ``factor``
-    is the scale of the whole matrix; ``smoothing`` a vector [columns] that the inputs are multiplied by, so that the
-    weight was divided by it; ``low_rank`` the factors [out, rank] and [rank, in] that are added, and the rank. Where
-    ``is_transposed`` or ``part`` is given, it is these rows of the one that the file holds, transposed first.
-    ``is_swapped`` and ``is_halved`` are orders of the codes that no format has: the high code of a byte first, or the
-    low codes of a row before its high ones.
+    is the scale of the whole matrix; ``smoothing`` a vector [columns] that the inputs are multiplied by and the weight
+    was divided by, which :meth:`read` leaves so; ``low_rank`` the factors [out, rank] and [rank, in] that are added,
+    and the rank. Where ``is_transposed`` or ``part`` is given, it is these rows of the one that the file holds,
+    transposed first. ``is_swapped`` and ``is_halved`` are orders of the codes that no format has: the high code of a
+    byte first, or the low codes of a row before its high ones.
     """
 
     codes: Codes
@@ -172,6 +172,11 @@ class Matrix:
     part: slice | None = None
     is_swapped: bool = False
     is_halved: bool = False
+
+    def smoothing_vector(self, files: Files) -> Values | None:
+        """What the weight's columns were divided by, [columns]; None where they were not."""
+        vector = self.smoothing
+        return vector.read(files, 0, self.columns) if isinstance(vector, Codes) else vector
 
     @property
     def is_whole(self) -> bool:
@@ -208,10 +213,6 @@ class Matrix:
             values += left.read(files, first * rank, count * rank).reshape(count, rank) @ right.read(
                 files, 0, rank * self.columns
             ).reshape(rank, self.columns)
-        if self.smoothing is not None:
-            values *= (
-                self.smoothing.read(files, 0, self.columns) if isinstance(self.smoothing, Codes) else self.smoothing
-            )
         return values
 
     def _codes(self, files: Files, first: int, count: int, slot: str) -> Values:

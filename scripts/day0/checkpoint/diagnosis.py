@@ -13,7 +13,7 @@ from day0.checkpoint.dequantize import Files, Matrix, Values
 from day0.checkpoint.matrices import source_matrices
 from day0.checkpoint.names import NUMBER
 from day0.checkpoint.source_weights import SourceWeights
-from day0.checkpoint.values import LEAST_COLUMNS, Pair, Part, Sums, read_part
+from day0.checkpoint.values import LEAST_COLUMNS, Pair, Part, Sums, read_part, read_source
 
 # Parts whose cause is looked for, and matrices of the source that each is compared with at most.
 EXAMINED, OTHERS = 32, 600
@@ -40,7 +40,7 @@ def causes_of(off: Sequence[Part], source: SourceWeights, scalars: Mapping[str, 
 
 def _cause(part: Part, source: SourceWeights, scalars: Mapping[str, float], files: Files) -> str:
     pair, first, count = part.pair, part.first, part.count
-    held, before = pair.held.read(files, first, count), pair.source.read(files, first, count)
+    held, before = (values.copy() for values in read_part(part, files))
     if not numpy.isfinite(held).all():
         return f"holds NaN or infinity in rows {first} to {first + count - 1}"
     rows = numpy.flatnonzero(Sums.of(held, before).is_off(pair.bounds.limit))
@@ -68,7 +68,7 @@ def _cause(part: Part, source: SourceWeights, scalars: Mapping[str, float], file
     if _is_scaled_by_rows(held, before, limit):
         return f"{error}: its scales are wrong, a row's by another factor than the next one's; its codes are sound"
     for name, matrix in _other_places(pair, source):
-        if _is_sound(held, matrix.read(files, first, count)[rows], limit):
+        if _is_sound(held, read_source(matrix, part, files)[rows], limit):
             return f"{error}: it holds what the source has in {name}"
     cosine = _cosine(sums)
     if abs(cosine) < _LEAST_COSINE:

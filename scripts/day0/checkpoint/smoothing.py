@@ -17,7 +17,7 @@ import numpy
 
 from day0.checkpoint.dequantize import Files, Values
 from day0.checkpoint.names import NUMBER
-from day0.checkpoint.values import Compared, Pair, Part, Sums, whole
+from day0.checkpoint.values import Compared, Part, Sums, read_part, whole
 
 # Modules behind a norm that are looked at to see whether its change is undone in them.
 LOOKED_AT = 16
@@ -66,17 +66,14 @@ def _is_undone(part: Part, norm: tuple[Values, Values], files: Files, is_off: bo
     pair = part.pair
     if norm[0].size != pair.held.columns:
         return False
-    before = Sums.of(*_read(pair, part, files))
+    before = Sums.of(*read_part(part, files))
     for factors in _factors(*norm):
-        after = Sums.of(*_read(replace(pair, held=replace(pair.held, smoothing=factors)), part, files))
+        undone = replace(pair, held=replace(pair.held, smoothing=factors))
+        after = Sums.of(*read_part(replace(part, pair=undone), files))
         is_sound = not after.is_off(pair.bounds.limit).any()
         if is_sound and (is_off or after.error() < before.error()):
             return True
     return False
-
-
-def _read(pair: Pair, part: Part, files: Files) -> tuple[Values, Values]:
-    return pair.held.read(files, part.first, part.count), pair.source.read(files, part.first, part.count)
 
 
 def _factors(before: Values, after: Values) -> Iterator[Values]:

@@ -290,9 +290,20 @@ def _announce(parts: Iterable[Part]) -> None:
 
 
 def read_part(part: Part, files: Files) -> tuple[Values, Values]:
-    """Values of a part, [rows, columns], as held and of the source, which hold until the thread's next call."""
-    held, source = part.pair.held, part.pair.source
-    return held.read(files, part.first, part.count, "held"), source.read(files, part.first, part.count, "source")
+    """Values of a part, [rows, columns], as held and of the source, which hold until the thread's next call.
+
+    Smoothed weights are compared as they were when they were rounded: the source's divided by the vector.
+    """
+    pair = part.pair
+    held = pair.held.read(files, part.first, part.count, "held")
+    return held, read_source(pair.source, part, files)
+
+
+def read_source(matrix: Matrix, part: Part, files: Files) -> Values:
+    """Rows of a matrix of the source, divided by what the checkpoint's was smoothed by."""
+    values = matrix.read(files, part.first, part.count, "source")
+    vector = part.pair.held.smoothing_vector(files)
+    return values if vector is None else numpy.divide(values, vector, out=values)
 
 
 def _each(files: Files, parts: Sequence[Part], every: bool) -> Iterator[Sums]:

@@ -402,7 +402,7 @@ def _refusal(layer: Layer, engine: str, group: int) -> str | None:
 
 
 def _refused_by_name(summary: CheckpointSummary) -> dict[str, list[str]]:
-    """Quantized layers that the engine holds in full precision whatever the checkpoint declares."""
+    """Quantized layers that the engine does not load as they are, because of their names or their scale's."""
     vision = f"are quantized, yet the engine loads them as plain weights: {RULES['vision']}"
     tied = f"are quantized, yet the engine serves the embeddings in their place: {RULES['tied']}"
     found: dict[str, list[str]] = {}
@@ -413,6 +413,12 @@ def _refused_by_name(summary: CheckpointSummary) -> dict[str, list[str]]:
                 found.setdefault(vision, []).append(name)
         elif layer.family == "lm_head" and layer.is_quantized and summary.is_tied:
             found.setdefault(tied, []).append(name)
+        if layer.precision == "FP8_PB_WO" and layer.problem is None:
+            is_expert = ".experts." in name
+            wanted = "weight_scale_inv" if is_expert else "weight_scale"
+            if layer.scale not in ("", wanted) and (summary.is_mixed or not is_expert):
+                reason = f"have their scales as {layer.scale}, which the engine looks for as {wanted}"
+                found.setdefault(f"{reason}: {RULES['block scale']}", []).append(name)
     return found
 
 

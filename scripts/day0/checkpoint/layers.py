@@ -209,6 +209,7 @@ class _Reader:
             expected,
             inputs,
             values,
+            next((name for name, _ in parts if name in ("weight_scale", "weight_scale_inv")), ""),
         )
 
 

@@ -47,7 +47,8 @@ class Layer(NamedTuple):
     decide it). ``problem`` is what is wrong with its tensors taken alone. ``elements`` are those of the weight before,
     ``bytes`` what it takes with its scales, ``expected`` what it should take: by the recipe where it gives one, else by
     the format it holds, None for one that stays as the source has it. ``inputs`` are its in-features (0: not
-    known); ``group`` the values per scale (0: not in groups).
+    known); ``group`` the values per scale (0: not in groups);
+    ``scale`` the short name of the scales' tensor.
     """
 
     precision: str
@@ -62,6 +63,7 @@ class Layer(NamedTuple):
     expected: int | None = None
     inputs: int = 0
     group: int = 0
+    scale: str = ""
 
     @property
     def is_quantized(self) -> bool:

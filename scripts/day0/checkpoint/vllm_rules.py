@@ -21,6 +21,7 @@ RULES = {
     "W4A16_NVFP4": "Unsupported model when in features size is not multiple of 16 (modelopt.py:1995)",
     "MXFP8": "MXFP8 requires input size divisible by 32 (modelopt.py:2297)",
     "FP8_PB_WO": "FP8_PB_WO requires in divisible by 128 (modelopt.py:2231)",
+    "block scale": "has no parameter 'w13_weight_scale' (routed_experts.py:1027, fp8.py:485; others: modelopt.py:2246)",
     "whole groups": "scales_and_zp_size = input_size // group_size (compressed_tensors/schemes/*_wNa16.py:153)",
     "group": "group_size is None: group_size = 16 (modelopt.py:809)",
     "fused": "All shards must use the same quantization (modelopt.py:1749)",

@@ -177,6 +177,7 @@ def fp8_pb_wo(module, shape):
 
 ALGORITHM = {
     bf16: None,
+    in_blocks: None,
     in_ue8m0_blocks: None,
     nvfp4: "NVFP4",
     w4a16_nvfp4: "W4A16_NVFP4",
@@ -334,6 +335,7 @@ class Layout:
 
 LAYOUTS = {}
 # The source has these experts apart, the checkpoint fused: their values are not compared.
+ENDS = ("", "_scale", "_scale_inv", "_weight_scale")
 NOT_COMPARED = {"experts_apart_in_the_source_and_fused_in_the_checkpoint"}
 
 
@@ -631,20 +633,25 @@ def nemotron_h_in_two_precisions():
 
 @layout
 def experts_in_blocks_of_fp8_and_the_rest_in_nvfp4():
-    """S02b: vLLM takes FP8_PB_WO for experts of mixed precision."""
-    patterns = [*OFF, *quantized("*", E2M1), *quantized("*experts*", BLOCKS), *off("*experts*input_quantizer")]
+    """S02b: vLLM takes FP8_PB_WO for experts of mixed precision, whose scales it looks for as weight_scale_inv."""
+    patterns = [*OFF, *quantized("*", E2M1), *quantized("*expert*", BLOCKS), *off("*expert*input_quantizer")]
     one = Layout([*patterns, *EXCEPTIONS])
     for layer in range(2):
         one.attention(layer, becomes=nvfp4)
-        one.experts(f"model.layers.{layer}.mlp", becomes=fp8_pb_wo, inner=128)
+        one.experts(f"model.layers.{layer}.mlp", becomes=in_blocks, inner=128)
+        one.mlp(f"model.layers.{layer}.mlp.shared_expert", becomes=fp8_pb_wo, inner=128)
+    one.algorithms |= {module: "FP8_PB_WO" for module in one.algorithms if ".experts." in module}
     return one
 
 
 @layout
 def experts_in_blocks_of_fp8_by_its_older_name():
-    """S02: nvidia/Qwen3.8-Flash-Next-NVFP4 declares FP8_BLOCK_SCALES for its experts."""
-    one = experts_in_blocks_of_fp8_and_the_rest_in_nvfp4()
-    one.spelled = {"FP8_PB_WO": "FP8_BLOCK_SCALES"}
+    """S02: nvidia/Qwen3.8-Flash-Next-NVFP4, whose experts are those of the source in FP8, as FP8_BLOCK_SCALES."""
+    one = Layout([*OFF, *quantized("*self_attn*", E2M1), *quantized("*experts*", BLOCKS, False)])
+    for layer in range(2):
+        one.attention(layer, in_blocks, nvfp4)
+        one.experts(f"model.layers.{layer}.mlp", in_blocks, in_blocks, inner=128)
+    one.algorithms |= {module: "FP8_BLOCK_SCALES" for module in one.algorithms if ".experts." in module}
     return one
 
 
@@ -718,9 +725,10 @@ def test_exchanged_weights_are_found_in_every_layout(tmp_path, name):
     forms = {}
     for module in (module for module, algorithm in one.algorithms.items() if algorithm):
         weight = module if module in one.output else f"{module}.weight"
-        forms.setdefault(one.output[weight][:2], []).append(weight)
+        scales = tuple(end for end in ENDS if weight + end in one.output)
+        forms.setdefault((one.output[weight][:2], scales), []).append(weight)
     first, *_, last = max(forms.values(), key=len)
-    for end in ("", "_scale" if first.endswith(".weight") else "_weight_scale"):
+    for end in (end for end in ENDS if first + end in one.output):
         one.output[first + end], one.output[last + end] = one.output[last + end], one.output[first + end]
     assessment = one.assess(tmp_path)
     failed = {check["name"]: check for check in assessment["checks"] if not check["pass"]}
@@ -812,6 +820,7 @@ Q, OUT, FIRST = (
 )
 GATE_UP = "model.layers.1.mlp.experts.gate_up_proj"
 SQUARE, EXPERT = (HIDDEN, HIDDEN), (INNER, HIDDEN)
+SHARED = "model.layers.0.mlp.shared_expert.up_proj"
 FUSED = "model.language_model.layers.1.mlp.experts"
 LEFT_BLOCKS = ("U8", (EXPERTS, 2 * INNER, HIDDEN // 32, 16), None)
 V4 = "layers.1.ffn.experts.1.w2"
@@ -1047,14 +1056,31 @@ FAULTS = [
     (
         "experts_in_blocks_of_fp8_and_the_rest_in_nvfp4",
         "expert in NVFP4",
-        lambda one: [drop(*fp8_pb_wo(FIRST, SQUARE))(one), becomes(FIRST, SQUARE, nvfp4)(one)],
+        lambda one: [drop(*in_blocks(FIRST, SQUARE))(one), becomes(FIRST, SQUARE, nvfp4)(one)],
         "coverage",
         FIRST,
     ),
     (
+        "experts_in_blocks_of_fp8_and_the_rest_in_nvfp4",
+        "scale of an expert by ModelOpt's name",
+        lambda one: [drop(*in_blocks(FIRST, SQUARE))(one), becomes(FIRST, SQUARE, fp8_pb_wo)(one)],
+        "engine",
+        FIRST,
+    ),
+    (
+        "experts_in_blocks_of_fp8_and_the_rest_in_nvfp4",
+        "scale of a shared expert by the source's name",
+        lambda one: [
+            drop(*fp8_pb_wo(SHARED, SQUARE))(one),
+            one.output.update(in_blocks(SHARED, SQUARE)),
+        ],
+        "engine",
+        SHARED,
+    ),
+    (
         "experts_in_blocks_of_fp8_by_its_older_name",
         "scale of the experts lost",
-        drop(f"{FIRST}.weight_scale"),
+        drop(f"{FIRST}.weight_scale_inv"),
         "format",
         FIRST,
     ),

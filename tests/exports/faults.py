@@ -1145,6 +1145,13 @@ _config_fault("lost_kv_heads", "num_key_value_heads", None)
 _config_fault("changed_norm_epsilon", "rms_norm_eps", 1e-3)
 _config_fault("changed_experts_per_token", "num_experts_per_tok", 1, "qwen3-moe-nvfp4")
 _config_fault("lost_sliding_window", "sliding_window", None, "gpt-oss-fp8")
+_config_fault("lost_latent_rank", "kv_lora_rank", None, "deepseek-v3-nvfp4")
+_config_fault("lost_number_of_experts", "n_routed_experts", None, "deepseek-v3-nvfp4")
+_config_fault("lost_scaling_of_routes", "routed_scaling_factor", None, "deepseek-v3-nvfp4")
+_config_fault("lost_norm_of_routes", "norm_topk_prob", None, "qwen3-moe-nvfp4")
+_config_fault("lost_vision_config", "vision_config", None, "qwen2-vl-fp8")
+_config_fault("lost_text_config", "text_config", None, "qwen2-vl-fp8")
+_config_fault("lost_patch_size", "patch_size", None, "qwen2-vl-fp8", "vision_config")
 _config_fault("changed_patch_size", "patch_size", 16, "qwen2-vl-fp8", "vision_config")
 _config_fault("changed_image_token", "image_token_id", 7, "qwen2-vl-fp8")
 
@@ -1157,6 +1164,29 @@ def changed_rope(copy: Copy) -> None:
 @fault("gpt-oss-fp8", "metadata", "rope")
 def lost_rope_scaling(copy: Copy) -> None:
     copy.edit_json("config.json", lambda c: c.pop("rope_parameters"))
+
+
+@fault("llama-fp8", "metadata", "modeling_x.py")
+def code_named_and_not_there(copy: Copy) -> None:
+    for folder in (copy.checkpoint, copy.source):
+        copy.edit_json("config.json", lambda c: c.update(auto_map={"AutoModelForCausalLM": "modeling_x.X"}), folder)
+
+
+@fault("llama-fp8", "metadata", "layer_types")
+def more_types_than_layers(copy: Copy) -> None:
+    for folder in (copy.checkpoint, copy.source):
+        copy.edit_json("config.json", lambda c: c.update(layer_types=["full_attention"] * 3), folder)
+
+
+@fault("llama-fp8", "metadata", "merges")
+def merges_in_another_order(copy: Copy) -> None:
+    copy.edit_json("tokenizer.json", lambda c: c["model"]["merges"].reverse())
+
+
+@fault("llama-fp8", "metadata", "extra_special_tokens")
+def special_tokens_as_a_list(copy: Copy) -> None:
+    copy.edit_json("tokenizer_config.json", lambda c: c.update(extra_special_tokens={"user": "<|user|>"}), copy.source)
+    copy.edit_json("tokenizer_config.json", lambda c: c.update(extra_special_tokens=["<|user|>"]))
 
 
 # ---- engine
@@ -1244,6 +1274,20 @@ def router_not_excluded_that_the_engine_never_quantizes(copy: Copy) -> None:
         quantization[key] = [name for name in quantization[key] if not name.endswith("mlp.gate")]
 
     copy.edit_both_declarations(change)
+
+
+@harmless("llama-fp8")
+def merges_spelled_as_texts(copy: Copy) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
+
+    copy.edit_json("tokenizer.json", change)
+
+
+@harmless("llama-fp8")
+def types_of_layers_cut_by_the_exporter(copy: Copy) -> None:
+    for folder, count in ((copy.checkpoint, 2), (copy.source, 3)):
+        copy.edit_json("config.json", lambda c, n=count: c.update(layer_types=["full_attention"] * n), folder)
 
 
 @harmless("llama-fp8")

@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from day0.checkpoint.configs import Change
 from day0.checkpoint.coverage import coverage_by_family
 from day0.checkpoint.diagnosis import UNRELATED
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION, MIXED
 from day0.checkpoint.fused_scales import check_fused_scales
 from day0.checkpoint.intentions import Intention
-from day0.checkpoint.metadata import Change
 from day0.checkpoint.names import NUMBER, family_of, first_of
 from day0.checkpoint.size import SOURCE_BITS
 from day0.checkpoint.summary import CheckpointSummary, Layer, distinct

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from day0.base.cli import UnusableInput
+from day0.checkpoint.configs import Change, is_expected
 from day0.checkpoint.formats import FULL_PRECISION
 from day0.checkpoint.intentions import Intention
-from day0.checkpoint.metadata import Change, is_expected
 from day0.checkpoint.vllm_rules import DEFAULT_NVFP4_GROUP
 from day0.records.failure_class import FailureClass
 

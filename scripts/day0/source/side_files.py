@@ -25,6 +25,7 @@ _WEIGHT_SUFFIXES = (
     ".pkl",
     ".index.json",
 )
+_LISTS_OF_LAYERS = ("layer_types", "mlp_layer_types")
 _NOT_CARRIED = ("README.md", *WEIGHTS_DECLARATION)
 
 
@@ -44,10 +45,27 @@ def side_files(folder: str | Path, trust_remote_code: bool) -> list[str]:
 
 
 def merged_config(source: Mapping[str, Any], exported: Mapping[str, Any]) -> dict[str, Any]:
-    """The source's config.json with what the export says about quantization, instead of all the export rewrote."""
+    """The source's config.json with what the export says about quantization, instead of all the export rewrote.
+
+    A list of the layers' types that the export cut to the number of layers stays cut: transformers 5 and vLLM refuse
+    any other length.
+    """
     kept = {key: value for key, value in source.items() if key != "quantization_config"}
     added = {key: exported[key] for key in ("quantization_config", "sparse_attention_config") if key in exported}
-    return {**kept, **added}
+    return {**kept, **_cut_lists(kept, exported), **added}
+
+
+def _cut_lists(source: Mapping[str, Any], exported: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a configuration, and of those within it, with the lists of layers as the export cut them."""
+    cut: dict[str, Any] = {}
+    for key, old in source.items():
+        new = exported.get(key)
+        if key in _LISTS_OF_LAYERS and isinstance(old, list) and isinstance(new, list):
+            if len(new) == source.get("num_hidden_layers") and new == old[: len(new)]:
+                cut[key] = new
+        elif key.endswith("_config") and isinstance(old, dict) and isinstance(new, dict):
+            cut[key] = {**old, **_cut_lists(old, new)}
+    return cut
 
 
 def carry_side_files(source: Path, checkpoint: Path, trust_remote_code: bool) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from day0.base.artefacts import read_json, write_json
 from day0.base.cli import UnusableInput
 from day0.checkpoint import assess
+from day0.checkpoint.configs import compare_configs
 from day0.checkpoint.declaration import read_declarations
 from day0.checkpoint.intentions import Patterns
-from day0.checkpoint.metadata import compare_configs
 from day0.checkpoint.summary import parse_summary, summary_as_dict
 from day0.checkpoint.vllm_rules import ENGINE_VERSION, locked_version
 from day0.recipe.resolve import resolve_configuration

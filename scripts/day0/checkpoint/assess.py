@@ -147,7 +147,11 @@ def read_summary(
     scales = read_scalars({name: tensor for name, tensor in after.items() if is_scale(name)})
     families, others = expected_sizes(weights, after, names, layers, missing, kept)
     blocks, bytes_read = _read_blocks(after, before, scales) if deep else (None, None)
-    contents = compare_contents(layers, names, after, weights, scales, config, patterns, blocks or {}, deep, seed)
+    is_imported = record is not None and record.recipe.checkpoint is not None
+    is_foreign = patterns is None and (is_imported or is_of_another_tool(config))
+    contents = compare_contents(
+        layers, names, after, weights, scales, config, patterns, blocks or {}, deep, seed, is_foreign
+    )
     reading = read_with_engine(engine_python, checkpoint, layers) if engine_python is not None else None
     misread: Misread = {}
     if reading is not None:

@@ -20,6 +20,7 @@ from day0.checkpoint.intentions import Intention
 from day0.checkpoint.names import NUMBER, family_of, first_of
 from day0.checkpoint.size import SOURCE_BITS
 from day0.checkpoint.summary import CheckpointSummary, Layer, distinct
+from day0.checkpoint.unquantized import TRAINED
 from day0.checkpoint.vllm_rules import (
     ALGORITHM_OF_PRESET,
     DIVISOR_OF_INPUTS,
@@ -507,6 +508,11 @@ def check_unquantized(summary: CheckpointSummary) -> Check | None:
         detail = f"{len(found.changed)} tensors that the recipe leaves alone are not the source's: {shown}"
         return Check("unquantized", False, detail, offenders=sorted(found.changed), numbers=numbers)
     detail = f"{found.kept_compared} of {found.kept} tensors that are not quantized are the source's"
+    if found.trained:
+        detail += (
+            f"; {len(found.trained)} of these differ by up to {TRAINED:.0%} of their largest value, as after further "
+        )
+        detail += f"training: {first_of(found.trained, 3)}"
     return Check("unquantized", True, detail, numbers=numbers)
 
 

@@ -12,11 +12,11 @@ from day0.checkpoint.formats import FORMATS
 from day0.checkpoint.intentions import Patterns
 from day0.checkpoint.layers import SortedTensors
 from day0.checkpoint.names import PART
-from day0.checkpoint.smoothing import undo_smoothing
+from day0.checkpoint.smoothing import undo_pairs, undo_smoothing
 from day0.checkpoint.source_weights import SourceWeights
 from day0.checkpoint.summary import Layer
 from day0.checkpoint.unquantized import compare_unquantized
-from day0.checkpoint.values import Compared, Errors, compare_values
+from day0.checkpoint.values import OF_UNKNOWN_MAKING, Compared, Errors, compare_values
 from day0.source.safetensors_headers import Tensor
 
 _SMOOTHING = ("awq", "smoothquant", "svdquant")
@@ -26,8 +26,9 @@ class Contents(NamedTuple):
     """Outcome of :func:`compare_contents`.
 
     ``off`` are the quantized modules that differ, ``changed`` the other tensors that do, each with what is wrong as the
-    end of a sentence. ``errors`` are by algorithm; ``not_compared`` modules by the reason, as the end of a sentence.
-    ``seed`` is None where everything was read.
+    end of a sentence; ``trained`` those that differ no more than further training explains. ``errors`` are by
+    algorithm; ``not_compared`` modules by the reason, as the end of a sentence. ``seed`` is None where everything was
+    read.
     """
 
     off: dict[str, str]
@@ -36,6 +37,7 @@ class Contents(NamedTuple):
     errors: dict[str, Errors]
     not_compared: dict[str, list[str]]
     changed: dict[str, str]
+    trained: list[str]
     kept: int
     kept_compared: int
     bytes_read: int
@@ -53,6 +55,7 @@ def compare_contents(
     broken: Mapping[str, str],
     every: bool = False,
     seed: int = 0,
+    is_foreign: bool = False,
 ) -> Contents:
     """Compare what a checkpoint holds with its source.
 
@@ -67,6 +70,7 @@ def compare_contents(
         broken: tensors that another check found at fault; their modules are left out.
         every: read everything; else some parts, chosen by ``seed``.
         seed: chooses what is read otherwise.
+        is_foreign: it was made elsewhere by what is not known, which may smooth, move weights (GPTQ) or train (QAD).
 
     Raises:
         BrokenSafetensors: a file became shorter since its header was read.
@@ -74,17 +78,20 @@ def compare_contents(
     wrong = {name for name, value in scalars.items() if not (math.isfinite(value) and value > 0)} | broken.keys()
     skipped = {match["module"] for name in wrong if (match := PART.fullmatch(name))} | wrong
     skipped |= {name.removesuffix(".weight") for name in wrong}
-    compared = Compared(layers, names, tensors, source, scalars, skipped)
+    slack = OF_UNKNOWN_MAKING if is_foreign else 1.0
+    compared = Compared(layers, names, tensors, source, scalars, skipped, slack)
     if _rotates(patterns):
         compared.leave_out("are rotated by the recipe, which cannot be undone here")
-    smooths = _smooths(patterns, names, layers)
+    smooths = is_foreign or _smooths(patterns, names, layers)
     with open_files() as files:
-        kept = compare_unquantized(layers, names, tensors, source, config, files, every, seed)
+        kept = compare_unquantized(layers, names, tensors, source, config, files, every, seed, is_foreign)
         outcome = compare_values(compared, files, every, seed)
         off = outcome.off
         explained: set[str] = set()
         if smooths:
             off, explained = undo_smoothing(off, kept.changed, compared, files)
+        if is_foreign:
+            off = undo_pairs(off, kept.changed, compared, files)
         causes = causes_of(off, source, scalars, files)
         return Contents(
             off=causes,
@@ -93,6 +100,7 @@ def compare_contents(
             errors=outcome.errors,
             not_compared=dict(compared.unread),
             changed={name: problem for name, problem in kept.problems.items() if name not in explained},
+            trained=kept.trained,
             kept=kept.tensors,
             kept_compared=kept.compared,
             bytes_read=files.bytes_read,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,8 @@ TENSORS, BYTES, CHUNK_BYTES = 4000, 1 << 16, 1 << 20
 _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 # Kept in F32 by the models that have them: rounded to 16 bits they choose other experts, or another decay.
 KEPT_WIDE = re.compile(r"(e_score_correction_bias|expert_bias|A_log|dt_bias|\.D)$")
+# Largest change, as a share of a tensor's largest value, that training a model further makes in it.
+TRAINED = 0.1
 # Casts that lose nothing: transformers keeps some parts of a model in F32, whatever the rest is.
 _WIDENED = {("F32", "BF16"), ("F32", "F16"), ("F64", "F32")}
 _FLOATS = ("BF16", "F16", "F32", "F64", "F8_E4M3")
@@ -34,13 +37,15 @@ class Unquantized:
     """Outcome of :func:`compare_unquantized`.
 
     ``problems`` are by tensor, as ends of sentences; ``changed`` are vectors that hold other finite values than the
-    source's, [source, checkpoint], which a recipe that smooths explains.
+    source's, [source, checkpoint], which a recipe that smooths explains; ``trained`` are tensors that differ by no more
+    than :data:`TRAINED`, where that is allowed.
     """
 
     compared: int = 0
     tensors: int = 0
     problems: dict[str, str] = field(default_factory=dict)
     changed: dict[str, tuple[Values, Values]] = field(default_factory=dict)
+    trained: list[str] = field(default_factory=list)
 
 
 def compare_unquantized(
@@ -52,6 +57,7 @@ def compare_unquantized(
     files: Files,
     every: bool = False,
     seed: int = 0,
+    is_trained: bool = False,
 ) -> Unquantized:
     """Compare the tensors that are not quantized with the source's of the same names and shapes.
 
@@ -64,6 +70,7 @@ def compare_unquantized(
         files: to read from.
         every: read all of them from end to end; else at most :data:`TENSORS`, of long ones a part.
         seed: chooses what is read otherwise.
+        is_trained: the model may have been trained further, as QAD does.
 
     Raises:
         BrokenSafetensors: a file became shorter since its header was read.
@@ -83,8 +90,11 @@ def compare_unquantized(
         if held.dtype != before.dtype and (wrong := _wrong_cast(name, held.dtype, before.dtype, stated)):
             outcome.problems[name] = wrong
             continue
-        difference = _difference(name, held, before, files, every, chance)
+        difference, largest = _difference(name, held, before, files, every, chance)
         if difference is None:
+            continue
+        if is_trained and largest <= TRAINED:
+            outcome.trained.append(name)
             continue
         outcome.problems[name] = difference
         if len(held.shape) == 1 and held.dtype in _FLOATS and before.dtype in _FLOATS:
@@ -115,8 +125,8 @@ def _wrong_cast(name: str, held: str, before: str, stated: str | None) -> str | 
 
 def _difference(
     name: str, held: Tensor, before: Tensor, files: Files, every: bool, chance: random.Random
-) -> str | None:
-    """How a tensor differs from the source's, or None."""
+) -> tuple[str | None, float]:
+    """How a tensor differs from the source's, or None; and by which share of its largest value (none: infinity)."""
     wrong = total = 0
     largest = 0.0
     is_zero = True
@@ -133,9 +143,9 @@ def _difference(
                 is_zero = is_zero and not ours.any()
                 continue
             if is_same:
-                return "holds NaN or infinity, as the source does"
+                return "holds NaN or infinity, as the source does", math.inf
             if held.dtype not in _FLOATS:
-                return f"differs from the source's bytes in elements {first} to {first + count - 1}"
+                return f"differs from the source's bytes in elements {first} to {first + count - 1}", math.inf
         new, old = _values(held, files, first, count), _values(before, files, first, count)
         if held.dtype != before.dtype:
             old = _cast(old, held.dtype)
@@ -148,14 +158,15 @@ def _difference(
             scale = float(numpy.abs(old).max()) or 1.0
             largest = max(largest, float(numpy.nan_to_num(numpy.abs(new - old) / scale).max()))
     if not wrong:
-        return "holds NaN or infinity, as the source does" if has_holes and not BUFFERS.search(name) else None
+        has_holes = has_holes and not BUFFERS.search(name)
+        return "holds NaN or infinity, as the source does" if has_holes else None, math.inf
     if has_holes:
-        return f"holds NaN or infinity, first where it differs at element {where}"
+        return f"holds NaN or infinity, first where it differs at element {where}", math.inf
     if is_zero:
-        return f"is zero in all {total} elements that were read, where the source has values"
+        return f"is zero in all {total} elements that were read, where the source has values", math.inf
     what = "the source's" if held.dtype == before.dtype else f"the source's values cast to {held.dtype}"
     share = f"{wrong} of {total} elements that were read differ from {what}"
-    return f"{share}, first element {where}, by up to {largest:.2g} of the largest"
+    return f"{share}, first element {where}, by up to {largest:.2g} of the largest", largest
 
 
 def _is_finite(raw: numpy.ndarray, dtype: str) -> bool:

@@ -50,6 +50,9 @@ PREFLIGHT = {
             "text_field": "text",
         },
         "accelerator": "cpu",
+        "location": {"path": "models/m", "hub": None, "revision": None},
+        "device": "auto",
+        "engine": "vllm==0.32.0",
     },
 }
 QUANTIZATION = {

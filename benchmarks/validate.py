@@ -108,7 +108,11 @@ def make(folder: Path, size: dict) -> None:
         is_source = side == "source"
         groups = [[(f"{n}.weight", "BF16", [out, i])] for n, out, i in linears(size)] if is_source else quantized(size)
         write_shards(folder / side, [*others, *groups], size["shards"])
-        inner = {} if is_source else {"quantization_config": {"quant_algo": "NVFP4", "ignore": excluded}}
+        inner = (
+            {}
+            if is_source
+            else {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": excluded}}
+        )
         (folder / side / "config.json").write_text(json.dumps(config | inner))
     (folder / "checkpoint" / "hf_quant_config.json").write_text(json.dumps({"quantization": declared}))
     cfg = {"num_bits": [2, 1], "block_sizes": {"-1": 16, "type": "dynamic", "scale_bits": [4, 3]}}
@@ -211,7 +215,11 @@ def make_deep(folder: Path, gigabytes: float) -> int:
                     stream.write(b"\x00\x00\x80\x3f" * 2)
                     stream.write(payload)
         declared = {"quant_algo": "FP8", "exclude_modules": []}
-        inner = {"quantization_config": {"quant_algo": "FP8", "ignore": []}} if side == "checkpoint" else {}
+        inner = (
+            {"quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": []}}
+            if side == "checkpoint"
+            else {}
+        )
         (folder / side / "config.json").write_text(json.dumps(config | inner))
     (folder / "checkpoint" / "hf_quant_config.json").write_text(json.dumps({"quantization": declared}))
     (folder / "record.json").write_text(json.dumps({"status": "done", "recipe": {"name": "fp8"}}))

@@ -76,11 +76,12 @@ def check_fused_scales(layers: Mapping[str, Layer], scalars: Mapping[str, float]
 
 def _implausible_inputs(layers: Mapping[str, Layer], scalars: Mapping[str, float]) -> dict[str, str]:
     """Input scales whose largest input is none that a network has."""
-    least = LEAST_INPUT / max(_MAX_OF_INPUTS.values())
-    most = MOST_INPUT / min(_MAX_OF_INPUTS.values())
+    smallest, largest_of_all = LEAST_INPUT / min(_MAX_OF_INPUTS.values()), MOST_INPUT / max(_MAX_OF_INPUTS.values())
+    if not scalars or (smallest < min(scalars.values()) and max(scalars.values()) < largest_of_all):
+        return {}
     found = {}
     for name, value in scalars.items():
-        if not name.endswith("input_scale") or least * 2 < value < most / 6 or not value > 0:
+        if not name.endswith("input_scale") or smallest < value < largest_of_all or not value > 0:
             continue
         layer = layers.get(name.rpartition(".")[0])
         largest = value * _MAX_OF_INPUTS.get(layer.precision if layer is not None else "", 448.0)

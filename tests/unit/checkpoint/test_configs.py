@@ -4,8 +4,11 @@ import copy
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_assess import JSON_VALUES
 
-from day0.checkpoint.configs import compare_configs, problems_of_lists
+from day0.checkpoint.configs import compare_configs, problems_of_code, problems_of_lists
 from day0.checkpoint.metadata import compare_metadata
 from day0.source.side_files import merged_config
 
@@ -271,3 +274,18 @@ def test_code_that_is_named_and_not_there_fails(tmp_path, fault):
 @pytest.mark.parametrize("layout", WITHOUT_NEED)
 def test_code_that_is_there_or_elsewhere_passes(tmp_path, layout):
     assert compare_metadata(*folders(tmp_path, *WITHOUT_NEED[layout])) == []
+
+
+KEYS = ["model_type", "num_hidden_layers", "layer_types", "rope_parameters", "rope_local_base_freq", "text_config"]
+ANY_CONFIG = st.dictionaries(
+    st.sampled_from([*KEYS, "auto_map", "head_dim", "hidden_size", "sliding_window"]), JSON_VALUES
+)
+
+
+@settings(deadline=None)
+@given(ANY_CONFIG, ANY_CONFIG)
+def test_any_config_is_judged(tmp_path_factory, source, output):
+    folder = tmp_path_factory.getbasetemp()
+    diffs = [*compare_configs(source, output), *problems_of_lists(output), *problems_of_code("x", output, folder)]
+    assert all(isinstance(diff["expected"], bool) for diff in diffs)
+    json.dumps(merged_config(source, output))

@@ -4,8 +4,12 @@ import copy
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_assess import JSON_VALUES
 
 from day0.checkpoint.metadata import compare_metadata
+from day0.checkpoint.tokenizer_files import compare_tokenizer_configs, compare_tokenizer_json
 
 EOS = {"id": 3, "content": "</s>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 TOKENIZER = {
@@ -147,3 +151,19 @@ def test_a_tokenizer_that_makes_other_tokens_fails(tmp_path, fault):
 @pytest.mark.parametrize("name", HARMLESS)
 def test_a_tokenizer_that_is_only_rewritten_passes(tmp_path, name):
     assert changes(tmp_path, HARMLESS[name]) == []
+
+
+ANY_MODEL = st.dictionaries(st.sampled_from(["vocab", "merges", "type"]), JSON_VALUES) | JSON_VALUES
+ANY_TOKENIZER = st.fixed_dictionaries(
+    {}, optional={"model": ANY_MODEL, "added_tokens": JSON_VALUES, "decoder": JSON_VALUES}
+)
+ANY_CONFIG = st.dictionaries(st.sampled_from([*CONFIG, "legacy"]), JSON_VALUES)
+
+
+@settings(deadline=None)
+@given(ANY_TOKENIZER, ANY_TOKENIZER, ANY_CONFIG, ANY_CONFIG)
+def test_any_tokenizer_is_compared(tmp_path_factory, old, new, before, after):
+    folder = tmp_path_factory.getbasetemp()
+    assert compare_tokenizer_json(old, old) == []
+    json.dumps(compare_tokenizer_json(old, new))
+    json.dumps(compare_tokenizer_configs(before, after, folder, folder))

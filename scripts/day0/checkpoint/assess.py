@@ -40,7 +40,7 @@ from day0.checkpoint.engine_reading import (
 )
 from day0.checkpoint.intentions import Patterns, differences, kv_format_of
 from day0.checkpoint.inventory import compare_inventory
-from day0.checkpoint.layers import SortedTensors, keep_layers, kv_problems_of, read_layers, sort_tensors
+from day0.checkpoint.layers import SortedTensors, kv_problems_of, mark_kept, read_layers, sort_tensors
 from day0.checkpoint.metadata import compare_metadata
 from day0.checkpoint.methods import is_of_another_tool, read_method, standard_names
 from day0.checkpoint.names import PART_NAMES_OF_OTHER_TOOLS, first_of, is_scale, own_parts
@@ -138,8 +138,9 @@ def read_summary(
     declaration, layers, conflicts = found.declaration, found.layers, found.conflicts
     conflicts += [] if found.kv_problems else _kv_conflicts(record, resolved, declaration, after)
     is_tied = config.get("tie_word_embeddings", True) is not False
-    kept = weights.kept(after) if declaration is not None and declaration.keeps_source else {}
-    keep_layers(layers, {name: weights.quantized[name].storage for name in kept})
+    kept, is_kept_taken = weights.kept(after), declaration is not None and declaration.keeps_source
+    mark_kept(layers, {name: weights.quantized[name].storage for name in kept}, is_kept_taken)
+    kept = kept if is_kept_taken else {}
     missing, unknown, misshapen = compare_inventory(weights, after, names, is_tied, layers, kept)
     lost_modules = {name.removesuffix(".weight") for name in missing}
     orphans = set(found.orphans) - lost_modules

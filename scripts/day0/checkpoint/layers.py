@@ -234,18 +234,25 @@ def read_layers(
     return layers, [module for module in names.parts.keys() - names.weights.keys()]
 
 
-def keep_layers(layers: dict[str, Layer], kept: Mapping[str, str]) -> None:
-    """Mark the layers that hold the source's own quantized weights, by the names of these and how they are stored."""
+def mark_kept(layers: dict[str, Layer], kept: Mapping[str, str], is_taken: bool) -> None:
+    """Mark the layers that hold the source's own quantized weights.
+
+    Args:
+        layers: of the checkpoint, changed in place.
+        kept: the weights' names, and how they are stored.
+        is_taken: whether the engine takes them; else it is a problem of those that are not declared in that format.
+    """
     marked: dict[tuple[int, str], Layer] = {}
     for name, storage in kept.items():
         module = name.removesuffix(".weight")
         layer = layers.get(module)
-        if layer is None:
+        if layer is None or not (is_taken or layer.problem or layer.is_unwanted):
             continue
         key = id(layer), storage
         if key not in marked:
-            precision = f"{storage}{KEPT}"
-            marked[key] = layer._replace(precision=precision, problem=None, expected=None)
+            problem = f"hold the source's own {storage}, which the engine would load as plain weights; dequantize them to BF16"
+            held = layer._replace(precision=f"{storage}{KEPT}", expected=None)
+            marked[key] = held._replace(problem=None if is_taken else problem)
         layers[module] = marked[key]
 
 

@@ -32,11 +32,11 @@ NUMBER = re.compile(r"(?<=[.])\d+(?=[.]|$)")
 FAMILIES = (
     ("vision", re.compile(r"(^|[._])(visual|vision|image|multi_modal_projector|mm_projector|vit)", re.I)),
     ("MTP", re.compile(r"(^|[.])(mtp|nextn)[._]|eh_proj", re.I)),
-    ("lm_head", re.compile(r"(^|[.])(lm_head|output_layer)$")),
+    ("lm_head", re.compile(r"(^|[.])(lm_head|output_layer)$|^head$")),
     ("embeddings", re.compile(r"(embed|wte$|wpe$)")),
     ("router", re.compile(r"(router|[.]gate$|shared_expert_gate$)")),
     ("experts", re.compile(r"experts?([.]|$)")),
-    ("attention", re.compile(r"(attn|attention)")),
+    ("attention", re.compile(r"(attn|attention|mixer[.][qkvo]_proj)")),
     ("MLP", re.compile(r"(mlp|feed_forward|ffn|[.]fc\d)")),
 )
 # Families that a pattern quantizes only where it names them: a wide one such as *mlp* matches them by accident.

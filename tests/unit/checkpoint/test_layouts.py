@@ -826,7 +826,13 @@ LEFT_BLOCKS = ("U8", (EXPERTS, 2 * INNER, HIDDEN // 32, 16), None)
 V4 = "layers.1.ffn.experts.1.w2"
 
 FAULTS = [
-    ("deepseek_v3_from_fp8_with_attention_dequantized", "FP8 left", stays(Q, SQUARE, in_blocks), "coverage", Q),
+    (
+        "deepseek_v3_from_fp8_with_attention_dequantized",
+        "FP8 left",
+        stays(Q, SQUARE, in_blocks),
+        "format",
+        "the source's own FP8",
+    ),
     (
         "deepseek_v3_from_fp8_with_attention_dequantized",
         "scale left beside a dequantized weight",
@@ -1125,7 +1131,7 @@ FAULTS = [
         "deepseek_v4_with_attention_kept_in_fp8",
         "another model, whose loader takes no FP8 of the source",
         lambda one: one.config.update(model_type="deepseek_v3"),
-        "coverage",
+        "format",
         "layers.1.attn.wq_a",
     ),
 ]
@@ -1140,6 +1146,16 @@ def test_a_fault_in_a_layout_is_found(tmp_path, name, fault, change, check, name
     failed = {check["name"]: check for check in assessment["checks"] if not check["pass"]}
     assert check in failed, assessment["detail"]
     assert named in "; ".join([failed[check]["detail"], *failed[check]["offenders"]])
+
+
+def test_a_source_in_fp8_that_was_left_alone_is_not_taken_for_quantized(tmp_path):
+    one = deepseek(in_blocks, EXPERTS_NVFP4)
+    for module in [module for module, algorithm in one.algorithms.items() if algorithm]:
+        stays(module, one.source[f"{module}.weight"][1], in_blocks)(one)
+    one.algorithms["model.layers.0.mlp.experts.0.gate_proj"] = "NVFP4"
+    assessment = one.assess(tmp_path)
+    assert assessment["failure_class"] == "MODEL_UNSUPPORTED"
+    assert assessment["layer_precision_counts"]["FP8, as in the source"] == 18
 
 
 def test_each_layout_has_a_fault():

@@ -250,7 +250,8 @@ def mark_kept(layers: dict[str, Layer], kept: Mapping[str, str], is_taken: bool)
             continue
         key = id(layer), storage
         if key not in marked:
-            problem = f"hold the source's own {storage}, which the engine would load as plain weights; dequantize them to BF16"
+            problem = f"hold the source's own {storage}, which the engine would load as plain weights; "
+            problem += "dequantize them to BF16"
             held = layer._replace(precision=f"{storage}{KEPT}", expected=None)
             marked[key] = held._replace(problem=None if is_taken else problem)
         layers[module] = marked[key]

@@ -7,7 +7,6 @@ import pytest
 from faults import FAULTS, HARMLESS, Copy
 from judging import run_gate
 
-
 PYTHON = Path(__file__).parents[2] / ".envs" / "serve.cpu" / "bin" / "python"
 FAULT = {fault.name: fault for fault in FAULTS}
 CHANGE = {name: (base, change) for name, base, change in HARMLESS}

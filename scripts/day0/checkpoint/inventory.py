@@ -120,32 +120,38 @@ def _compare_apart(
     result: _Experts,
 ) -> None:
     """Compare fused experts of the source with those apart of the checkpoint: all of them, each of its shape."""
-    leaves: dict[str, dict[int, str]] = {}  # numbers of the experts by the name of their matrix
+    leaves: dict[str, dict[int, str]] = {}  # names by the number of the expert, by matrix, as gate_proj.weight
     shapes: dict[tuple, bool] = {}
     for name in new:
         number, _, leaf = name.removeprefix(f"{place}.").partition(".")
-        module = name.removesuffix(".weight")
-        layer = layers.get(module)
-        if not number.isdigit() or layer is None:
+        if not number.isdigit() or not leaf.endswith((".weight", ".bias")):
+            continue
+        leaves.setdefault(leaf, {})[int(number)] = name
+        layer = layers.get(name.removesuffix(".weight"))
+        if layer is None or layer.problem is not None:
             continue
         form = leaf, output[name].shape, id(layer)
         if form not in shapes:
             wanted = logical_shapes(layer.precision, output[name].shape)[0]
             shapes[form] = source.weight(f"{place}.0.{leaf.removesuffix('.weight')}", wanted) is not None
-        leaves.setdefault(leaf, {})[int(number)] = name
-        if not shapes[form] and layer.problem is None:
+        if not shapes[form]:
             result.misshapen.append(name)
     for name in lost:
-        fused = name.removeprefix(f"{place}.").removesuffix(".weight")
-        held = [parts for parts in PARTS_OF_FUSED.get(fused, ()) if any(f"{leaf}.weight" in leaves for leaf in parts)]
-        shape = source.logical[name].shape
-        if not held or len(shape) != 3:
+        fused, shape = name.removeprefix(f"{place}.").removesuffix(".weight"), source.logical[name].shape
+        part, dimensions = ("bias", 2) if fused.endswith("_bias") else ("weight", 3)
+        known = PARTS_OF_FUSED.get(fused.removesuffix("_bias"), ())
+        held = [leaves_of for leaves_of in known if any(f"{leaf}.{part}" in leaves for leaf in leaves_of)]
+        if not held or len(shape) != dimensions:
             continue
         result.found.add(name)
         for leaf in held[0]:
-            numbers = leaves.get(f"{leaf}.weight", {})
-            result.found.update(found for number, found in numbers.items() if number < shape[0])
-            result.missing.extend(f"{place}.{n}.{leaf}.weight" for n in range(shape[0]) if n not in numbers)
+            numbers = leaves.get(f"{leaf}.{part}", {})
+            found = {number: one for number, one in numbers.items() if number < shape[0]}
+            result.found.update(found.values())
+            result.missing.extend(f"{place}.{n}.{leaf}.{part}" for n in range(shape[0]) if n not in found)
+            if part == "bias":
+                wanted = (shape[1] // len(held[0]),)
+                result.misshapen.extend(one for one in found.values() if output[one].shape != wanted)
 
 
 def _compare_fused(

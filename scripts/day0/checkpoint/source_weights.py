@@ -218,7 +218,7 @@ def _form(weight: str, shape: tuple[int, ...], scale: str, scales: tuple[int, ..
     elif weight in ("U8", "I8") and scale in ("U8", "F8_E8M0"):
         if len(shape) == len(scales) + 1 and shape[:-1] == scales and shape[-1] == 16:
             found = Storage.MXFP4, (*scales[:-1], scales[-1] * 32)
-        elif len(shape) == len(scales) and shape[:-1] == scales[:-1] and shape[-1] == scales[-1] * 16:
+        elif len(shape) == len(scales) > 1 and shape[:-1] == scales[:-1] and shape[-1] == scales[-1] * 16:
             found = Storage.MXFP4, (*shape[:-1], shape[-1] * 2)
     if found is None:
         return None

@@ -462,6 +462,32 @@ def gpt_oss_from_bf16():
 
 
 @layout
+def gpt_oss_with_experts_apart():
+    """As llm-compressor parts them: gate and up alternate in the source's rows."""
+    one = gpt_oss(EXPERTS_NVFP4)
+    for block in (f"model.layers.{layer}.mlp.experts" for layer in range(2)):
+        for name in [name for name in one.output if name.startswith(block)]:
+            del one.output[name]
+            one.algorithms.pop(name, None)
+        for leaf, fused, rows in (
+            ("gate_proj", "gate_up_proj", slice(0, None, 2)),
+            ("up_proj", "gate_up_proj", slice(1, None, 2)),
+            ("down_proj", "down_proj", slice(None)),
+        ):
+            inputs = INNER if leaf == "down_proj" else HIDDEN
+            shape = (EXPERTS, HIDDEN if leaf == "down_proj" else 2 * INNER, inputs)
+            for number in range(EXPERTS):
+                codes, scales = (part[number][rows] for part in nvfp4_parts(f"{block}.{fused}", shape))
+                module = f"{block}.{number}.{leaf}"
+                one.output |= nvfp4(module, (codes.shape[0], inputs))
+                one.output[f"{module}.weight"] = ("U8", codes.shape, codes.tobytes())
+                one.output[f"{module}.weight_scale"] = ("F8_E4M3", scales.shape, scales.tobytes())
+                one.output[f"{module}.bias"] = ("BF16", (codes.shape[0],), None)
+                one.algorithms[module] = "NVFP4"
+    return one
+
+
+@layout
 def deepseek_v4_with_attention_kept_in_fp8():
     """S09c: vLLM's loader of DeepSeek-V4 takes the source's FP8 for all but the experts."""
     one = Layout(EXPERTS_NVFP4, model_type="deepseek_v4", expert_dtype="fp4")
@@ -913,6 +939,8 @@ FAULTS = [
         "coverage",
         "model.layers.0.block_sparse_moe.gate",
     ),
+    ("gpt_oss_with_experts_apart", "bias lost", drop(f"{FIRST}.bias"), "inventory", f"{FIRST}.bias"),
+    ("gpt_oss_with_experts_apart", "bias cut", reshaped(f"{FIRST}.bias", (3,)), "inventory", f"{FIRST}.bias"),
     ("gpt_oss_from_mxfp4", "blocks left", put(**{f"{GATE_UP}_blocks": LEFT_BLOCKS}), "inventory", f"{GATE_UP}_blocks"),
     ("gpt_oss_from_mxfp4", "bias of the experts lost", drop(f"{GATE_UP}_bias"), "inventory", f"{GATE_UP}_bias"),
     ("gpt_oss_from_mxfp4", "experts lost", drop(GATE_UP), "inventory", GATE_UP),

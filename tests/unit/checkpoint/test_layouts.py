@@ -716,6 +716,14 @@ def declared_in_hf_quant_config_alone():
 
 
 @layout
+def layer_types_trimmed_by_the_exporter():
+    """S16: the source lists more layers than it has."""
+    one = dense(layer_types=["full_attention"] * 3)
+    one.config_of_output = {"layer_types": ["full_attention"] * 2}
+    return one
+
+
+@layout
 def experts_apart_in_the_source_and_fused_in_the_checkpoint():
     one = gpt_oss(EXPERTS_NVFP4)
     for name in [name for name in one.source if ".experts." in name]:
@@ -1141,6 +1149,13 @@ FAULTS = [
         "layers.1.attn.wq_a",
     ),
     ("declared_in_hf_quant_config_alone", "layer left", stays(Q, SQUARE), "coverage", Q),
+    (
+        "layer_types_trimmed_by_the_exporter",
+        "one too few",
+        lambda one: one.config_of_output.update(layer_types=["full_attention"]),
+        "metadata",
+        "layer_types",
+    ),
     (
         "deepseek_v4_with_attention_kept_in_fp8",
         "expert as it is in the source",

@@ -109,7 +109,8 @@ def compare_answer(answer: _Answer, layers: Mapping[str, Layer]) -> EngineReadin
         if difference is not None:
             found.setdefault(difference, []).append(name)
     cache = f", KV cache {answer.kv_cache}" if answer.kv_cache else ""
-    quote = f"{by} itself reads it as {answer.method} by {answer.reader}{cache}: {_counts(answer.modules.values())}"
+    counts = f": {_counts(answer.modules.values())}" if answer.modules else ""
+    quote = f"{by} itself reads it as {answer.method} by {answer.reader}{cache}{counts}"
     return EngineReading(version, "; ".join([quote, *answer.remarks]), found)
 
 

@@ -104,8 +104,8 @@ def problem_of_dots(entries: Sequence[str]) -> str:
 def misread_by_table(
     declaration: Declaration | None, layers: Mapping[str, Layer], architectures: Iterable[Any]
 ) -> Misread:
-    """Layers that vLLM takes for something else than their tensors are, though the declaration says it rightly."""
-    if declaration is None:
+    """Layers that vLLM takes for something else than their tensors are, though ModelOpt declares it rightly."""
+    if declaration is None or declaration.targets:
         return {}
     found = {**_routers(layers, architectures), **_excluded_by_part(declaration, layers)}
     for entry, alias in declaration.aliases.items():
@@ -131,16 +131,15 @@ def _routers(layers: Mapping[str, Layer], architectures: Iterable[Any]) -> Misre
 
 def _excluded_by_part(declaration: Declaration, layers: Mapping[str, Layer]) -> Misread:
     """Quantized layers in whose name in vLLM an exclusion stands that is not meant for them."""
-    entries = [entry for entry in declaration.excluded if not set(entry) & set("*?[")]
+    entries = [entry for entry in declaration.excluded if entry and not set(entry) & set("*?[")]
     asked: dict[str, list[str]] = {}
-    for name, layer in layers.items():
-        if ".experts." in name and ".experts.0." not in name:
-            continue  # the experts of a layer are one module in vLLM
-        if layer.is_quantized and not layer.is_excluded:
+    # the experts of a layer are one module in vLLM
+    for name in [name for name in layers if ".experts." not in name or ".experts.0." in name] if entries else ():
+        if layers[name].is_quantized and not layers[name].is_excluded:
             asked.setdefault(_name_in_vllm(name), []).append(name)
     found: Misread = {}
     for spelled, names in asked.items():
-        entry = next((one for one in entries if one in spelled and one), None)
+        entry = next((one for one in entries if one in spelled), None)
         if entry is not None:
             reason = (
                 f"are quantized, yet vLLM loads them as plain weights by the exclusion {entry!r}: {RULES['excluded']}"

@@ -38,6 +38,7 @@ FAULTS = {
 SOUND = {
     "as held": (ANSWER, "by ModelOptFp8Config: 6 modules FP8, 1 modules plain"),
     "a cache": (changed(kv_cache="FP8"), "KV cache FP8"),
+    "by another reader": (changed(modules={}, remarks=["by more than a name"]), "by ModelOptFp8Config; by more than"),
     "not asked": ({**UNASKED, "modules": {}, "remarks": ["Python code of its own"]}, "Python code of its own"),
 }
 

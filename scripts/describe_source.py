@@ -12,6 +12,7 @@ from pathlib import Path
 from day0.base.cli import EXIT_PASS, UnusableInput, json_argument, run_cli
 from day0.records.source import FolderLocation, HubLocation
 from day0.source.model_folder import check_model_folder, describe_source
+from day0.source.recorded_files import write_states_beside
 
 ALLOWED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.md", "LICENSE*", "*.jsonl"]
 
@@ -63,7 +64,8 @@ def main() -> int:
     problem = check_model_folder(str(folder))
     if problem:
         raise UnusableInput(problem)
-    source = describe_source(folder, model["model"], location, trust_remote_code)
+    source, states = describe_source(folder, model["model"], location, trust_remote_code)
+    write_states_beside(arguments.output, states)
     source.write(arguments.output)
     print(
         f"{source.model}: {source.parameters:,} parameters in {source.payload_bytes:,} bytes, "

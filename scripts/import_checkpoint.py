@@ -18,11 +18,13 @@ from pydantic import ValidationError
 from day0.base.cli import EXIT_PASS, UnusableInput, json_argument, run_cli
 from day0.base.mistakes import mistakes_of
 from day0.records.failure_class import FailureClass
-from day0.records.files import digest_of_files, list_files
+from day0.records.file_states import FileStates
+from day0.records.files import digest_of_files
 from day0.records.quantization import Quantization, RecordedRecipe
 from day0.records.recipe import ResolvedRecipe
 from day0.source.imported_checkpoint import declared_versions, file_states, files_of_checkpoint, link_files
 from day0.source.model_folder import SourceModel, check_model_folder, open_source
+from day0.source.recorded_files import hash_files, write_states_beside
 
 
 def read_recipe(text: str) -> ResolvedRecipe:
@@ -40,7 +42,7 @@ def read_recipe(text: str) -> ResolvedRecipe:
     return recipe
 
 
-def import_checkpoint(source: SourceModel, recipe: ResolvedRecipe, output: Path) -> Quantization:
+def import_checkpoint(source: SourceModel, recipe: ResolvedRecipe, output: Path) -> tuple[Quantization, FileStates]:
     """Link the checkpoint's files into a folder, hash them once, and record them.
 
     The record of the same bytes is the same, whenever it is made.
@@ -60,17 +62,18 @@ def import_checkpoint(source: SourceModel, recipe: ResolvedRecipe, output: Path)
     names = files_of_checkpoint(folder, source.trust_remote_code)
     before = file_states(folder / name for name in names)
     link_files(folder, names, output)
-    files = list_files(output, names)
+    files, states = hash_files(output, names)
     after = file_states(folder / name for name in names)
     if changed := [name for name in before if before[name] != after[name]]:
         raise UnusableInput(f"{changed[0]} changed while it was read; rerun once the checkpoint is complete")
-    return new_record(source, recipe).model_copy(
+    record = new_record(source, recipe).model_copy(
         update={
             "versions": declared_versions(folder),
             "files": files,
             "checkpoint_digest": digest_of_files(files),
         }
     )
+    return record, states
 
 
 def new_record(source: SourceModel, recipe: ResolvedRecipe) -> Quantization:
@@ -110,7 +113,8 @@ def main() -> int:
     arguments.record.unlink(missing_ok=True)
     arguments.output.mkdir(parents=True)
     try:
-        record = import_checkpoint(source, recipe, arguments.output)
+        record, states = import_checkpoint(source, recipe, arguments.output)
+        write_states_beside(arguments.record, states)
         print(f"{arguments.output}: {len(record.files)} files of {recipe.checkpoint}, made elsewhere")
     except (OSError, UnusableInput) as error:
         shutil.rmtree(arguments.output)

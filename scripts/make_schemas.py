@@ -14,6 +14,7 @@ from day0.recipe.recipes import Recipe
 from day0.records.attempts import Attempts
 from day0.records.comparison import Comparison
 from day0.records.environment import Environment, ImageEnvironment
+from day0.records.file_states import FileStates
 from day0.records.outcome import Outcome
 from day0.records.part import Part
 from day0.records.preflight import Preflight
@@ -35,6 +36,7 @@ ARTEFACTS: tuple[type[Artefact], ...] = (
     Environment,
     ImageEnvironment,
     Source,
+    FileStates,
     Preflight,
     Quantization,
     Validation,

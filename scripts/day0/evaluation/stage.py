@@ -53,6 +53,7 @@ class Evaluation:
 
     def __init__(self, request: Request) -> None:
         self.request = request
+        self.recorded = request.checkpoint.recorded_files()
         self.key = new_key()
         self.started = time.monotonic()
         self.timing: dict[str, Any] = {
@@ -77,11 +78,7 @@ class Evaluation:
         if not request.on_cpu:
             reserve_gpus(request.gpus_of_node, say)
             self.started = time.monotonic()  # the walltime is not for waiting
-        changed = request.checkpoint.find_changed_file()
-        if changed:
-            raise UnusableInput(
-                f"{changed}; {request.checkpoint.record} is of another checkpoint: rerun the stage before"
-            )
+        self.recorded.begin()
         identity = digest_of([request.what_answers_depend_on, request.suite, request.shard])
         try:
             (request.output / "logs").mkdir(parents=True, exist_ok=True)
@@ -98,6 +95,9 @@ class Evaluation:
             self.timing["total_seconds"] = round(time.monotonic() - self.started, 2)
             close("FAILED" if failure else "ANSWERED", failure and failure[1])
             self._write(failure, attempts.attempts)
+        except UnusableInput as error:
+            close("STOPPED", str(error))
+            raise
         except (Transient, OSError) as error:
             try:
                 close("TIMEOUT" if isinstance(error, WalltimeReached) else "STOPPED", str(error))
@@ -117,6 +117,7 @@ class Evaluation:
                     self._ask(children, server, scratch)
                     return None
                 except DeploymentFailed as error:
+                    self.recorded.finish()
                     say(f"{FailureClass.DEPLOYMENT_HEALTH_FAILED}: {error}")
                     return FailureClass.DEPLOYMENT_HEALTH_FAILED, str(error)
                 finally:
@@ -124,6 +125,7 @@ class Evaluation:
                     children.stop_all()
                     self.timing["stop_seconds"] = round(time.monotonic() - stopping, 2)
         finally:
+            self.recorded.stop()
             children.stop_all()
 
     def _start_server(self, children: Children) -> Server:
@@ -177,10 +179,12 @@ class Evaluation:
         """Wait for the server, prove what it serves, and judge its first answers.
 
         Raises:
+            UnusableInput: what it loaded is not what the record says.
             DeploymentFailed: it serves something else, does not answer, or answers like a broken model.
         """
         began = time.monotonic()
         server.wait(float(self.request.serving.get("startup_timeout_seconds") or 1800), self._check_walltime)
+        self.recorded.finish()
         self.timing["server_start_seconds"] = round(time.monotonic() - began, 2)
         say(f"server answers after {self.timing['server_start_seconds']} s")
         began = time.monotonic()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput
-from day0.records.files import digest_of_files, list_files
+from day0.records.file_states import FileStates
+from day0.records.files import Files, digest_of_files
 from day0.records.source import FolderLocation, HubLocation, Source
+from day0.source.recorded_files import RecordedFiles, hash_files
 from day0.source.safetensors_headers import payload_bytes, read_tensors
+from day0.source.side_files import side_files
 
 
 def check_model_folder(path: str) -> str | None:
@@ -32,12 +35,22 @@ def check_model_folder(path: str) -> str | None:
 
 @dataclass(frozen=True)
 class SourceModel:
-    """What a stage needs to read the source model; ``digest`` is None where no record gives it."""
+    """What a stage needs to read the source model.
+
+    ``digest``, ``files`` and ``record`` (the record's file) are empty where its folder alone was given.
+    """
 
     name: str
     folder: Path
     digest: str | None = None
     trust_remote_code: bool = False
+    files: Files = field(default_factory=dict)
+    record: Path | None = None
+
+    def recorded_files(self) -> RecordedFiles:
+        """The files that the record names, to be compared while they are loaded; none without a record."""
+        present = model_files(self.folder, self.trust_remote_code) if self.record else []
+        return RecordedFiles(self.folder, self.files, self.record or self.folder, present)
 
 
 def open_source(path: Path) -> SourceModel:
@@ -53,12 +66,12 @@ def open_source(path: Path) -> SourceModel:
         raise UnusableInput(
             f"{path}: 'path': found {source.path!r}; expected the folder of the source model, with config.json in it"
         )
-    return SourceModel(source.model, Path(source.path), source.digest, source.trust_remote_code)
+    return SourceModel(source.model, Path(source.path), source.digest, source.trust_remote_code, source.files, path)
 
 
 def describe_source(
     folder: Path, model: str, location: HubLocation | FolderLocation, trust_remote_code: bool = False
-) -> Source:
+) -> tuple[Source, FileStates]:
     """Describe a model folder: every file is hashed, of the weights only the headers are parsed.
 
     Args:
@@ -67,16 +80,18 @@ def describe_source(
         location: where the configuration says that the model is.
         trust_remote_code: whether the model's Python files are part of it.
 
+    Returns:
+        the description, and how the files were when they were hashed.
+
     Raises:
-        UnusableInput: config.json or a safetensors file cannot be read.
+        UnusableInput: config.json or a safetensors file cannot be read, or a file changed while it was hashed.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and _belongs(path.name, trust_remote_code))
-    files = list_files(folder, names)
+    files, states = hash_files(folder, model_files(folder, trust_remote_code))
     tensors = read_tensors(folder)
     dtypes: Counter[str] = Counter()
     for tensor in tensors.values():
         dtypes[tensor.dtype] += tensor.elements
-    return Source(
+    source = Source(
         model=model,
         location=location,
         path=str(folder),
@@ -89,6 +104,13 @@ def describe_source(
         trust_remote_code=trust_remote_code,
         license=_license(folder),
     )
+    return source, states
+
+
+def model_files(folder: Path, trust_remote_code: bool) -> list[str]:
+    """Names of the files that are part of a model, sorted; of the folders below its own what goes into a checkpoint."""
+    names = {path.name for path in folder.iterdir() if path.is_file() and _belongs(path.name, trust_remote_code)}
+    return sorted(names | set(side_files(folder, trust_remote_code)))
 
 
 def _belongs(name: str, trust_remote_code: bool) -> bool:

@@ -36,7 +36,8 @@ def folder(tmp_path):
 
 
 def describe_source(folder, **options):
-    return model_folder.describe_source(folder, "m", FolderLocation(path=str(folder)), **options).as_plain()
+    source, _ = model_folder.describe_source(folder, "m", FolderLocation(path=str(folder)), **options)
+    return source.as_plain()
 
 
 def describe(model, output, **environment):
@@ -64,7 +65,7 @@ def test_a_source_is_opened_by_its_record_or_by_its_folder_alone(folder, tmp_pat
         False,
     )
     record = tmp_path / "source.json"
-    source = model_folder.describe_source(folder, "m", FolderLocation(path=str(folder)), trust_remote_code=True)
+    source, _ = model_folder.describe_source(folder, "m", FolderLocation(path=str(folder)), trust_remote_code=True)
     source.write(record)
     by_record = model_folder.open_source(record)
     assert (by_record.name, by_record.folder, by_record.digest) == ("m", folder, source.digest)

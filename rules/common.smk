@@ -106,9 +106,7 @@ def get_harnesses(suite):
 
 def get_releases(pattern):
     """A path per release, for the targets."""
-    return [
-        pattern.format(model=r.model, release=r.name, recipe=r.candidate, suite=r.suite) for r in PLAN.releases
-    ]
+    return [pattern.format(model=r.model, release=r.name, recipe=r.candidate, suite=r.suite) for r in PLAN.releases]
 
 
 def get_release(wildcards):

@@ -16,7 +16,7 @@ from decision_input import described_source
 
 from day0.base.artefacts import digest_of_file, read_json, write_json
 from day0.records.failure_class import Decision
-from day0.release.release_page import benchmark_row, page_content
+from day0.release.release_page import _checkpoint_rows, benchmark_row, page_content
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 
@@ -216,3 +216,11 @@ def test_the_commands_compare_again_to_the_same_result(tmp_path):
     assert {key: again[key] for key in same} == {key: found[key] for key in same}, done.stderr
     assert again["external"]["entries"][0] == {**entry, "difference": pytest.approx(0.6)}
     assert "verify_release.py" in text
+
+
+def test_of_a_checkpoint_made_elsewhere_the_page_shows_what_is_not_known():
+    recipe = {"name": "unknown", "kind": "imported", "definition": {"checkpoint": "/data/made"}}
+    record = {"recipe": recipe, "calibration": None, "kv_cache": None, "versions": {"auto-round": "0.16.1"}}
+    rows = dict(_checkpoint_rows({}, {}, record))
+    assert rows == {"Recipe": "unknown (made elsewhere)", "Made by": "auto-round 0.16.1", "Calibration": "not known"}
+    assert dict(_checkpoint_rows({}, {}, record | {"versions": {}}))["Made by"] == "not known"

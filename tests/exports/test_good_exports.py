@@ -5,6 +5,8 @@ import yaml
 from judging import run_gate
 from make_exports import all_exports
 
+from day0.checkpoint.values import BOUNDS, kind_of
+
 pytestmark = pytest.mark.e2e
 
 # What ModelOpt 0.47 cannot export, and the words of its refusal.
@@ -69,6 +71,10 @@ def test_sound_export_passes_with_the_record(exports, name):
     assert status == 0 and validation["failure_class"] is None and validation["offenders"] == []
     assert not failed
     assert 0 < validation["size_ratio"] < 1
+    errors = next(check["errors"] for check in validation["checks"] if check["name"] == "values")
+    for algorithm, found in errors.items():
+        bounds = BOUNDS[kind_of(algorithm)]
+        assert 0.8 * bounds.typical < found["median"] < 1.4 * bounds.typical and found["limit"] == bounds.limit
 
 
 @pytest.mark.parametrize("name", SOUND)

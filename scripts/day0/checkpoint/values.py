@@ -35,9 +35,8 @@ class Bounds(NamedTuple):
     limit: float
 
 
-# Measured on 2,700 matrices of real exports (ModelOpt 0.47.0, weights of a normal distribution; a row's error reaches
-# 1.2 to 1.9 times its matrix'). The limit is three times that for formats of 8 bits and 2.6 times for those of 4, which
-# leaves room for heavy tails and for clipping; a wrong scale gives 0.3 and more, weights of another place 1.4.
+# Measured on 2,700 matrices of real exports (ModelOpt 0.47.0, weights of a normal distribution): see the table in
+# docs/checkpoint.md. A wrong scale gives 0.3 and more, weights of another place 1.4.
 BOUNDS = {
     "FP8": Bounds(0.027, 0.08),
     "FP8 per channel": Bounds(0.026, 0.08),

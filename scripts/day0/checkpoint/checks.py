@@ -508,6 +508,9 @@ def check_unquantized(summary: CheckpointSummary) -> Check | None:
         detail = f"{len(found.changed)} tensors that the recipe leaves alone are not the source's: {shown}"
         return Check("unquantized", False, detail, offenders=sorted(found.changed), numbers=numbers)
     detail = f"{found.kept_compared} of {found.kept} tensors that are not quantized are the source's"
+    detail += "".join(
+        f"; {len(names)} were cast from {types}: {first_of(names, 3)}" for types, names in found.cast.items()
+    )
     if found.trained:
         detail += (
             f"; {len(found.trained)} of these differ by up to {TRAINED:.0%} of their largest value, as after further "

@@ -38,6 +38,7 @@ class Contents(NamedTuple):
     not_compared: dict[str, list[str]]
     changed: dict[str, str]
     trained: list[str]
+    cast: dict[str, list[str]]
     kept: int
     kept_compared: int
     bytes_read: int
@@ -101,6 +102,7 @@ def compare_contents(
             not_compared=dict(compared.unread),
             changed={name: problem for name, problem in kept.problems.items() if name not in explained},
             trained=kept.trained,
+            cast=kept.cast,
             kept=kept.tensors,
             kept_compared=kept.compared,
             bytes_read=files.bytes_read,

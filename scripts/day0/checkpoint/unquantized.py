@@ -23,8 +23,8 @@ from day0.source.safetensors_headers import BITS, Tensor
 # Tensors that are compared by default, bytes of each, and of a part that is read at a time.
 TENSORS, BYTES, CHUNK_BYTES = 4000, 1 << 16, 1 << 20
 _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-# Kept in F32 by the models that have them: rounded to 16 bits they choose other experts, or another decay.
-KEPT_WIDE = re.compile(r"(e_score_correction_bias|expert_bias|A_log|dt_bias|\.D)$")
+# Kept in F32 by the models that have them: rounded to 16 bits they choose other experts.
+KEPT_WIDE = re.compile(r"(e_score_correction_bias|expert_bias)$")
 # Largest change, as a share of a tensor's largest value, that training a model further makes in it.
 TRAINED = 0.1
 # Casts that lose nothing: transformers keeps some parts of a model in F32, whatever the rest is.
@@ -45,6 +45,7 @@ class Unquantized:
     tensors: int = 0
     problems: dict[str, str] = field(default_factory=dict)
     changed: dict[str, tuple[Values, Values]] = field(default_factory=dict)
+    cast: dict[str, list[str]] = field(default_factory=dict)
     trained: list[str] = field(default_factory=list)
 
 
@@ -90,6 +91,8 @@ def compare_unquantized(
         if held.dtype != before.dtype and (wrong := _wrong_cast(name, held.dtype, before.dtype, stated)):
             outcome.problems[name] = wrong
             continue
+        if held.dtype != before.dtype:
+            outcome.cast.setdefault(f"{before.dtype} to {held.dtype}", []).append(name)
         difference, largest = _difference(name, held, before, files, every, chance)
         if difference is None:
             continue

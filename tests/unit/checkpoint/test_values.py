@@ -243,7 +243,7 @@ HOLES = ("F16", NAN.astype("<f2"))
         ("norm.weight", WIDE, PLAIN, None),
         ("norm.weight", WIDE, ("F16", NORM.astype("<f2")), "config.json states BF16"),
         ("layers.1.mlp.gate.e_score_correction_bias", WIDE, PLAIN, "need it as it was"),
-        ("layers.1.mixer.A_log", WIDE, PLAIN, "need it as it was"),
+        ("layers.1.mixer.A_log", WIDE, PLAIN, None),
         ("norm.weight", PLAIN, ("BF16", bf16(NORM + 1)), "256 of 256 elements"),
         ("norm.weight", PLAIN, ("BF16", bf16(NORM * 0)), "is zero in all 256"),
         ("norm.weight", PLAIN, ("BF16", bf16(NAN)), "holds NaN or infinity"),
@@ -257,6 +257,11 @@ HOLES = ("F16", NAN.astype("<f2"))
 def test_what_is_not_quantized_is_the_sources_or_its_stated_cast(model, name, before, after, said):
     found = kept(model, f"model.{name}", before, after)
     assert found == {} if said is None else list(found) == [f"model.{name}"] and said in found[f"model.{name}"]
+
+
+def test_a_cast_that_config_json_states_is_named(model):
+    model.source["model.norm.weight"], model.checkpoint["model.norm.weight"] = WIDE, PLAIN
+    assert model.compare().cast == {"F32 to BF16": ["model.norm.weight"]}
 
 
 def test_a_cast_rounds_to_the_nearest(model):

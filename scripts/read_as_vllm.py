@@ -24,6 +24,7 @@ from unittest import mock
 
 ROUTERS = ("gate", "router")
 MODELS = "vllm.model_executor.models."
+AS_THEY_STAND = "names were compared as they stand in the checkpoint, routers were not asked for"
 
 
 def main() -> int:
@@ -31,9 +32,14 @@ def main() -> int:
     parser.add_argument("--checkpoint", required=True, help="folder of the checkpoint")
     arguments = parser.parse_args()
     modules = json.loads(sys.stdin.read())
+    import vllm  # an environment without it has no answer
+
     answer: dict[str, Any] = {"error": None, "remarks": [], "modules": {}, "refused": {}}
+    answer["version"] = vllm.__version__
     try:
         read(arguments.checkpoint, modules, answer)
+    except ImportError as error:
+        answer["remarks"].append(f"this vLLM has other parts than 0.32.0, and was not asked: {error}")
     except Exception as error:  # whatever vLLM raises is its answer
         answer["error"] = f"{type(error).__name__}: {error}"[:2000]
     print("\n" + json.dumps(answer))
@@ -42,14 +48,12 @@ def main() -> int:
 
 def read(checkpoint: str, modules: list[str], answer: dict[str, Any]) -> None:
     """Fill the answer step by step, so that an error leaves what was found before it."""
-    import vllm
     from vllm.config.model import ModelConfig
     from vllm.model_executor.model_loader.weight_utils import get_quant_config
     from vllm.platforms import current_platform
     from vllm.transformers_utils.config import get_config
     from vllm.transformers_utils.model_arch_config_convertor import ModelArchConfigConvertorBase
 
-    answer["version"] = vllm.__version__
     try:
         config = get_config(checkpoint, trust_remote_code=False)
     except Exception as error:
@@ -104,13 +108,17 @@ def prepare(config: Any, reader: Any, answer: dict[str, Any]) -> tuple[Any, set[
         found = ModelRegistry.models.get(architecture)
         if found is None:
             continue
-        of_class = found.load_model_cls()
+        try:
+            of_class = found.load_model_cls()
+        except ImportError as error:
+            answer["remarks"].append(f"this environment lacks a part of {architecture} ({error}): {AS_THEY_STAND}")
+            return None, None
         mapper = getattr(of_class, "hf_to_vllm_mapper", None)
         reader.packed_modules_mapping = dict(getattr(of_class, "packed_modules_mapping", None) or {})
         if mapper is not None:
             reader.apply_vllm_mapper(mapper)
         return mapper, quantized_routers(inspect.getmodule(of_class))
-    answer["remarks"].append(f"{config.architectures} is none of vLLM's models: names were compared as they stand")
+    answer["remarks"].append(f"{config.architectures} is none of vLLM's models: {AS_THEY_STAND}")
     return None, None
 
 
@@ -141,7 +149,7 @@ def decision(reader: Any, mapper: Any, routers: set[str] | None, name: str) -> s
     from vllm.model_executor.layers.quantization.modelopt import LINEAR_ALGOS
 
     leaf = name.rpartition(".")[2]
-    if leaf in ROUTERS and routers is not None and leaf not in routers:
+    if leaf in ROUTERS and (routers is None or leaf not in routers):
         return None
     prefix = name
     if mapper is not None:

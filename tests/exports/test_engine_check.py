@@ -43,6 +43,12 @@ def test_vllm_misreads_it(judge, name):
     assert "engine" in failed and MISREAD[name] in detail
 
 
+def test_a_part_that_the_environment_lacks_is_no_refusal(judge):
+    """The environment for CPU has no torchvision, which vLLM's class of Qwen2-VL imports."""
+    failed, detail = judge("qwen2-vl-fp8", lambda copy: None)
+    assert not failed and "itself reads it as modelopt" in detail
+
+
 @pytest.mark.parametrize("name", READ)
 def test_vllm_reads_it_as_the_table_says(judge, name):
     failed, detail = judge(*CHANGE[name])

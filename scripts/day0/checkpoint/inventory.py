@@ -44,15 +44,14 @@ def compare_inventory(
 
     before = source.logical
     as_stored = {part for name in kept for part in source.parts[name]}
-    lost = [name for name in before if name not in output and name not in kept]
-    new = [name for name in (*names.weights.values(), *names.others) if name not in before and name not in as_stored]
+    lost = before.keys() - output.keys() - kept.keys()
+    new = {*names.weights.values(), *names.others} - before.keys() - as_stored
     experts = _compare_experts(source, output, lost, new, layers)
     missing = [n for n in lost if not (n in experts.found or is_part(n) or is_tied_head(n))]
     unknown = [n for n in new if not (n in experts.found or is_part(n) or is_tied_head(n))]
     misshapen = []
     sound: set[tuple] = set()  # forms seen before: a large model repeats a few of them
-    for name, tensor in before.items():
-        after = output.get(name)
+    for name, tensor, after in zip(before, before.values(), map(output.get, before), strict=True):
         if after is None or after[1] == tensor[1] or name in kept:
             continue
         module = name.removesuffix(".weight")

@@ -63,8 +63,8 @@ CONSEQUENCES: dict[FailureClass, Consequence] = {
         "Serve the checkpoint alone with the server command of results.yml, correct its flags or the recipe, then "
         "rerun.",
         # Preflight and validation judge by the engine's rules before anything is served.
-        of_recipe="Choose a recipe whose formats, or patterns that, the engine's rule in the detail allows, or another "
-        "version of the engine, then rerun; nothing was quantized.",
+        of_recipe="Choose a recipe that the engine's rule in the detail allows, or another version of the engine, then "
+        "rerun; nothing was quantized.",
         of_validation="Choose a format, or patterns, that the engine's rule in the validation allows, or another "
         "version of the engine, then rerun; nothing was served.",
         of_baseline="Serve the unquantized model alone with the server command of results.yml, correct its flags, then "

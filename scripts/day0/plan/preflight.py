@@ -218,7 +218,7 @@ def _check_recipe(support: RecipeSupport, unread: str) -> Check:
 
 def _check_device(support: RecipeSupport, request: RecipeRequest) -> list[Check]:
     """Whether the quantize stage has the CUDA device that the recipe needs; nothing where it needs none."""
-    if support.needs_cuda is None:
+    if support.needs_cuda is None or support.trained is not None:
         return []
     if request.accelerator == "cpu" or request.device == "cpu":
         found = "quantization.device is cpu" if request.device == "cpu" else "the accelerator is cpu"

@@ -60,6 +60,12 @@ def test_an_engine_that_refuses_on_paper_was_never_started():
     assert "server command" in decide("DEPLOYMENT_HEALTH_FAILED", "candidate_run").next_action
 
 
+@pytest.mark.parametrize("failure_class", ["MODEL_UNSUPPORTED", "DEPLOYMENT_HEALTH_FAILED"])
+def test_what_the_preflight_of_a_recipe_refuses_was_never_quantized(failure_class):
+    decision, next_action = decide(failure_class, "preflight_recipe")
+    assert decision == "INFEASIBLE" and "nothing was quantized" in next_action
+
+
 @given(ANY, st.text() | st.just("comparison"), st.booleans() | st.none() | st.integers() | st.text())
 def test_accept_only_for_a_passed_comparison(failure_class, stage, within_limits):
     decision, _ = decide(failure_class, stage, within_limits)

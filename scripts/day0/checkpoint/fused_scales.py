@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from day0.checkpoint.formats import compressed
 from day0.checkpoint.summary import Layer
 from day0.checkpoint.vllm_rules import FUSED_GROUPS
 
@@ -19,7 +20,12 @@ TOLERANCE, MOST_INPUT_RATIO = 1e-3, 256.0
 # Largest magnitude of a layer's inputs by its input scale: below is what no activation is, above what none reaches.
 LEAST_INPUT, MOST_INPUT = 1e-5, 1e6
 _MAX_OF_INPUTS = {"FP8": 448.0, "NVFP4": 448.0 * 6.0}
-_GLOBAL = ("NVFP4", "W4A16_NVFP4", "NVFP4_AWQ", "NVFP4_SVD", "W4A8_NVFP4_FP8")
+# Name of the global scale of a format's weights; compressed-tensors has its reciprocal, of which the engine takes the
+# largest (compressed_tensors/schemes/compressed_tensors_w4a4_nvfp4.py:111).
+_GLOBAL = {
+    **dict.fromkeys(("NVFP4", "W4A16_NVFP4", "NVFP4_AWQ", "NVFP4_SVD", "W4A8_NVFP4_FP8"), "weight_scale_2"),
+    **dict.fromkeys((compressed("NVFP4"), compressed("NVFP4A16")), "weight_global_scale"),
+}
 
 
 class FusedScales(NamedTuple):
@@ -52,13 +58,14 @@ def check_fused_scales(layers: Mapping[str, Layer], scalars: Mapping[str, float]
         if group is None:
             continue
         others = [f"{parent}{dot}{other}" for other in group[1:]]
-        first = scalars.get(f"{module}.weight_scale_2")
+        scale = _GLOBAL[layer.precision]
+        first = scalars.get(f"{module}.{scale}")
         inputs = scalars.get(f"{module}.input_scale")
         for other in others:
-            second = scalars.get(f"{other}.weight_scale_2")
+            second = scalars.get(f"{other}.{scale}")
             if first is not None and second is not None and abs(first - second) > TOLERANCE * first:
                 taken = f"{leaf}'s" if ".experts." in module else "the largest"
-                problems[f"{other}.weight_scale_2"] = (
+                problems[f"{other}.{scale}"] = (
                     f"is {second:.4g} where {leaf} has {first:.4g}: an engine fuses the two and takes {taken} for both"
                 )
             theirs = scalars.get(f"{other}.input_scale")

@@ -26,6 +26,7 @@ BEHIND = {
     "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
 }
 LAYERS = 2
+LARGEST = 0.5  # of all weights, so that those that an engine fuses share a global scale
 
 
 def bf16(values):
@@ -60,7 +61,7 @@ def as_integers(weight, bits):
 def as_nvfp4(weight):
     """E2M1 in groups of 16 with E4M3 scales under a global divisor, as compressed-tensors has it."""
     groups = weight.reshape(len(weight), -1, 16)
-    scales, divisor = numpy.abs(groups).max(2) / 6, 448 * 6 / numpy.abs(weight).max()
+    scales, divisor = numpy.abs(groups).max(2) / 6, 448 * 6 / LARGEST
     table = _e4m3_values()
     table = numpy.where(numpy.isnan(table) | (table < 0), numpy.float32(numpy.inf), table)
     codes = nearest(scales * divisor, table)

@@ -13,7 +13,9 @@ from test_assess import CONFIG, evaluate_checkpoint, recorded, save
 
 from day0.checkpoint import assess
 from day0.checkpoint.formats import AWQ, FORMATS, GPTQ, compressed
+from day0.checkpoint.fused_scales import check_fused_scales
 from day0.checkpoint.methods import read_method
+from day0.checkpoint.summary import Layer
 from day0.checkpoint.vllm_rules import MINIMUM_CAPABILITY_OF_OTHER_TOOLS
 
 OUT, IN = 256, 128
@@ -339,3 +341,13 @@ def test_one_experts_layer_may_be_declared_differently():
 )
 def test_modelopts_own_declarations_are_left_to_their_reader(config):
     assert read_method(config, None) is None
+
+
+def test_global_scales_that_an_engine_fuses_must_be_equal():
+    layer = Layer(compressed("NVFP4"))
+    layers = {f"model.layers.0.self_attn.{name}": layer for name in ("q_proj", "k_proj", "v_proj")}
+    scales = {f"{name}.weight_global_scale": 4000.0 for name in layers}
+    assert not check_fused_scales(layers, scales).problems
+    scales["model.layers.0.self_attn.v_proj.weight_global_scale"] = 1000.0
+    (name,) = check_fused_scales(layers, scales).problems
+    assert name == "model.layers.0.self_attn.v_proj.weight_global_scale"

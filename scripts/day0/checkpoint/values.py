@@ -229,7 +229,7 @@ def compare_values(compared: Compared, files: Files, every: bool = False, seed: 
         if found.is_off(part.pair.bounds.limit).any():
             off.append(part)
     return Comparison(
-        compared=len(sums),
+        compared=len({module.partition("[")[0] for module in sums}),
         matrices=len(compared.modules),
         off=[part for part in off if not _is_range(part, files)],
         errors=_errors(compared, sums),

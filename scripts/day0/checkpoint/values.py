@@ -221,7 +221,7 @@ def compare_values(compared: Compared, files: Files, every: bool = False, seed: 
             parts += [_some_rows(pair, chance) for pair in some for _ in range(number)]
     parts.sort(key=lambda part: (part.pair.held.codes.file, part.pair.held.codes.start, part.first))
     if not every:
-        _announce(parts)
+        _announce(parts, files)
     sums: dict[str, list[Sums]] = defaultdict(list)
     off: list[Part] = []
     for part, found in zip(parts, _each(files, parts, every), strict=True):
@@ -281,24 +281,13 @@ def whole(pair: Pair) -> Iterator[Part]:
         yield Part(pair, first, min(count, rows - first))
 
 
-def _announce(parts: Iterable[Part]) -> None:
+def _announce(parts: Iterable[Part], files: Files) -> None:
     """Have the system read ahead what will be read, all at once: a network file system answers many at a time."""
-    handles: dict[str, int] = {}
-    try:
-        for part in parts:
-            for matrix in (part.pair.held, part.pair.source):
-                file, start = matrix.codes[1:]
-                if file not in handles:
-                    handles[file] = os.open(file, os.O_RDONLY)
-                width = matrix.bytes_of_row
-                os.posix_fadvise(
-                    handles[file], start + int(part.first * width), int(part.count * width), os.POSIX_FADV_WILLNEED
-                )
-    except OSError:
-        pass  # reading it says what is wrong
-    finally:
-        for handle in handles.values():
-            os.close(handle)
+    for part in parts:
+        for matrix in (part.pair.held, part.pair.source):
+            _, file, start = matrix.codes
+            width = matrix.bytes_of_row
+            files.announce(file, start + int(part.first * width), int(part.count * width))
 
 
 def read_part(part: Part, files: Files) -> tuple[Values, Values]:
@@ -319,6 +308,7 @@ def read_source(matrix: Matrix, part: Part, files: Files) -> Values:
 
 
 def _each(files: Files, parts: Sequence[Part], every: bool) -> Iterator[Sums]:
+    """The sums of the parts, in their order."""
     if not every:
         yield from (Sums.of(*read_part(part, files)) for part in parts)
         return

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from day0.base.artefacts import files_below, read_json
 from day0.base.cli import UnusableInput
+from day0.checkpoint.blocks import BlockScan
 from day0.checkpoint.checks import CHECKS, Check, check_stage
 from day0.checkpoint.contents import compare_contents
 from day0.checkpoint.coverage import coverage_by_family, layer_map
@@ -147,12 +148,10 @@ def read_summary(
     strays = [f"{module}.{part}" for module in orphans for part in own_parts(after, module)]
     scales = read_scalars({name: tensor for name, tensor in after.items() if is_scale(name)})
     families, others = expected_sizes(weights, after, names, layers, missing, kept)
-    blocks, bytes_read = _read_blocks(after, before, scales) if deep else (None, None)
+    scan = BlockScan(after, before, scales) if deep else None
     is_imported = record is not None and record.recipe.checkpoint is not None
     is_foreign = patterns is None and (is_imported or is_of_another_tool(config))
-    contents = compare_contents(
-        layers, names, after, weights, scales, config, patterns, blocks or {}, deep, seed, is_foreign
-    )
+    contents = compare_contents(layers, names, after, weights, scales, config, patterns, scan, seed, is_foreign)
     reading = read_with_engine(engine_python, checkpoint, layers) if engine_python is not None else None
     misread: Misread = {}
     if reading is not None:
@@ -190,8 +189,7 @@ def read_summary(
         is_mixed=declaration is not None and declaration.layers is not None,
         is_of_another_tool=is_of_another_tool(config),
         engine_group=group_that_the_engine_reads(config, declaration),
-        blocks=blocks,
-        bytes_read=bytes_read,
+        bytes_read=scan.bytes_read if scan is not None else None,
         contents=contents,
     )
 
@@ -385,11 +383,3 @@ def _writable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_writable(item) for item in value]
     return value
-
-
-def _read_blocks(
-    tensors: Mapping[str, Tensor], source: Mapping[str, Tensor], scalars: Mapping[str, float]
-) -> tuple[dict[str, str], int]:
-    from day0.checkpoint.blocks import read_blocks
-
-    return read_blocks(tensors, source, scalars)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -28,53 +28,100 @@ _LOW, _CODES = numpy.uint64(0x7F7F7F7F7F7F7F7F), numpy.uint64(0x7777777777777777
 
 
 class _Span(NamedTuple):
-    """A part of a tensor: its bytes from ``first`` on; ``group``: bytes of a packed weight that share a scale."""
+    """A part of a tensor: its bytes from ``first`` on."""
 
-    file: str
-    start: int
-    length: int
     name: str
     tensor: Tensor
     first: int
-    group: int
+    length: int
 
 
-def read_blocks(
-    tensors: Mapping[str, Tensor], source: Mapping[str, Tensor], scalars: Mapping[str, float]
-) -> tuple[dict[str, str], int]:
-    """Problems by tensor, and the bytes read of the checkpoint.
+class BlockScan:
+    """Looks at all scales and weights of a checkpoint: at bytes that are handed over, and at the rest by reading it."""
 
-    Args:
-        tensors: headers of the checkpoint.
-        source: headers of the source model.
-        scalars: values of the checkpoint's scalar scales.
+    def __init__(
+        self, tensors: Mapping[str, Tensor], source: Mapping[str, Tensor], scalars: Mapping[str, float]
+    ) -> None:
+        """Take the headers of the checkpoint and of its source, and the values of the checkpoint's scalar scales."""
+        self._tensors, self._source, self._scalars = tensors, source, scalars
+        self._found: dict[str, set[str]] = {}
+        self._zeros: dict[str, list[int]] = {}
+        self._groups: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self.bytes_read = 0
 
-    Raises:
-        BrokenSafetensors: a file became shorter since its header was read.
-    """
-    spans: list[_Span] = []
-    for name, tensor in tensors.items():
+    def look(self, name: str, first: int, raw: numpy.ndarray) -> None:
+        """Look at bytes of a tensor, from its byte ``first`` on; many threads may. Full precision has no blocks."""
+        if not name.endswith(_SCALES) and self._tensors[name].dtype not in _WEIGHTS:
+            return
+        for start in range(0, raw.size, BUFFER_BYTES):
+            chunk = raw[start : start + BUFFER_BYTES]
+            problems, places = self._look(name, chunk)
+            with self._lock:
+                self._found.setdefault(name, set()).update(problems)
+                if len(places):
+                    held = self._zeros.setdefault(name, [])
+                    held += [first + start + int(place) for place in _some(places)]
+                self.bytes_read += chunk.size
+
+    def finish(self, handed: Collection[str] = ()) -> dict[str, str]:
+        """Read what was not handed over, and give the problems by tensor.
+
+        Args:
+            handed: tensors whose bytes :meth:`look` was given.
+
+        Raises:
+            BrokenSafetensors: a file became shorter since its header was read.
+        """
+        spans = [span for name, tensor in self._tensors.items() if name not in handed for span in _spans(name, tensor)]
+        spans.sort(key=lambda span: (span.tensor.file, span.tensor.start, span.first))
+        with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 4)) as pool:
+            for _ in pool.map(self._read, spans):
+                pass
+        for name, places in self._zeros.items():
+            lost = _lost_blocks(name, [*_some(places)], self._tensors, self._source, self._scalars)
+            if lost is not None:
+                self._found[name].add(lost)
+        return {name: " and ".join(sorted(what)) for name, what in sorted(self._found.items()) if what}
+
+    def _read(self, span: _Span) -> None:
+        buffer = _buffers()[0]
+        try:
+            handle = os.open(span.tensor.file, os.O_RDONLY)
+            try:
+                for done in range(0, span.length, BUFFER_BYTES):
+                    wanted = min(BUFFER_BYTES, span.length - done)
+                    place = span.tensor.start + span.first + done
+                    count = os.preadv(handle, [buffer[:wanted].data], place)
+                    if count < wanted:
+                        raise OSError(f"ends at byte {place + count}")
+                    self.look(span.name, span.first + done, buffer[:count])
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise BrokenSafetensors(f"{span.tensor.file}: cannot be read: {error}") from error
+
+    def _look(self, name: str, chunk: numpy.ndarray) -> tuple[set[str], Sequence[int] | numpy.ndarray]:
+        """Problems of bytes of a tensor, and the places of some blocks of zeros in them."""
+        tensor, scratch = self._tensors[name], _buffers()[1]
         is_scale = name.endswith(_SCALES)
-        if tensor.bytes and (tensor.elements > 1 if is_scale else tensor.dtype in _WEIGHTS and len(tensor.shape) > 1):
-            group = _group_bytes(name, tensor, tensors)
-            for first in range(0, tensor.bytes, SPAN_BYTES):
-                length = min(SPAN_BYTES, tensor.bytes - first)
-                spans.append(_Span(tensor.file, tensor.start + first, length, name, tensor, first, group))
-    spans.sort(key=lambda span: span[:2])
-    found: dict[str, set[str]] = {}
-    zeros: dict[str, list[int]] = {}
-    total = 0
-    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 4)) as pool:
-        for span, (problems, places) in zip(spans, pool.map(_read_span, spans), strict=True):
-            found.setdefault(span.name, set()).update(problems)
-            if places:
-                zeros.setdefault(span.name, []).extend(places)
-            total += span.length
-    for name, places in zeros.items():
-        lost = _lost_blocks(name, places, tensors, source, scalars)
-        if lost is not None:
-            found[name].add(lost)
-    return {name: " and ".join(sorted(what)) for name, what in sorted(found.items()) if what}, total
+        found: set[str] = set()
+        if is_scale or tensor.dtype not in ("U8", "I8"):
+            found.update(_faults(chunk, tensor.dtype, is_scale, scratch))
+        if is_scale:
+            return found, _zero_scales(chunk, tensor.dtype)
+        group = self._groups.get(name, -1)
+        if group < 0:
+            group = self._groups[name] = _group_bytes(name, tensor, self._tensors)
+        return found, _zero_runs(chunk, group, scratch, tensor.dtype == "F8_E4M3" and not group)
+
+
+def _spans(name: str, tensor: Tensor) -> Iterator[_Span]:
+    """The parts of a tensor that holds scales or quantized weights; none of others."""
+    is_scale = name.endswith(_SCALES)
+    if tensor.bytes and (tensor.elements > 1 if is_scale else tensor.dtype in _WEIGHTS and len(tensor.shape) > 1):
+        for first in range(0, tensor.bytes, SPAN_BYTES):
+            yield _Span(name, tensor, first, min(SPAN_BYTES, tensor.bytes - first))
 
 
 def _group_bytes(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> int:
@@ -89,38 +136,11 @@ def _group_bytes(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> in
 _local = threading.local()
 
 
-def _read_span(span: _Span) -> tuple[set[str], list[int]]:
-    """Problems of a part of a tensor, and the places, in bytes of the tensor, of some blocks of zeros in it."""
+def _buffers() -> list[numpy.ndarray]:
+    """Two arrays of this thread: for bytes that are read, and for work on them."""
     if not hasattr(_local, "buffers"):
         _local.buffers = [numpy.empty(BUFFER_BYTES, numpy.uint8) for _ in range(2)]
-    buffer, scratch = _local.buffers
-    is_scale = span.name.endswith(_SCALES)
-    done = 0
-    found: set[str] = set()
-    zeros: list[int] = []
-    try:
-        handle = os.open(span.file, os.O_RDONLY)
-        try:
-            while done < span.length:
-                wanted = min(BUFFER_BYTES, span.length - done)
-                count = os.preadv(handle, [memoryview(buffer)[:wanted]], span.start + done)
-                if count < wanted:
-                    raise OSError(f"ends at byte {span.start + done + count}")
-                chunk = buffer[:count]
-                if is_scale or span.tensor.dtype not in ("U8", "I8"):
-                    found.update(_faults(chunk, span.tensor.dtype, is_scale, scratch))
-                if is_scale:
-                    places = _zero_scales(chunk, span.tensor.dtype)
-                else:
-                    places = _zero_runs(chunk, span.group, scratch, span.tensor.dtype == "F8_E4M3" and not span.group)
-                if len(places):
-                    zeros += [span.first + done + int(place) for place in _some(places)]
-                done += count
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise BrokenSafetensors(f"{span.file}: cannot be read: {error}") from error
-    return found, list(_some(zeros))
+    return _local.buffers
 
 
 def _some(places: Sequence[int] | numpy.ndarray) -> Sequence[int] | numpy.ndarray:

@@ -449,16 +449,17 @@ def _uneven_groups(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
 
 def check_blocks(summary: CheckpointSummary) -> Check | None:
     """No block scale and no FP8 weight is NaN or negative where it must not be, none is zero but as in the source."""
-    if summary.blocks is None:
+    blocks = summary.contents.blocks if summary.contents is not None else None
+    if blocks is None:
         return None
     numbers: Numbers = {"bytes_read": summary.bytes_read}
-    if summary.blocks:
-        shown = first_of([f"{name} {what}" for name, what in summary.blocks.items()])
+    if blocks:
+        shown = first_of([f"{name} {what}" for name, what in blocks.items()])
         return Check(
             "blocks",
             False,
-            f"{len(summary.blocks)} tensors: {shown}",
-            offenders=sorted(summary.blocks),
+            f"{len(blocks)} tensors: {shown}",
+            offenders=sorted(blocks),
             numbers=numbers,
         )
     return Check(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from day0.checkpoint.blocks import BlockScan
 from day0.checkpoint.dequantize import open_files
 from day0.checkpoint.diagnosis import causes_of
 from day0.checkpoint.formats import FORMATS
@@ -27,8 +28,8 @@ class Contents(NamedTuple):
 
     ``off`` are the quantized modules that differ, ``changed`` the other tensors that do, each with what is wrong as the
     end of a sentence; ``trained`` those that differ no more than further training explains. ``errors`` are by
-    algorithm; ``not_compared`` modules by the reason, as the end of a sentence. ``seed`` is None where everything was
-    read.
+    algorithm; ``not_compared`` modules by the reason, as the end of a sentence. ``blocks`` are the
+    problems of blocks by tensor, None where not all was read; ``seed`` is None where it was.
     """
 
     off: dict[str, str]
@@ -42,6 +43,7 @@ class Contents(NamedTuple):
     kept: int
     kept_compared: int
     bytes_read: int
+    blocks: dict[str, str] | None
     seed: int | None
 
 
@@ -53,8 +55,7 @@ def compare_contents(
     scalars: Mapping[str, float],
     config: Mapping[str, Any],
     patterns: Patterns | None,
-    broken: Mapping[str, str],
-    every: bool = False,
+    scan: BlockScan | None = None,
     seed: int = 0,
     is_foreign: bool = False,
 ) -> Contents:
@@ -68,17 +69,16 @@ def compare_contents(
         scalars: values of the checkpoint's scalar scales.
         config: the checkpoint's config.json.
         patterns: of the recipe; they say whether it smooths or rotates.
-        broken: tensors that another check found at fault; their modules are left out.
-        every: read everything; else some parts, chosen by ``seed``.
+        scan: where given, everything is read, and the blocks of scales and weights are looked at, too; what is found
+            there is not found again in the values.
         seed: chooses what is read otherwise.
         is_foreign: it was made elsewhere by what is not known, which may smooth, move weights (GPTQ) or train (QAD).
 
     Raises:
         BrokenSafetensors: a file became shorter since its header was read.
     """
-    wrong = {name for name, value in scalars.items() if not (math.isfinite(value) and value > 0)} | broken.keys()
-    skipped = {match["module"] for name in wrong if (match := PART.fullmatch(name))} | wrong
-    skipped |= {name.removesuffix(".weight") for name in wrong}
+    every = scan is not None
+    skipped = _modules_of(name for name, value in scalars.items() if not (math.isfinite(value) and value > 0))
     slack = OF_UNKNOWN_MAKING if is_foreign else 1.0
     compared = Compared(layers, names, tensors, source, scalars, skipped, slack)
     if _rotates(patterns):
@@ -86,8 +86,10 @@ def compare_contents(
     smooths = is_foreign or _smooths(patterns, names, layers)
     with open_files() as files:
         kept = compare_unquantized(layers, names, tensors, source, config, files, every, seed, is_foreign)
-        outcome = compare_values(compared, files, every, seed)
-        off = outcome.off
+        outcome = compare_values(compared, files, scan, seed)
+        blocks = scan.finish(outcome.handed) if scan is not None else None
+        broken = _modules_of(blocks or ())
+        off = [part for part in outcome.off if part.pair.module.partition("[")[0] not in broken]
         explained: set[str] = set()
         if smooths:
             off, explained = undo_smoothing(off, kept.changed, compared, files)
@@ -106,8 +108,19 @@ def compare_contents(
             kept=kept.tensors,
             kept_compared=kept.compared,
             bytes_read=files.bytes_read,
+            blocks=blocks,
             seed=None if every else seed,
         )
+
+
+def _modules_of(names: Iterable[str]) -> set[str]:
+    """The modules that tensors belong to, and the tensors, which are the modules of fused experts."""
+    found = set(names)
+    return (
+        found
+        | {match["module"] for name in found if (match := PART.fullmatch(name))}
+        | {name.removesuffix(".weight") for name in found}
+    )
 
 
 def _smooths(patterns: Patterns | None, names: SortedTensors, layers: Mapping[str, Layer]) -> bool:

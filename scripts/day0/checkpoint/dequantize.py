@@ -15,7 +15,7 @@ import functools
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from numpy.typing import DTypeLike, NDArray
 from day0.source.safetensors_headers import BITS, BrokenSafetensors, Tensor
 
 Values = NDArray[numpy.float32]
+Look = Callable[[int, NDArray[numpy.uint8]], None]
 
 
 def _e4m3_values() -> Values:
@@ -207,16 +208,17 @@ class Matrix:
         bits = 4 if kind in NIBBLES else 8 if kind in _BYTES else BITS[kind]
         return self.columns * bits / 8
 
-    def read(self, files: Files, first: int, count: int, slot: str = "") -> Values:
+    def read(self, files: Files, first: int, count: int, slot: str = "", look: Look | None = None) -> Values:
         """Values of ``count`` rows from ``first`` on, [count, columns]; ``first`` is a multiple of :attr:`unit`.
 
-        With a slot the array holds until the same thread reads with it again, see :meth:`Files.array`.
+        With a slot the array holds until the same thread reads with it again, see :meth:`Files.array`. ``look`` is
+        given the bytes of the codes and where in the file they begin.
         """
         if not self.is_whole:
             values = replace(self, is_transposed=False, part=None).read(files, 0, self.rows)
             values = values.T if self.is_transposed else values
             return (values if self.part is None else values[self.part])[first : first + count].copy()
-        values = self._codes(files, first, count, slot)
+        values = self._codes(files, first, count, slot, look)
         if self.scale is not None:
             values = self._scaled(files, values, first)
         if self.low_rank is not None:
@@ -226,12 +228,14 @@ class Matrix:
             ).reshape(rank, self.columns)
         return values
 
-    def _codes(self, files: Files, first: int, count: int, slot: str) -> Values:
+    def _codes(self, files: Files, first: int, count: int, slot: str, look: Look | None) -> Values:
         """Values of the codes; with the factor, unless it goes to the scales, of which there are fewer."""
         kind, file, start = self.codes
         width = int(self.bytes_of_row)
         factor = 1.0 if self.scale is not None else self.factor
         raw = files.read(file, start + first * width, count * width, slot and "codes")
+        if look is not None:
+            look(start + first * width, raw)
         if self.is_swapped:
             raw = ((raw << 4) | (raw >> 4)).astype(numpy.uint8)
         if kind in NIBBLES and self.is_halved:

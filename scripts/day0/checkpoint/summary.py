@@ -129,7 +129,6 @@ class CheckpointSummary:
     is_mixed: bool = False
     is_of_another_tool: bool = False
     engine_group: int = DEFAULT_NVFP4_GROUP
-    blocks: dict[str, str] | None = None
     bytes_read: int | None = None
     contents: Contents | None = None
 

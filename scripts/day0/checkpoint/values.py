@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy
 
-from day0.checkpoint.dequantize import Files, Matrix, Values
+from day0.checkpoint.blocks import BlockScan
+from day0.checkpoint.dequantize import Files, Look, Matrix, Values
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION
 from day0.checkpoint.layers import SortedTensors
 from day0.checkpoint.matrices import matrices_of, source_matrices
@@ -130,12 +131,16 @@ class Errors(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Outcome of :func:`compare_values`; ``off`` are the parts that differ by more than the format explains."""
+    """Outcome of :func:`compare_values`; ``off`` are the parts that differ by more than the format explains.
+
+    ``handed`` are the weights whose bytes a scan of blocks was given.
+    """
 
     compared: int
     matrices: int
     off: list[Part]
     errors: dict[str, Errors]
+    handed: set[str]
 
 
 class Compared:
@@ -196,35 +201,35 @@ def kind_of(precision: str) -> str:
     return FORMATS[precision].kind if precision in FORMATS else "16 bits"
 
 
-def compare_values(compared: Compared, files: Files, every: bool = False, seed: int = 0) -> Comparison:
+def compare_values(compared: Compared, files: Files, scan: BlockScan | None = None, seed: int = 0) -> Comparison:
     """Compare quantized matrices with the source's.
 
     Args:
         compared: the matrices.
         files: to read from.
-        every: read all rows of all matrices.
+        scan: where given, all rows of all matrices are read, and their bytes handed to it.
         seed: chooses what is read otherwise.
 
     Raises:
         BrokenSafetensors: a file became shorter since its header was read.
     """
     chance = random.Random(seed)
-    modules = compared.modules if every else _chosen(compared, chance)
+    modules = compared.modules if scan is not None else _chosen(compared, chance)
     parts: list[Part] = []
     for module in modules:
         pairs = compared.pairs(module)
-        if every:
+        if scan is not None:
             parts += itertools.chain.from_iterable(map(whole, pairs))
         else:
             some = chance.sample(pairs, EXPERTS_OF_FUSED) if len(pairs) > EXPERTS_OF_FUSED else pairs
             number = min(MOST_PARTS, max(1, MATRICES // len(modules)))
             parts += [_some_rows(pair, chance) for pair in some for _ in range(number)]
     parts.sort(key=lambda part: (part.pair.held.codes.file, part.pair.held.codes.start, part.first))
-    if not every:
+    if scan is None:
         _announce(parts, files)
     sums: dict[str, list[Sums]] = defaultdict(list)
     off: list[Part] = []
-    for part, found in zip(parts, _each(files, parts, every), strict=True):
+    for part, found in zip(parts, _each(files, parts, compared, scan), strict=True):
         sums[part.pair.module].append(found)
         if found.is_off(part.pair.bounds.limit).any():
             off.append(part)
@@ -233,6 +238,7 @@ def compare_values(compared: Compared, files: Files, every: bool = False, seed: 
         matrices=len(compared.modules),
         off=[part for part in off if not _is_range(part, files)],
         errors=_errors(compared, sums),
+        handed={part.pair.tensor for part in parts} if scan is not None else set(),
     )
 
 
@@ -290,13 +296,13 @@ def _announce(parts: Iterable[Part], files: Files) -> None:
             files.announce(file, start + int(part.first * width), int(part.count * width))
 
 
-def read_part(part: Part, files: Files) -> tuple[Values, Values]:
+def read_part(part: Part, files: Files, look: Look | None = None) -> tuple[Values, Values]:
     """Values of a part, [rows, columns], as held and of the source, which hold until the thread's next call.
 
     Smoothed weights are compared as they were when they were rounded: the source's divided by the vector.
     """
     pair = part.pair
-    held = pair.held.read(files, part.first, part.count, "held")
+    held = pair.held.read(files, part.first, part.count, "held", look)
     return held, read_source(pair.source, part, files)
 
 
@@ -307,13 +313,19 @@ def read_source(matrix: Matrix, part: Part, files: Files) -> Values:
     return values if vector is None else numpy.divide(values, vector, out=values)
 
 
-def _each(files: Files, parts: Sequence[Part], every: bool) -> Iterator[Sums]:
+def _each(files: Files, parts: Sequence[Part], compared: Compared, scan: BlockScan | None) -> Iterator[Sums]:
     """The sums of the parts, in their order."""
-    if not every:
+    if scan is None:
         yield from (Sums.of(*read_part(part, files)) for part in parts)
         return
+
+    def compare(part: Part) -> Sums:
+        name = part.pair.tensor
+        start = compared.tensors[name].start
+        return Sums.of(*read_part(part, files, lambda place, raw: scan.look(name, place - start, raw)))
+
     with ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), 8)) as pool:
-        yield from pool.map(lambda part: Sums.of(*read_part(part, files)), parts)
+        yield from pool.map(compare, parts)
 
 
 def _is_range(part: Part, files: Files) -> bool:

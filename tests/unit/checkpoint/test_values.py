@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from day0.checkpoint.blocks import BlockScan
 from day0.checkpoint.contents import compare_contents
 from day0.checkpoint.dequantize import open_files
 from day0.checkpoint.fused_scales import check_fused_scales
@@ -70,7 +71,7 @@ class Model:
         self.checkpoint[f"{name}.weight"] = ("F8_E4M3", fp8(weight, scale))
         self.checkpoint[f"{name}.weight_scale"] = ("F32", np.array(scale, np.float32))
 
-    def compare(self, precision="FP8", patterns=None, every=True, seed=0, config=None, broken=()):
+    def compare(self, precision="FP8", patterns=None, every=True, seed=0, config=None):
         after, before = save(self.folder / "c", self.checkpoint), save(self.folder / "s", self.source)
         names = sort_tensors(after)
         layers = {
@@ -79,10 +80,8 @@ class Model:
         }
         scalars = read_scalars(after)
         stated = config if config is not None else {"dtype": "bfloat16"}
-        known = dict.fromkeys(broken, "")
-        return compare_contents(
-            layers, names, after, SourceWeights(before), scalars, stated, patterns, known, every, seed
-        )
+        scan = BlockScan(after, before, scalars) if every else None
+        return compare_contents(layers, names, after, SourceWeights(before), scalars, stated, patterns, scan, seed)
 
 
 UP = "model.layers.1.mlp.up_proj"
@@ -152,7 +151,11 @@ def test_what_another_check_found_is_not_found_again(model):
     model.checkpoint[f"{UP}.weight_scale"] = ("F32", np.array(np.nan, np.float32))
     assert model.compare().off == {}
     model.quantize(UP, -model.weights[UP])
-    assert list(model.compare().off) == [UP] and model.compare(broken=[f"{UP}.weight"]).off == {}
+    found = model.compare()
+    assert list(found.off) == [UP] and found.blocks == {}
+    model.checkpoint[f"{UP}.weight"][1][5, 7] = 0x7F
+    found = model.compare()
+    assert found.off == {} and found.blocks == {f"{UP}.weight": "holds NaN"}
 
 
 def test_svdquant_is_compared_with_its_factors(tmp_path):

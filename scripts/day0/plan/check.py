@@ -7,6 +7,7 @@ allowed. A sound plan warns of limits that a suite cannot resolve.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -224,19 +225,19 @@ def _check_files(plan: Plan, is_produced: Callable[[str], bool], mistakes: _Mist
     """Local files that suites, images and calibrations name."""
     for suite, settings in plan.suites.items():
         for path in filter(None, [settings.include_path, *settings.data_files]):
-            if not is_produced(path) and not (root / path).exists():
+            if not is_produced(path) and not os.path.exists(root / path):
                 file = SUITES_FOLDER / f"{suite}.yaml"
                 mistakes.add(f"suite {suite}", f"found no {path}; correct include_path or data_files of {file}")
     containers = plan.config.containers
     for stage in ("quantize", "serve"):
         container = getattr(containers, stage)
-        if container and not (root / container.image).is_file():
+        if container and not os.path.isfile(root / container.image):
             how = image_command(containers.runtime, container.image)
             mistakes.add(f"containers.{stage}.image", f"found no file {container.image}; make it with {how}")
     for release in plan.releases:
         if release.model in plan.config.models and release.recipe.checkpoint is None:
             data = Calibration(**plan.calibration(release.model, release.candidate)).local_file
-            if data and not is_produced(str(data)) and not (root / data).is_file():
+            if data and not is_produced(str(data)) and not os.path.isfile(root / data):
                 mistakes.add(
                     f"release {release.name!r}", f"found no calibration data {data}; correct calibration.dataset"
                 )
@@ -322,7 +323,7 @@ def _check_imports(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
     for run in plan.imported_runs():
         imported = plan.imported(*run)
         assert imported is not None
-        if not (root / imported.path).exists():
+        if not os.path.exists(root / imported.path):
             mistakes.add(
                 f"imported run of {'/'.join(run)}",
                 f"found no {imported.path}; expected a results.yml, or a folder with one in it",

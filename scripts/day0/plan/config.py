@@ -39,6 +39,10 @@ MANAGED_FLAGS = {
 }
 
 
+# Any name that a file can have: neither empty nor with a NUL.
+LocalPath = Annotated[str, Field(pattern=r"^[^\x00]+$")]
+
+
 class ServerContainer(Strict):
     """A container image with vLLM, and how it is run."""
 
@@ -100,7 +104,7 @@ class ImportedRun(Strict):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), json_schema_extra=_or_bare_path)
 
-    path: str = Field(description="a results.yml, a run's folder, or a folder of several runs' folders")
+    path: LocalPath = Field(description="a results.yml, a run's folder, or a folder of several runs' folders")
     model_id: str | None = Field(
         None, description="name under which the run served the model; null: the model's name, hub id or path"
     )
@@ -130,7 +134,7 @@ class Resources(StageResources):
 class Model(Strict):
     """Where the source model is: a local folder, or a hub repository at a pinned commit."""
 
-    path: str | None = Field(None, description="local folder of config.json, tokenizer and *.safetensors")
+    path: LocalPath | None = Field(None, description="local folder of config.json, tokenizer and *.safetensors")
     hub: str | None = Field(None, description="repository id on the model hub, organisation/name")
     revision: str | None = Field(None, description="commit of the hub repository: 40 hexadecimal digits")
     trust_remote_code: bool = Field(False, description="run Python files that the model's repository brings along")
@@ -206,7 +210,9 @@ class Release(Strict):
 
     model: str
     recipe: str = Field(description="of a checkpoint made elsewhere: the name to show, or unknown")
-    checkpoint: str | None = Field(None, description="folder of a checkpoint made elsewhere; nothing is quantized here")
+    checkpoint: LocalPath | None = Field(
+        None, description="folder of a checkpoint made elsewhere; nothing is quantized here"
+    )
     name: Name | None = Field(None, description="folder of the decision; the recipe's name unless given")
     suite: str | None = None
     threshold: Fraction | None = None

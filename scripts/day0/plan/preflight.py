@@ -8,6 +8,7 @@ DEPLOYMENT_HEALTH_FAILED where the engine would refuse the checkpoint.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -157,7 +158,7 @@ def check_recipe(request: RecipeRequest) -> list[Check]:
     support = recipe_support(configuration, request.engine, tensors, is_tied)
     checks = [_check_recipe(support, unread), *_check_device(support, request), _check_engine(support, request)]
     if dataset := request.calibration.local_file:
-        there = dataset.is_file()
+        there = os.path.isfile(dataset)
         text = (
             f"{dataset} is there" if there else f"found no file {dataset}; set calibration.dataset to one that exists"
         )
@@ -276,7 +277,7 @@ def check_suite(request: SuiteRequest) -> list[Check]:
     if not request.asked:
         return [Check("runs", "all runs of this model on this suite are imported; nothing is evaluated here")]
     suite = request.settings
-    missing = [path for path in suite["data_files"] if not Path(path).is_file()]
+    missing = [path for path in suite["data_files"] if not os.path.isfile(path)]
     data = f"{len(suite['data_files'])} local files are there"
     if missing:
         data = f"found no file {', '.join(missing)}; correct data_files of the suite"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ def read_calibration(settings: Mapping[str, Any], options: Mapping[str, Any]) ->
     except ValidationError as error:
         raise UnusableInput("\n".join(mistakes_of(error, Calibration, "calibration"))) from None
     file = calibration.local_file
-    if file is not None and not file.is_file():
+    if file is not None and not os.path.isfile(file):  # of any name: Path.is_file raises for one that is too long
         raise UnusableInput(
             f"calibration: dataset: found no file {file}; expected .jsonl or .txt, or a ModelOpt data set's name"
         )

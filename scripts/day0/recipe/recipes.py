@@ -7,6 +7,7 @@ where ModelOpt is not installed.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -135,7 +136,7 @@ def resolve_named(name_or_file: str, recipes_dir: Path, catalogue: Mapping[str, 
         UnusableInput: there is no such recipe, or it holds mistakes.
     """
     file = Path(name_or_file)
-    if file.suffix in (".yaml", ".yml") and file.is_file():
+    if file.suffix in (".yaml", ".yml") and os.path.isfile(file):
         return resolve_recipe_file(file, catalogue)
     return resolve_recipe(name_or_file, {}, recipes_dir, catalogue)
 

@@ -7,6 +7,7 @@ tests hold the outcome against ModelOpt's own for every preset and recipe.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,7 +102,7 @@ def _block(path: Any, catalogue: Mapping[str, Any], place: str, loading: tuple[s
     name = str(path).removesuffix(".yaml").removesuffix(".yml")
     if name in loading:
         raise UnusableInput(f"{place}: imports {' -> '.join([*loading, name])}, a circle")
-    file = next((file for ending in (".yml", ".yaml") if (file := Path(f"{name}{ending}")).is_file()), None)
+    file = next((file for ending in (".yml", ".yaml") if os.path.isfile(file := Path(f"{name}{ending}"))), None)
     block = catalogue.get("blocks", {}).get(name)
     if file is not None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from day0.source.side_files import side_files
 def check_model_folder(path: str) -> str | None:
     """Say what keeps a local folder from being a source model, or None."""
     folder = Path(path)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return f"found no folder {path}; expected one with config.json, a tokenizer and *.safetensors"
     if not (folder / "config.json").is_file():
         return f"{path} holds no config.json; expected a Hugging Face model folder"
@@ -59,7 +60,7 @@ def open_source(path: Path) -> SourceModel:
     Raises:
         UnusableInput: the record cannot be used, or there is no model folder.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         return SourceModel(path.name, path)
     source = Source.read(path)
     if not (Path(source.path) / "config.json").is_file():

@@ -185,6 +185,16 @@ def test_a_model_folder_must_exist_and_hold_safetensors(tmp_path):
     assert "no *.safetensors (found pytorch_model.bin)" in line
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", ""])
+def test_a_path_that_no_file_can_have_is_a_mistake_like_any_other(name):
+    settings = {
+        "models": {"m": {"path": name, "calibration": {"dataset": f"{name}.jsonl"}}},
+        "releases": [{"model": "m", "recipe": "fp8"}, {"model": "m", "recipe": "unknown", "checkpoint": name}],
+    }
+    found = "\n".join(mistakes(changed(**settings)))
+    assert "models.m" in found and "checkpoint" in found
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [

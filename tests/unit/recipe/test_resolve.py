@@ -144,6 +144,11 @@ JSON_VALUES = st.recursive(
 )
 
 
+def test_an_import_of_a_name_that_no_file_can_have_is_refused():
+    with pytest.raises(UnusableInput, match="mine: imports 'xxx"):
+        resolve_configuration({"imports": {"a": "x" * 300}, "quantize": {"$import": "a"}}, CATALOGUE, "mine")
+
+
 @settings(deadline=None)
 @given(JSON_VALUES, JSON_VALUES, st.none() | st.just({"a": "configs/numerics/fp8"}) | JSON_VALUES)
 def test_any_json_in_a_recipe_is_a_configuration_or_a_clear_error(quantize, entries, imports):

@@ -85,7 +85,7 @@ def compare_contents(
         compared.leave_out("are rotated by the recipe, which cannot be undone here")
     smooths = is_foreign or _smooths(patterns, names, layers)
     with open_files() as files:
-        kept = compare_unquantized(layers, names, tensors, source, config, files, every, seed, is_foreign)
+        kept = compare_unquantized(compared, config, files, every, seed, is_foreign)
         outcome = compare_values(compared, files, scan, seed)
         blocks = scan.finish(outcome.handed) if scan is not None else None
         broken = _modules_of(blocks or ())

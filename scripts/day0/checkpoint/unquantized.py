@@ -14,10 +14,9 @@ import numpy
 from day0.base.numbers import mapping_or_empty
 from day0.checkpoint.dequantize import Files, Values, decode
 from day0.checkpoint.formats import FULL_PRECISION
-from day0.checkpoint.layers import SortedTensors
 from day0.checkpoint.names import BUFFERS
-from day0.checkpoint.source_weights import SourceWeights
-from day0.checkpoint.summary import KEPT, Layer
+from day0.checkpoint.summary import KEPT
+from day0.checkpoint.values import Compared
 from day0.source.safetensors_headers import BITS, Tensor
 
 # Tensors that are compared by default, bytes of each, and of a part that is read at a time.
@@ -50,10 +49,7 @@ class Unquantized:
 
 
 def compare_unquantized(
-    layers: Mapping[str, Layer],
-    names: SortedTensors,
-    tensors: Mapping[str, Tensor],
-    source: SourceWeights,
+    compared: Compared,
     config: Mapping[str, Any],
     files: Files,
     every: bool = False,
@@ -63,10 +59,7 @@ def compare_unquantized(
     """Compare the tensors that are not quantized with the source's of the same names and shapes.
 
     Args:
-        layers: the checkpoint's, by module.
-        names: of its tensors.
-        tensors: the checkpoint's.
-        source: the source's tensors.
+        compared: the checkpoint and its source.
         config: the checkpoint's config.json, which states the data type that the source was cast to.
         files: to read from.
         every: read all of them from end to end; else at most :data:`TENSORS`, of long ones a part.
@@ -77,6 +70,7 @@ def compare_unquantized(
         BrokenSafetensors: a file became shorter since its header was read.
     """
     chance = random.Random(seed)
+    layers, names, tensors, source = compared.layers, compared.names, compared.tensors, compared.source
     kept = [names.weights[module] for module, layer in layers.items() if layer.precision in FULL_PRECISION]
     shared = [name for name in (*kept, *names.others) if name in source.tensors and name not in source.quantized]
     as_before = [names.weights[module] for module, layer in layers.items() if layer.precision.endswith(KEPT)]

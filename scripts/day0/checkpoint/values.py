@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy
+from numpy.typing import NDArray
 
 from day0.checkpoint.blocks import BlockScan
 from day0.checkpoint.dequantize import Files, Look, Matrix, Values
@@ -56,7 +57,7 @@ OF_UNKNOWN_MAKING = 2.0
 LEAST_COLUMNS = 64
 # Matrices that are read by default, elements of a part of one that is read, and parts of a matrix where it has few.
 MATRICES, ELEMENTS, MOST_PARTS = 2000, 8192, 4
-EXPERTS_OF_FUSED, CHUNK_ELEMENTS = 4, 1 << 18
+EXPERTS_OF_FUSED, CHUNK_ELEMENTS, AT_A_TIME = 4, 1 << 18, 512
 # Largest values of E4M3 and E2M1, and half of E4M3's smallest step: what a scale of a whole matrix cannot resolve.
 _E4M3_MAX, _E2M1_MAX, _HALF_STEP = 448.0, 6.0, 2.0**-10
 # How far a scale may be above what the matrix alone needs: those that are fused with it may need more.
@@ -104,10 +105,13 @@ class Sums(NamedTuple):
             held, source = held.reshape(1, -1), source.reshape(1, -1)
         return cls(*(numpy.vecdot(a, b) for a, b in ((held, held), (source, source), (held, source))))
 
+    def total(self) -> NDArray[numpy.float64]:
+        """The three sums over all rows, shape (3,)."""
+        return numpy.array([part.sum(dtype=numpy.float64) for part in self])
+
     def error(self) -> float:
         """Relative error of all rows together; NaN where a value is none."""
-        left, right, both = (float(part.sum(dtype=numpy.float64)) for part in self)
-        return math.sqrt(max(left - 2 * both + right, 0.0) / right) if right > 0 else (0.0 if left == 0 else math.inf)
+        return relative_error(self.total())
 
     def is_off(self, limit: float, floor: float = 0.0, columns: int = 1) -> numpy.ndarray:
         """Rows whose error is beyond ``limit`` of the source's values and ``floor`` for each element."""
@@ -117,8 +121,14 @@ class Sums(NamedTuple):
 
     def factor(self) -> float:
         """What the held values are to be multiplied by to come nearest to the source's."""
-        left, both = (float(part.sum(dtype=numpy.float64)) for part in (self.held, self.both))
+        left, _, both = self.total().tolist()
         return both / left if left > 0 else math.nan
+
+
+def relative_error(total: NDArray[numpy.float64]) -> float:
+    """Relative error by the sums of squares as held and of the source, and of their products; NaN where one is none."""
+    left, right, both = total.tolist()
+    return math.sqrt(max(left - 2 * both + right, 0.0) / right) if right > 0 else (0.0 if left == 0 else math.inf)
 
 
 class Errors(NamedTuple):
@@ -213,33 +223,43 @@ def compare_values(compared: Compared, files: Files, scan: BlockScan | None = No
     Raises:
         BrokenSafetensors: a file became shorter since its header was read.
     """
-    chance = random.Random(seed)
-    modules = compared.modules if scan is not None else _chosen(compared, chance)
+    pairs: list[Pair] = []
+    if scan is not None:
+        pairs += itertools.chain.from_iterable(map(compared.pairs, compared.modules))
+        pairs.sort(key=lambda pair: pair.held.codes[1:])
+        parts: Iterable[Part] = itertools.chain.from_iterable(map(whole, pairs))
+        found = _sums_of_all(files, parts, compared, scan)
+    else:
+        parts = _some_parts(compared, random.Random(seed))
+        _announce(parts, files)
+        found = ((part, Sums.of(*read_part(part, files))) for part in parts)
+    totals: dict[str, NDArray[numpy.float64]] = {}
+    off: list[Part] = []
+    for part, sums in found:
+        module = part.pair.module
+        totals[module] = totals.get(module, 0.0) + sums.total()
+        if sums.is_off(part.pair.bounds.limit).any():
+            off.append(part)
+    largest: dict[str, float] = {}
+    return Comparison(
+        compared=len({module.partition("[")[0] for module in totals}),
+        matrices=len(compared.modules),
+        off=[part for part in off if not _is_range(part, files, largest)],
+        errors=_errors(compared, totals),
+        handed={pair.tensor for pair in pairs},
+    )
+
+
+def _some_parts(compared: Compared, chance: random.Random) -> list[Part]:
+    """Parts of some matrices, in the order of the files."""
+    modules = _chosen(compared, chance)
+    number = min(MOST_PARTS, max(1, MATRICES // max(len(modules), 1)))
     parts: list[Part] = []
     for module in modules:
         pairs = compared.pairs(module)
-        if scan is not None:
-            parts += itertools.chain.from_iterable(map(whole, pairs))
-        else:
-            some = chance.sample(pairs, EXPERTS_OF_FUSED) if len(pairs) > EXPERTS_OF_FUSED else pairs
-            number = min(MOST_PARTS, max(1, MATRICES // len(modules)))
-            parts += [_some_rows(pair, chance) for pair in some for _ in range(number)]
-    parts.sort(key=lambda part: (part.pair.held.codes.file, part.pair.held.codes.start, part.first))
-    if scan is None:
-        _announce(parts, files)
-    sums: dict[str, list[Sums]] = defaultdict(list)
-    off: list[Part] = []
-    for part, found in zip(parts, _each(files, parts, compared, scan), strict=True):
-        sums[part.pair.module].append(found)
-        if found.is_off(part.pair.bounds.limit).any():
-            off.append(part)
-    return Comparison(
-        compared=len({module.partition("[")[0] for module in sums}),
-        matrices=len(compared.modules),
-        off=[part for part in off if not _is_range(part, files)],
-        errors=_errors(compared, sums),
-        handed={part.pair.tensor for part in parts} if scan is not None else set(),
-    )
+        some = chance.sample(pairs, EXPERTS_OF_FUSED) if len(pairs) > EXPERTS_OF_FUSED else pairs
+        parts += [_some_rows(pair, chance) for pair in some for _ in range(number)]
+    return sorted(parts, key=lambda part: (*part.pair.held.codes[1:], part.first))
 
 
 def _chosen(compared: Compared, chance: random.Random) -> list[str]:
@@ -313,43 +333,57 @@ def read_source(matrix: Matrix, part: Part, files: Files) -> Values:
     return values if vector is None else numpy.divide(values, vector, out=values)
 
 
-def _each(files: Files, parts: Sequence[Part], compared: Compared, scan: BlockScan | None) -> Iterator[Sums]:
-    """The sums of the parts, in their order."""
-    if scan is None:
-        yield from (Sums.of(*read_part(part, files)) for part in parts)
-        return
+def _sums_of_all(
+    files: Files, parts: Iterable[Part], compared: Compared, scan: BlockScan
+) -> Iterator[tuple[Part, Sums]]:
+    """Parts with their sums, in their order; some hundred at a time, as a large model has millions of them."""
 
-    def compare(part: Part) -> Sums:
+    def compare(part: Part) -> tuple[Part, Sums]:
         name = part.pair.tensor
         start = compared.tensors[name].start
-        return Sums.of(*read_part(part, files, lambda place, raw: scan.look(name, place - start, raw)))
+        return part, Sums.of(*read_part(part, files, lambda place, raw: scan.look(name, place - start, raw)))
 
+    parts = iter(parts)
     with ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), 8)) as pool:
-        yield from pool.map(compare, parts)
+        while batch := list(itertools.islice(parts, AT_A_TIME)):
+            yield from pool.map(compare, batch)
 
 
-def _is_range(part: Part, files: Files) -> bool:
+def _is_range(part: Part, files: Files, largest: dict[str, float]) -> bool:
     """Whether what is off are values that are too small for the scale of the whole matrix, as FP8 and NVFP4 have one.
 
-    The scale that the source's largest value needs says so, not the one that is held, which may be wrong.
+    The scale that the source's largest value needs says so, not the one that is held, which may be wrong. Where not
+    even that one explains it, the source is not searched for its largest value.
+
+    Args:
+        part: rows that are off.
+        files: to read from.
+        largest: largest magnitudes of the source's matrices that are known, by module; what is found is added.
     """
     pair = part.pair
-    largest = {"FP8": _E4M3_MAX, "NVFP4": _E4M3_MAX * _E2M1_MAX}.get(pair.kind)
+    top_code = {"FP8": _E4M3_MAX, "NVFP4": _E4M3_MAX * _E2M1_MAX}.get(pair.kind)
     sums = Sums.of(*read_part(part, files))
-    if largest is None or not all(numpy.isfinite(one).all() for one in sums):
+    if top_code is None or not all(numpy.isfinite(one).all() for one in sums):
         return False
-    top = max(float(numpy.abs(one.pair.source.read(files, one.first, one.count)).max()) for one in whole(pair))
-    step = min(abs(pair.held.factor), _SHARED_SCALE * top / largest) * _HALF_STEP
-    floor = step * (_E2M1_MAX if pair.kind == "NVFP4" else 1.0)
-    return not sums.is_off(pair.bounds.limit, floor, pair.held.columns).any()
+
+    def explains(scale: float) -> bool:
+        floor = scale * _HALF_STEP * (_E2M1_MAX if pair.kind == "NVFP4" else 1.0)
+        return not sums.is_off(pair.bounds.limit, floor, pair.held.columns).any()
+
+    held = abs(pair.held.factor)
+    if not explains(held):
+        return False
+    if pair.module not in largest:
+        rows = (pair.source.read(files, one.first, one.count) for one in whole(pair))
+        largest[pair.module] = max(float(numpy.abs(each).max()) for each in rows)
+    return explains(min(held, _SHARED_SCALE * largest[pair.module] / top_code))
 
 
-def _errors(compared: Compared, sums: Mapping[str, Sequence[Sums]]) -> dict[str, Errors]:
+def _errors(compared: Compared, totals: Mapping[str, NDArray[numpy.float64]]) -> dict[str, Errors]:
     """Relative errors by algorithm."""
     found: dict[str, list[float]] = defaultdict(list)
-    for module, each in sums.items():
-        whole = Sums(*(numpy.concatenate(column) for column in zip(*each, strict=True)))
-        found[compared.layers[module.partition("[")[0]].precision].append(whole.error())
+    for module, total in totals.items():
+        found[compared.layers[module.partition("[")[0]].precision].append(relative_error(total))
     return {
         algorithm: Errors(
             len(errors),

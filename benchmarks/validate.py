@@ -129,10 +129,7 @@ def make(folder: Path, size: dict) -> None:
     from day0.records.recipe import Calibration
 
     recipe = {"name": "nvfp4", "kind": "preset", "definition": {"preset": "nvfp4"}, "digest": "0" * 64}
-    Quantization(
-        status="done",
-        failure_class=None,
-        detail="",
+    Quantization.begun(
         model="synthetic",
         source_digest=None,
         recipe=RecordedRecipe(**recipe, quant_cfg=ModelOptConfiguration(quantize={"quant_cfg": patterns})),
@@ -141,13 +138,6 @@ def make(folder: Path, size: dict) -> None:
         seed=0,
         device="cpu",
         versions={},
-        duration_seconds={},
-        peak_memory_bytes=None,
-        peak_gpu_memory_bytes=None,
-        search=None,
-        quantizers=None,
-        files={},
-        checkpoint_digest=None,
     ).write(folder / "record.json")
 
 

@@ -78,10 +78,7 @@ def import_checkpoint(source: SourceModel, recipe: ResolvedRecipe, output: Path)
 
 def new_record(source: SourceModel, recipe: ResolvedRecipe) -> Quantization:
     """The record of a checkpoint of which nothing is known yet."""
-    return Quantization(
-        status="done",
-        failure_class=None,
-        detail="",
+    return Quantization.begun(
         model=source.name,
         source_digest=source.digest,
         recipe=RecordedRecipe(**recipe.as_plain()),
@@ -90,13 +87,6 @@ def new_record(source: SourceModel, recipe: ResolvedRecipe) -> Quantization:
         seed=None,
         device=None,
         versions={},
-        duration_seconds={},
-        peak_memory_bytes=None,
-        peak_gpu_memory_bytes=None,
-        search=None,
-        quantizers=None,
-        files={},
-        checkpoint_digest=None,
     )
 
 

@@ -480,10 +480,7 @@ def main() -> int:
     is_named = calibration.dataset is not None and calibration.local_file is None
     check_dataset(calibration, needs_calibration(configuration), known_datasets() if is_named else [])
     set_seed(arguments.seed)
-    record = Quantization(
-        status="done",
-        failure_class=None,
-        detail="",
+    record = Quantization.begun(
         model=source.name,
         source_digest=source.digest,
         recipe=RecordedRecipe(**recipe.as_plain(), quant_cfg=configuration.recorded()),
@@ -495,13 +492,6 @@ def main() -> int:
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
-        duration_seconds={},
-        peak_memory_bytes=None,
-        peak_gpu_memory_bytes=None,
-        search=None,
-        quantizers=None,
-        files={},
-        checkpoint_digest=None,
     )
 
     partial = arguments.output.with_name(f".{arguments.output.name}.partial")

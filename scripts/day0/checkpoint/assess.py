@@ -189,7 +189,6 @@ def read_summary(
         is_mixed=declaration is not None and declaration.layers is not None,
         is_of_another_tool=is_of_another_tool(config),
         engine_group=group_that_the_engine_reads(config, declaration),
-        bytes_read=scan.bytes_read if scan is not None else None,
         contents=contents,
     )
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy
 
+from day0.checkpoint.dequantize import Codes, Files, is_finite, open_files
 from day0.source.safetensors_headers import BITS, BrokenSafetensors, Tensor
 
 BUFFER_BYTES, SPAN_BYTES = 1 << 18, 1 << 25
@@ -36,6 +37,13 @@ class _Span(NamedTuple):
     length: int
 
 
+class Blocks(NamedTuple):
+    """Outcome of a :class:`BlockScan`: problems by tensor, as ends of sentences, and the bytes that were looked at."""
+
+    problems: dict[str, str]
+    bytes_read: int
+
+
 class BlockScan:
     """Looks at all scales and weights of a checkpoint: at bytes that are handed over, and at the rest by reading it."""
 
@@ -48,7 +56,7 @@ class BlockScan:
         self._zeros: dict[str, list[int]] = {}
         self._groups: dict[str, int] = {}
         self._lock = threading.Lock()
-        self.bytes_read = 0
+        self._bytes = 0
 
     def look(self, name: str, first: int, raw: numpy.ndarray) -> None:
         """Look at bytes of a tensor, from its byte ``first`` on; many threads may. Full precision has no blocks."""
@@ -62,10 +70,10 @@ class BlockScan:
                 if len(places):
                     held = self._zeros.setdefault(name, [])
                     held += [first + start + int(place) for place in _some(places)]
-                self.bytes_read += chunk.size
+                self._bytes += chunk.size
 
-    def finish(self, handed: Collection[str] = ()) -> dict[str, str]:
-        """Read what was not handed over, and give the problems by tensor.
+    def finish(self, handed: Collection[str] = ()) -> Blocks:
+        """Read what was not handed over, and say what was found.
 
         Args:
             handed: tensors whose bytes :meth:`look` was given.
@@ -82,7 +90,8 @@ class BlockScan:
             lost = _lost_blocks(name, [*_some(places)], self._tensors, self._source, self._scalars)
             if lost is not None:
                 self._found[name].add(lost)
-        return {name: " and ".join(sorted(what)) for name, what in sorted(self._found.items()) if what}
+        problems = {name: " and ".join(sorted(what)) for name, what in sorted(self._found.items()) if what}
+        return Blocks(problems, self._bytes)
 
     def _read(self, span: _Span) -> None:
         buffer = _buffers()[0]
@@ -199,19 +208,13 @@ def _lost_blocks(
     least = _least_weight(module, tensors, scalars)
     lost = 0
     where = ""
-    try:
-        handle = os.open(before.file, os.O_RDONLY)
-        try:
-            for place in places:
-                parts = _source_parts(place, tensors[name], weight, before, is_scale)
-                if any(_largest(handle, before, first, count) > least for first, count in parts):
-                    row, column = divmod(parts[0][0], before.shape[-1])
-                    where = where or f"row {row}, column {column}"
-                    lost += 1
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise BrokenSafetensors(f"{before.file}: cannot be read: {error}") from error
+    with open_files() as files:
+        for place in places:
+            parts = _source_parts(place, tensors[name], weight, before, is_scale)
+            if any(_largest(files, before, first, count) > least for first, count in parts):
+                row, column = divmod(parts[0][0], before.shape[-1])
+                where = where or f"row {row}, column {column}"
+                lost += 1
     what = "scales that are zero" if is_scale else "blocks of zeros"
     return f"has {what} where the source has weights, first at {where} of the weight" if lost else None
 
@@ -276,29 +279,18 @@ def _source_parts(place: int, tensor: Tensor, weight: Tensor, before: Tensor, is
     return [(row * columns + left * 128, width) for row in range(top * 128, min(top * 128 + 128, rows))]
 
 
-def _largest(handle: int, tensor: Tensor, first: int, count: int) -> float:
-    """Largest magnitude of some elements of a tensor in BF16, F16, F32 or F64; 0 where it has none."""
-    size = BITS[tensor.dtype] // 8
-    count = min(count, tensor.elements - first)
-    raw = os.pread(handle, max(count, 0) * size, tensor.start + first * size)
-    if tensor.dtype == "BF16":
-        values = (numpy.frombuffer(raw, "<u2").astype(numpy.uint32) << 16).view(numpy.float32)
-    else:
-        values = numpy.frombuffer(raw, {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[tensor.dtype])
+def _largest(files: Files, tensor: Tensor, first: int, count: int) -> float:
+    """Largest magnitude of some elements of a tensor in full precision; 0 where it has none."""
+    values = Codes.of(tensor, tensor.dtype).read(files, first, max(min(count, tensor.elements - first), 0))
     return float(numpy.nan_to_num(numpy.abs(values), nan=0.0).max(initial=0.0))
 
 
 def _faults(chunk: numpy.ndarray, dtype: str, is_scale: bool, scratch: numpy.ndarray) -> Iterable[str]:
-    if dtype == "F32":
-        values = chunk.view(numpy.float32)
-        if not numpy.isfinite(values).all():
+    if dtype in ("F32", "BF16", "F16"):
+        if not is_finite(chunk, dtype):
             yield "holds NaN or infinity"
-        elif values.min(initial=0) < 0:
+        elif dtype == "F32" and chunk.view(numpy.float32).min(initial=0) < 0:
             yield "holds a negative scale"
-    elif dtype in ("BF16", "F16"):
-        mask = 0x7F80 if dtype == "BF16" else 0x7C00
-        if ((chunk.view(numpy.uint16) & mask) == mask).any():
-            yield "holds NaN or infinity"
     elif dtype in ("U8", "F8_E8M0"):
         if chunk.max(initial=0) == 0xFF:
             yield "holds NaN"

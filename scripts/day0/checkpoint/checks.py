@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from day0.checkpoint.configs import Change
 from day0.checkpoint.coverage import coverage_by_family
-from day0.checkpoint.diagnosis import UNRELATED
+from day0.checkpoint.diagnosis import ALMOST_ALL
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION, MIXED
 from day0.checkpoint.fused_scales import check_fused_scales
 from day0.checkpoint.intentions import Intention
@@ -25,12 +25,12 @@ from day0.checkpoint.vllm_rules import (
     ALGORITHM_OF_PRESET,
     DIVISOR_OF_INPUTS,
     ENGINE_VERSION,
-    FUSED_GROUPS,
     MINIMUM_CAPABILITY,
     MINIMUM_CAPABILITY_OF_OTHER_TOOLS,
     NVFP4_ALGORITHMS,
     RULES,
     UNQUANTIZED_PREFIXES,
+    fused_with,
 )
 from day0.records.failure_class import FailureClass
 from day0.records.validation import FamilyCoverage, ValueErrors
@@ -38,8 +38,6 @@ from day0.records.validation import FamilyCoverage, ValueErrors
 SIZE_TOLERANCE = 0.02
 # What a check found in figures, under the names of ValidationCheck's fields.
 Numbers = dict[str, int | float | str | dict[str, FamilyCoverage] | dict[str, ValueErrors] | None]
-# Part of the matrices from which on it is the source that is another one.
-ALMOST_ALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -427,23 +425,14 @@ def _uneven_groups(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     if len({layer.precision for layer, _ in distinct(layers) if layer.is_linear and layer.family != "lm_head"}) == 1:
         return found
-    leaders = {group[0]: group for group in FUSED_GROUPS}
     for name, layer in layers.items():
-        parent, dot, leaf = name.rpartition(".")
-        group = leaders.get(leaf)
-        if group is None:
-            continue
-        others = [layers.get(f"{parent}{dot}{other}") for other in group[1:]]
-        if any(other is not None and other is not layer and other.precision != layer.precision for other in others):
-            members = {
-                member: layers[f"{parent}{dot}{member}"] for member in group if f"{parent}{dot}{member}" in layers
-            }
+        others = [other for other in fused_with(name) if other in layers]
+        if any(layers[other] is not layer and layers[other].precision != layer.precision for other in others):
+            members = {member: layers[member] for member in (name, *others)}
             if any(member.problem for member in members.values()):
                 continue
-            held = ", ".join(f"{member} {one.precision}" for member, one in members.items())
-            found.setdefault(f"are fused by the engine yet differ: {held}: {RULES['fused']}", []).extend(
-                f"{parent}{dot}{m}" for m in members
-            )
+            held = ", ".join(f"{member.rpartition('.')[2]} {one.precision}" for member, one in members.items())
+            found.setdefault(f"are fused by the engine yet differ: {held}: {RULES['fused']}", []).extend(members)
     return found
 
 
@@ -452,20 +441,20 @@ def check_blocks(summary: CheckpointSummary) -> Check | None:
     blocks = summary.contents.blocks if summary.contents is not None else None
     if blocks is None:
         return None
-    numbers: Numbers = {"bytes_read": summary.bytes_read}
-    if blocks:
-        shown = first_of([f"{name} {what}" for name, what in blocks.items()])
+    numbers: Numbers = {"bytes_read": blocks.bytes_read}
+    if blocks.problems:
+        shown = first_of([f"{name} {what}" for name, what in blocks.problems.items()])
         return Check(
             "blocks",
             False,
-            f"{len(blocks)} tensors: {shown}",
-            offenders=sorted(blocks),
+            f"{len(blocks.problems)} tensors: {shown}",
+            offenders=sorted(blocks.problems),
             numbers=numbers,
         )
     return Check(
         "blocks",
         True,
-        f"{summary.bytes_read:,} bytes of scales and weights hold no NaN and no lost blocks",
+        f"{blocks.bytes_read:,} bytes of scales and weights hold no NaN and no lost blocks",
         numbers=numbers,
     )
 
@@ -488,9 +477,8 @@ def check_values(summary: CheckpointSummary) -> Check | None:
         detail = f"{found.compared} of {found.matrices} quantized matrices{some} are the source's"
         detail += f"; median error {shown}" if shown else ""
         return Check("values", True, f"{detail}{left_out}", numbers=numbers)
-    strangers = [module for module, what in found.off.items() if UNRELATED in what]
-    if len(strangers) >= max(2, ALMOST_ALL * found.compared):
-        detail = f"{len(strangers)} of {found.compared} matrices have nothing to do with the source's: "
+    if len(found.unrelated) >= max(2, ALMOST_ALL * found.compared):
+        detail = f"{len(found.unrelated)} of {found.compared} matrices have nothing to do with the source's: "
         detail += "the checkpoint was made from another source model"
         return Check("values", False, f"{detail}{left_out}", offenders=sorted(found.off), numbers=numbers)
     shown = first_of([f"{module} {what}" for module, what in found.off.items()], 8)

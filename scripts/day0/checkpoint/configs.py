@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from day0.base.numbers import mapping_or_empty
+from day0.source.side_files import LAYER_LISTS
 
 UNINTERESTING = {"transformers_version", "_name_or_path", "_from_model_config"}
 _EXPECTED_CONFIG = UNINTERESTING | {"quantization_config", "compression_config", "sparse_attention_config", "use_cache"}
@@ -80,7 +81,6 @@ _NULL = "null"
 # Models whose configuration cuts these lists itself; the 62 others of transformers 5.19.0 refuse one entry more.
 # Source: configuration_deepseek_v4.py:262, and vLLM 0.32.0, transformers_utils/configs/step3p5.py:83.
 _CUTS_LISTS = ("deepseek_v4", "step3p5")
-LAYER_LISTS = ("layer_types", "mlp_layer_types")
 # Two names for one setting; source: attribute_map of the configurations, which take either and save one.
 _OTHER_NAMES = (
     {"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"},

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from day0.checkpoint.blocks import BlockScan
+from day0.checkpoint.blocks import Blocks, BlockScan
 from day0.checkpoint.dequantize import open_files
 from day0.checkpoint.diagnosis import causes_of
 from day0.checkpoint.formats import FORMATS
@@ -27,12 +27,13 @@ class Contents(NamedTuple):
     """Outcome of :func:`compare_contents`.
 
     ``off`` are the quantized modules that differ, ``changed`` the other tensors that do, each with what is wrong as the
-    end of a sentence; ``trained`` those that differ no more than further training explains. ``errors`` are by
-    algorithm; ``not_compared`` modules by the reason, as the end of a sentence. ``blocks`` are the
-    problems of blocks by tensor, None where not all was read; ``seed`` is None where it was.
+    end of a sentence; ``unrelated`` those of ``off`` whose values have nothing to do with the source's; ``trained``
+    tensors that differ no more than further training explains. ``errors`` are by algorithm; ``not_compared`` modules by
+    the reason, as the end of a sentence. ``blocks`` is None where not all was read; ``seed`` is None where it was.
     """
 
     off: dict[str, str]
+    unrelated: list[str]
     compared: int
     matrices: int
     errors: dict[str, Errors]
@@ -43,7 +44,7 @@ class Contents(NamedTuple):
     kept: int
     kept_compared: int
     bytes_read: int
-    blocks: dict[str, str] | None
+    blocks: Blocks | None
     seed: int | None
 
 
@@ -88,7 +89,7 @@ def compare_contents(
         kept = compare_unquantized(compared, config, files, every, seed, is_foreign)
         outcome = compare_values(compared, files, scan, seed)
         blocks = scan.finish(outcome.handed) if scan is not None else None
-        broken = _modules_of(blocks or ())
+        broken = _modules_of(blocks.problems if blocks is not None else ())
         off = [part for part in outcome.off if part.pair.module.partition("[")[0] not in broken]
         explained: set[str] = set()
         if smooths:
@@ -97,7 +98,8 @@ def compare_contents(
             off = undo_pairs(off, kept.changed, compared, files)
         causes = causes_of(off, source, scalars, files)
         return Contents(
-            off=causes,
+            off={module: cause.sentence for module, cause in causes.items()},
+            unrelated=[module for module, cause in causes.items() if cause.is_unrelated],
             compared=outcome.compared,
             matrices=outcome.matrices,
             errors=outcome.errors,

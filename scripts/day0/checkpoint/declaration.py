@@ -85,6 +85,13 @@ def _matches(module: str, pattern: str) -> bool:
     return module == pattern or module.startswith(f"{pattern}.") or fnmatch.fnmatchcase(module, pattern)
 
 
+def kv_format(scheme: Any) -> str | None:
+    """Number format of the KV cache, in upper case, by its name or by bits and type; None where it has none."""
+    if isinstance(scheme, dict) and (scheme.get("num_bits"), scheme.get("type")) == (8, "float"):
+        return "FP8"
+    return str(scheme).upper() if scheme else None
+
+
 def _declaration(algorithm: Any, kv_cache: Any, excluded: Any, layers: Any, group_size: Any = None) -> Declaration:
     by_layer = groups = None
     spelled = {"": str(algorithm).upper()} if algorithm else {}
@@ -96,13 +103,11 @@ def _declaration(algorithm: Any, kv_cache: Any, excluded: Any, layers: Any, grou
         spelled |= by_layer
         by_layer = {name: ALIASES.get(algorithm, algorithm) for name, algorithm in by_layer.items()}
         groups = {name: entry.get("group_size") for name, entry in layers.items() if isinstance(entry, dict)}
-    if isinstance(kv_cache, dict):
-        kv_cache = "FP8" if (kv_cache.get("num_bits"), kv_cache.get("type")) == (8, "float") else str(kv_cache)
     patterns = tuple(sorted(map(str, excluded))) if isinstance(excluded, list) else ()
     size = group_size if type(group_size) is int and group_size > 0 else None
     name = ALIASES.get(spelled[""], spelled[""]) if algorithm else None
     aliases = {entry: name for entry, name in spelled.items() if name in ALIASES}
-    return Declaration(name, str(kv_cache).upper() if kv_cache else None, patterns, by_layer, groups, size, aliases)
+    return Declaration(name, kv_format(kv_cache), patterns, by_layer, groups, size, aliases)
 
 
 def read_declarations(

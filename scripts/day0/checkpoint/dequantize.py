@@ -22,18 +22,10 @@ from typing import NamedTuple
 import numpy
 from numpy.typing import DTypeLike, NDArray
 
-from day0.source.safetensors_headers import BITS, BrokenSafetensors, Tensor
+from day0.source.safetensors_headers import BITS, BrokenSafetensors, Tensor, e4m3
 
 Values = NDArray[numpy.float32]
 Look = Callable[[int, NDArray[numpy.uint8]], None]
-
-
-def _e4m3_values() -> Values:
-    codes = numpy.arange(256)
-    exponent, mantissa = (codes >> 3) & 0xF, codes & 7
-    values = numpy.where(exponent == 0, mantissa * 2.0**-9, (1 + mantissa / 8) * 2.0 ** (exponent - 7.0))
-    values[(codes & 0x7F) == 0x7F] = numpy.nan
-    return numpy.where(codes & 0x80, -values, values).astype(numpy.float32)
 
 
 def _e8m0_values() -> Values:
@@ -47,7 +39,7 @@ _INT4 = numpy.array([*range(8), *range(-8, 0)], numpy.float32)
 # Values of the 4-bit codes, by the name of their number format; of INT4 with an offset the code 8 is zero.
 NIBBLES = {"E2M1": _E2M1, "INT4": _INT4, "INT4+8": numpy.arange(-8, 8, dtype=numpy.float32)}
 _BYTES = {
-    "F8_E4M3": _e4m3_values(),
+    "F8_E4M3": numpy.array([e4m3(code) for code in range(256)], numpy.float32),
     "F8_E8M0": _e8m0_values(),
     "INT8+128": numpy.arange(-128, 128, dtype=numpy.float32),
 }
@@ -281,6 +273,16 @@ def decode(kind: str, raw: NDArray[numpy.uint8], files: Files, slot: str = "", f
         values = files.array(slot, held.shape, numpy.float32)
         numpy.copyto(values, held, casting="same_kind" if held.dtype.kind == "f" else "unsafe")
     return values if factor == 1.0 else numpy.multiply(values, numpy.float32(factor), out=values)
+
+
+def is_finite(raw: NDArray[numpy.uint8], dtype: str) -> bool:
+    """Whether bytes of a floating data type hold neither NaN nor infinity, seen without decoding them."""
+    if dtype in ("BF16", "F16"):
+        mask = 0x7F80 if dtype == "BF16" else 0x7C00
+        return not ((raw.view("<u2") & mask) == mask).any()
+    if dtype == "F8_E4M3":
+        return not ((raw & 0x7F) == 0x7F).any()
+    return bool(numpy.isfinite(raw.view(_PLAIN[dtype])).all())
 
 
 def unpack(

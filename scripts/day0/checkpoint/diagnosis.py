@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy
 
@@ -19,30 +20,49 @@ from day0.checkpoint.values import LEAST_COLUMNS, Pair, Part, Sums, read_part, r
 EXAMINED, OTHERS = 32, 600
 # Modules that are easily exchanged for one another.
 _TWINS = (("gate_proj", "up_proj"), ("w1", "w3"), ("q_proj", "k_proj", "v_proj", "o_proj"), ("fc1", "fc2"))
-UNRELATED = "its values have nothing to do with the source's"
 _LEAST_COSINE = 0.5  # cosine below which two matrices have nothing in common; a sound one has 0.99
+ALMOST_ALL = 0.9  # share of the matrices from which on it is the source that is another one
 
 
-def causes_of(off: Sequence[Part], source: SourceWeights, scalars: Mapping[str, float], files: Files) -> dict[str, str]:
-    """For each module that is off, what is wrong with its values and the probable cause, as the end of a sentence."""
-    found: dict[str, str] = {}
+class Cause(NamedTuple):
+    """What is wrong with a matrix and the probable cause, as the end of a sentence.
+
+    ``is_unrelated``: its values have nothing to do with the source's, as far as is known.
+    """
+
+    sentence: str
+    is_unrelated: bool = False
+
+
+def causes_of(
+    off: Sequence[Part], source: SourceWeights, scalars: Mapping[str, float], files: Files
+) -> dict[str, Cause]:
+    """For each module that is off its cause; it is looked for in the first :data:`EXAMINED`.
+
+    The others count as unrelated by their cosine, where nearly all of the first were found to be.
+    """
+    found: dict[str, Cause] = {}
+    further: dict[str, Sums] = {}
     for part in off:
         module = part.pair.module
-        if module in found:
+        if module in found or module in further:
             continue
         if len(found) < EXAMINED:
             found[module] = _cause(part, source, scalars, files)
         else:
-            error = _percent(Sums.of(*read_part(part, files)).error())
-            found[module] = f"differs from the source by {error}; its cause was not looked for"
+            further[module] = Sums.of(*read_part(part, files))
+    are_unrelated = sum(cause.is_unrelated for cause in found.values()) >= ALMOST_ALL * len(found)
+    for module, sums in further.items():
+        sentence = f"differs from the source by {_percent(sums.error())}; its cause was not looked for"
+        found[module] = Cause(sentence, are_unrelated and abs(_cosine(sums)) < _LEAST_COSINE)
     return found
 
 
-def _cause(part: Part, source: SourceWeights, scalars: Mapping[str, float], files: Files) -> str:
+def _cause(part: Part, source: SourceWeights, scalars: Mapping[str, float], files: Files) -> Cause:
     pair, first, count = part.pair, part.first, part.count
     held, before = (values.copy() for values in read_part(part, files))
     if not numpy.isfinite(held).all():
-        return f"holds NaN or infinity in rows {first} to {first + count - 1}"
+        return Cause(f"holds NaN or infinity in rows {first} to {first + count - 1}")
     rows = numpy.flatnonzero(Sums.of(held, before).is_off(pair.bounds.limit))
     some = ""
     if len(rows) < count == len(held) and pair.held.columns >= LEAST_COLUMNS:
@@ -53,27 +73,31 @@ def _cause(part: Part, source: SourceWeights, scalars: Mapping[str, float], file
     sums = Sums.of(held, before)
     limit = pair.bounds.limit
     if not sums.held.any() and before.any():
-        return f"{some}is zero where the source has values"
+        return Cause(f"{some}is zero where the source has values")
     factor = sums.factor()
     if _is_sound(held * numpy.float32(factor), before, limit):
         if some:
-            return f"{some}holds the source's values times {1 / factor:.4g}: the scales of these rows are wrong"
-        return _scale_sentence(pair, factor, scalars)
+            return Cause(f"{some}holds the source's values times {1 / factor:.4g}: the scales of these rows are wrong")
+        return Cause(_scale_sentence(pair, factor, scalars))
     error = f"{some}differs from the source by {_percent(sums.error())}, where {pair.kind} gives "
     error += f"{pair.bounds.typical:.1%}"
     for explanation, matrix in _other_orders(pair.held):
         other = matrix.read(files, first, count)[rows]
         if _is_sound(_scaled_like(other, before), before, limit):
-            return f"{error}: {explanation}"
+            return Cause(f"{error}: {explanation}")
     if _is_scaled_by_rows(held, before, limit):
-        return f"{error}: its scales are wrong, a row's by another factor than the next one's; its codes are sound"
+        return Cause(
+            f"{error}: its scales are wrong, a row's by another factor than the next one's; its codes are sound"
+        )
     for name, matrix in _other_places(pair, source):
         if _is_sound(held, read_source(matrix, part, files)[rows], limit):
-            return f"{error}: it holds what the source has in {name}"
+            return Cause(f"{error}: it holds what the source has in {name}")
     cosine = _cosine(sums)
     if abs(cosine) < _LEAST_COSINE:
-        return f"{error}: {UNRELATED} (re-initialised, or of another source model)"
-    return f"{error} (cosine {cosine:.3f}): its scales or its codes were changed, or its weights were trained further"
+        what = "its values have nothing to do with the source's (re-initialised, or of another source model)"
+        return Cause(f"{error}: {what}", is_unrelated=True)
+    what = "its scales or its codes were changed, or its weights were trained further"
+    return Cause(f"{error} (cosine {cosine:.3f}): {what}")
 
 
 def _is_sound(held: Values, source: Values, limit: float) -> bool:

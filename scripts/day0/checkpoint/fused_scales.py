@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from day0.checkpoint.formats import compressed
 from day0.checkpoint.summary import Layer
-from day0.checkpoint.vllm_rules import FUSED_GROUPS
+from day0.checkpoint.vllm_rules import fused_with
 
 # Relative difference of global scales that is rounding; and ratio of input scales that costs half of E4M3's range.
 TOLERANCE, MOST_INPUT_RATIO = 1e-3, 256.0
@@ -44,24 +44,13 @@ def check_fused_scales(layers: Mapping[str, Layer], scalars: Mapping[str, float]
     """
     problems: dict[str, str] = {}
     uneven = 0
-    leaders = {group[0]: group for group in FUSED_GROUPS}
-    by_precision: dict[int, bool] = {}
     for module, layer in layers.items():
-        key = id(layer)
-        is_global = by_precision.get(key)
-        if is_global is None:
-            is_global = by_precision[key] = layer.precision in _GLOBAL and layer.problem is None
-        if not is_global:
+        scale = _GLOBAL.get(layer.precision)
+        if scale is None or layer.problem is not None:
             continue
-        parent, dot, leaf = module.rpartition(".")
-        group = leaders.get(leaf)
-        if group is None:
-            continue
-        others = [f"{parent}{dot}{other}" for other in group[1:]]
-        scale = _GLOBAL[layer.precision]
-        first = scalars.get(f"{module}.{scale}")
-        inputs = scalars.get(f"{module}.input_scale")
-        for other in others:
+        leaf = module.rpartition(".")[2]
+        first, inputs = scalars.get(f"{module}.{scale}"), scalars.get(f"{module}.input_scale")
+        for other in fused_with(module):
             second = scalars.get(f"{other}.{scale}")
             if first is not None and second is not None and abs(first - second) > TOLERANCE * first:
                 taken = f"{leaf}'s" if ".experts." in module else "the largest"

@@ -46,7 +46,8 @@ def compare_inventory(
     as_stored = {part for name in kept for part in source.parts[name]}
     lost = before.keys() - output.keys() - kept.keys()
     new = {*names.weights.values(), *names.others} - before.keys() - as_stored
-    experts = _compare_experts(source, output, lost, new, layers)
+    experts = _Experts(source, output, layers)
+    experts.compare(lost, new)
     missing = [n for n in lost if not (n in experts.found or is_part(n) or is_tied_head(n))]
     unknown = [n for n in new if not (n in experts.found or is_part(n) or is_tied_head(n))]
     misshapen = []
@@ -69,30 +70,78 @@ def compare_inventory(
     return Inventory(sorted([*missing, *experts.missing]), sorted(unknown), sorted([*misshapen, *experts.misshapen]))
 
 
-class _Experts(NamedTuple):
-    """Names on both sides that are the same experts, fused on one and apart on the other; and what is wrong there."""
+class _Experts:
+    """Experts that are fused on one side and apart on the other, and what is wrong with them.
 
-    found: set[str]
-    missing: list[str]
-    misshapen: list[str]
+    ``found`` are names on both sides that are the same experts.
+    """
 
+    def __init__(self, source: SourceWeights, output: Mapping[str, Tensor], layers: Mapping[str, Layer]) -> None:
+        self.source, self.output, self.layers = source, output, layers
+        self.found: set[str] = set()
+        self.missing: list[str] = []
+        self.misshapen: list[str] = []
 
-def _compare_experts(
-    source: SourceWeights,
-    output: Mapping[str, Tensor],
-    lost: Iterable[str],
-    new: Iterable[str],
-    layers: Mapping[str, Layer],
-) -> _Experts:
-    """Compare experts that are fused in the source and apart in the checkpoint, or the reverse."""
-    lost_of, new_of = _by_place(lost), _by_place(new)
-    result = _Experts(set(), [], [])
-    for place in new_of.keys() & lost_of.keys():
-        if any(_is_fused(name) for name in lost_of[place]):
-            _compare_apart(source, output, place, lost_of[place], new_of[place], layers, result)
-        else:
-            _compare_fused(source, output, place, lost_of[place], new_of[place], layers, result)
-    return result
+    def compare(self, lost: Iterable[str], new: Iterable[str]) -> None:
+        """Compare what only the source has with what only the checkpoint has."""
+        lost_of, new_of = _by_place(lost), _by_place(new)
+        for place in new_of.keys() & lost_of.keys():
+            if any(_is_fused(name) for name in lost_of[place]):
+                self._compare_apart(place, lost_of[place], new_of[place])
+            else:
+                self._compare_fused(place, new_of[place])
+
+    def _compare_apart(self, place: str, lost: Iterable[str], new: Iterable[str]) -> None:
+        """Compare fused experts of the source with those apart of the checkpoint: all of them, each of its shape."""
+        leaves: dict[str, dict[int, str]] = {}  # names by the number of the expert, by matrix, as gate_proj.weight
+        shapes: dict[tuple, bool] = {}
+        for name in new:
+            number, _, leaf = name.removeprefix(f"{place}.").partition(".")
+            if not number.isdigit() or not leaf.endswith((".weight", ".bias")):
+                continue
+            leaves.setdefault(leaf, {})[int(number)] = name
+            layer = self.layers.get(name.removesuffix(".weight"))
+            if layer is None or layer.problem is not None:
+                continue
+            form = leaf, self.output[name].shape, id(layer)
+            if form not in shapes:
+                wanted = logical_shapes(layer.precision, self.output[name].shape)[0]
+                shapes[form] = self.source.weight(f"{place}.0.{leaf.removesuffix('.weight')}", wanted) is not None
+            if not shapes[form]:
+                self.misshapen.append(name)
+        for name in lost:
+            fused, shape = name.removeprefix(f"{place}.").removesuffix(".weight"), self.source.logical[name].shape
+            part, dimensions = ("bias", 2) if fused.endswith("_bias") else ("weight", 3)
+            known = PARTS_OF_FUSED.get(fused.removesuffix("_bias"), ())
+            held = [leaves_of for leaves_of in known if any(f"{leaf}.{part}" in leaves for leaf in leaves_of)]
+            if not held or len(shape) != dimensions:
+                continue
+            self.found.add(name)
+            for leaf in held[0]:
+                numbers = leaves.get(f"{leaf}.{part}", {})
+                found = {number: one for number, one in numbers.items() if number < shape[0]}
+                self.found.update(found.values())
+                self.missing.extend(f"{place}.{n}.{leaf}.{part}" for n in range(shape[0]) if n not in found)
+                if part == "bias":
+                    wanted = (shape[1] // len(held[0]),)
+                    self.misshapen.extend(one for one in found.values() if self.output[one].shape != wanted)
+
+    def _compare_fused(self, place: str, new: Iterable[str]) -> None:
+        """Compare experts apart in the source with the fused ones of the checkpoint, by their number and elements."""
+        for name in new:
+            layer, tensor = self.layers.get(name) or self.layers.get(name.removesuffix(".weight")), self.output[name]
+            fused = name.removeprefix(f"{place}.").removesuffix(".weight")
+            if layer is None or len(tensor.shape) != 3:
+                continue
+            for parts in PARTS_OF_FUSED.get(fused, ()):
+                own = [f"{place}.{n}.{leaf}.weight" for n in range(tensor.shape[0]) for leaf in parts]
+                if any(one not in self.source.logical for one in own):
+                    continue
+                self.found.update([name, *own])
+                wanted = math.prod(logical_shapes(layer.precision, tensor.shape)[0])
+                if layer.problem is None and sum(math.prod(self.source.logical[one].shape) for one in own) != wanted:
+                    self.misshapen.append(name)
+                break
 
 
 def _by_place(names: Iterable[str]) -> dict[str, list[str]]:
@@ -107,73 +156,3 @@ def _by_place(names: Iterable[str]) -> dict[str, list[str]]:
 
 def _is_fused(name: str) -> bool:
     return not name.partition(".experts.")[2].partition(".")[0].isdigit()
-
-
-def _compare_apart(
-    source: SourceWeights,
-    output: Mapping[str, Tensor],
-    place: str,
-    lost: Iterable[str],
-    new: Iterable[str],
-    layers: Mapping[str, Layer],
-    result: _Experts,
-) -> None:
-    """Compare fused experts of the source with those apart of the checkpoint: all of them, each of its shape."""
-    leaves: dict[str, dict[int, str]] = {}  # names by the number of the expert, by matrix, as gate_proj.weight
-    shapes: dict[tuple, bool] = {}
-    for name in new:
-        number, _, leaf = name.removeprefix(f"{place}.").partition(".")
-        if not number.isdigit() or not leaf.endswith((".weight", ".bias")):
-            continue
-        leaves.setdefault(leaf, {})[int(number)] = name
-        layer = layers.get(name.removesuffix(".weight"))
-        if layer is None or layer.problem is not None:
-            continue
-        form = leaf, output[name].shape, id(layer)
-        if form not in shapes:
-            wanted = logical_shapes(layer.precision, output[name].shape)[0]
-            shapes[form] = source.weight(f"{place}.0.{leaf.removesuffix('.weight')}", wanted) is not None
-        if not shapes[form]:
-            result.misshapen.append(name)
-    for name in lost:
-        fused, shape = name.removeprefix(f"{place}.").removesuffix(".weight"), source.logical[name].shape
-        part, dimensions = ("bias", 2) if fused.endswith("_bias") else ("weight", 3)
-        known = PARTS_OF_FUSED.get(fused.removesuffix("_bias"), ())
-        held = [leaves_of for leaves_of in known if any(f"{leaf}.{part}" in leaves for leaf in leaves_of)]
-        if not held or len(shape) != dimensions:
-            continue
-        result.found.add(name)
-        for leaf in held[0]:
-            numbers = leaves.get(f"{leaf}.{part}", {})
-            found = {number: one for number, one in numbers.items() if number < shape[0]}
-            result.found.update(found.values())
-            result.missing.extend(f"{place}.{n}.{leaf}.{part}" for n in range(shape[0]) if n not in found)
-            if part == "bias":
-                wanted = (shape[1] // len(held[0]),)
-                result.misshapen.extend(one for one in found.values() if output[one].shape != wanted)
-
-
-def _compare_fused(
-    source: SourceWeights,
-    output: Mapping[str, Tensor],
-    place: str,
-    lost: Iterable[str],
-    new: Iterable[str],
-    layers: Mapping[str, Layer],
-    result: _Experts,
-) -> None:
-    """Compare experts apart in the source with the fused ones of the checkpoint, by their number and elements."""
-    for name in new:
-        layer, tensor = layers.get(name) or layers.get(name.removesuffix(".weight")), output[name]
-        fused = name.removeprefix(f"{place}.").removesuffix(".weight")
-        if layer is None or len(tensor.shape) != 3:
-            continue
-        for parts in PARTS_OF_FUSED.get(fused, ()):
-            own = [f"{place}.{n}.{leaf}.weight" for n in range(tensor.shape[0]) for leaf in parts]
-            if any(one not in source.logical for one in own):
-                continue
-            result.found.update([name, *own])
-            wanted = math.prod(logical_shapes(layer.precision, tensor.shape)[0])
-            if layer.problem is None and sum(math.prod(source.logical[one].shape) for one in own) != wanted:
-                result.misshapen.append(name)
-            break

@@ -10,7 +10,7 @@ from day0.checkpoint.dequantize import NIBBLES, Codes, Matrix, Scale
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION
 from day0.checkpoint.names import PART_NAMES_OF_OTHER_TOOLS
 from day0.checkpoint.source_weights import SourceWeight, SourceWeights, Storage
-from day0.source.safetensors_headers import BITS, Tensor
+from day0.source.safetensors_headers import Tensor
 
 _OF_I32 = {4: "INT4+8", 8: "INT8+128"}
 _NIBBLES = {"NVFP4": "E2M1", "MXFP4": "E2M1", "INT4": "INT4"}
@@ -102,11 +102,14 @@ def _with_scale(found: list[Matrix], scale: Tensor, layout: str, value: float | 
     grid = _grid(matrix, scale, layout, per_expert, experts)
     if grid is None:
         return None
-    rows, columns, across = grid
-    size = BITS[scale.dtype] // 8 * per_expert
-    codes = Codes.of(scale)
+    return _scaled(found, scale, grid)
+
+
+def _scaled(found: list[Matrix], scale: Tensor, grid: tuple[int, int, int]) -> list[Matrix]:
+    """The matrices with their scales, which follow one another in one tensor."""
+    codes, size = Codes.of(scale), scale.bytes // len(found)
     return [
-        replace(one, scale=Scale(codes._replace(start=codes.start + size * place), rows, columns, across))
+        replace(one, scale=Scale(codes._replace(start=codes.start + size * place), *grid))
         for place, one in enumerate(found)
     ]
 
@@ -173,11 +176,7 @@ def _stored(found: SourceWeight, tensors: Mapping[str, Tensor]) -> list[Matrix] 
     grid = (rows, columns, 1) if per_matrix == 1 else _grid_of(matrix, found, per_matrix)
     if grid is None:
         return None
-    codes, size = Codes.of(scale), BITS[scale.dtype] // 8 * per_matrix
-    return [
-        replace(one, scale=Scale(codes._replace(start=codes.start + size * place), *grid))
-        for place, one in enumerate(matrices)
-    ]
+    return _scaled(matrices, scale, grid)
 
 
 def _grid_of(matrix: Matrix, found: SourceWeight, count: int) -> tuple[int, int, int] | None:

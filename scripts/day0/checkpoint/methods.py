@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from day0.base.numbers import mapping_or_empty
-from day0.checkpoint.declaration import Declaration, Target
+from day0.checkpoint.declaration import Declaration, Target, kv_format
 from day0.checkpoint.formats import AWQ, GPTQ, compressed, int_format
 from day0.source.safetensors_headers import Tensor
 
@@ -131,12 +131,9 @@ def _declaration(
 ) -> TargetedDeclaration:
     kept = tuple(targets)
     names = list(dict.fromkeys(target.algorithm for target in kept if target.algorithm))
-    if kv_cache:
-        scheme = mapping_or_empty(kv_cache)
-        kv_cache = "FP8" if (scheme.get("num_bits"), scheme.get("type")) == (8, "float") else str(kv_cache).upper()
     return TargetedDeclaration(
         algorithm=" and ".join(names) or None,
-        kv_cache=kv_cache or None,
+        kv_cache=kv_format(kv_cache),
         excluded=tuple(sorted(map(str, excluded))),
         layers=None,
         follows_tensors=follows_tensors,

@@ -129,7 +129,6 @@ class CheckpointSummary:
     is_mixed: bool = False
     is_of_another_tool: bool = False
     engine_group: int = DEFAULT_NVFP4_GROUP
-    bytes_read: int | None = None
     contents: Contents | None = None
 
     @property

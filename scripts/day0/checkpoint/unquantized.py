@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 
 from day0.base.numbers import mapping_or_empty
-from day0.checkpoint.dequantize import Files, Values, decode
+from day0.checkpoint.dequantize import Codes, Files, Values, is_finite
 from day0.checkpoint.formats import FULL_PRECISION
 from day0.checkpoint.names import BUFFERS
 from day0.checkpoint.summary import KEPT
@@ -95,7 +95,10 @@ def compare_unquantized(
             continue
         outcome.problems[name] = difference
         if len(held.shape) == 1 and held.dtype in _FLOATS and before.dtype in _FLOATS:
-            vectors = _values(before, files, 0, held.elements), _values(held, files, 0, held.elements)
+            vectors = (
+                _values(before, files, 0, held.elements),
+                _values(held, files, 0, held.elements),
+            )
             if all(numpy.isfinite(vector).all() and vector.any() for vector in vectors):
                 outcome.changed[name] = vectors
     return outcome
@@ -136,14 +139,17 @@ def _difference(
             ours = files.read(held.file, held.start + first * size, count * size, "held")
             theirs = files.read(before.file, before.start + first * size, count * size, "source")
             is_same = numpy.array_equal(ours, theirs)
-            if is_same and (held.dtype not in _FLOATS or BUFFERS.search(name) or _is_finite(ours, held.dtype)):
+            if is_same and (held.dtype not in _FLOATS or BUFFERS.search(name) or is_finite(ours, held.dtype)):
                 is_zero = is_zero and not ours.any()
                 continue
             if is_same:
                 return "holds NaN or infinity, as the source does", math.inf
             if held.dtype not in _FLOATS:
                 return f"differs from the source's bytes in elements {first} to {first + count - 1}", math.inf
-        new, old = _values(held, files, first, count), _values(before, files, first, count)
+        new, old = (
+            _values(held, files, first, count),
+            _values(before, files, first, count),
+        )
         if held.dtype != before.dtype:
             old = _cast(old, held.dtype)
         has_holes = has_holes or not numpy.isfinite(new).all()
@@ -166,16 +172,6 @@ def _difference(
     return f"{share}, first element {where}, by up to {largest:.2g} of the largest", largest
 
 
-def _is_finite(raw: numpy.ndarray, dtype: str) -> bool:
-    """Whether a float tensor's bytes hold neither NaN nor infinity, without decoding them."""
-    if dtype in ("BF16", "F16"):
-        mask = 0x7F80 if dtype == "BF16" else 0x7C00
-        return not ((raw.view("<u2") & mask) == mask).any()
-    if dtype == "F8_E4M3":
-        return not ((raw & 0x7F) == 0x7F).any()
-    return bool(numpy.isfinite(raw.view({"F32": "<f4", "F64": "<f8"}[dtype])).all())
-
-
 def _parts(tensor: Tensor, every: bool, chance: random.Random) -> Iterator[tuple[int, int]]:
     """First element and number of elements of the parts to read."""
     size = max(BITS[tensor.dtype] // 8, 1)
@@ -188,8 +184,7 @@ def _parts(tensor: Tensor, every: bool, chance: random.Random) -> Iterator[tuple
 
 
 def _values(tensor: Tensor, files: Files, first: int, count: int) -> Values:
-    size = BITS[tensor.dtype] // 8
-    return decode(tensor.dtype, files.read(tensor.file, tensor.start + first * size, count * size), files)
+    return Codes.of(tensor, tensor.dtype).read(files, first, count)
 
 
 def _cast(values: Values, dtype: str) -> Values:

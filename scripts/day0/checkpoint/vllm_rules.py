@@ -119,6 +119,15 @@ FUSED_NAMES = {
 # (modelopt.py:128), where vLLM takes both for the experts of a MIXED_PRECISION checkpoint and the second for all else.
 ALIASES = {"FP8_BLOCK_SCALES": "FP8_PB_WO"}
 
+_LEADERS = {group[0]: group for group in FUSED_GROUPS}
+
+
+def fused_with(module: str) -> list[str]:
+    """Modules that vLLM fuses with one, where that is the first of its group; else none."""
+    parent, dot, leaf = module.rpartition(".")
+    return [f"{parent}{dot}{other}" for other in _LEADERS.get(leaf, ())[1:]]
+
+
 ALGORITHM_OF_PRESET = {
     "fp8": "FP8",
     "fp8_2d_blockwise_weight_only": "FP8_PB_WO",

@@ -70,6 +70,23 @@ class Quantization(Artefact):
     files: Files = Field(description="of the checkpoint, by path relative to its folder")
     checkpoint_digest: Sha256 | None = Field(description="over names and digests of all files; null where it failed")
 
+    @classmethod
+    def begun(cls, **known: Any) -> Quantization:
+        """The record of a checkpoint of which only what is given is known yet; see the fields."""
+        return cls(
+            status="done",
+            failure_class=None,
+            detail="",
+            duration_seconds={},
+            peak_memory_bytes=None,
+            peak_gpu_memory_bytes=None,
+            search=None,
+            quantizers=None,
+            files={},
+            checkpoint_digest=None,
+            **known,
+        )
+
 
 def read_checkpoint_record(path: Path) -> Source | Quantization:
     """The record of a checkpoint that is served: source.json of a baseline's, quantization.json of a candidate's.

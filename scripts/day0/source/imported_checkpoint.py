@@ -10,6 +10,7 @@ from typing import Any
 from day0.base.artefacts import files_below, read_json
 from day0.base.cli import UnusableInput
 from day0.base.numbers import mapping_or_empty
+from day0.records.file_states import FileState
 
 
 def files_of_checkpoint(folder: Path, trust_remote_code: bool) -> list[str]:
@@ -27,8 +28,8 @@ def files_of_checkpoint(folder: Path, trust_remote_code: bool) -> list[str]:
 
 def file_states(files: Iterable[str | Path]) -> dict[str, list[int]]:
     """Size, time of the last change in nanoseconds, and inode of files: one that is replaced differs in one of them."""
-    states = {str(file): os.stat(file) for file in files}
-    return {name: [state.st_size, state.st_mtime_ns, state.st_ino] for name, state in states.items()}
+    states = {str(file): FileState.of(file) for file in files}
+    return {name: [state.bytes, state.mtime_ns, state.inode] for name, state in states.items()}
 
 
 def link_files(folder: Path, names: list[str], target: Path) -> None:

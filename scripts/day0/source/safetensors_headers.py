@@ -357,11 +357,11 @@ def _scalar(dtype: str, raw: bytes) -> float:
     if dtype == "BF16":
         (value,) = struct.unpack("<f", struct.pack("<I", value << 16))
     elif dtype == "F8_E4M3":
-        value = _e4m3(value)
+        value = e4m3(value)
     return float(value)
 
 
-def _e4m3(code: int) -> float:
+def e4m3(code: int) -> float:
     """Value of an FP8 E4M3 code: sign, 4 bits of exponent (bias 7), 3 of mantissa; no infinity, S.1111.111 is NaN."""
     sign, exponent, mantissa = -1.0 if code & 0x80 else 1.0, (code >> 3) & 0xF, code & 0x7
     if exponent == 0xF and mantissa == 0x7:

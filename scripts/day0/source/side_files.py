@@ -25,7 +25,7 @@ _WEIGHT_SUFFIXES = (
     ".pkl",
     ".index.json",
 )
-_LISTS_OF_LAYERS = ("layer_types", "mlp_layer_types")
+LAYER_LISTS = ("layer_types", "mlp_layer_types")
 _NOT_CARRIED = ("README.md", *WEIGHTS_DECLARATION)
 
 
@@ -60,7 +60,7 @@ def _cut_lists(source: Mapping[str, Any], exported: Mapping[str, Any]) -> dict[s
     cut: dict[str, Any] = {}
     for key, old in source.items():
         new = exported.get(key)
-        if key in _LISTS_OF_LAYERS and isinstance(old, list) and isinstance(new, list):
+        if key in LAYER_LISTS and isinstance(old, list) and isinstance(new, list):
             if len(new) == source.get("num_hidden_layers") and new == old[: len(new)]:
                 cut[key] = new
         elif key.endswith("_config") and isinstance(old, dict) and isinstance(new, dict):

@@ -9,8 +9,10 @@ from test_assess import CONFIG, evaluate_checkpoint, recorded, save
 from test_methods import INT4, NVFP4, TOKEN, args, declared
 
 from day0.checkpoint import assess
-from day0.checkpoint.dequantize import _E2M1, _e4m3_values
+from day0.checkpoint.dequantize import _E2M1
+from day0.source.safetensors_headers import e4m3
 
+E4M3 = numpy.array([e4m3(code) for code in range(256)], numpy.float32)
 HIDDEN, INNER = 128, 256
 SHAPES = {
     "self_attn.q_proj": (HIDDEN, HIDDEN),
@@ -62,7 +64,7 @@ def as_nvfp4(weight):
     """E2M1 in groups of 16 with E4M3 scales under a global divisor, as compressed-tensors has it."""
     groups = weight.reshape(len(weight), -1, 16)
     scales, divisor = numpy.abs(groups).max(2) / 6, 448 * 6 / LARGEST
-    table = _e4m3_values()
+    table = E4M3
     table = numpy.where(numpy.isnan(table) | (table < 0), numpy.float32(numpy.inf), table)
     codes = nearest(scales * divisor, table)
     values = groups / (table[codes][..., None] / divisor)
@@ -79,7 +81,7 @@ def as_nvfp4(weight):
 def as_fp8(weight):
     """E4M3 with a scale for each row."""
     scale = numpy.abs(weight).max(1, keepdims=True) / 448
-    table = _e4m3_values()
+    table = E4M3
     table = numpy.where(numpy.isnan(table), numpy.float32(numpy.inf), table)
     codes = nearest(weight / scale, table)
     return {

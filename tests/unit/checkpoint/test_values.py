@@ -134,6 +134,28 @@ def test_what_a_seed_chooses_is_the_same_each_time(tmp_path):
     assert model.compare(every=False).bytes_read < whole
 
 
+MANY = [f"model.layers.{n}.mlp.up_proj" for n in range(60)]
+
+
+def test_another_source_is_seen_in_more_matrices_than_are_examined(tmp_path):
+    model = Model(tmp_path, MANY, (32, 64))
+    assert model.compare(every=False).unrelated == []
+    noise = np.random.default_rng(2).standard_normal((len(MANY), 32, 64)) * 0.02
+    model.source = {f"{name}.weight": ("BF16", bf16(each)) for name, each in zip(MANY, noise, strict=True)}
+    found = model.compare(every=False)
+    assert set(found.unrelated) == set(found.off) == set(MANY)
+
+
+def test_layers_that_all_changed_places_are_of_this_source(tmp_path):
+    model = Model(tmp_path, MANY, (32, 64))
+    weights = [model.weights[name] for name in MANY]
+    for name, weight in zip(MANY, weights[1:] + weights[:1], strict=True):
+        model.quantize(name, weight)
+    found = model.compare(every=False)
+    assert set(found.off) == set(MANY) and found.unrelated == []
+    assert f"it holds what the source has in {MANY[1]}" in found.off[MANY[0]]
+
+
 def test_rotated_weights_are_not_compared_and_that_is_said(model):
     patterns = Patterns(({"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": (4, 3), "rotate": True}},))
     model.checkpoint[f"{UP}.weight"][1][:] = 7
@@ -152,10 +174,10 @@ def test_what_another_check_found_is_not_found_again(model):
     assert model.compare().off == {}
     model.quantize(UP, -model.weights[UP])
     found = model.compare()
-    assert list(found.off) == [UP] and found.blocks == {}
+    assert list(found.off) == [UP] and found.blocks.problems == {}
     model.checkpoint[f"{UP}.weight"][1][5, 7] = 0x7F
     found = model.compare()
-    assert found.off == {} and found.blocks == {f"{UP}.weight": "holds NaN"}
+    assert found.off == {} and found.blocks.problems == {f"{UP}.weight": "holds NaN"}
 
 
 def test_svdquant_is_compared_with_its_factors(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput
 from day0.checkpoint.configs import UNINTERESTING, Change, compare_configs, problems_of_code, problems_of_lists
-from day0.checkpoint.tokenizer_files import compare_tokenizer_configs, compare_tokenizer_json
+from day0.checkpoint.tokenizer_files import compare_tokenizer_configs, compare_tokenizer_json, shortened
 from day0.source.side_files import effective_chat_template
 
 _TOKENIZER_FILES = re.compile(
@@ -65,9 +65,7 @@ def compare_metadata(source: Path, output: Path) -> list[Change]:
             diffs += problems_of_code(name, read_json(output / name), output)
     old, new = effective_chat_template(source), effective_chat_template(output)
     if old != new:
-        diffs.append(
-            {"field": "chat template", "source": _shortened(old), "output": _shortened(new), "expected": False}
-        )
+        diffs.append({"field": "chat template", "source": shortened(old), "output": shortened(new), "expected": False})
     return diffs
 
 
@@ -84,11 +82,6 @@ def _compare_side_file(name: str, before: Path, after: Path) -> list[Change]:
     diffs: list[Change] = []
     for key in sorted((old.keys() | new.keys()) - {"chat_template"}):
         if old.get(key) != new.get(key):
-            before_it, after_it = _shortened(old.get(key)), _shortened(new.get(key))
+            before_it, after_it = shortened(old.get(key)), shortened(new.get(key))
             diffs.append({"field": f"{name}: {key}", "source": before_it, "output": after_it, "expected": False})
     return diffs
-
-
-def _shortened(value: Any, length: int = 200) -> Any:
-    text = value if isinstance(value, str) else None if value is None else repr(value)
-    return text if text is None or len(text) <= length else f"{text[:length]}... ({len(text)} characters)"

@@ -42,7 +42,7 @@ def compare_tokenizer_json(old: Mapping[str, Any], new: Mapping[str, Any]) -> li
 
     def add(part: str, before: Any, after: Any, describe: Callable[[Any, Any], tuple[Any, Any]] | None = None) -> None:
         if before != after:
-            source, output = describe(before, after) if describe is not None else (_short(before), _short(after))
+            source, output = describe(before, after) if describe is not None else (shortened(before), shortened(after))
             changes.append({"field": f"tokenizer.json: {part}", "source": source, "output": output, "expected": False})
 
     added = _added_tokens(old), _added_tokens(new)
@@ -144,8 +144,8 @@ def compare_tokenizer_configs(
         changes.append(
             {
                 "field": f"tokenizer_config.json: {key}",
-                "source": _short(before),
-                "output": _short(after),
+                "source": shortened(before),
+                "output": shortened(after),
                 "expected": expected,
             }
         )
@@ -186,6 +186,7 @@ def _special(config: Mapping[str, Any]) -> set[str]:
     return found
 
 
-def _short(value: Any, length: int = 200) -> Any:
+def shortened(value: Any, length: int = 200) -> Any:
+    """A value as text of at most some characters, with its length where it is cut; None stays None."""
     text = value if isinstance(value, str) else None if value is None else repr(value)
     return text if text is None or len(text) <= length else f"{text[:length]}... ({len(text)} characters)"

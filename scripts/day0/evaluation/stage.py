@@ -226,7 +226,7 @@ class Evaluation:
             "runs_generated_code": task["runs_generated_code"],
             "seed": suite["seed"],
             "context_length": request.max_model_len,
-            "concurrency": max(1, suite["concurrency"] // request.side_by_side),
+            "concurrency": self._share(name, request.side_by_side),
             "served_name": request.model,
             "tokenizer": str(request.checkpoint.folder),
             "trust_remote_code": bool(request.serving.get("trust_remote_code")),
@@ -236,6 +236,12 @@ class Evaluation:
             "output": str(scratch / f"{name}.json"),
             "cache": str(request.output / "cache" / f"{name}-{digest_of(asked)[:16]}.jsonl"),
         }
+
+    def _share(self, name: str, running: int) -> int:
+        """Prompts that a task may have in flight while so many tasks run."""
+        suite = self.request.suite
+        share: int = max(1, suite["concurrency"] // running)
+        return min(share, suite["tasks"][name]["concurrency"] or share)
 
     def _start_harness(self, children: Children, name: str, scratch: Path) -> HarnessProcess:
         """Start the harness of a task."""
@@ -251,7 +257,6 @@ class Evaluation:
         Raises:
             DeploymentFailed, Transient: the server failed, or something ended it or a harness.
         """
-        concurrency = self.request.suite["concurrency"]
         waiting = list(self.request.tasks)
         first = waiting[: self.request.side_by_side]
         running = {name: self._start_harness(children, name, scratch) for name in first}
@@ -272,7 +277,7 @@ class Evaluation:
                     running[waiting[0]] = self._start_harness(children, waiting[0], scratch)
                     running[waiting.pop(0)].tell({"base_url": server.base_url})
                 for process in running.values():
-                    process.tell({"concurrency": max(1, concurrency // len(running))})
+                    process.tell({"concurrency": self._share(process.name, len(running))})
             if time.monotonic() >= next_report + PROGRESS_SECONDS:
                 next_report = time.monotonic()
                 say("  ".join(progress(process) for process in [*finished.values(), *running.values()]))

@@ -27,7 +27,14 @@ from day0.serving.container import image_command
 from day0.serving.multinode import serving_gpus, serving_nodes
 from day0.source.model_folder import check_model_folder
 from day0.statistics.resolution import planning_warning
-from day0.suite.needs import context_limit_of, context_problems, missing_endpoints, unallowed_code, unknown_scores
+from day0.suite.needs import (
+    context_limit_of,
+    context_problems,
+    missing_endpoints,
+    missing_tool_arguments,
+    unallowed_code,
+    unknown_scores,
+)
 from day0.suite.suites import SUITES_FOLDER, Suite, Task, load_suite
 
 RESERVED_MODEL_NAMES = ("benchmarks", "demo", "figures", "logs")
@@ -294,8 +301,11 @@ def _check_suites(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
             location = plan.config.models[model].model_dump(include={"path", "hub", "revision"})
             if model not in limits:
                 limits[model] = context_limit_of(location, root)
-            served = plan.serving(model, candidate)["max_model_len"]
-            for problem in context_problems(suite.context_needs(), limits[model], served):
+            serving = plan.serving(model, candidate)
+            for problem in (
+                *context_problems(suite.context_needs(), limits[model], serving["max_model_len"]),
+                *missing_tool_arguments(settings, serving["extra_arguments"]),
+            ):
                 mistakes.add(f"suite {name}", f"{problem} (model {model})")
 
 

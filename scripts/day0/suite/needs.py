@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from day0.suite.harness import lm_eval_scores, read_task_file
 from day0.suite.score_names import canonical_score
 
 HUB_TIMEOUT_SECONDS = 5.0
+# vLLM 0.32, vllm/entrypoints/launchers/cli_args.py: tools are called only with the first, which needs the second.
+TOOL_ARGUMENTS = ("--enable-auto-tool-choice", "--tool-call-parser")
 
 
 def unallowed_code(suite: Mapping[str, Any], allowed: bool) -> list[str]:
@@ -46,6 +48,24 @@ def missing_endpoints(suite: Mapping[str, Any], environment: Mapping[str, str] =
                     f"{'s' * (len(missing) > 1)} {' and '.join(missing)}; set and export what is missing"
                 )
     return problems
+
+
+def missing_tool_arguments(suite: Mapping[str, Any], arguments: Iterable[str]) -> list[str]:
+    """A sentence on tasks that offer tools to a model whose server would not parse its calls: each would score 0.
+
+    Args:
+        arguments: of the server, ``serving.extra_arguments``.
+    """
+    tasks = [task for task, settings in suite["tasks"].items() if settings["calls_tools"]]
+    given = {argument.partition("=")[0] for argument in arguments}
+    missing = [argument for argument in TOOL_ARGUMENTS if argument not in given]
+    if not tasks or not missing:
+        return []
+    return [
+        f"{', '.join(tasks)}: the model is offered tools, but serving.extra_arguments lacks {' and '.join(missing)}; "
+        "add both (the parser is the one of the model's chat template, such as hermes or qwen3_coder), or take these "
+        "tasks out"
+    ]
 
 
 def context_limit(model: Mapping[str, Any]) -> int | None:

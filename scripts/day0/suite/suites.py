@@ -93,6 +93,9 @@ class Task(Strict):
     context_length: PositiveInteger | None = Field(
         None, description="tokens that this task needs, at most the suite's; null: the suite's"
     )
+    concurrency: PositiveInteger | None = Field(
+        None, description="prompts of this task in flight, at most; null: its share of the suite's"
+    )
     generation: Generation = Field({}, description="generation settings of this task, above the suite's")
     system_prompt: str | None = Field(None, description="instead of the suite's")
     apply_chat_template: bool | None = Field(None, description="instead of the suite's")
@@ -102,6 +105,7 @@ class Task(Strict):
     simulator: str | None = Field(None, description="of the suite's judges, the one that plays the user")
     parameters: dict[str, Any] = Field({}, description="nemo-evaluator: config.params.extra of the task's framework")
     runs_generated_code: bool = Field(False, description="scoring runs what the model wrote, on this machine")
+    calls_tools: bool = Field(False, description="the model is offered tools, so its server must parse calls of them")
 
     @model_validator(mode="after")
     def _fits_its_harness(self) -> Task:

@@ -46,7 +46,8 @@ def test_a_suite_file_is_sound(name):
 
 
 def test_every_suite_of_real_models_is_there():
-    assert {"demo", "quick", "standard", "artificial-analysis", "code", "reasoning"} <= set(SUITES)
+    ours = {"quick", "standard", "artificial-analysis", "artificial-analysis-former", "code", "reasoning"}
+    assert {"demo", *ours} <= set(SUITES)
 
 
 @pytest.fixture
@@ -199,6 +200,23 @@ def test_a_model_of_the_hub_is_refused_before_it_is_fetched(plan_of_hub):
 def test_a_server_that_is_given_less_than_a_task_needs_is_refused(planned):
     found = planned(DEMO, models={"tiny-llama": {"path": "results/demo/model", "serving": {"max_model_len": 32}}})
     assert len(found) == 3 and all("serving.max_model_len is 32; raise it" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lacking"),
+    [
+        ([], "--enable-auto-tool-choice and --tool-call-parser"),
+        (["--enable-auto-tool-choice"], "lacks --tool-call-parser"),
+        (["--tool-call-parser=hermes"], "lacks --enable-auto-tool-choice"),
+        (["--enable-auto-tool-choice", "--tool-call-parser", "hermes"], None),
+    ],
+)
+def test_a_task_that_calls_tools_needs_a_server_that_parses_them(planned, arguments, lacking):
+    model = {"path": "results/demo/model", "serving": {"extra_arguments": arguments}}
+    found = planned(changed({"calls_tools": True}), models={"tiny-llama": model})
+    assert len(found) == (lacking is not None), found
+    assert lacking is None or (lacking in found[0] and "addition: the model is offered tools" in found[0])
+    assert planned(DEMO, models={"tiny-llama": model}) == []
 
 
 @pytest.mark.parametrize(

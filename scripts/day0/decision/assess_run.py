@@ -6,7 +6,6 @@ a results.yml (NeMo Evaluator's schema, ours under ``metadata``).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,12 @@ from day0.base.cli import UnusableInput
 from day0.base.numbers import is_count, is_number, mapping_or_empty
 from day0.decision.failures import severity
 from day0.decision.quoting import number, plain_mapping, printable
+from day0.decision.recount import SamplesFile, read_samples_file
 from day0.evaluation.run_logs import logs_of, scan_log_file
 from day0.records.failure_class import FailureClass
 from day0.records.policy import TIERS, Scale
 from day0.records.results import read_metadata
 from day0.records.run import Finding, RunAssessment, Score
-from day0.records.samples import find_mistakes
 from day0.suite.score_names import find_score
 
 Found = Callable[[FailureClass, str], None]
@@ -427,11 +426,10 @@ def _check_sample_files(summary: dict[str, Any], folder: Path, is_own: bool) -> 
         file = folder / f"{name}.jsonl"
         if _counted_by_framework(summary, accounting) and not (file.is_file() and file.stat().st_size):
             continue
-        # Not by splitlines(): an answer may hold what Unicode calls a line's end.
-        text = file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if file.is_file() else []
-        lines = len(text)
-        task["spread"] = _spread_of(text)
-        mistakes = [f"samples/{file.name}: {sentence}" for sentence in find_mistakes(text)] if is_own else []
+        held = read_samples_file(file, is_own)
+        lines = held.lines
+        task["spread"] = _spread_of(held)
+        mistakes = [f"samples/{file.name}: {sentence}" for sentence in held.mistakes] if is_own else []
         summary["record_mistakes"] = [*_listed(summary.get("record_mistakes")), *mistakes]
         if accounting.get("scored") != lines and is_count(accounting.get("scored")):
             task["accounting"] = {**accounting, "scored": min(lines, accounting["scored"])}
@@ -446,20 +444,16 @@ def _check_sample_files(summary: dict[str, Any], folder: Path, is_own: bool) -> 
             ]
 
 
-def _spread_of(lines: Iterable[str]) -> dict[str, int] | None:
-    """How many different scores, answers and targets a samples file holds; None where it holds something else."""
-    different: dict[str, set[Any]] = {"scores": set(), "answers": set(), "targets": set()}
-    count = 0
-    for line in lines:
-        try:
-            sample = json.loads(line)
-            entry = (sample["score"], sample.get("answer"), sample.get("target_digest"))
-            for values, value in zip(different.values(), entry, strict=True):
-                values.add(value)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return None
-        count += 1
-    return {"samples": count, **{name: len(values) for name, values in different.items()}}
+def _spread_of(held: SamplesFile) -> dict[str, int] | None:
+    """How many different scores, answers and targets a samples file holds; None where a line is no sample."""
+    if len(held.samples) < held.lines:
+        return None
+    return {
+        "samples": held.lines,
+        "scores": len({sample.score for sample in held.samples}),
+        "answers": len({sample.answer for sample in held.samples}),
+        "targets": len({sample.target_digest for sample in held.samples}),
+    }
 
 
 def _counted_by_framework(summary: Mapping[str, Any], accounting: Mapping[str, Any]) -> bool:

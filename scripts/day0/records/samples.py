@@ -54,19 +54,6 @@ def make_sample(content: Mapping[str, Any], place: str) -> Sample:
         raise UnusableInput("; ".join(mistakes_of(error, Sample, place))) from None
 
 
-def find_mistakes(lines: Iterable[str], most: int = 3) -> list[str]:
-    """Sentences on the first lines of a samples file that are no sample, with their numbers; at most ``most``."""
-    found: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            Sample.model_validate_json(line)
-        except ValidationError as error:
-            found.append("; ".join(mistakes_of(error, Sample, f"line {number}")))
-            if len(found) == most:
-                break
-    return found
-
-
 def write_samples(file: Path, samples: Iterable[Sample]) -> None:
     """Write a samples file, whole or not at all."""
     lines = []

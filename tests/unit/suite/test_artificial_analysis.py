@@ -27,7 +27,7 @@ class Fact(NamedTuple):
     repeats: int
     score: str
     top: int
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] | None = None
     judge: str | None = None
     simulator: str | None = None
     context: int = 0
@@ -96,7 +96,7 @@ def test_a_task_is_asked_as_its_file_says(name):
     task = suite.tasks[name]
     assert (task.task.rpartition(".")[2], task.repeats, task.metric) == (fact.name, fact.repeats, fact.score)
     assert (task.scale.min, task.scale.max) == (fact.bottom, fact.top)
-    assert task.parameters == fact.extra
+    assert task.parameters == (fact.extra or {})
     for named, model in ((task.judge, fact.judge), (task.simulator, fact.simulator)):
         assert (named is None) == (model is None)
         assert named is None or model in suite.judges[named].model.lower()

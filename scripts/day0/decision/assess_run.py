@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from day0.base.artefacts import digest_of_file, read_json, read_yaml
 from day0.base.cli import UnusableInput
 from day0.base.numbers import is_count, is_number, mapping_or_empty
+from day0.decision.external import protocol_of
 from day0.decision.failures import severity
 from day0.decision.quoting import number, plain_mapping, printable
 from day0.decision.recount import SamplesFile, read_samples_file
@@ -22,7 +23,7 @@ from day0.evaluation.run_logs import logs_of, scan_log_file
 from day0.records.failure_class import FailureClass
 from day0.records.policy import TIERS, Scale
 from day0.records.results import read_metadata
-from day0.records.run import Finding, RunAssessment, Score
+from day0.records.run import Finding, Protocol, RunAssessment, Score
 from day0.suite.score_names import find_score
 
 Found = Callable[[FailureClass, str], None]
@@ -209,6 +210,7 @@ def _judge_score(name: Any, task: Mapping[str, Any], accounts_hold: bool, found:
         samples=task["accounting"]["scored"],
         scale=scale,
         tier=tier,
+        protocol=task["protocol"] if isinstance(task.get("protocol"), Protocol) else None,
     )
 
 
@@ -357,9 +359,14 @@ def summary_of_results(content: Mapping[str, Any]) -> dict[str, Any]:
     scored = mapping_or_empty(scored)
     accounting = metadata.get("accounting")
     accounting = mapping_or_empty(accounting)
+    fingerprints = mapping_or_empty(metadata.get("fingerprint"))
     tasks: dict[Any, Any] = {}
     for name in [*accounting, *(name for name in scored if name not in accounting)]:
-        tasks[name] = {"accounting": accounting.get(name), **_score_entry(scored.get(name), None)}
+        tasks[name] = {
+            "accounting": accounting.get(name),
+            "protocol": protocol_of(fingerprints.get(name)),
+            **_score_entry(scored.get(name), None),
+        }
     return {
         **{key: metadata.get(key) for key in ("status", "failure_class", "detail", "incidents")},
         **({"imported": metadata["imported"]} if metadata.get("imported") is not None else {}),

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from day0.base.artefacts import read_json, read_yaml
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import SAFE_NAME, mistakes_of, nearest
-from day0.decision.external import parse_external_scores
+from day0.decision.external import ExternalScores, parse_external_scores
 from day0.plan.config import Config, Defaults, ImportedRun, Publish, Release, Serving
 from day0.plan.plan import BASELINE, Plan, PlannedRelease
 from day0.recipe.recipes import Calibration, recipe_of_checkpoint, resolve_recipe
@@ -442,17 +442,17 @@ def resolution_warnings(plan: Plan, release: PlannedRelease) -> list[dict[str, s
 
 
 def read_published_scores(plan: Plan, root: Path = Path()) -> dict[str, list[dict[str, Any]]]:
-    """Published scores of each model of the plan, by its name or its hub repository.
+    """Published scores of each model of the plan, by its name or its hub repository; a later file's take precedence.
 
     Raises:
-        UnusableInput: the file is not there or holds mistakes; all of them are in the message.
+        UnusableInput: a file is not there or holds mistakes; all of them are in the message.
     """
-    name = plan.config.external_scores
-    if name is None:
-        return {model: [] for model in plan.config.models}
-    try:
-        content = read_yaml(root / name)
-    except UnusableInput as error:
-        raise UnusableInput(f"external_scores: {error}; give another file, or null for none") from error
-    published = parse_external_scores(content, name)
-    return {model: published.of_model(model, settings.hub) for model, settings in plan.config.models.items()}
+    named = plan.config.external_scores
+    merged = ExternalScores()
+    for name in [named] if isinstance(named, str) else named or []:
+        try:
+            content = read_yaml(root / name)
+        except UnusableInput as error:
+            raise UnusableInput(f"external_scores: {error}; give another file, or null for none") from error
+        merged = merged.replaced_by(parse_external_scores(content, name))
+    return {model: merged.of_model(model, settings.hub) for model, settings in plan.config.models.items()}

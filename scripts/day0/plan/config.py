@@ -324,9 +324,9 @@ class Config(Strict):
     models: dict[Name, Model] = Field(min_length=1)
     recipes: dict[Name, Recipe] = Field({}, description="recipes defined here instead of in config/recipes")
     defaults: Defaults = Defaults()
-    external_scores: str | None = Field(
+    external_scores: str | list[str] | None = Field(
         "config/external_scores.yaml",
-        description="file of published scores that baselines are held against; null: none",
+        description="files of published scores that baselines are held against, the last one first; null: none",
     )
     publish: Publish | None = Field(None, description="where accepted bundles go, for the target publish")
     mlflow: Mlflow | None = Field(None, description="log every release with MLflow")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,14 @@ class Finding(Record):
     detail: str
 
 
+class Protocol(Record):
+    """How a task was asked, as far as a published score can be held against it; null is not known."""
+
+    num_fewshot: Count | None = Field(None, description="worked examples before each question")
+    prompt: Literal["completion", "chat"] | None = Field(None, description="chat: through the model's chat template")
+    whole: bool | None = Field(None, description="every document was asked, none left out by limit or offset")
+
+
 class Score(Record):
     """The score of a task whose samples are all accounted for."""
 
@@ -28,6 +36,7 @@ class Score(Record):
     samples: Count
     scale: Scale
     tier: Tier
+    protocol: Protocol | None = Field(None, description="null: the run does not say")
 
 
 class RunAssessment(Assessment):

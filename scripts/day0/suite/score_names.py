@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 _BRACKETED_DOT = re.compile(r"\.(?![^\[]*\])")
+_ONE_ANSWER = re.compile(r"[\[_]avg[-_]of[-_]1(?:\]|(?=_)|$)")
+_AVERAGE = re.compile(r"_avg_of_\d+(?=_|$)")
 
 
 def canonical_score(key: str) -> tuple[str, str]:
@@ -27,11 +29,30 @@ def canonical_score(key: str) -> tuple[str, str]:
     return metric, score[0] if score else metric
 
 
+def spelling(key: str) -> str:
+    """What a canonical key has in common with its other spellings.
+
+    NeMo Skills writes the score of one answer as pass@1 or pass@1[avg-of-1]; MLflow, which takes no @ and no brackets,
+    pass_at_1_avg-of-16_symbolic_correct; lm-eval a filter behind a comma, which NeMo Evaluator makes two underscores.
+
+    >>> spelling("pass@1[avg-of-16].symbolic_correct"), spelling("pass_at_1_avg-of-16_symbolic_correct")
+    ('pass_at_1_avg_of_16_symbolic_correct', 'pass_at_1_avg_of_16_symbolic_correct')
+    >>> spelling("pass@1[avg-of-1].subtask_accuracy"), spelling("pass@1.subtask_accuracy")
+    ('pass_at_1_subtask_accuracy', 'pass_at_1_subtask_accuracy')
+    >>> spelling("exact_match,none"), spelling("exact_match,flexible-extract")
+    ('exact_match', 'exact_match_flexible_extract')
+    """
+    metric, score = canonical_score(key)
+    name = (metric if metric == score else f"{metric}.{score}").casefold().replace("@", "_at_")
+    return re.sub(r"[^a-z0-9]+", "_", _ONE_ANSWER.sub("", name)).strip("_")
+
+
 def find_score(metrics: Any, key: str) -> tuple[str, str, Mapping[str, Any]]:
     """The score that a canonical key names among a task's metrics: (metric, score, {value, stats}).
 
     A key of one word names a metric of its own name, else the only score of that name, else the only score of that
-    metric.
+    metric. What is not there by its own name is looked for by its other spellings; pass@1 also names the one average
+    over repeats that there is.
 
     Raises:
         LookupError: there is none, or several; the message lists what there is.
@@ -43,10 +64,13 @@ def find_score(metrics: Any, key: str) -> tuple[str, str, Mapping[str, Any]]:
             if isinstance(value, Mapping):
                 found.append((str(metric), str(score), value))
     metric, score = canonical_score(key)
+    wanted = spelling(key)
     choices: tuple[Callable[[tuple[str, str, Any]], bool], ...] = (
         lambda entry: entry[:2] == (metric, score),
         lambda entry: metric == score and entry[1] == score,
         lambda entry: metric == score and entry[0] == metric,
+        lambda entry: _spelling_of(entry) == wanted,
+        lambda entry: _AVERAGE.sub("", _spelling_of(entry)) == wanted,
     )
     for choice in choices:
         matching = [entry for entry in found if choice(entry)]
@@ -56,6 +80,11 @@ def find_score(metrics: Any, key: str) -> tuple[str, str, Mapping[str, Any]]:
             break
     there = ", ".join(sorted(m if m == s else f"{m}.{s}" for m, s, _ in found)) or "none"
     raise LookupError(f"{'several scores fit' if matching else 'has no score'} {key!r}; it has {there}")
+
+
+def _spelling_of(entry: tuple[str, str, Any]) -> str:
+    metric, score, _ = entry
+    return spelling(metric if metric == score else f"{metric}.{score}")
 
 
 def find_task(results: Any, names: Iterable[str], key: str) -> Mapping[str, Any]:

@@ -55,6 +55,10 @@ def test_published_scores_are_read_by_name_and_by_hub_repository(tmp_path):
     models = {"m": {"hub": "o/n", "revision": "0" * 40}}
     made = plan(models=models, releases=[{"model": "m", "recipe": "fp8"}], external_scores=str(file))
     assert [found["model"] for found in read_published_scores(made)["m"]] == ["o/n", "m"]
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump({"scores": [entry | {"model": "m", "score": 7}]}))
+    both = plan(models=models, releases=[{"model": "m", "recipe": "fp8"}], external_scores=[str(file), str(own)])
+    assert [(found["model"], found["score"]) for found in read_published_scores(both)["m"]] == [("o/n", 1), ("m", 7)]
 
 
 def test_a_file_that_is_not_there_is_named():

@@ -145,7 +145,7 @@ def protocol_of(fingerprint: Any) -> Protocol | None:
     cut = [fingerprint.get(key) for key in ("limit", "offset")]
     return Protocol(
         num_fewshot=shots if is_count(shots) else None,
-        prompt={True: "chat", False: "completion"}.get(templated) if isinstance(templated, bool) else None,
+        prompt=("chat" if templated else "completion") if isinstance(templated, bool) else None,
         whole=not any(cut) if "limit" in fingerprint else None,
     )
 
@@ -155,13 +155,13 @@ def _why_unlike(published: Mapping[str, Any], measured: Any) -> str | None:
     if not isinstance(measured, Mapping):
         return "the baseline does not say how it was asked"
     for field, what in (("num_fewshot", "worked examples"), ("prompt", "kind of prompt")):
-        told, found = published.get(field), measured.get(field)
-        if told is None:
+        stated, found = published.get(field), measured.get(field)
+        if stated is None:
             return f"the publication does not name its {what}"
         if found is None:
             return f"the baseline does not name its {what}"
-        if told != found:
-            return f"{what}: published with {told}, asked with {found}"
+        if stated != found:
+            return f"{what}: published with {stated}, asked with {found}"
     if measured.get("whole") is not True:
         return "published over every document, asked on some of them"
     return None

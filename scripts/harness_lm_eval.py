@@ -259,19 +259,21 @@ def make_model(job: dict[str, Any], server: ServerAddress, chat: bool, transport
     return model
 
 
-def shard_of(tasks: dict[str, Any], limit: int | None, shard: list[int] | None) -> dict[str, list[int]] | None:
-    """Numbers of the documents that a shard asks, by task: every n-th one; None where it asks all."""
-    if shard is None:
+def shard_of(tasks: dict[str, Any], job: dict[str, Any]) -> dict[str, list[int]] | None:
+    """Numbers of the documents that are asked, by task, of a shard every n-th one; None where the limit says it all."""
+    if job["shard"] is None and not job["offset"]:
         return None
-    number, count = shard
-    documents = {name: len(task.eval_docs) for name, task in tasks.items()}
-    small = [f"{name} with {found}" for name, found in documents.items() if min(found, limit or found) < count]
+    number, count = job["shard"] or (0, 1)
+    start, documents = job["offset"], {}
+    for name, task in tasks.items():  # as day0/suite/documents.py counts them
+        found = len(task.eval_docs)
+        documents[name] = range(min(start, found), min(found, start + (job["limit"] or found)))
+    if empty := [name for name, asked in documents.items() if not asked]:
+        raise UnusableTask(f"offset {job['offset']} leaves no document of {', '.join(empty)}; set a smaller one")
+    small = [f"{name} with {len(asked)}" for name, asked in documents.items() if len(asked) < count]
     if small:
         raise UnusableTask(f"{count} shards need as many documents; found {', '.join(small)}; set fewer shards")
-    return {
-        name: list(range(found if limit is None else min(found, limit)))[number::count]
-        for name, found in documents.items()
-    }
+    return {name: list(asked)[number::count] for name, asked in documents.items()}
 
 
 def ask(
@@ -283,13 +285,13 @@ def ask(
     types = {task.OUTPUT_TYPE for task in tasks.values()}
     chat = bool(job["apply_chat_template"]) and types == {"generate_until"}
     model = make_model(job, server, chat, transport)
-    documents = shard_of(tasks, job["limit"], job["shard"])
+    documents = shard_of(tasks, job)
     if types != {"loglikelihood_rolling"}:
         # lm-eval cuts too long prompts without a word; the server refuses them instead.
         model.max_length = sys.maxsize // 2
-    if job["limit"] and len(tasks) > 1:
+    if (job["limit"] or job["offset"]) and len(tasks) > 1:
         raise UnusableTask(
-            f"{job['task']} is a group of {len(tasks)} tasks: lm-eval would limit each; remove the limit"
+            f"{job['task']} is a group of {len(tasks)} tasks: lm-eval would limit each; remove the limit and the offset"
         )
     runs = []
     for repeat in range(job["repeats"]):

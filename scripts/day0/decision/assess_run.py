@@ -24,6 +24,7 @@ from day0.records.failure_class import FailureClass
 from day0.records.policy import TIERS, Scale
 from day0.records.results import read_metadata
 from day0.records.run import Finding, Protocol, RunAssessment, Score
+from day0.suite.documents import asked_documents
 from day0.suite.score_names import find_score
 
 Found = Callable[[FailureClass, str], None]
@@ -412,7 +413,7 @@ def _with_suite(summary: Mapping[str, Any], suite: Mapping[str, Any] | None) -> 
         accounting = task.get("accounting")
         if wanted and isinstance(accounting, Mapping):
             # What the suite declares today counts, not what the run believed.
-            documents = min(wanted, declared.get("limit") or wanted) * int(declared.get("repeats") or 1)
+            documents = len(asked_documents(declared, wanted)) * int(declared.get("repeats") or 1)
             tasks[name]["accounting"] = {**accounting, "expected": documents}
     result["tasks"] = tasks
     return result

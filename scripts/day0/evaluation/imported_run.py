@@ -35,6 +35,7 @@ from day0.evaluation.run_logs import logs_of, scan_log_file
 from day0.records.failure_class import FailureClass
 from day0.records.results import RunMetadata, read_metadata
 from day0.records.samples import SAMPLE_FIELDS
+from day0.suite.documents import count_asked
 from day0.suite.score_names import canonical_score, find_score, find_task
 
 OURS, NEMO_EVALUATOR = "day0", "nemo-evaluator"
@@ -386,8 +387,8 @@ def _accounting(
     """Counts, null where not recorded; and where a count was trusted, whose it is."""
     repeats = int(task.get("repeats") or 1)
     declared = task.get("samples")
-    limit = task.get("limit")
-    expected = None if declared is None else min(declared, limit or declared) * repeats
+    asked = count_asked(task, declared)
+    expected = None if asked is None else asked * repeats
     accounting: dict[str, int | None] = {"expected": expected, **dict.fromkeys(COUNTS)}
     trusted = None
     if lines is not None:
@@ -450,7 +451,7 @@ def _fingerprint(
         if lm_eval:
             recorded["apply_chat_template"] = endpoint == "chat"
     if "limit_samples" in parameters or lm_eval:
-        recorded["limit"] = parameters.get("limit_samples")
+        recorded |= {"limit": parameters.get("limit_samples"), "offset": 0}  # the tool has none
     if "num_fewshot" in extra:
         recorded["num_fewshot"] = extra["num_fewshot"]
     repeats = next((extra[key] for key in REPEAT_PARAMETERS if key in extra), 1 if lm_eval else None)

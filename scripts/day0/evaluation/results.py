@@ -11,6 +11,7 @@ from day0.base.numbers import is_number
 from day0.evaluation.nemo_evaluator import accounting_without_samples
 from day0.records.failure_class import FailureClass
 from day0.records.samples import Sample, make_sample
+from day0.suite.documents import count_asked
 from day0.suite.harness import harnesses_of
 from day0.suite.score_names import canonical_score
 
@@ -149,10 +150,10 @@ def accounting_of(task: Mapping[str, Any], outcome: Mapping[str, Any]) -> dict[s
     repeats = int(task.get("repeats") or 1)
     found = outcome.get("documents")
     declared = task.get("samples") or found
-    limit = task.get("limit")
 
     def bounded(documents: int | None) -> int | None:
-        return None if documents is None else min(documents, limit or documents) * repeats
+        asked_of_all = count_asked(task, documents)
+        return None if asked_of_all is None else asked_of_all * repeats
 
     if outcome.get("status") == "COMPLETED" and outcome.get("has_samples") is False:
         return accounting_without_samples(bounded(declared), outcome)
@@ -219,6 +220,7 @@ def fingerprint_of(
         "seed": suite.get("seed"),
         "repeats": int(task.get("repeats") or 1),
         "limit": task.get("limit"),
+        "offset": task.get("offset") or 0,
         "num_fewshot": task.get("num_fewshot"),
         "context_length": server.get("max_model_len") or suite.get("context_length"),
         "serving_options": server.get("options_digest"),

@@ -32,6 +32,7 @@ from day0.serving.multinode import head_command, host_address, job_id, worker_co
 from day0.serving.ports import free_port
 from day0.serving.processes import Children, Transient
 from day0.serving.server import PLUGIN_FOLDER, DeploymentFailed, Server, new_key, server_command, server_environment
+from day0.suite.documents import asked_documents
 from day0.suite.harness import HARNESSES
 
 SCRIPTS = Path(__file__).resolve().parents[2]
@@ -215,11 +216,12 @@ class Evaluation:
             "metric": task["metric"],
             "num_fewshot": task["num_fewshot"],
             "limit": task["limit"],
+            "offset": task["offset"],
             "repeats": task["repeats"],
             "generation": generation,
             **settings,
             "include_path": suite["include_path"],
-            "documents": min(task["samples"] or 0, task["limit"] or task["samples"] or 0),
+            "documents": len(asked_documents(task, task["samples"] or 0)),
             "judge": suite["judges"][task["judge"]] if task["judge"] else None,
             "simulator": suite["judges"][task["simulator"]] if task["simulator"] else None,
             "parameters": task["parameters"],

@@ -27,6 +27,7 @@ from day0.serving.container import image_command
 from day0.serving.multinode import serving_gpus, serving_nodes
 from day0.source.model_folder import check_model_folder
 from day0.statistics.resolution import planning_warning
+from day0.suite.documents import declared_documents
 from day0.suite.needs import (
     context_limit_of,
     context_problems,
@@ -428,14 +429,14 @@ def resolution_warnings(plan: Plan, release: PlannedRelease) -> list[dict[str, s
     tasks, policy = plan.suites[release.suite].tasks, release.policy
     warnings = []
     for task, settings in tasks.items():
-        counts = [count for count in (settings.samples, settings.limit) if count is not None]
-        if not counts or not policy.blocks(task):
+        count = len(declared_documents(settings.model_dump()))
+        if (settings.samples is None and settings.limit is None) or not policy.blocks(task):
             continue
         scale = Scale(**settings.scale.model_dump())
         # A relative limit is largest, and easiest to resolve, at the largest score.
         limit = policy.limit(task, max(abs(scale.min), abs(scale.max)), scale)
         rate = policy.expected_disagreement_rate
-        sentence = planning_warning(min(counts), limit, scale.width, rate, settings.repeats)
+        sentence = planning_warning(count, limit, scale.width, rate, settings.repeats)
         if sentence:
             warnings.append({"task": task, "sentence": f"{task}: {sentence}."})
     return warnings

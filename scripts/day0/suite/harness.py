@@ -49,6 +49,8 @@ def _nemo_evaluator_problems(task: Mapping[str, Any]) -> list[str]:
     problems = []
     if not re.fullmatch(r"([^.]+\.)?[^.]+", task["task"]):
         problems.append(f"task: found {task['task']!r}; expected TASK or FRAMEWORK.TASK")
+    if task["offset"]:
+        problems.append("offset: NeMo Evaluator asks the first documents of a task; remove it, or take lm-eval")
     if re.search(r"^\.|\.$|^,|,$", task["metric"]):
         problems.append(f"metric: found {task['metric']!r}; expected 'metric.score', such as 'pass@1.judge_correct'")
     return problems

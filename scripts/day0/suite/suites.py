@@ -88,7 +88,8 @@ class Task(Strict):
     tier: Tier = "critical"
     samples: PositiveInteger | None = Field(None, description="documents that the task must have; null: what it has")
     num_fewshot: Annotated[int, Field(ge=0, strict=True)] = 0
-    limit: PositiveInteger | None = Field(None, description="ask only the first documents")
+    limit: PositiveInteger | None = Field(None, description="ask only so many documents, the first ones from offset on")
+    offset: Annotated[int, Field(ge=0, strict=True)] = Field(0, description="leave the first documents out")
     repeats: PositiveInteger = Field(1, description="times that each document is asked, each with a seed of its own")
     context_length: PositiveInteger | None = Field(
         None, description="tokens that this task needs, at most the suite's; null: the suite's"
@@ -110,6 +111,8 @@ class Task(Strict):
     @model_validator(mode="after")
     def _fits_its_harness(self) -> Task:
         wrong = HARNESSES[self.harness].problems_of(self.model_dump(include=set(Task.model_fields)))
+        if self.samples is not None and self.offset >= self.samples:
+            wrong.append(f"offset: {self.offset} leaves none of its {self.samples} samples")
         if wrong:
             raise ValueError("; ".join(wrong))
         return self

@@ -94,6 +94,9 @@ def test_expected_is_what_the_suite_declares_not_what_was_found():
     assert accounting_of({**TASK, "samples": 5}, outcome())["expected"] == 5
     assert accounting_of({**TASK, "samples": None}, outcome())["expected"] == 4
     assert accounting_of({**TASK, "limit": 2}, outcome())["expected"] == 2
+    assert accounting_of({**TASK, "offset": 1}, outcome())["expected"] == 3
+    assert accounting_of({**TASK, "offset": 1, "limit": 2}, outcome())["expected"] == 2
+    assert accounting_of({**TASK, "offset": 3, "limit": 2}, outcome())["expected"] == 1
     assert accounting_of({**TASK, "repeats": 3}, outcome())["expected"] == 12
     assert accounting_of({**TASK, "samples": None}, {})["expected"] is None
 

@@ -109,6 +109,9 @@ def test_a_sound_suite_plans(planned):
         (changed(JUDGED, judges=JUDGES), "variables JUDGE_URL_OF_TEST and JUDGE_KEY_OF_TEST; set and export"),
         (changed({"runs_generated_code": True}), "set allow_generated_code: true"),
         (changed({"harness": "nemo-evaluator", "task": "a.b.c"}), "expected TASK or FRAMEWORK.TASK"),
+        (changed({"offset": 1000}), "offset: 1000 leaves none of its 1000 samples"),
+        (changed({"offset": -1}), "offset: found -1"),
+        (changed({"harness": "nemo-evaluator", "offset": 1}), "NeMo Evaluator asks the first documents of a task"),
     ],
 )
 def test_what_cannot_work_is_refused_at_planning(planned, suite, words):

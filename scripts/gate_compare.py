@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import digest_of_file, read_json, read_yaml
+from day0.base.artefacts import digest_of_file, read_json, read_json_lines, read_yaml
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, EXIT_UNUSABLE_INPUT, UnusableInput, run_cli
 from day0.base.numbers import mapping_or_empty
+from day0.base.parsing import Unparsable, parse_json
 from day0.decision.comparability import Run
 from day0.decision.comparison import compare_runs, evaluate_comparison
 from day0.decision.external import parse_external_scores
 from day0.decision.policy import POLICY_KEYS
-from day0.evaluation.nemo_evaluator import read_json_lines
 from day0.records.comparison import ScoreComparison
 from day0.records.failure_class import FailureClass
 from day0.records.policy import DEFAULT_THRESHOLD
@@ -125,9 +125,9 @@ def _json_argument(name: str, text: str | None) -> Any:
     if not text.lstrip().startswith(("{", "[")) and Path(text).is_file():
         return read_json(text)
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UnusableInput(f"--{name}: expected JSON or a JSON file, found {text!r}: {error}") from error
+        return parse_json(text)
+    except Unparsable as error:
+        raise UnusableInput(f"--{name}: expected JSON or a JSON file, found {text[:300]!r}: {error}") from error
 
 
 def _external_scores(text: str | None, models: list[str]) -> list[dict[str, Any]]:

@@ -116,9 +116,15 @@ def _read_sums(folder: Path, problems: list[str]) -> dict[str, str]:
     return listed
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(content := dict(pairs)) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return content
+
+
 def _read(path: Path, problems: list[str]) -> Any:
     try:
-        return json.loads(path.read_bytes().decode("utf-8"))
+        return json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=_unique)
     except OSError:
         problems.append(f"{_name(path)}: missing")
     except (ValueError, RecursionError) as error:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +18,16 @@ from typing import Any
 import yaml
 
 from day0.base.cli import UnusableInput
+from day0.base.parsing import (
+    MAX_JSON_BYTES,
+    MAX_LINE_BYTES,
+    MAX_YAML_BYTES,
+    Tagged,
+    Unparsable,
+    decode,
+    parse_json,
+    parse_yaml,
+)
 
 SCHEMA_VERSION = 1
 
@@ -59,34 +69,81 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_multi_representer(StrEnum, lambda dumper, value: dumper.represent_str(value.value))
 
 
-def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a JSON object.
+def read_json(path: str | os.PathLike, *, finite: bool = False) -> dict[str, Any]:
+    """Read a JSON object; see day0/base/parsing.py for what is refused.
+
+    Args:
+        finite: refuse NaN and infinities.
 
     Raises:
         UnusableInput: the file is missing, unreadable, no JSON or no object.
     """
-    return _read_mapping(path, json.loads, "a JSON object")
+    return _mapping(
+        path, read_text(path, MAX_JSON_BYTES), lambda text: parse_json(text, finite=finite), "a JSON object"
+    )
 
 
-def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a YAML mapping.
+def read_yaml(path: str | os.PathLike, tagged: Tagged | None = None) -> dict[str, Any]:
+    """Read a YAML mapping; see day0/base/parsing.py for what is refused.
+
+    Args:
+        tagged: makes the value of a node with a tag of its own; without it such tags are refused.
 
     Raises:
         UnusableInput: the file is missing, unreadable, no YAML or no mapping.
     """
-    return _read_mapping(path, lambda text: yaml.load(text, Loader=_yaml_loader()), "a YAML mapping")
+    return _mapping(path, read_text(path, MAX_YAML_BYTES), lambda text: parse_yaml(text, tagged), "a YAML mapping")
 
 
-def _yaml_loader() -> type:
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Place and content of each line of a file of JSON objects.
+
+    Raises:
+        UnusableInput: a line is no JSON object.
+    """
+    for number, line in enumerate(read_lines(path), start=1):
+        place = f"{path}, line {number}"
+        try:
+            row = parse_json(decode(line, MAX_LINE_BYTES))
+        except Unparsable as error:
+            raise UnusableInput(f"{place}: expected a JSON object: {error}") from error
+        if not isinstance(row, dict):
+            raise UnusableInput(f"{place}: expected a JSON object, found {type(row).__name__}")
+        yield place, row
 
 
-def _read_mapping(path: str | os.PathLike, parse: Callable[[str], Any], expected: str) -> dict[str, Any]:
+def read_lines(path: str | os.PathLike) -> Iterator[bytes]:
+    """The lines of a file without their ends; of one that is too long, more than the limit and not all.
+
+    Raises:
+        UnusableInput: the file is missing or unreadable.
+    """
     try:
-        content = parse(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnusableInput(f"{path}: cannot be read ({error}); expected {expected}") from error
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        with open(path, "rb") as stream:
+            # Not by splitlines() of a text: an answer may hold what Unicode calls a line's end.
+            while line := stream.readline(MAX_LINE_BYTES + 2):
+                yield line.removesuffix(b"\n")
+    except (OSError, ValueError) as error:
+        raise UnusableInput(f"{path}: cannot be read ({error}); expected a file of lines") from error
+
+
+def read_text(path: str | os.PathLike, most_bytes: int = MAX_JSON_BYTES) -> str:
+    """The text of a file in UTF-8, without a byte order mark.
+
+    Raises:
+        UnusableInput: the file is missing, unreadable, larger than ``most_bytes``, or not in UTF-8.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return decode(stream.read(most_bytes + 1), most_bytes)
+    except (OSError, ValueError) as error:
+        raise UnusableInput(f"{path}: cannot be read ({error}); expected a text file in UTF-8") from error
+
+
+def _mapping(path: str | os.PathLike, text: str, parse: Callable[[str], Any], expected: str) -> dict[str, Any]:
+    try:
+        content = parse(text)
+    except Unparsable as error:
         raise UnusableInput(f"{path}: expected {expected}, found text that does not parse: {error}") from error
     if not isinstance(content, dict):
         raise UnusableInput(f"{path}: expected {expected}, found {type(content).__name__}")

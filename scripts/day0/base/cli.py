@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from day0.base.parsing import Unparsable, parse_json
 
 EXIT_PASS, EXIT_FAILED_CHECK, EXIT_UNUSABLE_INPUT = 0, 1, 2
 EXIT_TRANSIENT = 75  # EX_TEMPFAIL
@@ -32,9 +33,9 @@ def json_argument(option: str, text: str) -> dict[str, Any]:
         UnusableInput: it is no JSON or no object.
     """
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UnusableInput(f"{option}: expected a JSON object, found {text!r}: {error}") from error
+        content = parse_json(text)
+    except Unparsable as error:
+        raise UnusableInput(f"{option}: expected a JSON object, found {text[:300]!r}: {error}") from error
     if not isinstance(content, dict):
-        raise UnusableInput(f"{option}: expected a JSON object, found {text!r}")
+        raise UnusableInput(f"{option}: expected a JSON object, found {text[:300]!r}")
     return content

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from day0.base.artefacts import digest_of, digest_of_file, read_yaml
+from day0.base.artefacts import digest_of, digest_of_file, read_json_lines, read_yaml
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import mistakes_of
 from day0.base.numbers import mapping_or_empty
@@ -25,7 +25,6 @@ from day0.evaluation.nemo_evaluator import (
     METRICS_FILE,
     REPEAT_PARAMETERS,
     count_of,
-    read_json_lines,
     read_response_statistics,
     read_samples,
     version_of,

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import read_json
+from day0.base.artefacts import read_json, read_json_lines
 from day0.base.cli import UnusableInput
 from day0.base.numbers import is_number
 from day0.suite.score_names import canonical_score, find_score
@@ -157,24 +157,6 @@ def read_samples(
     if normalized:
         return {"samples": _normalized_samples(normalized), "generation": None}
     return None
-
-
-def read_json_lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Place and content of each line of a file of JSON objects.
-
-    Raises:
-        UnusableInput: a line is no JSON object.
-    """
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        for number, line in enumerate(stream, start=1):
-            place = f"{path}, line {number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UnusableInput(f"{place}: expected a JSON object: {error}") from error
-            if not isinstance(row, dict):
-                raise UnusableInput(f"{place}: expected a JSON object, found {type(row).__name__}")
-            yield place, row
 
 
 def _lm_eval_samples(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from day0.base.artefacts import digest_of, digest_of_file, read_yaml
-from day0.base.cli import UnusableInput
+from day0.base.cli import UnusableInput, json_argument
 from day0.records.files import Files
 from day0.records.quantization import read_checkpoint_record
 from day0.records.results import read_metadata
@@ -261,10 +261,7 @@ def read_serving(text: str) -> dict[str, Any]:
         UnusableInput: it is neither.
     """
     if text.lstrip().startswith("{"):
-        try:
-            return dict(json.loads(text))
-        except ValueError as error:
-            raise UnusableInput(f"--serving: expected a JSON object or a file, found {text[:80]!r}: {error}") from error
+        return json_argument("--serving", text)
     return read_yaml(text)
 
 

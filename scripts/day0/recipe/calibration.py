@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import mistakes_of
+from day0.base.parsing import parse_json
 from day0.records.recipe import Calibration
 
 
@@ -52,7 +52,7 @@ def read_texts(calibration: Calibration) -> list[str]:
             text: Any = line.rstrip("\n")
             if file.suffix == ".jsonl":
                 try:
-                    text = json.loads(line)[calibration.text_field]
+                    text = parse_json(line)[calibration.text_field]
                 except (ValueError, KeyError, TypeError) as error:
                     raise UnusableInput(
                         f"{file}:{number}: expected an object with a text in {calibration.text_field!r}: {error!r}"

@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from day0.base.artefacts import read_text
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import mistakes_of
+from day0.base.parsing import MAX_YAML_BYTES, Unparsable, parse_yaml, parse_yaml_documents
 from day0.recipe.recipes import KV_CACHE_NONE
 from day0.records.quantization import ModelOptConfiguration
 
@@ -29,9 +30,9 @@ def read_block(text: str) -> dict[str, Any]:
     """A building block's file as JSON-able ``{"imports": {name: path}, "body": mapping or list}``.
 
     Raises:
-        yaml.YAMLError, ValueError: it is none.
+        ValueError: it is none.
     """
-    documents = [document for document in yaml.safe_load_all(text) if document is not None]
+    documents = [document for document in parse_yaml_documents(text) if document is not None]
     header = documents[0] if documents else {}
     if len(documents) > 2 or not isinstance(header, dict | list) or (len(documents) == 2 and isinstance(header, list)):
         raise ValueError("expected a YAML mapping or list, with its imports before it")
@@ -106,8 +107,8 @@ def _block(path: Any, catalogue: Mapping[str, Any], place: str, loading: tuple[s
     block = catalogue.get("blocks", {}).get(name)
     if file is not None:
         try:
-            block = read_block(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            block = read_block(read_text(file, MAX_YAML_BYTES))
+        except ValueError as error:
             raise UnusableInput(f"{file}: imported by {place}: {error}") from error
     if block is None:
         raise UnusableInput(
@@ -157,8 +158,8 @@ def _overridden(body: Any, override: str, place: str) -> Any:
     if re.search(r"[\[\]]", path):
         raise UnusableInput(f"{place}: overrides: {override!r}: only ModelOpt can replace an item of a list")
     try:
-        value = _plain(yaml.safe_load(text), path.rpartition(".")[2])
-    except yaml.YAMLError as error:
+        value = _plain(parse_yaml(text), path.rpartition(".")[2])
+    except Unparsable as error:
         raise UnusableInput(f"{place}: overrides: {override!r}: {error}") from error
     for key in reversed(path.split(".")):
         value = {key: value}

@@ -62,7 +62,7 @@ class Artefact(Record):
         Raises:
             UnusableInput: the file is missing, no JSON, of another version, or not what the type says.
         """
-        return cls.parse(read_json(path), path)
+        return cls.parse(read_json(path, finite=True), path)
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the artefact's file, whole or not at all."""

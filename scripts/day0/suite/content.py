@@ -5,29 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from day0.base.artefacts import digest_of
+from day0.base.artefacts import digest_of, read_text
 from day0.base.cli import UnusableInput
+from day0.base.parsing import MAX_YAML_BYTES, Unparsable, parse_yaml
 from day0.suite.suites import Suite
 
 TASK_FILES = (".yaml", ".yml")
-
-
-class _TaskContentLoader(yaml.SafeLoader):
-    """Reads lm-eval's task files; a function or file that a tag names counts by its name."""
-
-
-def _tagged(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> list[Any]:
-    if isinstance(node, yaml.ScalarNode):
-        return [tag, loader.construct_scalar(node)]
-    if isinstance(node, yaml.SequenceNode):
-        return [tag, loader.construct_sequence(node, deep=True)]
-    assert isinstance(node, yaml.MappingNode)
-    return [tag, loader.construct_mapping(node, deep=True)]
-
-
-_TaskContentLoader.add_multi_constructor("!", _tagged)
 
 
 def suite_digest(suite: Suite) -> str:
@@ -54,8 +37,9 @@ def _files(suite: Suite) -> list[Path]:
 
 def _read(path: Path) -> Any:
     try:
-        return _plain(yaml.load(path.read_text(encoding="utf-8"), Loader=_TaskContentLoader))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        # A function or file that a tag names counts by its name.
+        return _plain(parse_yaml(read_text(path, MAX_YAML_BYTES), tagged=lambda tag, value: [tag, value]))
+    except Unparsable as error:
         raise UnusableInput(f"{path}: expected one of lm-eval's task files: {error}") from error
 
 

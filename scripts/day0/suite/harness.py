@@ -28,9 +28,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from day0.base.artefacts import read_yaml
 from day0.base.cli import UnusableInput
+from day0.base.parsing import DATE
 
 
 def _lm_eval_problems(task: Mapping[str, Any]) -> list[str]:
@@ -82,26 +82,16 @@ def harnesses_of(tasks: Iterable[Mapping[str, Any]]) -> list[str]:
     return sorted({task["harness"] for task in tasks})
 
 
-class _TaskLoader(yaml.SafeLoader):
-    """Reads lm-eval's task files; a function that they name becomes null."""
-
-
-_TaskLoader.add_constructor("!function", lambda loader, node: None)
-
-
 def read_task_file(path: Path) -> dict[str, Any]:
-    """The content of one of lm-eval's task files.
+    """The content of one of lm-eval's task files; a function that they name becomes null.
 
     Raises:
         UnusableInput: it is no YAML mapping.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_TaskLoader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UnusableInput(f"{path}: expected one of lm-eval's task files: {error}") from error
-    if not isinstance(content, dict):
-        raise UnusableInput(f"{path}: expected one of lm-eval's task files, found {type(content).__name__}")
-    return content
+        return read_yaml(path, tagged=lambda tag, value: value if tag == DATE else None)
+    except UnusableInput as error:
+        raise UnusableInput(f"{error}; expected one of lm-eval's task files") from error
 
 
 def lm_eval_scores(task: Mapping[str, Any]) -> set[str]:

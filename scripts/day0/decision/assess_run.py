@@ -18,7 +18,8 @@ from day0.base.numbers import is_count, is_number, mapping_or_empty
 from day0.decision.external import protocol_of
 from day0.decision.failures import severity
 from day0.decision.quoting import number, plain_mapping, printable
-from day0.decision.recount import SamplesFile, read_samples_file
+from day0.decision.recount import Recount, SamplesFile, differences, read_samples_file, recount, with_recount
+from day0.evaluation.results import effective
 from day0.evaluation.run_logs import logs_of, scan_log_file
 from day0.records.failure_class import FailureClass
 from day0.records.policy import TIERS, Scale
@@ -26,6 +27,7 @@ from day0.records.results import read_metadata
 from day0.records.run import Finding, Protocol, RunAssessment, Score
 from day0.suite.documents import asked_documents
 from day0.suite.score_names import find_score
+from day0.suite.suites import Limits
 
 Found = Callable[[FailureClass, str], None]
 
@@ -36,12 +38,15 @@ REQUIRED_COUNTS = ("expected", "scored")
 INFORMATIVE_COUNTS = ("empty", "cut", "unparsed", "http_failures", "retried")
 COUNTS = ("expected", "asked", "answered", "scored", "empty", "cut", "unparsed", "failed", "http_failures", "retried")
 # Where no suite says otherwise: fractions of the answers above which a score does not count.
-DEFAULT_LIMITS = {"cut": 0.1, "unparsed": 0.1, "empty": 0.1}
-LIMITED = {
-    "cut": "were cut at the largest length",
-    "unparsed": "hold nothing that the task's filter could score",
-    "empty": "are empty",
-}
+DEFAULT_LIMITS = Limits().model_dump()
+# Count, the limit that holds for it, and what it counts.
+LIMITED = (
+    ("cut", "cut", "were cut at the largest length"),
+    ("open_thoughts", "cut", "ended with their thoughts still open"),
+    ("unparsed", "unparsed", "hold nothing that the task's filter could score"),
+    ("empty", "empty", "are empty"),
+    ("degenerate", "degenerate", "are mostly one part over and over"),
+)
 CONSTANT_SAMPLES = 20  # from as many samples on, one and the same answer or score is no coincidence
 CONSTANT_TASKS, CONSTANT_TASK_SAMPLES = 3, 100
 
@@ -51,8 +56,9 @@ def evaluate_run(summary: Any) -> RunAssessment:
 
     Args:
         summary: {status, failure_class, detail, tasks: {name: {score, stderr, samples, metric, scale: {min, max,
-            direction}, tier, accounting: {expected, scored, ...}, limits: {cut, unparsed, empty}, spread: {samples,
-            scores, answers, targets} (numbers of different ones)}}, log_findings: [{class, file, line, text}],
+            direction}, tier, accounting: {expected, scored, ...}, limits: {cut, unparsed, empty, degenerate}, repeats,
+            recount: a ``Recount`` of its samples, spread: {samples, scores, answers, targets} (numbers of different
+            ones)}}, log_findings: [{class, file, line, text}],
             incidents: [{time, what}]}. Anything else is judged too, and never passes.
 
     Returns:
@@ -86,7 +92,7 @@ def evaluate_run(summary: Any) -> RunAssessment:
                     f"task {_short(name)}: expected a mapping; found {_short(task)}",
                 )
                 continue
-            accounts_hold = _judge_accounting(name, task.get("accounting"), task.get("limits"), trusted, found, notes)
+            accounts_hold = _judge_accounting(name, task, trusted, found, notes)
             score = _judge_score(name, task, accounts_hold, found)
             if score is not None:
                 scores[printable(name)] = score
@@ -118,7 +124,8 @@ def _judge_status(summary: Mapping[str, Any], found: Found) -> None:
         found(FailureClass.of(recorded), f"the evaluation recorded {_short(recorded)}: {sentence}")
 
 
-def _judge_accounting(name: Any, accounting: Any, limits: Any, trusted: bool, found: Found, notes: list[str]) -> bool:
+def _judge_accounting(name: Any, task: Mapping[str, Any], trusted: bool, found: Found, notes: list[str]) -> bool:
+    accounting, limits, counted = (task.get(key) for key in ("accounting", "limits", "recount"))
     if not isinstance(accounting, Mapping):
         found(FailureClass.SAMPLE_ACCOUNTING_FAILED, f"task {_short(name)}: no accounting; found {_short(accounting)}")
         return False
@@ -135,6 +142,15 @@ def _judge_accounting(name: Any, accounting: Any, limits: Any, trusted: bool, fo
             f"task {_short(name)}: {', '.join(wrong)}; expected a whole number of 0 or more",
         )
         return False
+    if isinstance(counted, Recount):
+        differing = differences(counted, accounting, task.get("repeats"))
+        for sentence in differing:
+            found(FailureClass.SAMPLE_ACCOUNTING_FAILED, f"task {_short(name)}: {sentence}")
+        if differing:
+            return False
+        if counted.sentence is not None and counted.samples >= CONSTANT_SAMPLES:
+            found(FailureClass.UNKNOWN, f"task {_short(name)}: {counted.sentence_finding()}")
+        accounting = with_recount(accounting, counted)
     expected, scored = accounting["expected"], accounting["scored"]
     if expected == 0:
         found(
@@ -161,10 +177,12 @@ def _judge_accounting(name: Any, accounting: Any, limits: Any, trusted: bool, fo
         return False
     allowed = {**DEFAULT_LIMITS, **mapping_or_empty(limits)}
     over = [
-        f"{accounting[field]} of {scored} answers {what} (limit {allowed[field]:.0%})"
-        for field, what in LIMITED.items()
-        if accounting.get(field) and not (is_number(allowed[field]) and accounting[field] <= allowed[field] * scored)
+        f"{accounting[field]} of {scored} answers {what} (limit {allowed[limit]:.0%})"
+        for field, limit, what in LIMITED
+        if accounting.get(field) and not (is_number(allowed[limit]) and accounting[field] <= allowed[limit] * scored)
     ]
+    if over and isinstance(counted, Recount) and counted.cut_in_thoughts:
+        over.append(f"{counted.cut_in_thoughts} of the cut answers never left their thoughts")
     if over:
         found(FailureClass.SAMPLE_ACCOUNTING_FAILED, f"task {_short(name)}: {'; '.join(over)}")
         return False
@@ -409,6 +427,7 @@ def _with_suite(summary: Mapping[str, Any], suite: Mapping[str, Any] | None) -> 
             task.update(_score_entry(scored[name], declared["metric"]))
         limits = declared.get("limits") or suite.get("limits") or DEFAULT_LIMITS
         tasks[name] = {**task, "scale": declared["scale"], "tier": declared["tier"], "limits": limits}
+        tasks[name] |= {"repeats": declared.get("repeats"), "reasoning": effective(suite, declared, "reasoning")}
         wanted = declared.get("samples")
         accounting = task.get("accounting")
         if wanted and isinstance(accounting, Mapping):
@@ -437,6 +456,8 @@ def _check_sample_files(summary: dict[str, Any], folder: Path, is_own: bool) -> 
         held = read_samples_file(file, is_own)
         lines = held.lines
         task["spread"] = _spread_of(held)
+        if len(held.samples) == held.lines:
+            task["recount"] = recount(held.samples, task.get("reasoning"))
         mistakes = [f"samples/{file.name}: {sentence}" for sentence in held.mistakes] if is_own else []
         summary["record_mistakes"] = [*_listed(summary.get("record_mistakes")), *mistakes]
         if accounting.get("scored") != lines and is_count(accounting.get("scored")):
@@ -459,7 +480,7 @@ def _spread_of(held: SamplesFile) -> dict[str, int] | None:
     return {
         "samples": held.lines,
         "scores": len({sample.score for sample in held.samples}),
-        "answers": len({sample.answer for sample in held.samples}),
+        "answers": len({sample.answer for sample in held.samples if sample.answer is not None}),
         "targets": len({sample.target_digest for sample in held.samples}),
     }
 

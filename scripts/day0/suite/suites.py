@@ -65,6 +65,7 @@ class Limits(Strict):
     cut: UpToOne = Field(0.1, description="answers that ended at the largest length instead of by themselves")
     unparsed: UpToOne = Field(0.1, description="answers in which the task's filter found nothing to score")
     empty: UpToOne = Field(0.1, description="answers without text")
+    degenerate: UpToOne = Field(0.1, description="long answers that are mostly one part over and over")
 
 
 class Judge(Strict):

@@ -11,7 +11,6 @@ compressors/pack_quantized (INT4 as code + 8, eight to an I32); OCP Microscaling
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 import threading
@@ -43,8 +42,10 @@ _BYTES = {
     "F8_E8M0": _e8m0_values(),
     "INT8+128": numpy.arange(-128, 128, dtype=numpy.float32),
 }
-# Codes from which on a table for pairs of them is worth making.
-_MANY = 1 << 17
+# Codes from which on shifting them is faster than looking them up, and what is left of one; factors that are themselves
+# normal numbers of 32 bits and times 2 ** 120 are finite.
+_MANY, _SIGN_AND_CODE = 1 << 12, numpy.uint32(0x87F00000).view(numpy.int32)
+_LEAST_FACTOR, _LARGEST_FACTOR = 2.0**-126, 128.0 * (1 - 2.0**-24)
 _PLAIN = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "i1"}
 # Both values of a byte side by side, as one number of eight bytes: one look-up instead of two.
 _PAIRS = {
@@ -260,14 +261,13 @@ def decode(kind: str, raw: NDArray[numpy.uint8], files: Files, slot: str = "", f
     """Numbers of a data type that takes whole bytes, times a factor."""
     if kind in _BYTES:
         values = files.array(slot, raw.shape, numpy.float32)
-        if raw.size < _MANY or raw.size % 2:
-            return _look_up(_BYTES[kind] * numpy.float32(factor), raw, values)
-        _look_up(_byte_pairs(kind, factor), raw.view("<u2"), values.view(numpy.complex64))
-        return values
+        is_normal = _LEAST_FACTOR <= abs(factor) <= _LARGEST_FACTOR
+        if kind == "F8_E4M3" and raw.size >= _MANY and is_normal and not _has_nan(raw):
+            return _shifted(raw, factor, values)
+        return _look_up(_BYTES[kind] * numpy.float32(factor), raw, values)
     if kind == "BF16":
         wide = files.array(slot, (raw.size // 2,), numpy.uint32)
-        numpy.copyto(wide, raw.view("<u2"))
-        values = numpy.left_shift(wide, 16, out=wide).view(numpy.float32)
+        values = numpy.left_shift(raw.view("<u2"), 16, out=wide, dtype=numpy.uint32).view(numpy.float32)
     else:
         held = raw.view(_PLAIN[kind])
         values = files.array(slot, held.shape, numpy.float32)
@@ -307,11 +307,21 @@ def unpack(
     return values
 
 
-@functools.lru_cache(maxsize=4)
-def _byte_pairs(kind: str, factor: float) -> NDArray:
-    """The values of two bytes side by side, times a factor: half the look-ups."""
-    values = _BYTES[kind] * numpy.float32(factor)
-    return numpy.stack([numpy.tile(values, 256), numpy.repeat(values, 256)], axis=1).view(numpy.complex64)[:, 0]
+def _has_nan(raw: NDArray[numpy.uint8]) -> bool:
+    """Whether one of some codes of E4M3 is S.1111.111."""
+    return bool(raw.max() == 0xFF or raw.view(numpy.int8).max() == 0x7F)
+
+
+def _shifted(raw: NDArray[numpy.uint8], factor: float, values: Values) -> Values:
+    """Values of E4M3 codes that are numbers, times a factor: in half the time that looking them up takes.
+
+    Sign, exponent and mantissa move to their places in a float32, whose exponent has a bias of 127 in place of 7. It
+    holds for denormal numbers, too: all products are exact up to the last, which rounds as that of a table does.
+    """
+    bits = values.view(numpy.int32)
+    numpy.left_shift(raw.view(numpy.int8), 20, out=bits, dtype=numpy.int32)
+    numpy.bitwise_and(bits, _SIGN_AND_CODE, out=bits)
+    return numpy.multiply(values, numpy.float32(factor * 2.0**120), out=values)
 
 
 def _look_up(table: NDArray, raw: NDArray, values: NDArray) -> NDArray:

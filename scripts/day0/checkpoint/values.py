@@ -11,9 +11,9 @@ import math
 import os
 import random
 import statistics
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -57,7 +57,7 @@ OF_UNKNOWN_MAKING = 2.0
 LEAST_COLUMNS = 64
 # Matrices that are read by default, elements of a part of one that is read, and parts of a matrix where it has few.
 MATRICES, ELEMENTS, MOST_PARTS = 2000, 8192, 4
-EXPERTS_OF_FUSED, CHUNK_ELEMENTS, AT_A_TIME = 4, 1 << 18, 512
+EXPERTS_OF_FUSED, CHUNK_ELEMENTS, AHEAD = 4, 1 << 18, 64
 # Largest values of E4M3 and E2M1, and half of E4M3's smallest step: what a scale of a whole matrix cannot resolve.
 _E4M3_MAX, _E2M1_MAX, _HALF_STEP = 448.0, 6.0, 2.0**-10
 # How far a scale may be above what the matrix alone needs: those that are fused with it may need more.
@@ -336,17 +336,21 @@ def read_source(matrix: Matrix, part: Part, files: Files) -> Values:
 def _sums_of_all(
     files: Files, parts: Iterable[Part], compared: Compared, scan: BlockScan
 ) -> Iterator[tuple[Part, Sums]]:
-    """Parts with their sums, in their order; some hundred at a time, as a large model has millions of them."""
+    """Parts with their sums, in their order; the system reads those ahead that are not too far from being compared."""
 
     def compare(part: Part) -> tuple[Part, Sums]:
         name = part.pair.tensor
         start = compared.tensors[name].start
         return part, Sums.of(*read_part(part, files, lambda place, raw: scan.look(name, place - start, raw)))
 
-    parts = iter(parts)
     with ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), 8)) as pool:
-        while batch := list(itertools.islice(parts, AT_A_TIME)):
-            yield from pool.map(compare, batch)
+        begun: deque[Future[tuple[Part, Sums]]] = deque()
+        for part in parts:
+            _announce([part], files)
+            begun.append(pool.submit(compare, part))
+            if len(begun) == AHEAD:
+                yield begun.popleft().result()
+        yield from (future.result() for future in begun)
 
 
 def _is_range(part: Part, files: Files, largest: dict[str, float]) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from day0.checkpoint.dequantize import NIBBLES, Codes, Files, Matrix, Scale, open_files
+from day0.checkpoint.dequantize import NIBBLES, Codes, Files, Matrix, Scale, decode, open_files
 from day0.source.safetensors_headers import BrokenSafetensors
 
 RNG = np.random.default_rng(3)
@@ -40,6 +40,14 @@ def test_every_code_of_a_byte_is_what_its_format_says(tmp_path, files):
     powers = Codes("F8_E8M0", place, 0).read(files, 0, 256)
     assert powers[127] == 1 and powers[130] == 8 and powers[1] == 2.0**-126 and math.isnan(powers[255])
     assert Codes("I8", place, 0).read(files, 126, 4).tolist() == [126, 127, -128, -127]
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.3337, -2.2, 2.0**-126, 1e-42, 127.9, 1e6, 0.0])
+@pytest.mark.parametrize("codes", [np.delete(np.arange(256), [0x7F, 0xFF]), np.arange(0x80), np.arange(256)])
+def test_many_codes_of_e4m3_are_each_what_one_alone_is(codes, factor):
+    many = np.resize(codes.astype(np.uint8), 1 << 13)
+    expected = np.array([e4m3(code) for code in many.tolist()], np.float32) * np.float32(factor)
+    assert np.array_equal(decode("F8_E4M3", many, Files(), factor=factor), expected, equal_nan=True)
 
 
 @pytest.mark.parametrize(("kind", "form"), [("F16", "<e"), ("F32", "<f"), ("F64", "<d")])

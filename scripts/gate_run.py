@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--assess", action="store_true", help="exit 0 also for a failed check")
     arguments = parser.parse_args()
 
-    assessment = assess_run(arguments.run, read_suite(arguments.suite) if arguments.suite else None)
+    assessment = assess_run(arguments.run, read_suite(arguments.suite) if arguments.suite else None, arguments.suite)
     assessment.definition_digest = arguments.definition_digest
     print(json.dumps(assessment.as_plain(), indent=2, ensure_ascii=False))
     if arguments.output:

@@ -137,6 +137,29 @@ def test_only_what_has_no_answer_is_asked_again(backend, tmp_path, name):
     assert go_on(stage, before, stored, DOCUMENTS, recorded)["answered"] == DOCUMENTS
 
 
+def test_more_repeats_and_documents_of_a_finished_run_ask_only_what_is_new(backend, tmp_path):
+    """With sampling, so that an answer that was asked anew would differ from the stored one."""
+
+    def samples_of(**settings):
+        suite = {"generation": {"temperature": 1.0}, "tasks": {"addition": settings}}
+        stage = Stage(tmp_path, backend, suite=suite, limit=settings.get("limit"))
+        stage.run()
+        assert stage.status == 0 and stage.assessment()["pass"], stage.said
+        lines = (stage.output / "samples" / "addition.jsonl").read_text().splitlines()
+        asked, counts = stage.asked(), stage.metadata["requests"]["addition"]
+        assert len(asked) == counts["asked"] - counts["from_store"]
+        return {(s["id"], s["repeat"]): s["answer"] for s in map(json.loads, lines)}, len(asked)
+
+    first, asked = samples_of(repeats=2, limit=32)
+    assert asked == len(first) == 64
+    more, asked = samples_of(repeats=3, limit=32)
+    assert (asked, len(more)) == (32, 96) and first.items() <= more.items()
+    slice_, asked = samples_of(repeats=3, limit=32, offset=16)
+    assert asked == 48 and {int(number) for number, _ in slice_} == set(range(16, 48))
+    same, asked = samples_of(repeats=3, limit=32, offset=16)
+    assert asked == len(same) == 96, "what was called for again is asked anew"
+
+
 def test_a_walltime_ends_as_a_timeout_that_goes_on(backend, tmp_path):
     stage = Stage(tmp_path, backend, HELD, FEW_IN_FLIGHT, limit=DOCUMENTS)
     stage.run("--walltime-minutes", "0.5")

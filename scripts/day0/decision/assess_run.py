@@ -19,6 +19,7 @@ from day0.decision.external import protocol_of
 from day0.decision.failures import severity
 from day0.decision.quoting import number, plain_mapping, printable
 from day0.decision.recount import Recount, SamplesFile, differences, read_samples_file, recount, with_recount
+from day0.decision.shared_samples import disjoint_problems
 from day0.evaluation.results import effective
 from day0.evaluation.run_logs import logs_of, scan_log_file
 from day0.records.failure_class import FailureClass
@@ -102,6 +103,8 @@ def evaluate_run(summary: Any) -> RunAssessment:
     _judge_logs(summary.get("log_findings"), found)
     for sentence in _listed(summary.get("record_mistakes")):
         found(FailureClass.UNKNOWN, f"the run's record was edited or is of another version: {_short(sentence, 300)}")
+    for sentence in _listed(summary.get("shared_samples")):
+        found(FailureClass.USER_CONFIG_ERROR, _short(sentence, 300))
     _judge_incidents(summary.get("incidents"), found, notes)
     assessment = _assessment(findings, scores, notes, causes)
     if assessment.passed and trusted and (counts := _sentences(imported.get("trusted_counts"))):
@@ -315,13 +318,20 @@ def _assessment(findings: list[Finding], scores: dict[str, Score], notes: list[s
     )
 
 
-def assess_run(path: Path, suite: Mapping[str, Any] | None = None) -> RunAssessment:
+def assess_run(path: Path, suite: Mapping[str, Any] | None = None, suite_file: Path | None = None) -> RunAssessment:
     """Judge the run that lies at a path; see :func:`read_run` and :func:`evaluate_run`.
+
+    Args:
+        path, suite: as ``read_run`` takes them.
+        suite_file: of the suite; with it, the samples are held against those of runs beside this one from which it
+            must be disjoint.
 
     Raises:
         UnusableInput: nothing there that can be read.
     """
     summary, identity = read_run(path, suite)
+    if suite is not None and suite_file is not None:
+        summary["shared_samples"] = disjoint_problems(path if path.is_dir() else path.parent, suite, suite_file)
     judged = evaluate_run(summary)
     return RunAssessment(**{name: getattr(judged, name) for name in RunAssessment.model_fields} | identity)
 

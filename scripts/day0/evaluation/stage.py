@@ -8,16 +8,18 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import digest_of
+from day0.base.artefacts import digest_of, digest_of_file
 from day0.base.cli import UnusableInput
 from day0.base.gpus import reserve_gpus
 from day0.base.terminal import say, tell
 from day0.evaluation.device import name_device
 from day0.evaluation.harness_process import HarnessProcess
+from day0.evaluation.kept_answers import ANSWERS, CACHE, keep, take_up
 from day0.evaluation.proof import Proof
 from day0.evaluation.request import Request
 from day0.evaluation.results import effective
@@ -36,9 +38,10 @@ from day0.suite.documents import asked_documents
 from day0.suite.harness import HARNESSES
 
 SCRIPTS = Path(__file__).resolve().parents[2]
+TRANSPORT = "harness_transport.py"
 PROGRESS_SECONDS = 5.0
 # Settings of a task that its answers depend on.
-ASKED_OF_A_TASK = ("harness", "task", "num_fewshot", "repeats", "parameters", "runs_generated_code")
+ASKED_OF_A_TASK = ("harness", "task", "num_fewshot", "parameters", "runs_generated_code")
 # Of the walltime, what is left for stopping and writing.
 WALLTIME_MARGIN, WALLTIME_MARGIN_SECONDS = 0.1, 180.0
 
@@ -67,6 +70,7 @@ class Evaluation:
         self.server_facts: dict[str, Any] = {}
         self.outcomes: Outcomes = {}
         self.canary: dict[str, Any] | None = None
+        self.identity = ""
 
     def run(self) -> None:
         """Evaluate and write the results.
@@ -80,10 +84,12 @@ class Evaluation:
             reserve_gpus(request.gpus_of_node, say)
             self.started = time.monotonic()  # the walltime is not for waiting
         self.recorded.begin()
-        identity = digest_of([request.what_answers_depend_on, request.suite, request.shard])
+        self.identity = digest_of([request.what_answers_depend_on, request.suite, request.shard])
         try:
             (request.output / "logs").mkdir(parents=True, exist_ok=True)
-            attempts = open_attempt(request.output, identity, datetime.now(UTC).isoformat(timespec="seconds"))
+            attempts = open_attempt(request.output, self.identity, datetime.now(UTC).isoformat(timespec="seconds"))
+            if take_up(request.output, self.identity, map(self._store, request.tasks)):
+                say("answers of an earlier run are taken up")
         except OSError as error:
             raise Transient(f"{request.output}: {error.strerror or error}") from error
 
@@ -197,20 +203,23 @@ class Evaluation:
             self.canary = proof.canary
         self.timing["canary_seconds"] = round(time.monotonic() - began, 2)
 
+    def _store(self, name: str) -> str:
+        """Name of the store of a task's answers, which holds all that an answer depends on besides its request."""
+        suite, task = self.request.suite, self.request.suite["tasks"][name]
+        asked = {
+            **self.request.what_answers_depend_on,
+            "task": {key: task[key] for key in ASKED_OF_A_TASK},
+            **_how_asked(suite, task),
+            "seed": suite["seed"],
+            "judges": [suite["judges"][task[role]] for role in ("judge", "simulator") if task[role]],
+            "code": [digest_of_file(SCRIPTS / file) for file in (HARNESSES[task["harness"]].script, TRANSPORT)],
+        }
+        return f"{name}-{digest_of(asked)[:16]}"
+
     def _job(self, name: str, scratch: Path) -> dict[str, Any]:
         """What a harness process needs to know about its task."""
         request = self.request
         suite, task = request.suite, request.suite["tasks"][name]
-        settings = {key: effective(suite, task, key) for key in ("system_prompt", "apply_chat_template", "reasoning")}
-        generation = {**(suite.get("generation") or {}), **(task.get("generation") or {})}
-        asked = {
-            **request.what_answers_depend_on,
-            "task": {key: task[key] for key in ASKED_OF_A_TASK},
-            "generation": generation,
-            "seed": suite["seed"],
-            **settings,
-            "judges": [suite["judges"][task[role]] for role in ("judge", "simulator") if task[role]],
-        }
         return {
             "task": task["task"],
             "metric": task["metric"],
@@ -218,8 +227,7 @@ class Evaluation:
             "limit": task["limit"],
             "offset": task["offset"],
             "repeats": task["repeats"],
-            "generation": generation,
-            **settings,
+            **_how_asked(suite, task),
             "include_path": suite["include_path"],
             "documents": len(asked_documents(task, task["samples"] or 0)),
             "judge": suite["judges"][task["judge"]] if task["judge"] else None,
@@ -236,7 +244,7 @@ class Evaluation:
             "request_timeout_seconds": suite["request_timeout_seconds"],
             "shard": request.documents,
             "output": str(scratch / f"{name}.json"),
-            "cache": str(request.output / "cache" / f"{name}-{digest_of(asked)[:16]}.jsonl"),
+            "cache": str(request.output / CACHE / f"{self._store(name)}.jsonl"),
         }
 
     def _share(self, name: str, running: int) -> int:
@@ -317,8 +325,8 @@ class Evaluation:
             raise WalltimeReached(f"TIMEOUT: the walltime of {minutes:g} minutes is nearly up")
 
     def _write(self, failure: tuple[FailureClass, str] | None, attempts: list[EvaluationAttempt]) -> None:
-        """Write the run, or the shard's part of it; forget the stored answers of a complete run."""
-        request, server, cache = self.request, self.server, self.request.output / "cache"
+        """Write the run, or the shard's part of it; put the answers of a complete run aside."""
+        request, server = self.request, self.server
         identity = RunIdentity(
             model=request.model,
             candidate=request.candidate,
@@ -346,17 +354,27 @@ class Evaluation:
             part.write(request.output / "part.json")
             say(f"{request.shard}: {failure[1] if failure else 'answered'}")
             if not failure and all(outcome and outcome["status"] == "COMPLETED" for outcome in self.outcomes.values()):
-                shutil.rmtree(cache, ignore_errors=True)
+                self._keep_answers()
             return
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         document = write_run(request.output, request.suite, [part], command)
         metadata = document["metadata"]
         if metadata["status"] == "COMPLETED":
-            shutil.rmtree(cache, ignore_errors=True)
+            self._keep_answers()
         for name, entry in document["results"]["tasks"].items():
             scores = next(iter(entry["metrics"].values()))["scores"]
             say(f"{name}: {next(iter(scores.values()))['value']:.4f}")
         say(f"{metadata['status']} in {self.timing['total_seconds']} s: {metadata['detail']}")
+
+    def _keep_answers(self) -> None:
+        kept = keep(self.request.output, self.identity, map(self._store, self.request.tasks))
+        say(f"{kept / 1e6:.1f} MB of answers are kept in {self.request.output / ANSWERS} for a run that asks more")
+
+
+def _how_asked(suite: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a task that a suite may give for all of them."""
+    settings = {key: effective(suite, task, key) for key in ("system_prompt", "apply_chat_template", "reasoning")}
+    return {"generation": {**(suite.get("generation") or {}), **(task.get("generation") or {})}, **settings}
 
 
 def progress(process: HarnessProcess) -> str:

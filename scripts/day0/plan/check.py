@@ -27,6 +27,7 @@ from day0.serving.container import image_command
 from day0.serving.multinode import serving_gpus, serving_nodes
 from day0.source.model_folder import check_model_folder
 from day0.statistics.resolution import planning_warning
+from day0.suite.disjoint import overlaps
 from day0.suite.documents import declared_documents
 from day0.suite.needs import (
     context_limit_of,
@@ -91,6 +92,7 @@ def make_plan(
     plan = Plan(config, tuple(planned), suites)
     _check_files(plan, is_produced, mistakes, root)
     _check_suites(plan, mistakes, root)
+    _check_disjoint(plan, mistakes, root)
     _check_imports(plan, mistakes, root)
     _check_servers(plan, mistakes)
     if mistakes.sentences:
@@ -308,6 +310,22 @@ def _check_suites(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
                 *missing_tool_arguments(settings, serving["extra_arguments"]),
             ):
                 mistakes.add(f"suite {name}", f"{problem} (model {model})")
+
+
+def _check_disjoint(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
+    """Suites that ask documents of another one from which they must be disjoint."""
+    for name, suite in plan.suites.items():
+        for other in suite.disjoint_from:
+            if other == name:
+                mistakes.add(f"suite {name}", "disjoint_from: names the suite itself; remove it")
+                continue
+            try:
+                known = plan.suites[other] if other in plan.suites else load_suite(other, root / SUITES_FOLDER)
+            except UnusableInput as error:
+                mistakes.add(f"suite {name}", f"disjoint_from: {error}")
+                continue
+            for problem in overlaps(suite, other, known):
+                mistakes.add(f"suite {name}", problem)
 
 
 def _check_imports(plan: Plan, mistakes: _Mistakes, root: Path) -> None:

@@ -29,6 +29,7 @@ class Sample(Record):
     id: str = Field(description="of the document, unique within the task")
     repeat: Count = Field(0, description="number of the repeat, from 0")
     prompt_digest: str | None = None
+    document_digest: str | None = Field(None, description="of the document as it stands in the data set")
     target_digest: str | None = Field(None, description="of the expected answer")
     answer: str | None = None
     score: Number | None = Field(None, description="native units; null: the sample was given up")

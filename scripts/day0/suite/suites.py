@@ -139,6 +139,7 @@ class Suite(Strict):
     """A suite file, config/suites/NAME.yaml."""
 
     description: str
+    disjoint_from: list[Name] = Field([], description="suites whose documents this one must not ask")
     context_length: PositiveInteger = Field(description="tokens of the longest prompt and answer together")
     concurrency: PositiveInteger = Field(64, description="prompts in flight at the server, shared by its tasks")
     tasks_side_by_side: PositiveInteger = Field(8, description="tasks that are asked at the same time, at most")

@@ -46,7 +46,15 @@ def test_a_suite_file_is_sound(name):
 
 
 def test_every_suite_of_real_models_is_there():
-    ours = {"quick", "standard", "artificial-analysis", "artificial-analysis-former", "code", "reasoning"}
+    ours = {
+        "quick",
+        "standard",
+        "standard-screening",
+        "artificial-analysis",
+        "artificial-analysis-former",
+        "code",
+        "reasoning",
+    }
     assert {"demo", *ours} <= set(SUITES)
 
 
@@ -117,6 +125,27 @@ def test_a_sound_suite_plans(planned):
 def test_what_cannot_work_is_refused_at_planning(planned, suite, words):
     found = planned(suite)
     assert len(found) == 1 and words in found[0], found
+
+
+@pytest.mark.parametrize(
+    ("others", "changes", "words"),
+    [
+        (["whole"], {}, "documents 0 to 999 of demo_addition are asked by suite whole too"),
+        (["whole"], {"task": "demo_sorting", "metric": "acc,none"}, None),
+        (["wohle"], {}, "disjoint_from: unknown suite 'wohle'"),
+        (["demo"], {}, "disjoint_from: names the suite itself"),
+    ],
+)
+def test_suites_that_are_not_disjoint_are_refused_at_planning(planned, others, changes, words):
+    content = copy.deepcopy(DEMO)
+    content["tasks"] = {"addition": content["tasks"]["addition"] | changes}
+    whole = copy.deepcopy(DEMO)
+    whole["tasks"] = {"addition": whole["tasks"]["addition"]}
+    planned(content)  # makes the folder
+    (planned.root / "config" / "suites" / "whole.yaml").write_text(yaml.safe_dump(whole))
+    found = planned(content | {"disjoint_from": others})
+    assert len(found) == (words is not None), found
+    assert words is None or words in found[0]
 
 
 def test_all_mistakes_of_a_suites_needs_are_told_at_once(planned):

@@ -8,6 +8,7 @@ from typing import Any
 
 _BRACKETED_DOT = re.compile(r"\.(?![^\[]*\])")
 _ONE_ANSWER = re.compile(r"[\[_]avg[-_]of[-_]1(?:\]|(?=_)|$)")
+_TASK_BEFORE = re.compile(r"^.+?_(?=pass_at_\d)")  # MLflow's keys begin with the task
 _AVERAGE = re.compile(r"_avg_of_\d+(?=_|$)")
 
 
@@ -71,6 +72,7 @@ def find_score(metrics: Any, key: str) -> tuple[str, str, Mapping[str, Any]]:
         lambda entry: metric == score and entry[0] == metric,
         lambda entry: _spelling_of(entry) == wanted,
         lambda entry: _AVERAGE.sub("", _spelling_of(entry)) == wanted,
+        lambda entry: _spelling_of(entry) == _TASK_BEFORE.sub("", wanted),
     )
     for choice in choices:
         matching = [entry for entry in found if choice(entry)]

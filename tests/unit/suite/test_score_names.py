@@ -27,6 +27,8 @@ STRICT, FLEXIBLE = ("exact_match__strict-match",) * 2, ("exact_match__flexible-e
         ("pass@1[avg-of-16].symbolic_correct", [AVERAGE, ("pass@16", "symbolic_correct")], 0),
         ("pass_at_1_avg-of-16_symbolic_correct", [("pass@16", "symbolic_correct"), AVERAGE], 1),
         ("pass@1_avg-of-16.symbolic_correct", [AVERAGE], 0),
+        ("gpqa_pass_at_1_avg-of-16_symbolic_correct", [("pass@16", "symbolic_correct"), AVERAGE], 1),
+        ("tau2_bench_telecom_pass_at_1", [("pass@1", "pass@1"), ("pass@2", "pass@2")], 0),
         ("pass@1.subtask_accuracy", [ONE_NAMED], 0),
         ("pass@1[avg-of-1].subtask_accuracy", [("pass@1", "problem_accuracy"), ONE], 1),
         ("pass_at_1_avg-of-1_subtask_accuracy", [ONE], 0),

@@ -31,7 +31,7 @@ def take_up(folder: Path, identity: str, names: Iterable[str]) -> bool:
     taken = False
     if noted.is_file() and noted.read_text(encoding="utf-8") != identity:
         wanted = set(names)
-        for store in [path for path in kept.iterdir() if path.stem in wanted]:
+        for store in _stores(kept, wanted):
             cache.mkdir(exist_ok=True)
             if not (cache / store.name).exists():
                 store.rename(cache / store.name)
@@ -46,8 +46,14 @@ def keep(folder: Path, identity: str, names: Iterable[str]) -> int:
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir()
     wanted = set(names)
-    for store in [path for path in cache.iterdir() if path.stem in wanted] if cache.is_dir() else []:
+    for store in _stores(cache, wanted):
         store.rename(kept / store.name)
     (kept / IDENTITY).write_text(identity, encoding="utf-8")
     shutil.rmtree(cache, ignore_errors=True)
     return sum(path.stat().st_size for path in kept.rglob("*") if path.is_file())
+
+
+def _stores(folder: Path, names: set[str]) -> list[Path]:
+    """The stores of these names: a file of lines, or the folder of a framework."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return [path for path in found if path.name.removesuffix(".jsonl") in names]

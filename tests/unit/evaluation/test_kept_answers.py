@@ -17,11 +17,11 @@ def stores(folder):
 def finished(tmp_path):
     """The folder of a complete run of two tasks, one of them with a folder as its store."""
     cache = tmp_path / "cache"
-    (cache / "sorting-2" / "repeat-0").mkdir(parents=True)
+    (cache / "v1.5-sorting-2" / "repeat-0").mkdir(parents=True)
     (cache / "addition-1.jsonl").write_text("answers")
-    (cache / "sorting-2" / "repeat-0" / "data").write_text("responses")
+    (cache / "v1.5-sorting-2" / "repeat-0" / "data").write_text("responses")
     (cache / "addition-0.jsonl").write_text("of another definition")
-    assert keep(tmp_path, OLD, ["addition-1", "sorting-2"]) == len("answers" + "responses" + OLD)
+    assert keep(tmp_path, OLD, ["addition-1", "v1.5-sorting-2"]) == len("answers" + "responses" + OLD)
     return tmp_path
 
 
@@ -29,7 +29,7 @@ def test_a_complete_run_keeps_the_answers_of_its_own_definition_alone(finished):
     assert not (finished / "cache").exists()
     assert stores(finished / "answers") == {
         "addition-1.jsonl": "answers",
-        "sorting-2/repeat-0/data": "responses",
+        "v1.5-sorting-2/repeat-0/data": "responses",
         "identity": OLD,
     }
 
@@ -37,10 +37,14 @@ def test_a_complete_run_keeps_the_answers_of_its_own_definition_alone(finished):
 @pytest.mark.parametrize(
     ("identity", "names", "found"),
     [
-        (NEW, ["addition-1", "sorting-2"], {"addition-1.jsonl": "answers", "sorting-2/repeat-0/data": "responses"}),
-        (NEW, ["addition-1", "sorting-3"], {"addition-1.jsonl": "answers"}),
+        (
+            NEW,
+            ["addition-1", "v1.5-sorting-2"],
+            {"addition-1.jsonl": "answers", "v1.5-sorting-2/repeat-0/data": "responses"},
+        ),
+        (NEW, ["addition-1", "v1.5-sorting-3"], {"addition-1.jsonl": "answers"}),
         (NEW, ["addition-9"], {}),
-        (OLD, ["addition-1", "sorting-2"], {}),
+        (OLD, ["addition-1", "v1.5-sorting-2"], {}),
     ],
 )
 def test_another_definition_takes_up_what_its_tasks_store_and_the_same_one_asks_anew(finished, identity, names, found):
@@ -52,7 +56,7 @@ def test_another_definition_takes_up_what_its_tasks_store_and_the_same_one_asks_
 def test_what_a_stopped_run_has_stored_already_is_not_replaced(finished):
     (finished / "cache").mkdir()
     (finished / "cache" / "addition-1.jsonl").write_text("more answers")
-    assert take_up(finished, NEW, ["addition-1", "sorting-2"])
+    assert take_up(finished, NEW, ["addition-1", "v1.5-sorting-2"])
     assert stores(finished / "cache")["addition-1.jsonl"] == "more answers"
 
 

@@ -16,7 +16,8 @@ A harness is one script in an environment of its own, run as one process per tas
   ``generation``, ``endpoint``, ``adds_bos`` and ``harness_version``.
 - A harness that has no samples says ``has_samples: false``, and in their place ``counted`` (how many the framework says
   it scored, or null), ``finish_reasons`` (counts of its requests) and ``score_statistics`` (of the score).
-- The job's ``cache`` file or folder belongs to just this job; what is left there by a killed process is taken up again.
+- The job's ``cache`` file or folder belongs to just this job; what is left there by a killed process, or by a finished
+  run that asked less, is taken up again.
 
 One more harness is one more script and one more line here.
 """

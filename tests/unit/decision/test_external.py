@@ -6,6 +6,7 @@ import pytest
 
 from day0.base.artefacts import read_yaml
 from day0.base.cli import UnusableInput
+from day0.decision.assess_run import evaluate_run, summary_of_results
 from day0.decision.external import check_external, parse_external_scores, protocol_of
 from day0.records.policy import Scale
 from day0.suite.suites import load_suite
@@ -69,6 +70,20 @@ def test_an_entry_of_another_protocol_fails_no_baseline_and_verifies_none(protoc
         found = check_external([entry], {"gsm8k": held}, {"gsm8k": Scale(min=0, max=1)})
         assert found.status == (status if words is None else "unverified")
         assert words is None or words in found.entries[0].sentence
+
+
+@pytest.mark.parametrize("fingerprint", [asked(), asked(limit=2), {}, None, "?", {"num_fewshot": True, "limit": []}])
+def test_a_runs_assessment_says_how_each_task_was_asked(fingerprint):
+    content = {
+        "results": {"tasks": {"gsm8k": {"metrics": {"acc": {"scores": {"acc": {"value": 0.5}}}}}}},
+        "metadata": {
+            "status": "COMPLETED",
+            "accounting": {"gsm8k": {"expected": 9, "scored": 9}},
+            "fingerprint": {"gsm8k": fingerprint},
+        },
+    }
+    judged = evaluate_run(summary_of_results(content))
+    assert judged.passed and judged.scores["gsm8k"].protocol == protocol_of(fingerprint)
 
 
 def test_a_sites_own_file_takes_precedence():

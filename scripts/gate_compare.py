@@ -31,7 +31,12 @@ from day0.records.results import read_metadata
 from day0.records.run import RunAssessment
 from day0.records.source import Source
 
-SCORE_POLICY_KEYS = set(POLICY_KEYS) - {"criterion", "expected_disagreement_rate", "require_fingerprints"}
+SCORE_POLICY_KEYS = set(POLICY_KEYS) - {
+    "criterion",
+    "expected_disagreement_rate",
+    "max_token_growth",
+    "require_fingerprints",
+}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from day0.decision.answers import compare_answers, hold_answers
 from day0.decision.comparability import (
     Pairs,
     Run,
@@ -136,6 +137,9 @@ def compare_runs(
         unpaired |= {task: problem} if problem else {}
     problems += [problem for task, problem in unpaired.items() if rules.blocks(task)]
 
+    answers = compare_answers(baseline, candidate, sorted(before.keys() & after.keys()), pairs)
+    problems += answers.problems
+
     scores = [{task: entry.get("score") for task, entry in side.items()} for side in (before, after)]
     reasons = {task: sentence for task, (_, sentence) in unpaired.items()}
     result, measured = _decide(scores[0], scores[1], rules, problems, pairs, reasons)
@@ -148,7 +152,7 @@ def compare_runs(
         stage = BASELINE_STAGE
     decision, next_action = decide(result.failure_class, stage, result.passed)
     scored = {name: getattr(result, name) for name in ScoreComparison.model_fields}
-    return Comparison(
+    comparison = Comparison(
         **scored | {"decision": decision},
         evidence=evidence,
         evidence_sentence=sentence,
@@ -157,6 +161,31 @@ def compare_runs(
         external=checked,
         next_action=next_action,
     )
+
+    def again(left: Mapping[str, Pairs]) -> ScoreComparison:
+        fewer = [_scores_of_pairs(side, pairs, left, measured, place) for place, side in enumerate(scores)]
+        return _decide(fewer[0], fewer[1], rules, problems, left, reasons)[0]
+
+    return hold_answers(comparison, answers, pairs, rules, again)
+
+
+def _scores_of_pairs(
+    scores: Mapping[str, Any],
+    pairs: Mapping[str, Pairs],
+    left: Mapping[str, Pairs],
+    measured: Mapping[str, _Measured],
+    place: int,
+) -> dict[str, Any]:
+    """A side's scores, moved by what its mean over the pairs that are left differs from that over all."""
+    moved = dict(scores)
+    for task, kept in left.items():
+        if task not in measured or len(kept) == len(pairs[task]):
+            continue
+        scale = measured[task].scale
+        values, fewer = ([pair.new if place else pair.old for pair in found] for found in (pairs[task], kept))
+        factor = 1.0 if _is_mean(scores[task], values, scale) else scale.width  # samples in units of the scale, or 0-1
+        moved[task] = scores[task] + factor * (math.fsum(fewer) / len(fewer) - math.fsum(values) / len(values))
+    return moved
 
 
 # --- the decision over scores ---------------------------------------------------------------------------------------

@@ -101,6 +101,19 @@ CONSEQUENCES: dict[FailureClass, Consequence] = {
     FailureClass.NOT_COMPARABLE: Consequence(
         Decision.ANOMALOUS, "Rerun with matched settings: the fields that differ between the two runs are named above."
     ),
+    FailureClass.ANSWERS_MALFORMED: Consequence(
+        Decision.ANOMALOUS,
+        "Read the answers that only the candidate left malformed. Cut ones: raise the task's largest answer length and "
+        "the context, on both sides. Empty ones, loops and control tokens: compare the candidate's "
+        "generation_config.json, chat template and stop tokens with the source's. Then rerun; answers that stay so are "
+        "the checkpoint's own, so keep more layers in high precision.",
+    ),
+    FailureClass.TOKEN_GROWTH: Consequence(
+        Decision.REGRESSION,
+        "Do not publish: the answers cost more tokens than the policy allows. Compare the candidate's "
+        "generation_config.json and chat template with the source's, or keep more layers in high precision, then "
+        "rerun; raise max_token_growth only where the cost is acceptable.",
+    ),
     FailureClass.INSUFFICIENT_EVIDENCE: Consequence(
         Decision.ANOMALOUS,
         "Ask more samples (the detail says how many each task needs), or release by the criterion 'point', then rerun.",

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from day0.base.mistakes import Name, PositiveInteger, Strict
 from day0.recipe.recipes import Calibration, Recipe
-from day0.records.policy import Criterion, Fraction, PolicySettings, PositiveShare, StrictBool, Thresholds, Tier
+from day0.records.policy import Criterion, Fraction, Growth, PolicySettings, PositiveShare, StrictBool, Thresholds, Tier
 
 SECRET_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS?)(_|$)", re.I)
 OWN_ARGUMENTS = frozenset(
@@ -224,6 +224,7 @@ class Release(Strict):
     candidate_run: ImportedRun | None = Field(None, description="a run that stands in for the candidate's")
     max_relative_drop: Fraction | None = None
     relative_guard_below: PositiveShare | None = None
+    max_token_growth: Growth | None = None
     tiers: dict[str, Tier] = Field({}, description="added to those of defaults; the same ones replaced")
     criterion: Criterion | None = None
     expected_disagreement_rate: PositiveShare | None = None

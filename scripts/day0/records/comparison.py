@@ -63,6 +63,31 @@ class Paired(Record):
     flips: Flips | None
 
 
+class OneSided(Record):
+    """Answers of one kind that both sides, or only one of them, gave to the same samples."""
+
+    kind: Literal["cut", "empty", "degenerate", "control tokens"] = Field(
+        description="ended at the largest length; without text; one part over and over; with control tokens as text"
+    )
+    baseline: Count = Field(description="all of the baseline's")
+    candidate: Count = Field(description="all of the candidate's")
+    baseline_only: Count
+    candidate_only: Count
+    p: Share = Field(description="exact, two-sided sign test over questions")
+
+
+class Tokens(Record):
+    """Generated tokens per answer of both sides; null: not known."""
+
+    baseline: Number | None = Field(description="mean")
+    candidate: Number | None = Field(description="mean")
+    ratio: Number | None = Field(description="the candidate's mean over the baseline's")
+    interval: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = Field(description="of the ratio")
+    answers: Count = Field(description="that both sides know the tokens of")
+    unknown: Count = Field(description="answers of which a side does not")
+    sentence: str
+
+
 class Task(Record):
     """One task of a comparison."""
 
@@ -78,6 +103,8 @@ class Task(Record):
     note: str | None = Field(description="what is wrong with the task")
     paired: Paired
     metric: str | None = None
+    answers: list[OneSided] = Field([], description="kinds that a side has any of")
+    tokens: Tokens | None = Field(None, description="null: the task generates nothing, or is not paired")
 
 
 class TaskWarning(Record):
@@ -172,3 +199,4 @@ class Comparison(ScoreComparison):
     baseline_precision: str
     external: External
     next_action: str
+    tokens: Tokens | None = Field(None, description="over all tasks that generate")

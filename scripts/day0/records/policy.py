@@ -22,6 +22,7 @@ LEAST_WIDTH, LARGEST_WIDTH = 1e-100, 1e100  # the squares that the statistics ta
 StrictNumber = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 StrictBool = Annotated[bool, Field(strict=True)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
+Growth = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False, strict=True)]
 PositiveShare = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
 
 
@@ -85,6 +86,11 @@ class PolicySettings(Record):
     )
     relative_guard_below: PositiveShare | None = Field(
         None, description="the guard holds where the baseline is below this fraction of the scale; null: everywhere"
+    )
+    max_token_growth: Growth | None = Field(
+        None,
+        description="guard for verbosity: how many more tokens the candidate may generate over the suite, as a "
+        "fraction of the baseline's; 0.2 allows 20 % more",
     )
     tiers: dict[str, Tier] = Field({}, description="task to tier, in place of the suite's; advisory tasks do not block")
     criterion: Criterion = Field(

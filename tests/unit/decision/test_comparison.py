@@ -232,6 +232,8 @@ def test_what_a_task_says():
         "tier": "critical",
         "note": None,
         "metric": None,
+        "answers": [],
+        "tokens": None,
         "relative_guard": None,
         "paired": {
             **NOTHING,

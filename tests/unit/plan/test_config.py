@@ -45,6 +45,7 @@ def test_default_configuration_plans_one_accepting_release():
         "require_fingerprints": True,
         "max_relative_drop": None,
         "relative_guard_below": None,
+        "max_token_growth": None,
         "tiers": {"addition": "critical", "reversal": "critical", "sorting": "supporting"},
         "criterion": "point",
         "expected_disagreement_rate": 0.01,

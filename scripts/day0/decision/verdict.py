@@ -16,7 +16,7 @@ from day0.decision.policy import read_policy, with_declared
 from day0.decision.quoting import number, printable
 from day0.records.attempt import Attempt, next_action_after
 from day0.records.comparison import Evidence as Strength
-from day0.records.comparison import External, Task, TaskWarning
+from day0.records.comparison import External, Task, TaskWarning, Tokens
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import Policy
 from day0.records.record import Record
@@ -70,6 +70,7 @@ class _FromComparison(Record):
     external: External | None = None
     baseline_precision: str | None = None
     tasks: dict[str, Task] = Field({})
+    tokens: Tokens | None = None
 
 
 def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> Verdict:
@@ -123,6 +124,7 @@ def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> V
         size_ratio=number(validation.get("size_ratio")),
         bits_per_weight=number(validation.get("bits_per_weight")),
         tasks=taken.tasks,
+        tokens=taken.tokens,
         evidence={name: EvidenceFile(path=found.path, sha256=found.sha256) for name, found in evidence.items()},
         digests=_digests(evidence),
     )

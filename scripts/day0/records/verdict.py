@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from day0.records.comparison import Evidence, External, Task, TaskWarning
+from day0.records.comparison import Evidence, External, Task, TaskWarning, Tokens
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import Policy
 from day0.records.record import Artefact, Number, Record, Sha256
@@ -49,6 +49,7 @@ class Verdict(Artefact):
     size_ratio: Number | None
     bits_per_weight: Number | None
     tasks: dict[str, Task]
+    tokens: Tokens | None = Field(None, description="per answer, over all tasks that generate; null: not compared")
     evidence: dict[str, EvidenceFile]
     digests: dict[str, str | None]
     versions: dict[str, dict[str, str | None]] = Field({}, description="packages of each environment")

@@ -16,7 +16,7 @@ from day0.records.source import HubLocation, Source
 from day0.records.validation import Validation
 from day0.records.verdict import Verdict
 
-CARD_COLUMNS = ("tier", "metric", "baseline", "candidate", "drop", "limit", "paired")
+CARD_COLUMNS = ("tier", "metric", "baseline", "candidate", "drop", "limit", "paired", "tokens")
 # Flags of the evaluation's server that change what the model answers or needs, with the value that is vLLM's own.
 SERVING_FLAGS = {
     "--max-model-len": None,
@@ -110,6 +110,7 @@ def render_model_card(
         bits_per_weight=verdict.bits_per_weight,
         baseline_precision=verdict.baseline_precision,
         evidence_sentence=verdict.evidence_sentence,
+        tokens=verdict.tokens and verdict.tokens.sentence,
         warnings=[entry.sentence for entry in verdict.warnings],
         external=verdict.external and verdict.external.status,
         hub=location.hub if isinstance(location, HubLocation) else None,

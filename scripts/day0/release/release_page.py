@@ -104,6 +104,8 @@ def page_content(
         "figures": page_figures(tasks, validation, stages),
         "captions": FIGURE_CAPTIONS,
         "paired": [_paired_row(name, tasks[name]) for name in ordered if tasks[name].get("paired")],
+        "answers": _answer_rows(tasks, ordered),
+        "tokens": mapping_or_empty(comparison.get("tokens") or verdict.get("tokens")).get("sentence"),
         "flip_tables": _flip_tables(tasks),
         "comparability": comparison.get("comparability"),
         "baseline_precision": comparison.get("baseline_precision") or verdict.get("baseline_precision"),
@@ -306,6 +308,33 @@ def _paired_row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         "needed": _count(paired.get("samples_needed")),
         "sentence": paired.get("sentence", ""),
     }
+
+
+def _answer_rows(tasks: Mapping[str, Mapping[str, Any]], ordered: Sequence[str]) -> list[dict[str, str]]:
+    """Tokens per answer of each task, and its malformed answers: how many on either side, and on one alone."""
+    rows = []
+    for name in ordered:
+        tokens, kinds = mapping_or_empty(tasks[name].get("tokens")), tasks[name].get("answers") or []
+        if not tokens and not kinds:
+            continue
+        interval, ratio = tokens.get("interval"), tokens.get("ratio")
+        rows.append(
+            {
+                "name": name,
+                **{side: _fixed(tokens.get(side), 1) for side in ("baseline", "candidate")},
+                "change": NONE if ratio is None else f"{_fixed(100 * (ratio - 1), 1)} %",
+                "interval": f"{_fixed(100 * (interval[0] - 1), 1)} to {_fixed(100 * (interval[1] - 1), 1)} %"
+                if interval
+                else NONE,
+                "malformed": "; ".join(
+                    f"{entry['kind']}: {entry['baseline']:,} and {entry['candidate']:,}, alone "
+                    f"{entry['baseline_only']:,} and {entry['candidate_only']:,} (p {_p_value(entry['p'])})"
+                    for entry in kinds
+                )
+                or "none",
+            }
+        )
+    return rows
 
 
 def _p_value(value: float | None) -> str:

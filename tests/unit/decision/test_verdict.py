@@ -286,3 +286,12 @@ def test_a_comparison_that_cannot_be_read_is_never_accepted(change):
     verdict = make_verdict(RELEASE, evidence(comparison=change))
     assert (verdict["decision"], verdict["failure_class"]) == ("ANOMALOUS", "UNKNOWN")
     assert "cannot be read" in verdict["detail"] and next(iter(change)) in verdict["detail"]
+
+
+def test_the_tokens_of_the_comparison_stand_in_the_verdict():
+    tokens = {"baseline": 100.0, "candidate": 130.0, "ratio": 1.3, "interval": [1.2, 1.4], "answers": 9, "unknown": 0}
+    tokens |= {"sentence": "130.0 tokens per answer."}
+    grown = {"pass": False, "failure_class": "TOKEN_GROWTH", "decision": "REGRESSION", "tokens": tokens}
+    found = make_verdict(RELEASE, evidence(comparison=grown))
+    assert found["tokens"] == tokens and (found["decision"], found["failure_class"]) == ("REGRESSION", "TOKEN_GROWTH")
+    assert "raise max_token_growth only where" in found["next_action"]

@@ -97,6 +97,11 @@ def test_a_release_lays_its_policy_over_the_defaults():
         ),
         ({}, {"relative_guard_below": 0}, "releases[0].relative_guard_below: found 0"),
         ({"expected_disagreement_rate": 0}, {}, "defaults.expected_disagreement_rate: found 0"),
+        ({"max_token_growth": 20}, {}, "defaults.max_token_growth: found 20"),  # percent
+        ({}, {"max_token_growth": -0.1}, "releases[0].max_token_growth: found -0.1"),
+        ({}, {"max_token_growth": "20 %"}, "releases[0].max_token_growth: found '20 %'"),
+        ({}, {"max_token_growth": True}, "releases[0].max_token_growth: found True"),
+        ({}, {"max_token_growth": math.nan}, "releases[0].max_token_growth: found nan"),
         (
             {"tiers": dict.fromkeys(("addition", "reversal", "sorting"), "advisory")},
             {},

@@ -97,7 +97,17 @@ def test_an_advisory_task_without_a_result_has_an_empty_row(release):
     assert bundle().returncode == 0
     card = ModelCard.load(release / "release" / "README.md")
     assert [result.dataset_name for result in card.data.eval_results] == ["addition"]
-    assert "| lost (advisory) |  | 0.5000 |  |  | 0.0100 |  |" in card.text
+    assert "| lost (advisory) |  | 0.5000 |  |  | 0.0100 |  |  |" in card.text
+
+
+def test_the_card_states_the_tokens_per_answer(release):
+    numbers = {"baseline": 100, "candidate": 112.5, "ratio": 1.125, "interval": [1.1, 1.15], "answers": 9, "unknown": 0}
+    tasks = json.loads((release / "verdict.json").read_text())["tasks"]
+    tokens = numbers | {"sentence": "112.5 tokens per answer, the baseline 100.0: +12.5%."}
+    change_verdict(release, tasks={"addition": tasks["addition"] | {"tokens": tokens}}, tokens=tokens)
+    assert bundle().returncode == 0
+    text = (release / "release" / "README.md").read_text()
+    assert "| 112.5 (source 100.0) |" in text and "Over the suite: 112.5 tokens per answer" in text
 
 
 @pytest.mark.parametrize(

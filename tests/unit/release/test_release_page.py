@@ -136,6 +136,17 @@ def test_page_of_a_crash_verdict_has_no_evidence():
     assert content["figures"] == {} and content["tasks"] == [] and content["stage_name"] == "the stage quantize_model"
 
 
+def test_tokens_and_malformed_answers_of_each_task_are_shown():
+    tokens = {"baseline": 100.0, "candidate": 112.5, "ratio": 1.125, "interval": [1.1, 1.15], "sentence": "More."}
+    kind = {"kind": "cut", "baseline": 2, "candidate": 21, "baseline_only": 1, "candidate_only": 20, "p": 2e-5}
+    tasks = {"a": {"tokens": tokens, "answers": [kind]}, "b": {"tokens": None, "answers": []}}
+    content = page_content({"decision": "ACCEPT"}, {"tasks": tasks, "tokens": tokens})
+    (row,) = content["answers"]
+    assert (row["name"], row["baseline"], row["candidate"]) == ("a", "100.0", "112.5") and content["tokens"] == "More."
+    assert row["change"] == "12.5 %" and row["interval"] == "10.0 to 15.0 %"
+    assert row["malformed"] == "cut: 2 and 21, alone 1 and 20 (p < 0.0001)"
+
+
 def test_benchmark_row_takes_the_last():
     assert benchmark_row("s\tmax_rss\n1.5\t10\n2.5\t20\n") == {"s": "2.5", "max_rss": "20"}
     assert benchmark_row("s\tmax_rss\n") == {} == benchmark_row("")

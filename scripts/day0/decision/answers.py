@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from day0.base.numbers import is_count, is_number, mapping_or_empty
+from day0.base.numbers import is_count, mapping_or_empty
 from day0.decision.answer_texts import DEFAULT_END, is_empty, is_loop
 from day0.decision.comparability import Pairs, Row, Run, cluster_of
 from day0.decision.failures import COMPARISON_STAGE, decide
@@ -47,6 +47,7 @@ from day0.statistics.ratio import ratio_of_means
 
 LEVEL = 0.01
 EXPLAINED_SHARE = 0.5
+MOST_TOKENS = 10**9  # of an answer: a larger number counts as not known, and its sums stay finite
 # As chat templates and tokenizers write them; an answer that holds one ended at a token that its engine did not know.
 CONTROL_TOKEN = re.compile(
     r"<\|[a-z][a-z0-9_]{1,30}\|>|</?s>|<(?:unk|pad|bos|eos|end_of_turn|start_of_turn)>|\[/?INST\]"
@@ -167,19 +168,23 @@ def _has_more(counts: OneSided) -> bool:
 # --- tokens ---------------------------------------------------------------------------------------------------------
 
 
+def _is_known(row: Row) -> bool:
+    return is_count(row.get("tokens")) and row["tokens"] <= MOST_TOKENS
+
+
 def _tokens(pairs: Mapping[str, Pairs]) -> Tokens:
     known = [
         (task, pair, pair.baseline["tokens"], pair.candidate["tokens"])
         for task, found in pairs.items()
         for pair in found
-        if is_count(pair.baseline.get("tokens")) and is_count(pair.candidate.get("tokens"))
+        if _is_known(pair.baseline) and _is_known(pair.candidate)
     ]
     unknown = sum(map(len, pairs.values())) - len(known)
     if not known:
         lacking = [
             name
             for name in ("baseline", "candidate")
-            if not any(is_count(getattr(pair, name).get("tokens")) for found in pairs.values() for pair in found)
+            if not any(_is_known(getattr(pair, name)) for found in pairs.values() for pair in found)
         ]
         return _unknown_tokens(unknown, lacking)
     old, new = [entry[2] for entry in known], [entry[3] for entry in known]
@@ -243,7 +248,8 @@ def _counted_by_requests(task: str, baseline: Run, candidate: Run) -> Tokens | N
     for run in (baseline, candidate):
         counts = mapping_or_empty(mapping_or_empty(run.metadata.get("requests")).get(task))
         tokens, answered = counts.get("completion_tokens"), counts.get("answered")
-        means.append(tokens / answered if is_number(tokens) and is_count(answered) and answered else None)
+        mean = tokens / answered if is_count(tokens) and is_count(answered) and answered else None
+        means.append(mean if mean is not None and mean <= MOST_TOKENS else None)
         answers += [answered] if is_count(answered) else []
     old, new = means
     if old is None or new is None:

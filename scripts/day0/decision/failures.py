@@ -99,7 +99,9 @@ CONSEQUENCES: dict[FailureClass, Consequence] = {
         "it.",
     ),
     FailureClass.NOT_COMPARABLE: Consequence(
-        Decision.ANOMALOUS, "Rerun with matched settings: the fields that differ between the two runs are named above."
+        Decision.ANOMALOUS,
+        "Rerun with matched settings, and no cache or server that answers for both: what differs between the two runs, "
+        "or is too much alike, is named above.",
     ),
     FailureClass.ANSWERS_MALFORMED: Consequence(
         Decision.ANOMALOUS,

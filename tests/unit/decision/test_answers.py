@@ -87,6 +87,15 @@ def test_a_loss_on_another_task_stays_a_regression():
     assert decided(both, baseline)[:2] == ("ANOMALOUS", "ANSWERS_MALFORMED")
 
 
+def test_repeats_of_one_question_are_one_trial_of_the_test():
+    def repeated(side):
+        return planted(side, range(SAMPLES), id=lambda n: n // 10, repeat=lambda n: n % 10, prompt_digest="p",
+                       target_digest="t")  # fmt: skip
+
+    two_questions = planted(repeated(run(370)), range(370, 390), finish_reason="length")
+    assert decided(two_questions, repeated(run(390)))[:2] == ("REGRESSION", None)
+
+
 def test_malformed_answers_without_a_loss_are_a_warning():
     decision, failure_class, result = decided(planted(run(390), range(380, 400), finish_reason="length"))
     assert (decision, failure_class) == ("ACCEPT", None)
@@ -142,6 +151,8 @@ GUARDED = {  # the candidate's tokens, the baseline's, the guard, what follows
     "unknown of the candidate": (None, 100, 0.2, ("ANOMALOUS", "INSUFFICIENT_EVIDENCE")),
     "unknown of the baseline": (100, None, 0.2, ("ANOMALOUS", "INSUFFICIENT_EVIDENCE")),
     "unknown of some": (lambda n: 100 if n else None, 100, 0.2, ("ANOMALOUS", "INSUFFICIENT_EVIDENCE")),
+    "beyond all numbers": (10**308, 100, 0.2, ("ANOMALOUS", "INSUFFICIENT_EVIDENCE")),
+    "no count": ("many", 100.0, 0.2, ("ANOMALOUS", "INSUFFICIENT_EVIDENCE")),
     "none at all": (100, 0, 0.2, ("ANOMALOUS", "INSUFFICIENT_EVIDENCE")),
     "unknown and no guard": (None, None, None, ("ACCEPT", None)),
     "beyond and no guard": (900, 100, None, ("ACCEPT", None)),
@@ -157,7 +168,7 @@ def test_the_guard_of_tokens_is_held_by_the_ratio_and_never_passes_unknown(case)
     if failure_class == "TOKEN_GROWTH":
         assert "+21.0%" in result["detail"] and "max_token_growth" in result["next_action"]
     if new is None:
-        assert "not known" in result["tokens"]["sentence"]
+        assert "not known of the candidate" in result["tokens"]["sentence"] or old is None
 
 
 def test_a_loss_of_score_leads_over_longer_answers():

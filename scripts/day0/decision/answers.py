@@ -47,6 +47,9 @@ from day0.statistics.ratio import ratio_of_means
 
 LEVEL = 0.01
 EXPLAINED_SHARE = 0.5
+COUNT_TOKENS = (
+    "Evaluate both sides with a harness that counts tokens (lm-eval does), or leave max_token_growth out, then rerun."
+)
 MOST_TOKENS = 10**9  # of an answer: a larger number counts as not known, and its sums stay finite
 # As chat templates and tokenizers write them; an answer that holds one ended at a token that its engine did not know.
 CONTROL_TOKEN = re.compile(
@@ -354,7 +357,7 @@ def _explanation(
     share = min(1.0, theirs / whole)
     return (
         f"The loss is explained by answers that only one side left malformed: they hold {share:.0%} of it, and without "
-        f"them the candidate is within its limits ({counted})"
+        f"them it is no regression ({counted})"
     )
 
 
@@ -385,8 +388,7 @@ def _growth_problem(found: Answers, rules: Policy) -> Problem | None:
         of = f" on {', '.join(map(printable, lacking))}" if lacking else ""
         return (
             FailureClass.INSUFFICIENT_EVIDENCE,
-            f"max_token_growth {allowed:g} cannot be held: tokens per answer are not known of both sides{of}; evaluate "
-            "with a harness that counts them (lm-eval), or leave the guard out",
+            f"max_token_growth {allowed:g} cannot be held: tokens per answer are not known of both sides{of}",
         )
     if tokens.ratio <= 1 + allowed + 1e-9:
         return None
@@ -400,25 +402,24 @@ def _growth_problem(found: Answers, rules: Policy) -> Problem | None:
 
 
 def _with_problem(result: Comparison, failure_class: FailureClass, sentence: str) -> Comparison:
-    """The comparison with one more problem, which leads where there was none."""
-    classes = list(dict.fromkeys([*result.failure_classes, failure_class]))
-    if result.failure_class is not None or (
-        result.decision is Decision.REGRESSION and failure_class is not FailureClass.ANSWERS_MALFORMED
-    ):
-        # What is wrong already, or a loss of score, leads over longer answers.
+    """The comparison with one more problem; what was wrong before, or a loss of score, leads over longer answers."""
+    explains = failure_class is FailureClass.ANSWERS_MALFORMED
+    if result.failure_class is not None:
+        classes = list(dict.fromkeys([*result.failure_classes, failure_class]))
         return result.model_copy(
-            update={
-                "failure_classes": classes if result.failure_class else [],
-                "detail": f"{result.detail} {sentence}.",
-            }
+            update={"failure_classes": classes, "detail": f"{result.detail} {sentence}."},
         )
+    if result.decision is Decision.REGRESSION and not explains:
+        return result.model_copy(update={"detail": f"{result.detail} {sentence}."})
     decision, next_action = decide(failure_class, COMPARISON_STAGE)
+    if failure_class is FailureClass.INSUFFICIENT_EVIDENCE:
+        next_action = COUNT_TOKENS  # more samples would not help
     return result.model_copy(
         update={
             "passed": False,
             "decision": decision,
             "failure_class": failure_class,
-            "failure_classes": classes,
+            "failure_classes": [failure_class],
             "detail": f"{sentence}. {result.detail}",
             "next_action": next_action,
         }

@@ -75,8 +75,9 @@ def _checkpoint_of(run: Run) -> Any:
 
 def _is_sampled(run: Run, task: str) -> bool:
     fingerprint = mapping_or_empty(mapping_or_empty(run.metadata.get("fingerprint")).get(task))
-    temperature = mapping_or_empty(fingerprint.get("sampling")).get("temperature")
-    return is_number(temperature) and temperature > 0
+    sampling = mapping_or_empty(fingerprint.get("sampling"))
+    temperature = sampling.get("temperature")
+    return is_number(temperature) and temperature > 0 and sampling.get("do_sample") is not False
 
 
 def _equal_tokens(pairs: Pairs, is_sampled: bool) -> tuple[int, int, int]:

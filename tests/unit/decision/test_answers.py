@@ -60,6 +60,7 @@ UNEXPLAINED = {
     "answers that both sides had wrong": (370, range(390, 400), []),
     "answers that are right in spite of it": (370, range(0, 20), []),
     "the baseline's alone": (370, [], range(370, 390)),
+    "most of the loss, but what is left is beyond the limit": (362, range(362, 378), []),
     "less than half of the loss, which is beyond the limit without them": (350, range(350, 365), []),
 }
 
@@ -167,6 +168,8 @@ def test_the_guard_of_tokens_is_held_by_the_ratio_and_never_passes_unknown(case)
     assert (decision, failure_class) == expected, result["detail"]
     if failure_class == "TOKEN_GROWTH":
         assert "+21.0%" in result["detail"] and "max_token_growth" in result["next_action"]
+    if failure_class == "INSUFFICIENT_EVIDENCE":
+        assert "counts tokens" in result["next_action"]
     if new is None:
         assert "not known of the candidate" in result["tokens"]["sentence"] or old is None
 

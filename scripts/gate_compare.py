@@ -18,6 +18,7 @@ from typing import Any
 
 from day0.base.artefacts import digest_of_file, read_json, read_json_lines, read_yaml
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, EXIT_UNUSABLE_INPUT, UnusableInput, run_cli
+from day0.base.mistakes import is_file_name
 from day0.base.numbers import mapping_or_empty
 from day0.base.parsing import Unparsable, parse_json
 from day0.decision.comparability import Run
@@ -83,6 +84,11 @@ def _read_run(
         judged, report = results, _assessment_of_results(results, content, metadata, metrics)
     scores = mapping_or_empty(report.get("scores"))
     plain = {task: entry.get("score") if isinstance(entry, Mapping) else entry for task, entry in scores.items()}
+    outside = [task for task in scores if not is_file_name(task)]
+    if outside:
+        raise UnusableInput(
+            f"{judged}: scores: no samples file can have the name {outside[0]!r:.200}; expected no '/' and no dot first"
+        )
     samples = {task: _read_samples(folder / "samples" / f"{task}.jsonl") for task in scores}
     return Side(digest_of_file(judged), plain, Run(report, metadata, samples))
 
@@ -125,7 +131,7 @@ def _read_samples(path: Path) -> list[dict[str, Any]]:
 
 def _json_argument(name: str, text: str | None) -> Any:
     """JSON given on the command line, or in the file that the argument names."""
-    if text is None:
+    if not text:
         return None
     if not text.lstrip().startswith(("{", "[")) and Path(text).is_file():
         return read_json(text)
@@ -203,12 +209,7 @@ def main() -> int:
     if arguments.assess and not arguments.output:
         raise UnusableInput("--assess records the result; give --output FILE")
 
-    try:
-        result = compare(arguments)
-    except UnusableInput as error:
-        failed = {"pass": False, "failure_class": FailureClass.USER_CONFIG_ERROR, "detail": str(error)}
-        print(json.dumps(failed, indent=2, ensure_ascii=False))
-        raise
+    result = compare(arguments)
     if arguments.output:
         result.write(arguments.output)
     print(json.dumps(result.as_plain(), indent=2, ensure_ascii=False, allow_nan=False))
@@ -218,4 +219,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(main, prints_assessment=True)

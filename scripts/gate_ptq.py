@@ -10,16 +10,17 @@ Prints the assessment as JSON; exits 0 for pass, 1 for a failed check, 2 for unu
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from day0.base.artefacts import read_json
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, run_cli
 from day0.checkpoint.assess import assess_checkpoint, evaluate_checkpoint
 from day0.checkpoint.vllm_rules import ENGINE, ENGINE_VERSION
-from day0.recipe.recipes import read_definition, resolve_named, resolve_recipe
+from day0.recipe.recipes import read_definition, resolve_named
 from day0.recipe.resolve import resolve_configuration
 from day0.records.quantization import ModelOptConfiguration, Quantization
 from day0.records.source import Source
@@ -127,24 +128,35 @@ def assess(arguments: argparse.Namespace) -> Validation:
     return assessment
 
 
-def assess_summary(file: Path) -> Validation:
-    """Decide on a summary given by hand; a recipe that the catalogue knows bounds its size."""
+def assess_summary(file: Path, recipe: str | None = None) -> Validation:
+    """Decide on a summary given by hand; its recipe, in place of which another can be given, bounds its size."""
     summary = read_json(file)
-    name, configuration = summary.get("recipe"), None
+    if recipe is not None:
+        summary["recipe"] = recipe
+    name, configuration, problem = summary.get("recipe"), None, None
     if isinstance(name, str):
         catalogue = read_json(CATALOGUE)
-        with contextlib.suppress(UnusableInput):
-            recipe = resolve_recipe(name, {}, RECIPES, catalogue)
-            configuration = resolve_configuration(recipe.definition, catalogue, name)
+        try:
+            known = resolve_named(_preset(name, catalogue), RECIPES, catalogue)
+            configuration = resolve_configuration(known.definition, catalogue, name)
+        except UnusableInput as error:
+            problem = str(error)
     try:
-        return evaluate_checkpoint(summary, configuration)
+        return evaluate_checkpoint(summary, configuration, problem)
     except UnusableInput as error:
         raise UnusableInput(f"{file}: {error}") from error
 
 
+def _preset(name: str, catalogue: Mapping[str, Any]) -> str:
+    """The preset of that name whatever its case, else the name."""
+    return name.lower() if name.lower() in catalogue["presets"] else name
+
+
 def main() -> int:
     arguments = parse_arguments()
-    assessment = assess_summary(arguments.summary) if arguments.summary is not None else assess(arguments)
+    assessment = (
+        assess_summary(arguments.summary, arguments.recipe) if arguments.summary is not None else assess(arguments)
+    )
     assessment.definition_digest = arguments.definition_digest
     if arguments.output:
         assessment.write(arguments.output)
@@ -153,4 +165,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    run_cli(main, prints_assessment=True)

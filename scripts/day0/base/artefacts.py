@@ -5,6 +5,7 @@ Every JSON artefact carries ``schema_version``; a NaN or infinity never reaches 
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -113,7 +114,7 @@ def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, An
 
 
 def read_lines(path: str | os.PathLike) -> Iterator[bytes]:
-    """The lines of a file without their ends; of one that is too long, more than the limit and not all.
+    """The lines of a file without their ends and its byte order mark; a line beyond the limit comes in parts beyond it.
 
     Raises:
         UnusableInput: the file is missing or unreadable.
@@ -121,6 +122,8 @@ def read_lines(path: str | os.PathLike) -> Iterator[bytes]:
     try:
         with open(path, "rb") as stream:
             # Not by splitlines() of a text: an answer may hold what Unicode calls a line's end.
+            if stream.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
+                stream.read(len(codecs.BOM_UTF8))
             while line := stream.readline(MAX_LINE_BYTES + 2):
                 yield line.removesuffix(b"\n")
     except (OSError, ValueError) as error:

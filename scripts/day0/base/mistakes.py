@@ -9,6 +9,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+MOST_QUOTED = 200
+MOST_NAME_BYTES = 200  # file systems take 255, endings included
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -19,6 +21,13 @@ def _safe_name(name: str) -> str:
             "'.', '_' and '-'"
         )
     return name
+
+
+def is_file_name(name: object) -> bool:
+    """Whether a name that others gave can be that of a file in a folder of ours, and of nothing outside it."""
+    if not isinstance(name, str) or not name or name.startswith(".") or "/" in name or "\0" in name:
+        return False
+    return len(name.encode("utf-8", "surrogatepass")) <= MOST_NAME_BYTES
 
 
 Name = Annotated[str, AfterValidator(_safe_name)]
@@ -62,7 +71,7 @@ def mistakes_of(error: ValidationError, types: type[BaseModel], place: str = "")
         elif mistake["type"] == "missing":
             message = "missing"
         elif not isinstance(mistake["input"], dict | list):
-            message = f"found {mistake['input']!r}; {message[0].lower()}{message[1:]}"
+            message = f"found {repr(mistake['input'])[:MOST_QUOTED]}; {message[0].lower()}{message[1:]}"
         sentences.append(f"{location}: {message}" if location else message)
     return sentences
 

@@ -314,14 +314,17 @@ def _counts_by_precision(layers: Mapping[str, Layer]) -> Counter[str]:
 
 
 def evaluate_checkpoint(
-    summary: Mapping[str, Any] | CheckpointSummary, configuration: ModelOptConfiguration | None = None
+    summary: Mapping[str, Any] | CheckpointSummary,
+    configuration: ModelOptConfiguration | None = None,
+    recipe_problem: str | None = None,
 ) -> Validation:
     """Decide whether a checkpoint is what its recipe promises.
 
     Args:
         summary: what :func:`read_summary` found, or a mapping with ``source_bytes``, ``output_bytes``, ``recipe``,
-            ``layer_precision_counts`` and ``metadata_diffs``.
+            ``layer_precision_counts`` and ``metadata_diffs``; what the counts may hold is in docs/checkpoint.md.
         configuration: of the recipe that such a mapping names, where it is known; it bounds the size.
+        recipe_problem: why the recipe that such a mapping names is not known, which fails the checkpoint.
 
     Returns:
         the assessment without the digests of what was assessed; its failure class is that of the first failed check,
@@ -333,7 +336,8 @@ def evaluate_checkpoint(
     if not isinstance(summary, CheckpointSummary):
         summary = parse_summary(summary)
         source_bits = summary.source_bytes * 8 / summary.parameters if summary.parameters else SOURCE_BITS
-        summary = replace(summary, ratio_bounds=ratio_bounds(Patterns.of_configuration(configuration), source_bits))
+        bounds = ratio_bounds(Patterns.of_configuration(configuration), source_bits)
+        summary = replace(summary, ratio_bounds=bounds, recipe_problem=recipe_problem)
     applicable = (check_stage,) if summary.failed_before is not None else CHECKS
     checks = [check(summary) for check in applicable]
     done = _without_consequences([check for check in checks if check is not None], summary)

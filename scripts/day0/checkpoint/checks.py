@@ -70,6 +70,13 @@ def check_stage(summary: CheckpointSummary) -> Check | None:
     return Check("quantize", False, f"the quantize stage failed: {detail}", failure_class)
 
 
+def check_recipe(summary: CheckpointSummary) -> Check | None:
+    """The recipe that a summary given by hand names is known, so that its coverage and size can be."""
+    if summary.recipe_problem is None:
+        return None
+    return Check("recipe", False, summary.recipe_problem, FailureClass.USER_CONFIG_ERROR)
+
+
 def check_integrity(summary: CheckpointSummary) -> Check | None:
     """Every shard opens, its header is valid, and index and shards name the same tensors."""
     if summary.layers is None and summary.broken is None:
@@ -137,10 +144,10 @@ def check_format(summary: CheckpointSummary) -> Check | None:
 
 def check_coverage(summary: CheckpointSummary) -> Check | None:
     """Each layer is what the recipe's patterns intend."""
+    if summary.layers is None:
+        return _check_coverage_by_counts(summary) if summary.quantized or any((summary.faults or {}).values()) else None
     if not summary.quantized:
         return None
-    if summary.layers is None:
-        return _check_coverage_by_counts(summary)
     found = _by_reason(summary.layers, _coverage_mismatch)
     families = coverage_by_family(summary.layers)
     if found:
@@ -230,13 +237,13 @@ def _check_coverage_by_counts(summary: CheckpointSummary) -> Check:
     wrong = [
         name for name in found if wanted is not None and name.upper() != wanted and summary.layer_precision_counts[name]
     ]
+    details = [f"{count} layers are counted as {what}" for what, count in (summary.faults or {}).items() if count]
     if wrong:
-        return Check(
-            "coverage",
-            False,
-            f"recipe {summary.recipe} quantizes to {wanted}; found {_counts(summary.layer_precision_counts)}",
-            offenders=wrong,
+        details.append(
+            f"recipe {summary.recipe} quantizes to {wanted}; found {_counts(summary.layer_precision_counts)}"
         )
+    if details:
+        return Check("coverage", False, "; ".join(details), offenders=wrong)
     return Check("coverage", True, f"layers by precision: {_counts(summary.layer_precision_counts)}")
 
 
@@ -532,6 +539,7 @@ def _diff_sentence(diff: Change) -> str:
 
 CHECKS: Sequence[Callable[[CheckpointSummary], Check | None]] = (
     check_stage,
+    check_recipe,
     check_integrity,
     check_support,
     check_declaration,

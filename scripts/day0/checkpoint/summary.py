@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from day0.base.cli import UnusableInput
 from day0.checkpoint.configs import Change, is_expected
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 # Ends the precision of a layer that holds the source's own quantized weights.
 KEPT = ", as in the source"
+# What the original design's summaries count beside precisions: layers left alone, and layers with two kinds of faults.
+LEFT_ALONE, LEFT_OUT, MISDECLARED = "BF16_or_excluded", "unexpected_unquantized", "declaration_mismatch"
+_PRECISIONS = {LEFT_ALONE: "BF16", "INT4": "W4A16_AWQ"}  # by the names that declarations have for them
 _LARGEST = 2**63
 COUNT = Annotated[int, Field(ge=0, lt=_LARGEST, strict=True)]
 BYTES = Annotated[int, Field(gt=0, lt=_LARGEST, strict=True)]
@@ -37,6 +40,14 @@ class _GivenSummary(BaseModel):
     layer_precision_counts: Annotated[dict[str, COUNT], Field(min_length=1)]
     metadata_diffs: list[dict[str, Any] | str]
     parameters: BYTES | None = None
+
+    @field_validator("layer_precision_counts")
+    @classmethod
+    def _counts_are_whole(cls, counts: dict[str, int]) -> dict[str, int]:
+        missing = sorted({LEFT_OUT, MISDECLARED} - counts.keys())
+        if missing and counts.keys() & {LEFT_ALONE, LEFT_OUT, MISDECLARED}:
+            raise ValueError(f"lacks {' and '.join(missing)}; what was not counted is not 0")
+        return counts
 
 
 class Layer(NamedTuple):
@@ -93,6 +104,8 @@ class CheckpointSummary:
     ``unindexed``: names of scales that the index lacks. ``misread``: layers that the engine takes for something else
     than their tensors are, by reason; ``engine_answer`` what the engine itself said of the declaration where it was
     asked, ``is_refused`` whether it refused it. ``is_declared_alone``: only hf_quant_config.json declares anything.
+    ``faults``: numbers of layers that a summary given by hand counts as faulty, by what is wrong with them.
+    ``recipe_problem``: why its recipe is not known.
     """
 
     source_bytes: int
@@ -130,6 +143,8 @@ class CheckpointSummary:
     is_of_another_tool: bool = False
     engine_group: int = DEFAULT_NVFP4_GROUP
     contents: Contents | None = None
+    faults: dict[str, int] | None = None
+    recipe_problem: str | None = None
 
     @property
     def quantized(self) -> int:
@@ -158,16 +173,23 @@ def parse_summary(content: Any) -> CheckpointSummary:
             "expected a summary with source_bytes, output_bytes, recipe, layer_precision_counts and metadata_diffs; "
             + "; ".join(sentences)
         ) from None
+    counts = Counter[str]()
+    for name, count in given.layer_precision_counts.items():
+        if name not in (LEFT_OUT, MISDECLARED):
+            counts[_PRECISIONS.get(name, name)] += count
+    is_original = LEFT_OUT in given.layer_precision_counts
+    faults = {name: given.layer_precision_counts[name] for name in (LEFT_OUT, MISDECLARED)} if is_original else None
     return CheckpointSummary(
         given.source_bytes,
         given.output_bytes,
         given.recipe,
-        given.layer_precision_counts,
+        dict(counts),
         [
             _change(diff if isinstance(diff, dict) else {"field": diff, "expected": False})
             for diff in given.metadata_diffs
         ],
         given.parameters,
+        faults=faults,
     )
 
 

@@ -14,12 +14,15 @@ from pydantic import ValidationError
 
 from day0.base.artefacts import digest_of_file, read_json, read_yaml
 from day0.base.cli import UnusableInput
+from day0.base.mistakes import is_file_name
 from day0.base.numbers import is_count, is_number, mapping_or_empty
 from day0.decision.external import protocol_of
 from day0.decision.failures import severity
 from day0.decision.quoting import number, plain_mapping, printable
 from day0.decision.recount import Recount, SamplesFile, differences, read_samples_file, recount, with_recount
+from day0.decision.rescoring import Rescored, find_difference, is_mean, rescored
 from day0.decision.shared_samples import disjoint_problems
+from day0.decision.summaries import COMPLETED, TRANSIENT_STATUSES, of_original
 from day0.evaluation.results import effective
 from day0.evaluation.run_logs import logs_of, scan_log_file
 from day0.records.failure_class import FailureClass
@@ -32,8 +35,6 @@ from day0.suite.suites import Limits
 
 Found = Callable[[FailureClass, str], None]
 
-TRANSIENT_STATUSES = frozenset({"TIMEOUT", "RUNNING", "PENDING", "RESUMING", "NODE_FAIL", "PREEMPTED"})
-COMPLETED = "COMPLETED"
 REQUIRED_COUNTS = ("expected", "scored")
 # What a harness may be unable to count (null) without leaving the score in doubt.
 INFORMATIVE_COUNTS = ("empty", "cut", "unparsed", "http_failures", "retried")
@@ -58,9 +59,10 @@ def evaluate_run(summary: Any) -> RunAssessment:
     Args:
         summary: {status, failure_class, detail, tasks: {name: {score, stderr, samples, metric, scale: {min, max,
             direction}, tier, accounting: {expected, scored, ...}, limits: {cut, unparsed, empty, degenerate}, repeats,
-            recount: a ``Recount`` of its samples, spread: {samples, scores, answers, targets} (numbers of different
-            ones)}}, log_findings: [{class, file, line, text}],
-            incidents: [{time, what}]}. Anything else is judged too, and never passes.
+            recount: a ``Recount`` of its samples, rescored: a ``Rescored`` of them, spread: {samples, scores, answers,
+            targets} (numbers of different ones)}}, log_findings: [{class, file, line, text}],
+            incidents: [{time, what}], findings: [{class, detail}]}, or a summary of the original design
+            (day0/decision/summaries.py). Anything else is judged too, and never passes.
 
     Returns:
         The assessment; its scores are those of the tasks that have a usable one.
@@ -74,15 +76,21 @@ def evaluate_run(summary: Any) -> RunAssessment:
     if not isinstance(summary, Mapping):
         found(FailureClass.USER_CONFIG_ERROR, f"a run's summary must be a mapping; found {type(summary).__name__}")
         return _assessment(findings, {}, notes)
-    _judge_status(summary, found)
+    summary = of_original(summary)
+    tasks = summary.get("tasks")
+    is_empty = not isinstance(tasks, Mapping) or not tasks
+    if not (is_empty and summary.get("status") is None and summary.get("failure_class") is None):
+        _judge_status(summary, found)
     causes = len(findings)
+    for entry in map(mapping_or_empty, _listed(summary.get("findings"))):
+        found(FailureClass.of(entry.get("class")), _short(entry.get("detail"), 1000))
     imported = mapping_or_empty(summary.get("imported"))
     trusted = imported.get("counts") == "trust"
     scores: dict[str, Score] = {}
-    tasks = summary.get("tasks")
-    if not isinstance(tasks, Mapping) or not tasks:
+    if is_empty:
+        # A run that ended by a failure has no task for that reason.
         found(
-            FailureClass.SAMPLE_ACCOUNTING_FAILED,
+            FailureClass.SAMPLE_ACCOUNTING_FAILED if causes else FailureClass.USER_CONFIG_ERROR,
             f"the run holds no task: expected a mapping 'tasks'; found {_short(tasks)}",
         )
     else:
@@ -94,7 +102,7 @@ def evaluate_run(summary: Any) -> RunAssessment:
                 )
                 continue
             accounts_hold = _judge_accounting(name, task, trusted, found, notes)
-            score = _judge_score(name, task, accounts_hold, found)
+            score = _judge_score(name, task, accounts_hold, found, notes)
             if score is not None:
                 scores[printable(name)] = score
                 _judge_spread(name, task.get("spread"), score, found)
@@ -180,7 +188,7 @@ def _judge_accounting(name: Any, task: Mapping[str, Any], trusted: bool, found: 
         return False
     allowed = {**DEFAULT_LIMITS, **mapping_or_empty(limits)}
     over = [
-        f"{accounting[field]} of {scored} answers {what} (limit {allowed[limit]:.0%})"
+        f"{accounting[field]} of {scored} answers {what} (limit {_share(allowed[limit])})"
         for field, limit, what in LIMITED
         if accounting.get(field) and not (is_number(allowed[limit]) and accounting[field] <= allowed[limit] * scored)
     ]
@@ -199,7 +207,9 @@ def _judge_accounting(name: Any, task: Mapping[str, Any], trusted: bool, found: 
     return True
 
 
-def _judge_score(name: Any, task: Mapping[str, Any], accounts_hold: bool, found: Found) -> Score | None:
+def _judge_score(
+    name: Any, task: Mapping[str, Any], accounts_hold: bool, found: Found, notes: list[str]
+) -> Score | None:
     score, tier, metric = task.get("score"), task.get("tier", TIERS[0]), task.get("metric")
     if score is None:
         found(FailureClass.SAMPLE_ACCOUNTING_FAILED, f"task {_short(name)}: has no score")
@@ -223,6 +233,11 @@ def _judge_score(name: Any, task: Mapping[str, Any], accounts_hold: bool, found:
             f"task {_short(name)}: score {score} lies outside its scale {scale.min:g} to {scale.max:g}",
         )
         return None
+    if isinstance(given := task.get("rescored"), Rescored) and (difference := find_difference(given, score, scale)):
+        if is_mean(None if metric is None else str(metric)):
+            found(FailureClass.SAMPLE_ACCOUNTING_FAILED, f"task {_short(name)}: {difference}, expected their mean")
+            return None
+        notes.append(f"task {_short(name)}: {metric} is no mean of samples, so its score is not held against them")
     if not accounts_hold:
         return None
     return Score(
@@ -352,7 +367,7 @@ def read_run(path: Path, suite: Mapping[str, Any] | None = None) -> tuple[dict[s
         raise UnusableInput(f"{path}: does not exist; expected a run folder, a results.yml or a summary (JSON)")
     content = read_json(path) if path.suffix == ".json" else read_yaml(path)
     if "results" not in content and "metadata" not in content:
-        return _with_suite(content, suite), {"results_digest": digest_of_file(path)}
+        return _with_suite(of_original(content), suite), {"results_digest": digest_of_file(path)}
     metadata = content.get("metadata")
     metadata = mapping_or_empty(metadata)
     stated = {key: metadata.get(key) for key in ("checkpoint_digest", "model", "candidate", "suite")}
@@ -460,6 +475,11 @@ def _check_sample_files(summary: dict[str, Any], folder: Path, is_own: bool) -> 
         accounting = task.get("accounting") if isinstance(task, Mapping) else None
         if not isinstance(accounting, Mapping):
             continue
+        if not is_file_name(name):
+            detail = f"task {_short(name)}: no samples file can have this name; expected no '/' and no dot before it"
+            mistake = {"class": FailureClass.USER_CONFIG_ERROR, "detail": detail}
+            summary["findings"] = [*_listed(summary.get("findings")), mistake]
+            continue
         file = folder / f"{name}.jsonl"
         if _counted_by_framework(summary, accounting) and not (file.is_file() and file.stat().st_size):
             continue
@@ -468,8 +488,16 @@ def _check_sample_files(summary: dict[str, Any], folder: Path, is_own: bool) -> 
         task["spread"] = _spread_of(held)
         if len(held.samples) == held.lines:
             task["recount"] = recount(held.samples, task.get("reasoning"))
+            task["rescored"] = rescored(held.samples)
         mistakes = [f"samples/{file.name}: {sentence}" for sentence in held.mistakes] if is_own else []
         summary["record_mistakes"] = [*_listed(summary.get("record_mistakes")), *mistakes]
+        summary["findings"] = [
+            *_listed(summary.get("findings")),
+            *(
+                {"class": FailureClass.SAMPLE_ACCOUNTING_FAILED, "detail": f"samples/{file.name}: {sentence}"}
+                for sentence in ([] if is_own else held.faults)
+            ),
+        ]
         if accounting.get("scored") != lines and is_count(accounting.get("scored")):
             task["accounting"] = {**accounting, "scored": min(lines, accounting["scored"])}
             summary["log_findings"] = [
@@ -502,6 +530,10 @@ def _counted_by_framework(summary: Mapping[str, Any], accounting: Mapping[str, A
 
 def _listed(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else []
+
+
+def _share(value: Any) -> str:
+    return f"{value:.0%}" if is_number(value) else _short(value)
 
 
 def _short(value: Any, length: int = 120) -> str:

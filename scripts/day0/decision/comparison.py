@@ -207,6 +207,12 @@ class _Measured(NamedTuple):
         return TOLERANCE * self.scale.width
 
     @property
+    def is_nothing(self) -> bool:
+        """Whether both sides have no point at all: 0, or the worse end of the scale."""
+        lowest = {self.scale.min, 0.0} if self.scale.direction == "higher" else {self.scale.max}
+        return self.old == self.new and self.old in lowest
+
+    @property
     def is_inside(self) -> bool:
         """Whether the whole interval of the drop lies within the limit."""
         interval = self.entry.paired.interval
@@ -268,6 +274,9 @@ def _decide(
                 (wrong if policy.blocks(task) else notes).append(problem)
             entry.note = problem[1] if problem else reasons.get(task)
         _correct_for_number(tasks.values())
+        if measured and all(found.is_nothing for found in measured.values()):
+            sentence = f"every score of both sides is 0 ({', '.join(measured)}): nothing was measured"
+            wrong.append((FailureClass.UNKNOWN, sentence))
         if not any(entry.tier in BLOCKING_TIERS for entry in tasks.values()):
             config.append(
                 (FailureClass.USER_CONFIG_ERROR, "every task is advisory, so nothing would block; name one as critical")
@@ -406,7 +415,8 @@ def _detail(
     worst_first = sorted(
         measured.items(),
         key=lambda item: (
-            item[1].entry.tier not in BLOCKING_TIERS, -item[1].drop / item[1].scale.width, item[0],
+            item[1].entry.tier not in BLOCKING_TIERS, item[1].entry.within is not False,
+            -item[1].drop / item[1].scale.width, item[0],
         ),
     )  # fmt: skip
     blocking = [found for _, found in worst_first if found.entry.tier in BLOCKING_TIERS]
@@ -426,7 +436,11 @@ def _detail(
     elif decision is Decision.REGRESSION:
         failed = sum(found.entry.within is False for found in blocking)
         sentences.append(f"{failed} of {count} blocking tasks dropped by more than the limit")
-    sentences += [_task_sentence(task, found) for task, found in worst_first if found.entry.note is None]
+    shown = [(found, _task_sentence(task, found)) for task, found in worst_first if found.entry.note is None]
+    within = next((place for place, (found, _) in enumerate(shown) if found.entry.within is not False), None)
+    if decision is Decision.REGRESSION and within:
+        shown[within] = (shown[within][0], f"Within their limits: {shown[within][1]}")
+    sentences += [sentence for _, sentence in shown]
     sentences += [f"{text} (advisory, does not block)" for _, text in notes]
     return " ".join(f"{text}." for text in sentences)
 

@@ -38,6 +38,8 @@ def read_policy(raw: Any) -> tuple[Policy, list[Problem]]:
     if not isinstance(raw, Mapping):
         return Policy(), [(FailureClass.USER_CONFIG_ERROR, f"policy: expected a mapping, found {short(raw)}")]
     given = {key: value for key, value in raw.items() if value is not None or key == "threshold"}
+    if isinstance(given.get("scales"), list | tuple | str) and not given["scales"]:
+        del given["scales"]  # no scale, as the original design takes it, whatever it is written as
     try:
         policy = Policy.model_validate(given)
     except ValidationError as error:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from day0.base.mistakes import is_file_name
 from day0.base.numbers import mapping_or_empty
 from day0.evaluation.nemo_evaluator import COLOURS
 from day0.records.failure_class import FailureClass
@@ -78,6 +79,6 @@ def logs_of(folder: Path, metadata: Mapping[str, Any], suite: Mapping[str, Any] 
     names = [*mapping_or_empty(accounting), *(suite["tasks"] if suite else {})]
     shards = metadata.get("shards")
     parts = [entry.get("shard") for entry in shards if isinstance(entry, Mapping)] if isinstance(shards, list) else []
-    folders = [folder / "shards" / str(part) / "logs" for part in parts] or [folder / "logs"]
-    files = dict.fromkeys(["server.log", *(f"{name}.log" for name in names)])
+    folders = [folder / "shards" / str(part) / "logs" for part in parts if is_file_name(part)] or [folder / "logs"]
+    files = dict.fromkeys(["server.log", *(f"{name}.log" for name in names if is_file_name(name))])
     return [log for place in folders for file in files if (log := place / file).is_file()]

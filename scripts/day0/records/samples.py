@@ -9,14 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, ValidationError
 
 from day0.base.artefacts import write_text
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import mistakes_of
-from day0.records.record import Count, Number, Record
+from day0.records.record import Record
+
+# Written as such: neither true nor "1" is a number.
+StrictNumber = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+WholeCount = Annotated[int, Field(ge=0, strict=True)]
 
 
 class Sample(Record):
@@ -27,14 +31,14 @@ class Sample(Record):
     schema_name: ClassVar[str] = "sample"
 
     id: str = Field(description="of the document, unique within the task")
-    repeat: Count = Field(0, description="number of the repeat, from 0")
+    repeat: WholeCount = Field(0, description="number of the repeat, from 0")
     prompt_digest: str | None = None
     document_digest: str | None = Field(None, description="of the document as it stands in the data set")
     target_digest: str | None = Field(None, description="of the expected answer")
     answer: str | None = None
-    score: Number | None = Field(None, description="native units; null: the sample was given up")
+    score: StrictNumber | None = Field(None, description="native units; null: the sample was given up")
     finish_reason: str | None = Field(None, description="why the generation ended, such as stop or length")
-    tokens: Count | None = Field(None, description="generated tokens")
+    tokens: WholeCount | None = Field(None, description="generated tokens")
     group: str | None = Field(None, description="samples of one group (questions on one passage) count as one cluster")
 
 

@@ -70,7 +70,7 @@ A = ("tasks", "addition")
         (("failure_class",), "DEPLOYMENT_HEALTH_FAILED", "DEPLOYMENT_HEALTH_FAILED"),
         (("failure_class",), "no such class", "UNKNOWN"),
         (("failure_class",), ["x"], "UNKNOWN"),
-        (("tasks",), {}, "SAMPLE_ACCOUNTING_FAILED"),
+        (("tasks",), {}, "USER_CONFIG_ERROR"),
         (A, None, "SAMPLE_ACCOUNTING_FAILED"),
         ((*A, "accounting"), KeyError, "SAMPLE_ACCOUNTING_FAILED"),
         ((*A, "accounting", "expected"), KeyError, "SAMPLE_ACCOUNTING_FAILED"),

@@ -51,8 +51,8 @@ DECIDED = {
     "relative_at_the_limit": ({"a": 0.2}, {"a": 0.198}, {"relative": True}, "ACCEPT"),
     "relative_beyond": ({"a": 0.2}, {"a": 0.195}, {"relative": True}, "REGRESSION"),
     "absolute_where_relative_is_beyond": ({"a": 0.2}, {"a": 0.195}, {"relative": False}, "ACCEPT"),
-    "both_zero": ({"a": 0.0}, {"a": 0.0}, {}, "ACCEPT"),
-    "both_zero_relative": ({"a": 0.0}, {"a": 0.0}, {"relative": True}, "ACCEPT"),
+    "one_of_two_zero": ({"a": 0.0, "b": 0.5}, {"a": 0.0, "b": 0.5}, {}, "ACCEPT"),
+    "zero_is_the_best": ({"a": 0}, {"a": 0}, {"scales": {"a": LOWER}}, "ACCEPT"),
     "declared_scale_above_what_would_be_assumed": ({"a": 0}, {"a": 1}, {"scales": {"a": 100}}, "ACCEPT"),
     "declared_scale_widens_the_limit": ({"a": 1.0}, {"a": 0.5}, {"scales": {"a": 100}}, "ACCEPT"),
     "lower_is_better_at_the_limit": ({"a": 10}, {"a": 10.5}, {"scales": {"a": LOWER}}, "ACCEPT"),
@@ -102,6 +102,10 @@ DECIDED = {
 ANOMALIES = {
     "gain_above_5_percent": ({"a": 0.5}, {"a": 0.5601}, {}, "UNKNOWN", "gains 0.0601"),
     "lower_is_better_gain_above_5_percent": ({"a": 20}, {"a": 10}, {"scales": {"a": LOWER}}, "UNKNOWN", "gains 10"),
+    "both_zero": ({"a": 0.0}, {"a": 0.0}, {}, "UNKNOWN", "nothing was measured"),
+    "both_zero_relative": ({"a": 0.0}, {"a": 0.0}, {"relative": True}, "UNKNOWN", "nothing was measured"),
+    "all_zero": ({"a": 0, "b": 0.0}, {"a": 0, "b": 0.0}, {"scales": {"a": 100}}, "UNKNOWN", "nothing was measured"),
+    "all_at_the_worse_end": ({"a": 50}, {"a": 50}, {"scales": {"a": LOWER}}, "UNKNOWN", "nothing was measured"),
     "nan": ({"a": 0.9}, {"a": math.nan}, {}, "SAMPLE_ACCOUNTING_FAILED", "nan"),
     "infinity": ({"a": math.inf}, {"a": 0.9}, {}, "SAMPLE_ACCOUNTING_FAILED", "inf"),
     "text": ({"a": 0.9}, {"a": "0.9"}, {}, "SAMPLE_ACCOUNTING_FAILED", "'0.9'"),
@@ -190,6 +194,14 @@ def verdict_on(comparison, policy):
     return make_verdict(release, evidence(comparison=comparison | digests))
 
 
+def test_a_regressions_detail_names_what_regressed_first_and_the_rest_apart():
+    settings = {"thresholds": {"tasks": {"b": 0.1}}}
+    result = evaluate_comparison({"a": 0.9, "b": 0.9, "c": 0.9}, {"a": 0.88, "b": 0.82, "c": 0.9}, **settings)
+    regressed, within = result["detail"].split("Within their limits: ")
+    assert result["decision"] == "REGRESSION" and "a: 0.9 to 0.88" in regressed
+    assert within.startswith("b: 0.9 to 0.82") and "c: 0.9 to 0.9" in within
+
+
 def decide_wholly(baseline, candidate, options):
     """The comparison of two runs of these scores, and the verdict on it."""
     result = compare_runs(*runs_of(baseline, candidate), {"require_fingerprints": False, **options})
@@ -257,7 +269,7 @@ def test_what_a_task_says():
         ({"a": 0.1}, {"a": 0.095}, {"max_relative_drop": 0.04, "relative_guard_below": 0.2}, "REGRESSION"),
         ({"a": 0.2}, {"a": 0.191}, {"max_relative_drop": 0.04, "relative_guard_below": 0.2}, "ACCEPT"),
         ({"a": 0.9}, {"a": 0.88}, {"max_relative_drop": 0.5, "relative_guard_below": 1.0}, "REGRESSION"),
-        ({"a": 0.0}, {"a": 0.0}, {"max_relative_drop": 0.0}, "ACCEPT"),
+        ({"a": 0.0, "b": 0.5}, {"a": 0.0, "b": 0.5}, {"max_relative_drop": 0.0}, "ACCEPT"),
         ({"a": 45}, {"a": 45.4}, {"max_relative_drop": 0.05, "scales": {"a": LOWER}}, "REGRESSION"),
         ({"a": 5}, {"a": 5.4}, {"max_relative_drop": 0.05, "scales": {"a": LOWER}}, "ACCEPT"),
         ({"a": -90}, {"a": -91}, {"max_relative_drop": 0.05, "scales": {"a": SIGNED}}, "REGRESSION"),
@@ -801,7 +813,7 @@ def gate(*arguments):
         pytest.raises(SystemExit) as ended,
     ):
         patch.setattr(sys, "argv", ["gate_compare.py", *map(str, arguments)])
-        run_cli(gate_compare.main)
+        run_cli(gate_compare.main, prints_assessment=True)
     return SimpleNamespace(returncode=ended.value.code, stdout=out.getvalue(), stderr=err.getvalue())
 
 

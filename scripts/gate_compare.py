@@ -219,4 +219,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main, prints_assessment=True)
+    run_cli(main, unusable_as=FailureClass.USER_CONFIG_ERROR)

@@ -22,6 +22,7 @@ from day0.checkpoint.assess import assess_checkpoint, evaluate_checkpoint
 from day0.checkpoint.vllm_rules import ENGINE, ENGINE_VERSION
 from day0.recipe.recipes import read_definition, resolve_named
 from day0.recipe.resolve import resolve_configuration
+from day0.records.failure_class import FailureClass
 from day0.records.quantization import ModelOptConfiguration, Quantization
 from day0.records.source import Source
 from day0.records.validation import Validation
@@ -165,4 +166,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main, prints_assessment=True)
+    run_cli(main, unusable_as=FailureClass.USER_CONFIG_ERROR)

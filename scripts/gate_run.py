@@ -13,6 +13,7 @@ from pathlib import Path
 
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, run_cli
 from day0.decision.assess_run import assess_run
+from day0.records.failure_class import FailureClass
 from day0.suite.suites import read_suite
 
 
@@ -34,4 +35,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main, prints_assessment=True)
+    run_cli(main, unusable_as=FailureClass.USER_CONFIG_ERROR)

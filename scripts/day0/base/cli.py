@@ -17,18 +17,18 @@ class UnusableInput(Exception):
     """Input that a user can correct; its message names the file, what was found, what was expected and what to do."""
 
 
-def run_cli(main: Callable[[], int | None], prints_assessment: bool = False) -> None:
+def run_cli(main: Callable[[], int | None], unusable_as: str | None = None) -> None:
     """Run a command line's ``main`` and exit with its status; 2 and a plain message for unusable input.
 
     Args:
-        prints_assessment: it prints its assessment as JSON, so that unusable input is printed as a failed one as well.
+        unusable_as: failure class of unusable input, for one that prints its assessment as JSON: then a failed one.
     """
     try:
         status = main()
     except UnusableInput as error:
         message = str(error).encode("utf-8", "backslashreplace").decode()
-        if prints_assessment:
-            print(json.dumps({"pass": False, "failure_class": "USER_CONFIG_ERROR", "detail": message}, indent=2))
+        if unusable_as is not None:
+            print(json.dumps({"pass": False, "failure_class": unusable_as, "detail": message}, indent=2))
         print(f"error: {message}", file=sys.stderr)
         status = EXIT_UNUSABLE_INPUT
     sys.exit(status or EXIT_PASS)

@@ -29,6 +29,7 @@ from day0.base.artefacts import digest_of_file, read_json, write_json, write_tex
 from day0.base.cli import run_cli
 from day0.decision.comparability import Run
 from day0.decision.policy import read_policy
+from day0.records.failure_class import FailureClass
 from day0.statistics.paired import NOTHING
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "gate_compare.py"
@@ -813,7 +814,7 @@ def gate(*arguments):
         pytest.raises(SystemExit) as ended,
     ):
         patch.setattr(sys, "argv", ["gate_compare.py", *map(str, arguments)])
-        run_cli(gate_compare.main, prints_assessment=True)
+        run_cli(gate_compare.main, unusable_as=FailureClass.USER_CONFIG_ERROR)
     return SimpleNamespace(returncode=ended.value.code, stdout=out.getvalue(), stderr=err.getvalue())
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from decision_input import evaluate_comparison, evaluate_run
 
+from day0.records.failure_class import FailureClass
+
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 
 
@@ -177,7 +179,7 @@ def test_checkpoints_of_the_original_design(tmp_path, monkeypatch, capsys, chang
     file.write_text(json.dumps(checkpoint(**changes)))
     monkeypatch.setattr(sys, "argv", ["gate_ptq.py", "--summary", str(file)])
     with pytest.raises(SystemExit) as ended:
-        gate_ptq.run_cli(gate_ptq.main, prints_assessment=True)
+        gate_ptq.run_cli(gate_ptq.main, unusable_as=FailureClass.USER_CONFIG_ERROR)
     result = json.loads(capsys.readouterr().out)
     assert (result["pass"], result["failure_class"]) == (failure_class is None, failure_class), result["detail"]
     assert ended.value.code == 0 if failure_class is None else ended.value.code in (1, 2)

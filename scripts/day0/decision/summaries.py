@@ -80,7 +80,7 @@ def _problem_of(task: Mapping[str, Any]) -> tuple[FailureClass | None, str]:
     """What a task's status and errors mean; an error of the judge or a rate limit leads."""
     status, errors = task.get("status"), task.get("errors")
     given = errors if isinstance(errors, list) else [errors] if errors else []
-    texts = [error if isinstance(error, str) else short(error) for error in given if error not in (None, "")]
+    texts = [error if isinstance(error, str) else short(error) for error in given]
     failure_class, details = None, []
     state = (status.upper().split() or [""])[0].rstrip("+") if isinstance(status, str) else None
     if state in TRANSIENT_STATUSES:

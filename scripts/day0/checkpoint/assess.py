@@ -146,7 +146,7 @@ def read_summary(
     lost_modules = {name.removesuffix(".weight") for name in missing}
     orphans = set(found.orphans) - lost_modules
     strays = [f"{module}.{part}" for module in orphans for part in own_parts(after, module)]
-    scales = read_scalars({name: tensor for name, tensor in after.items() if is_scale(name)})
+    scales = read_scalars(after, is_scale)
     families, others = expected_sizes(weights, after, names, layers, missing, kept)
     scan = BlockScan(after, before, scales) if deep else None
     is_imported = record is not None and record.recipe.checkpoint is not None

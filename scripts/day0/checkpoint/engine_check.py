@@ -22,7 +22,7 @@ LONGEST_SECONDS = 600  # importing vLLM takes 20 s of CPU time, more on a shared
 class _Answer(BaseModel):
     """What scripts/read_as_vllm.py prints."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     version: str | None = None
     method: str | None = None

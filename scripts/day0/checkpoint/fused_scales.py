@@ -46,11 +46,12 @@ def check_fused_scales(layers: Mapping[str, Layer], scalars: Mapping[str, float]
     uneven = 0
     for module, layer in layers.items():
         scale = _GLOBAL.get(layer.precision)
-        if scale is None or layer.problem is not None:
+        others = fused_with(module)
+        if not others or scale is None or layer.problem is not None:
             continue
         leaf = module.rpartition(".")[2]
         first, inputs = scalars.get(f"{module}.{scale}"), scalars.get(f"{module}.input_scale")
-        for other in fused_with(module):
+        for other in others:
             second = scalars.get(f"{other}.{scale}")
             if first is not None and second is not None and abs(first - second) > TOLERANCE * first:
                 taken = f"{leaf}'s" if ".experts." in module else "the largest"

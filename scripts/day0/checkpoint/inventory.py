@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -44,8 +45,9 @@ def compare_inventory(
 
     before = source.logical
     as_stored = {part for name in kept for part in source.parts[name]}
-    lost = before.keys() - output.keys() - kept.keys()
-    new = {*names.weights.values(), *names.others} - before.keys() - as_stored
+    lost = [name for name in before if name not in output and name not in kept]
+    present = itertools.chain(names.weights.values(), names.others)
+    new = [name for name in present if name not in before and name not in as_stored]
     experts = _Experts(source, output, layers)
     experts.compare(lost, new)
     missing = [n for n in lost if not (n in experts.found or is_part(n) or is_tied_head(n))]

@@ -107,6 +107,7 @@ class _Reader:
         self.by_name: dict[str, _About] = {}
         self.declared: dict[str, _DeclaredFor] = {}
         self.layers: dict[tuple[_About, _DeclaredFor, str, tuple[int, ...], Parts], Layer] = {}
+        self.by_key: dict[tuple[str, str, tuple[int, ...], Parts], Layer] = {}
 
     def layer(self, module: str, weight: Tensor, parts: Parts) -> Layer:
         """The layer of a weight and its parts; the same object for those that are alike."""
@@ -115,10 +116,20 @@ class _Reader:
             head, _, tail = module.partition(".experts.")
             number, _, leaf = tail.partition(".")
             key = f"{head}.experts.*.{leaf}" if number.isdigit() else module
-        name = module if self.intends_experts else key
-        about = self.by_name.get(name) or self._about(name)
-        name = module if self.names_experts else key
-        declared = self.declared.get(name) or self._declared_for(name)
+        if self.intends_experts or self.names_experts:
+            return self._look_up(
+                module if self.intends_experts else key, module if self.names_experts else key, weight, parts
+            )
+        known = (key, weight.dtype, weight.shape, parts)
+        layer = self.by_key.get(known)
+        if layer is None:
+            layer = self.by_key[known] = self._look_up(key, key, weight, parts)
+        return layer
+
+    def _look_up(self, of_patterns: str, of_declaration: str, weight: Tensor, parts: Parts) -> Layer:
+        """The layer of a weight by the names that the recipe's patterns and the declaration have for its module."""
+        about = self.by_name.get(of_patterns) or self._about(of_patterns)
+        declared = self.declared.get(of_declaration) or self._declared_for(of_declaration)
         known = (about, declared, weight.dtype, weight.shape, parts)
         layer = self.layers.get(known)
         if layer is None:
@@ -231,7 +242,7 @@ def read_layers(
         for module, name in names.weights.items()
     }
     _check_smoothing(layers, tensors)
-    return layers, [module for module in names.parts.keys() - names.weights.keys()]
+    return layers, [module for module in names.parts if module not in names.weights]
 
 
 def mark_kept(layers: dict[str, Layer], kept: Mapping[str, str], is_taken: bool) -> None:

@@ -32,7 +32,7 @@ BYTES = Annotated[int, Field(gt=0, lt=_LARGEST, strict=True)]
 class _GivenSummary(BaseModel):
     """A summary as given by hand."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     source_bytes: BYTES
     output_bytes: BYTES

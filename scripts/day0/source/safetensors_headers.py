@@ -6,16 +6,18 @@ span of its bytes) and the payload, without a gap. Every mistake is an error tha
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
 import math
+import operator
 import os
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from day0.base.cli import UnusableInput
 
@@ -100,7 +102,7 @@ def _decoder() -> Any:
     import msgspec
 
     class Entry(msgspec.Struct, gc=False):
-        dtype: str = ""
+        dtype: Literal[tuple(BITS)] = "U8"  # type: ignore[valid-type]
         shape: tuple[int, ...] = ()
         data_offsets: tuple[int, int] = (0, 0)
 
@@ -118,14 +120,15 @@ def _decoded(file: str, text: bytes, origin: int, size: int) -> dict[str, Tensor
         return None
     header.pop("__metadata__", None)
     tensors: dict[str, Tensor] = {}
-    sizes: dict[tuple, int | None] = {}
+    forms: dict[tuple[str, tuple[int, ...]], tuple[str, tuple[int, ...], int | None]] = {}
     end, new = 0, tuple.__new__
     for name, entry in header.items():
-        dtype, shape, (first, last) = entry.dtype, entry.shape, entry.data_offsets
-        form = dtype, shape
-        bytes_ = sizes.get(form, -1)
-        if bytes_ == -1:
-            bytes_ = sizes[form] = _bytes_of(dtype, shape)
+        first, last = entry.data_offsets
+        form = entry.dtype, entry.shape
+        known = forms.get(form)
+        if known is None:
+            known = forms[form] = (*form, _bytes_of(*form))
+        dtype, shape, bytes_ = known  # held once: of hundreds of thousands of tensors that is a third of the memory
         if first != end or last - first != bytes_:
             return None
         end = last
@@ -229,16 +232,16 @@ def read_headers(folder: str | os.PathLike, alone: bool = False) -> Headers:
                 )
             present = [name for name in present if name not in second]
         return Headers(_merged([folder / name for name in present]), [])
-    weight_map = _read_index(index)
-    shards = sorted(set(weight_map.values()))
+    weight_map, shards = _read_index(index, present)
     stray = [name for name in present if name not in set(shards) and alone and read_header(folder / name)]
     if stray:
         raise BrokenSafetensors(f"{index}: does not name {', '.join(stray)}; a file of another export? remove it")
     tensors = _merged([folder / name for name in shards])
     paths = {str(folder / name): name for name in shards}
-    held = {name: paths[tensor[2]] for name, tensor in tensors.items()}
-    if held == weight_map:
+    places = map(paths.get, map(operator.itemgetter(2), tensors.values()))
+    if len(tensors) == len(weight_map) and all(map(operator.eq, places, map(weight_map.get, tensors))):
         return Headers(tensors, [])
+    held = {name: paths[tensor.file] for name, tensor in tensors.items()}
     misplaced = [name for name, shard in weight_map.items() if held.get(name) != shard]
     if misplaced:
         first = {weight_map[name]: name for name in reversed(misplaced)}
@@ -254,7 +257,8 @@ def read_headers(folder: str | os.PathLike, alone: bool = False) -> Headers:
     return Headers(tensors, sorted(left_out))
 
 
-def _read_index(index: Path) -> dict[str, str]:
+def _read_index(index: Path, present: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The names of tensors with those of their files, and the names of the files, sorted."""
     import msgspec
 
     try:
@@ -262,36 +266,45 @@ def _read_index(index: Path) -> dict[str, str]:
     except OSError as error:
         raise BrokenSafetensors(f"{index}: cannot be read: {error}") from error
 
-    class Index(msgspec.Struct):
-        weight_map: dict[str, str]
+    def decode(file: Any) -> dict[str, str]:
+        read: Any = msgspec.json.decode(content, type=msgspec.defstruct("Index", [("weight_map", dict[str, file])]))
+        return read.weight_map
 
     try:
-        weight_map = msgspec.json.decode(content, type=Index).weight_map
+        # Names of files that are there are each held once; others may be there, too, and are found to be missing.
+        weight_map = None
+        with contextlib.suppress(msgspec.ValidationError, UnicodeEncodeError):
+            weight_map = decode(Literal[tuple(present)]) if present else None
+        weight_map = decode(str) if weight_map is None else weight_map
     except (ValueError, RecursionError) as error:
         raise BrokenSafetensors(
             f"{index}: expected a JSON object; its 'weight_map' must map names of tensors to file names: {error}"
         ) from error
-    for shard in set(weight_map.values()):
+    shards = sorted(set(weight_map.values()))
+    for shard in shards:
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise BrokenSafetensors(f"{index}: names {shard!r}; expected a *.safetensors file of its own folder")
-    return weight_map
+    return weight_map, shards
 
 
 def _merged(files: Iterable[Path]) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    broken, twice = [], []
+    headers, broken, twice = [], [], []
     for file in files:
         try:
-            header = read_header(file)
+            headers.append(read_header(file))
         except BrokenSafetensors as error:
             broken.append(str(error))
-            continue
-        expected = len(tensors) + len(header)
-        places = {name: tensors[name].file for name in header if name in tensors}
+    tensors: dict[str, Tensor] = {}
+    for header in headers:
         tensors |= header
-        if len(tensors) != expected:
-            name = min(places)
-            twice.append(f"{file}: tensor {name!r} is also in {places[name]}")
+    if len(tensors) != sum(map(len, headers)):
+        first: dict[str, str] = {}
+        for header in headers:
+            again = header.keys() & first.keys()
+            if again:
+                name = min(again)
+                twice.append(f"{header[name].file}: tensor {name!r} is also in {first[name]}")
+            first |= {name: tensor.file for name, tensor in header.items()}
     if broken or twice:
         shown = [*broken, *twice]
         more = f"; and {len(shown) - 10} more files" if len(shown) > 10 else ""
@@ -301,28 +314,39 @@ def _merged(files: Iterable[Path]) -> dict[str, Tensor]:
 
 def payload_bytes(tensors: Mapping[str, Tensor]) -> int:
     """Bytes of all tensors, headers not counted."""
-    return sum(tensor.bytes for tensor in tensors.values())
+    return sum(map(operator.itemgetter(4), tensors.values()))
 
 
-def read_scalars(tensors: Mapping[str, Tensor]) -> dict[str, float]:
-    """Read the values of one-element tensors of a floating type, each file opened once.
+def read_scalars(
+    tensors: Mapping[str, Tensor], is_wanted: Callable[[str], bool] = lambda name: True
+) -> dict[str, float]:
+    """Read the values of one-element tensors of a floating type, those of a file and a type together.
+
+    Args:
+        tensors: by name.
+        is_wanted: whether to read the one of a name.
 
     Raises:
         BrokenSafetensors: a file went away or became shorter since its header was read.
     """
-    chosen: dict[str, dict[str, tuple[list[str], list[int]]]] = {}
+    chosen: dict[tuple[str, str], tuple[list[str], list[int]]] = {}
+    last = None
     for name, (dtype, shape, file, start, _) in tensors.items():
-        if (not shape or math.prod(shape) == 1) and dtype in _SCALAR_FORMATS:
-            names, starts = chosen.setdefault(file, {}).setdefault(dtype, ([], []))
-            names.append(name)
-            starts.append(start)
+        if (shape and math.prod(shape) != 1) or not is_wanted(name):
+            continue
+        if (file, dtype) != last:  # most follow one of their own kind
+            last = file, dtype
+            names, starts = chosen.setdefault(last, ([], []))
+        names.append(name)
+        starts.append(start)
     values: dict[str, float] = {}
-    for file, kinds in chosen.items():
+    for (file, dtype), (names, starts) in chosen.items():
+        if dtype not in _SCALAR_FORMATS:
+            continue
         try:
             handle = os.open(file, os.O_RDONLY)
             try:
-                for dtype, (names, starts) in kinds.items():
-                    values.update(zip(names, _scalars(dtype, handle, starts), strict=True))
+                values.update(zip(names, _scalars(dtype, handle, starts), strict=True))
             finally:
                 os.close(handle)
         except (OSError, ValueError) as error:

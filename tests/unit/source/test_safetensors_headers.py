@@ -82,7 +82,9 @@ def test_scalars_of_every_type(tmp_path):
         "e4m3": entry("F8_E4M3", [1, 1], 6, 7),
         "nan": entry("F8_E4M3", [1], 7, 8),
     }
-    values = read_scalars(read_header(write(tmp_path / "x.safetensors", header, payload)))
+    tensors = read_header(write(tmp_path / "x.safetensors", header, payload))
+    values = read_scalars(tensors)
+    assert read_scalars(tensors, lambda name: name == min(values)) == {min(values): values[min(values)]}
     assert (values["f32"], values["bf16"], values["e4m3"]) == (0.5, 1.5, 1.0)
     assert math.isnan(values["nan"])
 
@@ -120,6 +122,18 @@ def test_an_index_that_is_wrong(tmp_path, weight_map, says):
     else:
         with pytest.raises(BrokenSafetensors, match=says):
             read_tensors(tmp_path)
+
+
+def test_an_index_alone(tmp_path):
+    index(tmp_path, {"a": "m-1.safetensors"})
+    with pytest.raises(BrokenSafetensors, match=r"m-1\.safetensors: cannot be read"):
+        read_tensors(tmp_path)
+
+
+def test_tensors_that_are_alike_share_their_shape(tmp_path):
+    header = {"a": entry("F32", [300, 1], 0, 1200), "b": entry("F32", [300, 1], 1200, 2400)}
+    tensors = read_header(write(tmp_path / "m.safetensors", header, bytes(2400)))
+    assert tensors["a"].shape is tensors["b"].shape and tensors["a"].start + 1200 == tensors["b"].start
 
 
 def test_a_tensor_that_the_index_leaves_out(tmp_path):

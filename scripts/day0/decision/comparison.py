@@ -9,12 +9,8 @@ the width of its scale or, with ``relative``, at most ``threshold`` times the ba
 relative guard that holds for the baseline's score, also at most that. Tiers "critical" and "supporting" block;
 "advisory" is reported.
 
-Criterion "point": ACCEPT where every blocking task is within its limit, else REGRESSION. Criterion "confident": ACCEPT
-where the whole interval of the paired drop is within the limit on every blocking task, REGRESSION where on one of them
-it is wholly beyond (with Holm's correction for the number of tasks), else the samples do not decide and the result is
-ANOMALOUS with INSUFFICIENT_EVIDENCE. A lossless candidate is so called REGRESSION in at most 2.5 % of releases.
-That all intervals must be within needs no correction: it is an intersection-union test (Berger, Technometrics 24, 1982,
-295).
+Which drops make a REGRESSION says the policy's criterion (day0/decision/criteria.py); every comparison says what the
+others would have said. Where the samples do not decide, the result is ANOMALOUS with INSUFFICIENT_EVIDENCE.
 
 A gain of more than 5 % of the scale is ANOMALOUS, for quantization teaches a model nothing; except where the paired
 samples cannot tell it from none, that is where the interval of the drop holds 0 and, where the exact test applies, its
@@ -24,9 +20,10 @@ p is above 0.05. Then it is a warning.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
+from day0.base.numbers import mapping_or_empty
 from day0.decision.answers import compare_answers, hold_answers
 from day0.decision.comparability import (
     Pairs,
@@ -38,28 +35,41 @@ from day0.decision.comparability import (
     pair_samples,
     scores_of,
 )
+from day0.decision.criteria import (
+    TOLERANCE,
+    Judgement,
+    Measured,
+    by_confidence,
+    by_point,
+    by_suite,
+    cure_sentence,
+    is_proven,
+    listed,
+)
 from day0.decision.external import FAILED, check_external
 from day0.decision.failures import BASELINE_STAGE, COMPARISON_STAGE, decide
 from day0.decision.policy import Problem, assumed_scale, read_policy, with_declared
 from day0.decision.quoting import number, printable, short
 from day0.records.comparison import (
     Comparison,
+    CriterionResult,
     Evidence,
     Flip,
     Flips,
     Paired,
     RelativeGuard,
     ScoreComparison,
+    SuiteEvidence,
     Task,
     TaskWarning,
 )
 from day0.records.failure_class import Decision, FailureClass
-from day0.records.policy import BLOCKING_TIERS, DEFAULT_THRESHOLD, TIERS, Policy, Scale
-from day0.statistics.paired import CONCLUSIVE, INCONCLUSIVE, NOTHING, holm, is_proven_regression, paired_evidence
+from day0.records.policy import BLOCKING_TIERS, DEFAULT_THRESHOLD, TIERS, Criterion, Policy, Scale
+from day0.statistics.paired import CONCLUSIVE, INCONCLUSIVE, NOTHING, holm, needed_sentence, paired_evidence
 
 ANOMALOUS_GAIN = 0.05  # of the scale
-TOLERANCE = 1e-9  # of the scale: a drop of 0.90 to 0.89 is 0.01, not 0.010000000000000009
 FLIPS_SHOWN = 20
+SAMPLED, EXTENDABLE = "sampled", "extendable"  # how a task's questions are asked
 TEXT_SHOWN = 200
 
 
@@ -142,7 +152,8 @@ def compare_runs(
 
     scores = [{task: entry.get("score") for task, entry in side.items()} for side in (before, after)]
     reasons = {task: sentence for task, (_, sentence) in unpaired.items()}
-    result, measured = _decide(scores[0], scores[1], rules, problems, pairs, reasons)
+    asked = {task: _how_asked(baseline, task) for task in pairs}
+    result, measured = _decide(scores[0], scores[1], rules, problems, pairs, reasons, asked)
     for task, entry in result.tasks.items():
         metric = after.get(task, before.get(task, {})).get("metric")
         entry.metric = None if metric is None else printable(metric)
@@ -151,6 +162,8 @@ def compare_runs(
     if result.failure_class and baseline.assessment.get("pass") is not True:
         stage = BASELINE_STAGE
     decision, next_action = decide(result.failure_class, stage, result.passed)
+    suite = candidate.assessment.get("suite")
+    next_action = _next_action(result, None if suite is None else printable(suite)) or next_action
     scored = {name: getattr(result, name) for name in ScoreComparison.model_fields}
     comparison = Comparison(
         **scored | {"decision": decision},
@@ -164,7 +177,7 @@ def compare_runs(
 
     def again(left: Mapping[str, Pairs]) -> ScoreComparison:
         fewer = [_scores_of_pairs(side, pairs, left, measured, place) for place, side in enumerate(scores)]
-        return _decide(fewer[0], fewer[1], rules, problems, left, reasons)[0]
+        return _decide(fewer[0], fewer[1], rules, problems, left, reasons, asked)[0]
 
     return hold_answers(comparison, answers, pairs, rules, again)
 
@@ -173,7 +186,7 @@ def _scores_of_pairs(
     scores: Mapping[str, Any],
     pairs: Mapping[str, Pairs],
     left: Mapping[str, Pairs],
-    measured: Mapping[str, _Measured],
+    measured: Mapping[str, Measured],
     place: int,
 ) -> dict[str, Any]:
     """A side's scores, moved by what its mean over the pairs that are left differs from that over all."""
@@ -191,40 +204,6 @@ def _scores_of_pairs(
 # --- the decision over scores ---------------------------------------------------------------------------------------
 
 
-class _Measured(NamedTuple):
-    """A task that has a drop, in native units."""
-
-    entry: Task
-    scale: Scale
-    old: float
-    new: float
-    drop: float
-    limit: float  # of the threshold
-    reach: float  # the smaller of the threshold's and the guard's limit
-
-    @property
-    def slack(self) -> float:
-        return TOLERANCE * self.scale.width
-
-    @property
-    def is_nothing(self) -> bool:
-        """Whether both sides have no point at all: 0, or the worse end of the scale."""
-        lowest = {self.scale.min, 0.0} if self.scale.direction == "higher" else {self.scale.max}
-        return self.old == self.new and self.old in lowest
-
-    @property
-    def is_inside(self) -> bool:
-        """Whether the whole interval of the drop lies within the limit."""
-        interval = self.entry.paired.interval
-        return interval is not None and interval[1] <= self.reach + self.slack
-
-    @property
-    def is_beyond(self) -> bool:
-        """Whether the whole interval of the drop lies beyond the limit."""
-        interval = self.entry.paired.interval
-        return interval is not None and interval[0] > self.reach + self.slack
-
-
 def _decide(
     before: Mapping[str, Any],
     after: Mapping[str, Any],
@@ -232,17 +211,19 @@ def _decide(
     problems: Sequence[Problem],
     pairs: Mapping[str, Pairs],
     unpaired: Mapping[str, str] | None = None,
-) -> tuple[ScoreComparison, dict[str, _Measured]]:
+    asked: Mapping[str, Collection[str]] | None = None,
+) -> tuple[ScoreComparison, dict[str, Measured]]:
     """The decision over scores with the evidence of the pairs, and the tasks that have a drop.
 
     Args:
         unpaired: why a task has no pairs.
+        asked: per task what of ``_how_asked`` holds for it.
     """
     config = [problem for problem in problems if problem[0] is FailureClass.USER_CONFIG_ERROR]
     other = [problem for problem in problems if problem[0] is not FailureClass.USER_CONFIG_ERROR]
     reasons = unpaired or {}
     tasks: dict[str, Task] = {}
-    measured: dict[str, _Measured] = {}
+    measured: dict[str, Measured] = {}
     wrong: list[Problem] = []
     notes: list[Problem] = []
     warnings: list[TaskWarning] = []
@@ -251,7 +232,11 @@ def _decide(
             (FailureClass.USER_CONFIG_ERROR, "neither side has a score; give at least one task with a score on each")
         )
     names = sorted({*before, *after})
-    for key, named in (("scales", policy.scales), ("thresholds.tasks", policy.thresholds.tasks)):
+    for key, named in (
+        ("scales", policy.scales),
+        ("thresholds.tasks", policy.thresholds.tasks),
+        ("require", policy.require),
+    ):
         for task in sorted({*named} - {*names, *policy.tiers}):
             sentence = f"{key}: {task!r} is named but has no score on either side; the tasks are {names}"
             config.append((FailureClass.USER_CONFIG_ERROR, sentence))
@@ -282,19 +267,36 @@ def _decide(
                 (FailureClass.USER_CONFIG_ERROR, "every task is advisory, so nothing would block; name one as critical")
             )
     decisive = [*config, *other, *wrong]
-    blocking = {task: entry for task, entry in tasks.items() if entry.tier in BLOCKING_TIERS}
-    within = bool(blocking) and all(entry.within is True for entry in blocking.values())
-    if policy.criterion == "confident" and not decisive:
-        within, undecided = _confident(_blocking(measured))
-        decisive += undecided
-    decision = Decision.ANOMALOUS if decisive else decide(None, COMPARISON_STAGE, within).decision
+    blocking = _blocking(measured)
+    judgements: dict[Criterion, Judgement] = {}
+    evidence: SuiteEvidence | None = None
+    criterion = policy.criterion
+    judgement: Judgement | None = None
+    if blocking and not decisive:
+        judgements = {"point": by_point(blocking), "confident": by_confidence(blocking)}
+        sampled, extended = (
+            {task for task, found in (asked or {}).items() if what in found} for what in (SAMPLED, EXTENDABLE)
+        )
+        together = by_suite(blocking, policy, sampled, extended)
+        if together:
+            judgements["suite"], evidence = together
+        elif criterion == "suite":
+            criterion = "point"
+        judgement = judgements[criterion]
+        decisive += judgement.problems
+    decision = Decision.ANOMALOUS if decisive or judgement is None else judgement.decision
     comparison = ScoreComparison(
         passed=decision is Decision.ACCEPT,
         decision=decision,
         failure_class=decisive[0][0] if decisive else None,
         failure_classes=list(dict.fromkeys(failure_class for failure_class, _ in decisive)),
-        detail=_detail(decisive, notes, measured, decision, policy.criterion),
-        criterion=policy.criterion,
+        detail=_detail(decisive, notes, measured, judgement, is_replaced=criterion != policy.criterion),
+        criterion=criterion,
+        criteria={
+            name: CriterionResult(decision=said.decision, sentence=f"{said.sentence}.")
+            for name, said in judgements.items()
+        },
+        suite_evidence=evidence,
         threshold=policy.threshold,
         relative=policy.relative,
         warnings=warnings,
@@ -303,13 +305,13 @@ def _decide(
     return comparison, measured
 
 
-def _blocking(measured: Mapping[str, _Measured]) -> dict[str, _Measured]:
+def _blocking(measured: Mapping[str, Measured]) -> dict[str, Measured]:
     return {task: found for task, found in measured.items() if found.entry.tier in BLOCKING_TIERS}
 
 
 def _judge(
     task: str, before: Mapping[str, Any], after: Mapping[str, Any], policy: Policy
-) -> tuple[Task, _Measured | None, Problem | None]:
+) -> tuple[Task, Measured | None, Problem | None]:
     """A task without its paired evidence, its drop where it has one, and what is wrong where it has none."""
     declared = policy.scales.get(task)
     old, new = number(before.get(task)), number(after.get(task))
@@ -358,10 +360,10 @@ def _judge(
         )
         entry.within = entry.within and entry.relative_guard.within
     reach = limit if guard is None else min(limit, guard)
-    return entry, _Measured(entry, scale, old, new, drop, limit, reach), None
+    return entry, Measured(entry, scale, old, new, drop, limit, reach), None
 
 
-def _gain_problem(task: str, found: _Measured) -> Problem | None:
+def _gain_problem(task: str, found: Measured) -> Problem | None:
     if -found.drop <= (ANOMALOUS_GAIN + TOLERANCE) * found.scale.width:
         return None
     return (
@@ -382,7 +384,7 @@ def is_chance(interval: Sequence[float] | None, p: float | None, confidence: flo
     return interval is not None and interval[1] >= 0 and (p is None or confidence is None or p > 1 - confidence)
 
 
-def _chance_sentence(task: str, found: _Measured) -> str:
+def _chance_sentence(task: str, found: Measured) -> str:
     paired = found.entry.paired
     low, high = paired.interval or (math.nan, math.nan)
     return (
@@ -391,27 +393,23 @@ def _chance_sentence(task: str, found: _Measured) -> str:
     )
 
 
-def _confident(blocking: Mapping[str, _Measured]) -> tuple[bool, list[Problem]]:
-    """Whether all intervals lie within their limits, and what is undecided where none is proven beyond."""
-    if _is_proven_regression(blocking):
-        return False, []
-    undecided = [
-        (FailureClass.INSUFFICIENT_EVIDENCE, f"{task}: {found.entry.paired.sentence.rstrip('.')}")
-        for task, found in blocking.items()
-        if not (found.entry.within and found.is_inside)
-    ]
-    return not undecided, undecided
-
-
-def _is_proven_regression(blocking: Mapping[str, _Measured]) -> bool:
-    p_values = [found.entry.paired.regression_p for found in blocking.values()]
-    return is_proven_regression([p for p in p_values if p is not None])
-
-
 def _detail(
-    decisive: list[Problem], notes: list[Problem], measured: Mapping[str, _Measured], decision: Decision, criterion: str
+    decisive: list[Problem],
+    notes: list[Problem],
+    measured: Mapping[str, Measured],
+    judgement: Judgement | None,
+    is_replaced: bool,
 ) -> str:
+    """The sentences of a decision, the worst tasks first.
+
+    Args:
+        is_replaced: the criterion suite was asked for, but there are no samples.
+    """
     sentences = list(dict.fromkeys(text for _, text in decisive))
+    if judgement and not judgement.problems:
+        sentences.append(judgement.sentence)
+        if is_replaced:
+            sentences.append("The criterion point decided, since suite needs the samples of both runs")
     worst_first = sorted(
         measured.items(),
         key=lambda item: (
@@ -419,33 +417,17 @@ def _detail(
             -item[1].drop / item[1].scale.width, item[0],
         ),
     )  # fmt: skip
-    blocking = [found for _, found in worst_first if found.entry.tier in BLOCKING_TIERS]
-    count = len(blocking)
-    if criterion == "confident" and decision is Decision.ACCEPT:
-        which = "the only blocking task" if count == 1 else f"all {count} blocking tasks"
-        sentences.append(f"On {which} the whole interval of the drop is within the limit")
-    elif criterion == "confident" and decision is Decision.REGRESSION:
-        proven = sum(found.is_beyond for found in blocking)
-        sentences.append(f"On {proven} of {count} blocking tasks the whole interval of the drop is beyond the limit")
-    elif decision is Decision.ACCEPT:
-        sentences.append(
-            "The only blocking task is within its limit"
-            if count == 1
-            else f"All {count} blocking tasks are within their limits"
-        )
-    elif decision is Decision.REGRESSION:
-        failed = sum(found.entry.within is False for found in blocking)
-        sentences.append(f"{failed} of {count} blocking tasks dropped by more than the limit")
     shown = [(found, _task_sentence(task, found)) for task, found in worst_first if found.entry.note is None]
     within = next((place for place, (found, _) in enumerate(shown) if found.entry.within is not False), None)
-    if decision is Decision.REGRESSION and within:
+    is_regression = judgement is not None and judgement.decision is Decision.REGRESSION
+    if is_regression and not decisive and within:
         shown[within] = (shown[within][0], f"Within their limits: {shown[within][1]}")
     sentences += [sentence for _, sentence in shown]
     sentences += [f"{text} (advisory, does not block)" for _, text in notes]
     return " ".join(f"{text}." for text in sentences)
 
 
-def _task_sentence(task: str, found: _Measured) -> str:
+def _task_sentence(task: str, found: Measured) -> str:
     guard = found.entry.relative_guard
     move = f"{task}: {found.old:.6g} to {found.new:.6g}"
     if abs(found.drop) <= found.slack:
@@ -480,6 +462,37 @@ def _run_problems(name: str, run: Run) -> list[Problem]:
     return [(FailureClass.of(run.assessment.get("failure_class")), sentence)]
 
 
+def _next_action(result: ScoreComparison, suite: str | None) -> str | None:
+    """What to do about a drop that chance may have caused; None where the decision's own next action stands."""
+    by_the_suite = result.criteria.get("suite")
+    if result.failure_class is FailureClass.INSUFFICIENT_EVIDENCE and result.criterion == "suite":
+        return cure_sentence(result.suite_evidence, suite) if result.suite_evidence else None
+    if result.decision is not Decision.REGRESSION or result.failure_class is not None:
+        return None
+    if by_the_suite is None:
+        return (
+            "Do not publish. Scores alone cannot tell this loss from chance: before the recipe is changed, give the "
+            "samples of both runs, so that the criterion suite can."
+        )
+    if by_the_suite.decision is Decision.REGRESSION:
+        return None
+    unproven = (
+        "Do not publish by this criterion, but leave the recipe as it is: chance alone could have caused the drop"
+    )
+    if by_the_suite.decision is Decision.ACCEPT:
+        return f"{unproven}, and the criterion suite accepts the candidate."
+    return f"{unproven}. {cure_sentence(result.suite_evidence, suite)}" if result.suite_evidence else unproven
+
+
+def _how_asked(run: Run, task: str) -> frozenset[str]:
+    """Which of SAMPLED (a repeat gives another answer) and EXTENDABLE (only the first questions) hold for a task."""
+    fingerprint = mapping_or_empty(mapping_or_empty(run.metadata.get("fingerprint")).get(task))
+    sampling = mapping_or_empty(fingerprint.get("sampling"))
+    is_sampled = (number(sampling.get("temperature")) or 0) > 0 and sampling.get("do_sample") is not False
+    is_part = number(fingerprint.get("limit")) is not None
+    return frozenset({*([SAMPLED] if is_sampled else []), *([EXTENDABLE] if is_part else [])})
+
+
 def _stricter_tiers(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     tiers = {}
     for task in {**before, **after}:
@@ -493,7 +506,7 @@ def _nothing_paired(sentence: str) -> Paired:
     return Paired.model_validate({**NOTHING, "evidence": INCONCLUSIVE, "sentence": sentence, "flips": None})
 
 
-def _paired_of_task(found: _Measured, pairs: Pairs | None, problem: str | None) -> Paired:
+def _paired_of_task(found: Measured, pairs: Pairs | None, problem: str | None) -> Paired:
     """Paired evidence of one task in its native units, or why there is none."""
     if not pairs:
         return _nothing_paired(problem or "There are no paired samples; only the two scores were compared.")
@@ -513,6 +526,7 @@ def _paired_of_task(found: _Measured, pairs: Pairs | None, problem: str | None) 
         new,
         found.reach,
         groups=[cluster_of(pair.id, pair.baseline) for pair in pairs],
+        questions=[pair.id for pair in pairs],
         width=scale.width,
         higher_is_better=scale.direction == "higher",
     )
@@ -547,7 +561,7 @@ def _correct_for_number(tasks: Iterable[Task]) -> None:
         paired.mcnemar_p_holm = corrected
 
 
-def _resolution_warning(found: _Measured) -> str | None:
+def _resolution_warning(found: Measured) -> str | None:
     """That so many samples, with so many of them different, could not show a drop of the limit's size."""
     paired, detectable = found.entry.paired, found.entry.paired.detectable_drop
     if paired.evidence == CONCLUSIVE or detectable is None or detectable <= found.reach:
@@ -556,7 +570,8 @@ def _resolution_warning(found: _Measured) -> str | None:
         f"{paired.samples:,} samples, {paired.disagreement_rate:.2%} of them scored differently, cannot resolve "
         f"the limit of {found.reach:.4g}: a drop below about {detectable:.2g} cannot be distinguished from chance"
     )
-    return f"{text}; the limit needs about {paired.samples_needed:,} samples" if paired.samples_needed else text
+    needed = needed_sentence(paired.model_dump(), found.reach)
+    return f"{text}; {needed}" if needed else text
 
 
 def _text(value: Any) -> str | None:
@@ -566,9 +581,12 @@ def _text(value: Any) -> str | None:
     return text if len(text) <= TEXT_SHOWN else f"{text[: TEXT_SHOWN - 1]}…"
 
 
-def _overall_evidence(result: ScoreComparison, measured: Mapping[str, _Measured]) -> tuple[Evidence, str]:
-    """Conclusive if the samples support the decision: all blocking tasks inside, or one proven beyond its limit."""
+def _overall_evidence(result: ScoreComparison, measured: Mapping[str, Measured]) -> tuple[Evidence, str]:
+    """Conclusive if the samples support the decision: the suite's, or that of the intervals of single tasks."""
     blocking = _blocking(measured)
+    by_the_suite = result.criteria.get("suite")
+    if result.criterion == "suite" and by_the_suite and result.failure_class is None:
+        return CONCLUSIVE, f"Conclusive: {by_the_suite.sentence[:1].lower()}{by_the_suite.sentence[1:]}"
     if result.decision is Decision.ACCEPT:
         open_tasks = [task for task, found in blocking.items() if not found.is_inside]
         if not open_tasks:
@@ -577,30 +595,26 @@ def _overall_evidence(result: ScoreComparison, measured: Mapping[str, _Measured]
                 "Conclusive: on every blocking task the whole interval of the drop lies within the limit.",
             )
         return INCONCLUSIVE, (
-            f"Inconclusive: the scores are within their limits, but on {_listed(open_tasks)} the interval of the drop "
+            f"Inconclusive: the scores are within their limits, but on {listed(open_tasks)} the interval of the drop "
             "reaches beyond the limit or is not known."
         )
     if result.decision is Decision.REGRESSION:
         beyond = [task for task, found in blocking.items() if found.is_beyond]
-        if _is_proven_regression(blocking):
-            return CONCLUSIVE, f"Conclusive: on {_listed(beyond)} the whole interval of the drop lies beyond the limit."
+        if is_proven(blocking):
+            return CONCLUSIVE, f"Conclusive: on {listed(beyond)} the whole interval of the drop lies beyond the limit."
         if beyond:
             return INCONCLUSIVE, (
-                f"Inconclusive: the interval of the drop on {_listed(beyond)} lies beyond the limit, but among "
+                f"Inconclusive: the interval of the drop on {listed(beyond)} lies beyond the limit, but among "
                 f"{len(blocking)} tasks one such interval may be chance (Holm's correction)."
             )
         dropped = [task for task, found in blocking.items() if found.entry.within is False]
         return INCONCLUSIVE, (
-            f"Inconclusive: the drop on {_listed(dropped)} is beyond the limit, but its interval holds the limit or "
+            f"Inconclusive: the drop on {listed(dropped)} is beyond the limit, but its interval holds the limit or "
             "is not known."
         )
     if result.failure_class is FailureClass.INSUFFICIENT_EVIDENCE:
         return (
             INCONCLUSIVE,
-            "Inconclusive: the samples show neither that every drop is within its limit nor that one is not.",
+            "Inconclusive: the samples show neither that the candidate is within its limits nor that it is not.",
         )
     return INCONCLUSIVE, "Inconclusive: the runs cannot be compared as they are."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]

@@ -118,7 +118,8 @@ CONSEQUENCES: dict[FailureClass, Consequence] = {
     ),
     FailureClass.INSUFFICIENT_EVIDENCE: Consequence(
         Decision.ANOMALOUS,
-        "Ask more samples (the detail says how many each task needs), or release by the criterion 'point', then rerun.",
+        "Ask more samples: the detail says which tasks are undecided, and how many samples they need. Nothing shows "
+        "that the candidate is worse.",
     ),
     FailureClass.UNKNOWN: Consequence(
         Decision.ANOMALOUS, "Read the evidence named here; correct what it shows, then rerun. Do not publish."

@@ -15,12 +15,14 @@ from day0.decision.failures import COMPARISON_STAGE, decide, lasting
 from day0.decision.policy import read_policy, with_declared
 from day0.decision.quoting import number, printable
 from day0.records.attempt import Attempt, next_action_after
+from day0.records.comparison import CriterionResult, External, SuiteEvidence, Task, TaskWarning, Tokens
 from day0.records.comparison import Evidence as Strength
-from day0.records.comparison import External, Task, TaskWarning, Tokens
 from day0.records.failure_class import Decision, FailureClass
-from day0.records.policy import Policy
+from day0.records.policy import Criterion, Policy
 from day0.records.record import Record
+from day0.records.validation import FamilyCoverage
 from day0.records.verdict import EvidenceFile, Verdict
+from day0.statistics.paired import CONCLUSIVE
 
 STAGES = (
     "preflight_model",
@@ -71,6 +73,18 @@ class _FromComparison(Record):
     baseline_precision: str | None = None
     tasks: dict[str, Task] = Field({})
     tokens: Tokens | None = None
+    criterion: Criterion | None = None
+    criteria: dict[Criterion, CriterionResult] = Field({})
+    suite_evidence: SuiteEvidence | None = None
+    next_action: str | None = None
+
+
+class _Families(Record):
+    """What a verdict reads of the validation's coverage of families."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    families: dict[str, FamilyCoverage] = Field({})
 
 
 def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> Verdict:
@@ -93,6 +107,8 @@ def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> V
     within_limits = stage == COMPARISON_STAGE and comparison.get("pass") is True
     decision, next_action = decide(failure_class, stage, within_limits)
     failure_class = failure_class and lasting(failure_class)
+    if stage == COMPARISON_STAGE and taken.next_action and decision == comparison.get("decision"):
+        next_action = printable(taken.next_action)
     external = taken.external or _external_check(release, evidence)
     if external and external.status == FAILED and stage in ABOUT_THE_CANDIDATE:
         sentences = [entry.sentence for entry in external.entries if entry.status == FAILED]
@@ -102,6 +118,8 @@ def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> V
         decision, next_action = decide(failure_class, stage)
         next_action += f" For the candidate: {of_the_candidate}"
     validation = evidence["validation"].content if "validation" in evidence else {}
+    if decision is Decision.REGRESSION and taken.evidence == CONCLUSIVE:
+        next_action += _protection(validation)
     return Verdict(
         release=release.name,
         model=release.model,
@@ -116,6 +134,9 @@ def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> V
         stage=stage,
         detail=printable(detail),
         next_action=next_action,
+        criterion=taken.criterion,
+        criteria=taken.criteria,
+        suite_evidence=taken.suite_evidence,
         evidence_strength=taken.evidence,
         evidence_sentence=taken.evidence_sentence,
         warnings=release.warnings if taken.warnings is None else taken.warnings,
@@ -128,6 +149,25 @@ def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> V
         evidence={name: EvidenceFile(path=found.path, sha256=found.sha256) for name, found in evidence.items()},
         digests=_digests(evidence),
     )
+
+
+def _protection(validation: Mapping[str, Any]) -> str:
+    """The families of layers to protect first: those that the checkpoint holds in the fewest bits."""
+    bits: dict[str, float] = {}
+    checks = validation.get("checks")
+    for check in checks if isinstance(checks, list) else []:
+        try:
+            families = _Families.model_validate(check).families
+        except ValidationError:
+            continue
+        bits |= {name: f.bits_per_weight for name, f in families.items() if f.quantized and f.bits_per_weight}
+    if not bits:
+        return ""
+    fewest = min(bits.values())
+    first = sorted(name for name, held in bits.items() if held <= fewest + 0.5)
+    rest = sorted(f"{name} ({held:.3g})" for name, held in bits.items() if name not in first)
+    sentence = f" Protect first what is held in the fewest bits ({fewest:.3g} per weight): {', '.join(first)}"
+    return f"{sentence}; then {', '.join(rest)}." if rest else f"{sentence}."
 
 
 def _take_over(comparison: Mapping[str, Any]) -> tuple[_FromComparison, list[str]]:

@@ -46,6 +46,7 @@ class Paired(Record):
 
     samples: Count | None
     clusters: Count | None = Field(description="samples, or questions that are repeated, or groups of them")
+    questions: Count | None = Field(None, description="different ones among the samples")
     wins: Count | None
     losses: Count | None
     ties: Count | None
@@ -56,8 +57,20 @@ class Paired(Record):
     interval: Annotated[list[Number], Field(min_length=2, max_length=2)] | None
     confidence: Share | None
     regression_p: Share | None = Field(description="one-sided, of a drop beyond the limit")
-    detectable_drop: Number | None = Field(description="smallest drop found with a power of 80 %, native units")
+    error: Number | None = Field(None, description="standard error of the drop, native units")
+    error_from: Literal["questions", "repeats"] | None = Field(
+        None,
+        description="questions: these are a sample of their kind; repeats: these questions, with sampling the only "
+        "chance, where each was asked 4 times or more",
+    )
+    largest_drop: Number | None = Field(None, description="one-sided upper bound (95 %), native units")
+    loss_p: Share | None = Field(None, description="one-sided, of such a drop where nothing was lost")
+    detectable_drop: Number | None = Field(
+        description="smallest loss that these samples show with a power of 80 %, native units"
+    )
     samples_needed: Count | None = Field(description="samples at which the limit is the detectable drop")
+    questions_needed: Count | None = Field(None, description="questions (or groups of them) for that, asked as often")
+    repeats_needed: Count | None = Field(None, description="repeats of the same questions for that")
     evidence: Evidence
     sentence: str
     flips: Flips | None
@@ -169,6 +182,46 @@ class Comparability(Record):
     unknown: list[UnknownField]
 
 
+class CriterionResult(Record):
+    """What a criterion decides; ANOMALOUS: the samples do not decide."""
+
+    decision: Decision
+    sentence: str
+
+
+class MeanDrop(Record):
+    """A mean of the blocking tasks' drops, as fractions of their scales."""
+
+    drop: Number
+    error: Number = Field(description="standard error")
+    largest: Number = Field(description="one-sided upper bound (95 %)")
+    limit: Number = Field(description="the same mean of the tasks' limits")
+
+
+class Cure(Record):
+    """What to ask of a task so that a lossless candidate is accepted with a probability of 80 %."""
+
+    task: str
+    setting: Literal["repeats", "limit", "questions"] = Field(
+        description="of the suite's task; questions: all that it has were asked, and a repeat gives the same answer"
+    )
+    now: Count
+    needed: Count
+
+
+class SuiteEvidence(Record):
+    """The evidence of all blocking tasks together, which the criterion suite reads."""
+
+    plain: MeanDrop = Field(description="every task counts alike")
+    weighted: MeanDrop = Field(description="tasks count by their precision; holds where no_loss_p is above 0.05")
+    proven_by: Literal["plain", "weighted"] | None = Field(description="the mean that is proven within the limit")
+    no_loss_p: Share = Field(description="p of drops so large, over all tasks, where none lost anything")
+    likely_drops: dict[str, Number] = Field(
+        description="task to the part of its drop that is no chance, given those of all; fractions of the scale"
+    )
+    cures: list[Cure] = Field([], description="what to ask where the samples do not decide")
+
+
 class ScoreComparison(Artefact):
     """The candidate's scores against the baseline's."""
 
@@ -179,7 +232,11 @@ class ScoreComparison(Artefact):
     failure_class: FailureClass | None
     failure_classes: list[FailureClass]
     detail: str
-    criterion: Criterion
+    criterion: Criterion = Field(description="the one that decided: point where the scores have no samples")
+    criteria: dict[Criterion, CriterionResult] = Field(
+        {}, description="what each criterion decides; empty where something else decided"
+    )
+    suite_evidence: SuiteEvidence | None = None
     threshold: Share
     relative: bool
     warnings: list[TaskWarning]

@@ -10,7 +10,8 @@ from day0.records.record import Record
 
 Direction = Literal["higher", "lower"]
 Tier = Literal["critical", "supporting", "advisory"]
-Criterion = Literal["point", "confident"]
+Criterion = Literal["suite", "point", "confident"]
+Requirement = Literal["proven"]
 TIERS: tuple[Tier, ...] = ("critical", "supporting", "advisory")  # the stricter first
 BLOCKING_TIERS: tuple[Tier, ...] = TIERS[:2]
 
@@ -94,8 +95,12 @@ class PolicySettings(Record):
     )
     tiers: dict[str, Tier] = Field({}, description="task to tier, in place of the suite's; advisory tasks do not block")
     criterion: Criterion = Field(
-        "point",
-        description="point: the scores must be within the limits; confident: the intervals of the paired drops must",
+        "suite",
+        description="suite: the mean drop of all tasks must be proven within the limit, and no task may have lost; "
+        "point: the scores must be within the limits; confident: the intervals of the paired drops must",
+    )
+    require: dict[str, Requirement] = Field(
+        {}, description="task to proven: by the criterion suite, its own drop must be proven within its limit"
     )
     expected_disagreement_rate: PositiveShare = Field(
         EXPECTED_DISAGREEMENT_RATE,

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from day0.records.comparison import Evidence, External, Task, TaskWarning, Tokens
+from day0.records.comparison import CriterionResult, Evidence, External, SuiteEvidence, Task, TaskWarning, Tokens
 from day0.records.failure_class import Decision, FailureClass
-from day0.records.policy import Policy
+from day0.records.policy import Criterion, Policy
 from day0.records.record import Artefact, Number, Record, Sha256
 from day0.records.tracking import Tracking
 
@@ -41,6 +41,9 @@ class Verdict(Artefact):
     )
     detail: str
     next_action: str
+    criterion: Criterion | None = Field(None, description="the one that decided; null where no comparison did")
+    criteria: dict[Criterion, CriterionResult] = Field({}, description="what each criterion decides")
+    suite_evidence: SuiteEvidence | None = None
     evidence_strength: Evidence | None
     evidence_sentence: str | None
     warnings: list[TaskWarning]

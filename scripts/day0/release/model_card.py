@@ -104,6 +104,7 @@ def render_model_card(
         recipe=None if verdict.recipe == UNKNOWN else verdict.recipe,
         is_imported=quantization.recipe.kind == "imported",
         suite=verdict.suite,
+        criterion=verdict.criterion,
         decision=verdict.decision,
         size_ratio=verdict.size_ratio,
         tasks={name: {key: getattr(task, key) for key in CARD_COLUMNS} for name, task in verdict.tasks.items()},

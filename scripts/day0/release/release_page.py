@@ -96,6 +96,8 @@ def page_content(
         "tone": TONES.get(str(decision), TONES[Decision.ANOMALOUS]),
         "stage_name": STAGE_NAMES.get(str(verdict.get("stage")), f"the stage {verdict.get('stage')}"),
         "criterion": _criterion(verdict, comparison),
+        "criteria": _criteria(verdict, comparison),
+        "suite_evidence": _suite_rows(comparison),
         "evidence_sentence": comparison.get("evidence_sentence") or verdict.get("evidence_sentence"),
         "warnings": _warnings(verdict, comparison),
         "key_figures": _key_figures(verdict, comparison, tasks, validation),
@@ -188,8 +190,42 @@ def _criterion(verdict: Mapping[str, Any], comparison: Mapping[str, Any]) -> str
         return "each task's limit"
     of = "the baseline's score" if policy.get("relative", comparison.get("relative")) else "the task's scale"
     kind = comparison.get("criterion") or policy.get("criterion") or "point"
+    if kind == "suite":
+        return (
+            f"the mean drop of the critical and supporting tasks proven within {threshold} of {of}, and no task with a "
+            "proven or hidden loss (suite criterion)"
+        )
     what = "the whole interval of the drop" if kind == "confident" else "the drop"
     return f"{what} within {threshold} of {of}, on every critical and supporting task ({kind} criterion)"
+
+
+def _criteria(verdict: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What each criterion says, the one that decided first."""
+    deciding = comparison.get("criterion") or verdict.get("criterion")
+    criteria = mapping_or_empty(comparison.get("criteria") or verdict.get("criteria"))
+    return [
+        {
+            "name": name,
+            "decides": name == deciding,
+            "decision": "undecided"
+            if said.get("decision") == Decision.ANOMALOUS
+            else str(said.get("decision")).lower(),
+            "tone": {Decision.ACCEPT: "good", Decision.REGRESSION: "bad"}.get(said.get("decision"), "odd"),
+            "sentence": said.get("sentence", ""),
+        }
+        for name, said in sorted(criteria.items(), key=lambda item: (item[0] != deciding, item[0]))
+    ]
+
+
+def _suite_rows(comparison: Mapping[str, Any]) -> list[dict[str, str]]:
+    evidence = mapping_or_empty(comparison.get("suite_evidence"))
+    names = (("plain", "every task counts alike"), ("weighted", "tasks weighted by their precision"))
+    return [
+        {"name": label, "proves": "yes" if evidence.get("proven_by") == key else ""}
+        | {field: f"{_fixed(100 * evidence[key][field], 2)} %" for field in ("drop", "largest", "limit")}
+        for key, label in names
+        if isinstance(evidence.get(key), Mapping)
+    ]
 
 
 def _warnings(verdict: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -304,8 +340,10 @@ def _paired_row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         **{key: _count(paired.get(key)) for key in ("samples", "clusters", "wins", "losses", "ties")},
         "p": _p_value(paired.get("mcnemar_p")),
         "p_holm": _p_value(paired.get("mcnemar_p_holm")),
+        "largest": _fixed(paired.get("largest_drop"), digits),
         "detectable": _fixed(paired.get("detectable_drop"), digits),
-        "needed": _count(paired.get("samples_needed")),
+        "needed": _count(paired.get("repeats_needed") or paired.get("questions_needed"))
+        + (" repeats" if paired.get("repeats_needed") else ""),
         "sentence": paired.get("sentence", ""),
     }
 

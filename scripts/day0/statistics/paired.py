@@ -4,9 +4,10 @@ All numbers are drops: positive means that the candidate is worse, in the native
 
 The interval is Bonett and Price's adjusted Wald interval for matched proportions (J. Educ. Behav. Stat. 37, 2012, 479),
 written as the mean of clusters with a cluster-robust variance (Liang and Zeger, Biometrika 73, 1986, 13): before it is
-taken, ``PRIOR`` wins and ``PRIOR`` losses of a whole cluster of full width are added. So it stays honest where nothing
-or little differs (no interval of width zero), holds for real-valued scores, and counts what belongs together as one:
-the repeats of one question, the questions on one passage.
+taken, ``PRIOR`` wins and ``PRIOR`` losses of a cluster are added, each as large as one sample of full width or, where
+that is more, as the changes of the clusters that changed (root mean square). So it stays honest where nothing or little
+differs (no interval of width zero), holds for real-valued scores, and counts what belongs together as one: the repeats
+of one question, the questions on one passage.
 
 Where clusters differ in size, an added cluster is as large as the one that a sample stands in on average (sum of
 squares / sum of sizes), and Student's t has the degrees of freedom of the effective number of clusters, (sum of
@@ -14,7 +15,13 @@ sizes)^2 / sum of squares (Kish, Survey Sampling, 1965).
 
 Bonett and Price add one win and one loss; with these the coverage of a nominal 95 % falls to 93.5 % where nearly all
 disagreements are losses. With 1.5 it stays above 94 % (benchmarks/decision.py), and where nothing differs the upper end
-is 3.4 / clusters, just outside of the rule of three.
+is 3.4 / samples, just outside of the rule of three.
+
+Two questions have two errors. *Did the model lose anything on questions like these?* The questions are a sample, and
+the interval over them answers; more questions make it smaller. *Does it score less on this benchmark?* The questions
+are fixed, only sampling is chance, and where each is asked ``LEAST_REPEATS`` times or more, the scatter of a question's
+own repeats is the error (``repeat_error``); more repeats make it smaller. The error of a task is the latter where there
+are the repeats, else the former.
 
 The formulas take arrays, so that one call serves a release and ten thousand simulated ones.
 """
@@ -29,10 +36,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from scipy import special  # not scipy.stats, whose import takes longer than a comparison
 
-from day0.statistics.resolution import CONFIDENCE, POWER, detectable_drop, samples_needed
+from day0.statistics.resolution import CONFIDENCE, POWER, detectable_drop, factor_needed
 
 PRIOR = 1.5
+LEAST_REPEATS = 4  # of each question, for an error of their own
+MOST_NEEDED = 10**12  # questions or repeats; no suite has more
 TOLERANCE = 1e-9
+ROUNDING = 1e-9  # relative to one question or repeat
 CONCLUSIVE: Final = "conclusive"
 INCONCLUSIVE: Final = "inconclusive"
 
@@ -42,6 +52,7 @@ NOTHING: Mapping[str, None] = MappingProxyType(
         (
             "samples",
             "clusters",
+            "questions",
             "wins",
             "losses",
             "ties",
@@ -52,8 +63,14 @@ NOTHING: Mapping[str, None] = MappingProxyType(
             "interval",
             "confidence",
             "regression_p",
+            "error",
+            "error_from",
+            "largest_drop",
+            "loss_p",
             "detectable_drop",
             "samples_needed",
+            "questions_needed",
+            "repeats_needed",
         )
     )
 )
@@ -68,6 +85,23 @@ class Moments(NamedTuple):
     squares: Any  # sum over clusters of (sum of the cluster's drops)^2
     cross: Any  # sum over clusters of its size times the sum of its drops
     sizes: Any  # sum over clusters of its size^2
+    changed: Any  # sum of size^2 over the clusters whose drops do not sum to 0
+
+
+class Error(NamedTuple):
+    """A standard error, the estimate that it belongs to, and its degrees of freedom."""
+
+    centre: Any
+    error: Any
+    freedom: Any
+
+    def largest(self, level: float = CONFIDENCE) -> Any:
+        """One-sided upper bound of the drop."""
+        return self.centre + special.stdtrit(self.freedom, level) * self.error
+
+    def loss_p(self) -> Any:
+        """One-sided p of a drop so large where the truth is none."""
+        return special.stdtr(self.freedom, -self.centre / self.error)
 
 
 class Interval(NamedTuple):
@@ -84,7 +118,13 @@ def cluster_moments(sums: Any, sizes: Any) -> Moments:
     """Moments of clusters: sums of their drops, shape (..., clusters), and their sizes, shape (clusters,)."""
     sums, sizes = np.asarray(sums, dtype=float), np.asarray(sizes, dtype=float)
     return Moments(
-        sizes.sum(), sizes.size, sums.sum(-1), (sums * sums).sum(-1), (sums * sizes).sum(-1), (sizes * sizes).sum()
+        sizes.sum(),
+        sizes.size,
+        sums.sum(-1),
+        (sums * sums).sum(-1),
+        (sums * sizes).sum(-1),
+        (sizes * sizes).sum(),
+        ((sums != 0) * (sizes * sizes)).sum(-1),
     )
 
 
@@ -100,11 +140,66 @@ def drop_interval(moments: Moments, width: float, confidence: float = CONFIDENCE
     samples = moments.samples + 2 * PRIOR * size
     centre = moments.total / samples
     scatter = moments.squares - 2 * centre * moments.cross + centre**2 * moments.sizes
-    scatter = scatter + 2 * PRIOR * size**2 * (width**2 + centre**2)
+    added = np.maximum(width**2, size**2 * moments.squares / np.maximum(moments.changed, 1))
+    scatter = scatter + 2 * PRIOR * (added + (size * centre) ** 2)
     error = np.sqrt(scatter) / samples
     freedom = moments.samples**2 / moments.sizes + 1
     reach = special.stdtrit(freedom, (1 + confidence) / 2) * error
     return Interval(np.maximum(-width, centre - reach), np.minimum(width, centre + reach), centre, error, freedom)
+
+
+def repeat_error(drops: Any, variances: Any, squares: Any, samples: Any, width: float) -> Error:
+    """Error of the mean drop where the questions are fixed and their repeats are the only chance.
+
+    The estimate is a sum over questions and both sides of means of repeats. Its variance is the sum of theirs, each
+    estimated without bias from the question's own repeats; ``PRIOR`` wins and losses of one sample are added, and
+    Student's t has Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946, 110).
+
+    Args:
+        drops: mean drop, native units; a number, or an array for many releases, as are the next three.
+        variances: sum over questions and sides of repeats times the sample variance (n - 1) of the question's scores.
+        squares: sum over the same of (repeats times variance)^2 / (repeats - 1).
+        samples: samples of one side.
+        width: width of the scale; one sample cannot differ by more.
+    """
+    error = np.sqrt(variances + 2 * PRIOR * width**2) / samples
+    freedom = np.where(squares > 0, variances**2 / np.where(squares > 0, squares, 1.0), samples)
+    return Error(drops, error, np.maximum(freedom, 1.0))
+
+
+def _error_over_repeats(
+    before: np.ndarray, after: np.ndarray, drop: float, questions: np.ndarray, width: float
+) -> Error | None:
+    """The error of a task over the repeats of its questions; None where a question has fewer than LEAST_REPEATS."""
+    repeats = np.bincount(questions)
+    if repeats.min() < LEAST_REPEATS:
+        return None
+    variances = squares = 0.0
+    for scores in (before, after):
+        means = np.bincount(questions, weights=scores) / repeats
+        of_question = np.bincount(questions, weights=(scores - means[questions]) ** 2) / (repeats - 1) * repeats
+        variances += of_question.sum()
+        squares += (of_question**2 / (repeats - 1)).sum()
+    return repeat_error(drop, variances, squares, len(before), width)
+
+
+def _needed(error: float, prior: float, target: float) -> float:
+    """How many times as much of what an error falls with brings it to the target.
+
+    Args:
+        error: the present one.
+        prior: its share that stands for what was never seen; this falls with the number itself, the rest with its root.
+        target: the error that is wanted, above 0.
+
+    Returns:
+        The factor f that solves (error^2 - prior^2) / f + prior^2 / f^2 = target^2, at least 1; infinite where that is
+        beyond all use.
+    """
+    if error > math.sqrt(MOST_NEEDED) * target:
+        return math.inf
+    whole, unseen = (error / target) ** 2, min(error / target, prior / target) ** 2
+    seen = whole - unseen
+    return max(1.0, (seen + math.sqrt(seen**2 + 4 * unseen)) / 2)
 
 
 def regression_p(interval: Interval, limit: Any) -> Any:
@@ -148,6 +243,7 @@ def paired_evidence(
     candidate: Sequence[float],
     limit: float,
     groups: Sequence[Hashable] | None = None,
+    questions: Sequence[Hashable] | None = None,
     width: float = 1.0,
     higher_is_better: bool = True,
     confidence: float = CONFIDENCE,
@@ -160,6 +256,7 @@ def paired_evidence(
         limit: largest drop that is allowed, native units.
         groups: shape (n,), what a sample belongs to (its question where that is repeated, its passage where one has
             several questions); None where every sample stands for itself.
+        questions: shape (n,), the question that a sample repeats; None where none is repeated.
         width: width of the scale, native units; one sample cannot differ by more.
         higher_is_better: direction of the scale.
         confidence: of the two-sided interval.
@@ -168,7 +265,8 @@ def paired_evidence(
     Returns:
         The keys of ``NOTHING``, evidence ("conclusive" | "inconclusive") and sentence. mcnemar_p is None unless scores
         are two-valued and every sample stands for itself, mcnemar_p_holm always, for other tasks are not seen here;
-        interval is [low, high]; regression_p is one-sided, of a drop beyond the limit.
+        interval is [low, high] over questions; regression_p is one-sided, of a drop beyond the limit. error is the
+        task's, from "repeats" or "questions" (error_from), and largest_drop, loss_p and detectable_drop go by it.
 
     Raises:
         ValueError: lengths differ, a score is not finite, or width, limit or confidence is out of range.
@@ -189,6 +287,7 @@ def paired_evidence(
         **NOTHING,
         "samples": samples,
         "clusters": clusters,
+        "questions": samples if questions is None else len(set(questions)),
         "wins": wins,
         "losses": losses,
         "ties": samples - wins - losses,
@@ -206,9 +305,25 @@ def paired_evidence(
     low, high = float(interval.low), float(interval.high)
     evidence["interval"] = [low, high]
     evidence["regression_p"] = float(regression_p(interval, limit + TOLERANCE * width))
-    evidence["detectable_drop"] = min(width, detectable_drop(interval.error, confidence, power))
+    over_questions = Error(float(interval.centre), float(interval.error), float(interval.freedom))
+    repeated = None if questions is None else _cluster_labels(questions, samples)
+    over_repeats = repeated is not None and _error_over_repeats(before, after, evidence["drop"], repeated, width)
+    error = over_repeats or over_questions
+    evidence["error"], evidence["error_from"] = float(error.error), "repeats" if over_repeats else "questions"
+    evidence["largest_drop"] = float(min(width, error.largest(confidence)))
+    evidence["loss_p"] = float(error.loss_p())
+    evidence["detectable_drop"] = min(width, detectable_drop(float(error.error), confidence, power))
     if limit > 0:
-        evidence["samples_needed"] = samples_needed(samples, interval.error, limit, confidence, power)
+        target = limit / factor_needed(confidence, power)
+        prior = math.sqrt(2 * PRIOR) * width / samples
+        by_questions = clusters * _needed(over_questions.error, prior, target)
+        if by_questions <= MOST_NEEDED:
+            evidence["questions_needed"] = math.ceil(by_questions - ROUNDING)
+            evidence["samples_needed"] = math.ceil(by_questions * samples / clusters - ROUNDING)
+        if over_repeats and repeated is not None:
+            by_repeats = samples / (int(repeated.max()) + 1) * _needed(float(error.error), prior, target)
+            if by_repeats <= MOST_NEEDED:
+                evidence["repeats_needed"] = math.ceil(by_repeats - ROUNDING)
     border = limit + TOLERANCE * width
     evidence["evidence"] = CONCLUSIVE if high <= border or low > border else INCONCLUSIVE
     evidence["sentence"] = _sentence(evidence, limit, inside=bool(high <= border))
@@ -248,6 +363,24 @@ def _sentence(evidence: dict[str, Any], limit: float, inside: bool) -> str:
         f"{evidence['wins'] + evidence['losses']:,} of them differ, so a drop below about "
         f"{evidence['detectable_drop']:.4g} cannot be distinguished from chance"
     )
-    if evidence["samples_needed"] and evidence["samples_needed"] > evidence["samples"]:
-        return f"{text}; a limit this small needs about {evidence['samples_needed']:,} samples."
-    return f"{text}."
+    needed = needed_sentence(evidence, limit)
+    return f"{text}; {needed}." if needed else f"{text}."
+
+
+def needed_sentence(evidence: Mapping[str, Any], limit: float) -> str | None:
+    """How many repeats or questions a limit needs, as a clause; None where those that were asked are enough.
+
+    Args:
+        evidence: the keys of ``NOTHING``.
+        limit: the limit that they were made for, native units.
+    """
+    samples, clusters = evidence["samples"], evidence["clusters"]
+    repeats, questions = evidence["repeats_needed"], evidence["questions_needed"]
+    if repeats is not None:
+        asked = samples / clusters
+        return f"a limit of {limit:.4g} needs about {repeats:,} repeats of each question" if repeats > asked else None
+    if questions is None or questions <= clusters:
+        return None
+    if clusters == samples:
+        return f"a limit of {limit:.4g} needs about {questions:,} samples"
+    return f"a limit of {limit:.4g} needs about {questions:,} groups, {evidence['samples_needed']:,} samples"

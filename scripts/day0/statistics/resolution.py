@@ -22,8 +22,19 @@ def detectable_drop(standard_error: float, confidence: float = CONFIDENCE, power
     0/1 scores and small drops it is Connor's sample size for matched pairs (Biometrics 43, 1987, 207) solved for the
     difference.
     """
+    return factor_needed(confidence, power) * float(standard_error)
+
+
+def factor_needed(confidence: float = CONFIDENCE, power: float = POWER) -> float:
+    """How many standard errors a drop must have to be detected: z_{1-alpha/2} + z_{power}."""
     normal = NormalDist()
-    return (normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)) * float(standard_error)
+    return normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)
+
+
+def one_sided_factor(level: float = CONFIDENCE, power: float = POWER) -> float:
+    """How small an error must be for a bound to be proven: that many of them fit between the truth and the bound."""
+    normal = NormalDist()
+    return normal.inv_cdf(level) + normal.inv_cdf(power)
 
 
 def samples_needed(

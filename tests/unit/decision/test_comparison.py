@@ -300,7 +300,7 @@ def test_the_guard_is_told_with_its_numbers():
         ({"max_relative_drop": 2}, "max_relative_drop: found 2"),
         ({"relative_guard_below": 0}, "relative_guard_below: found 0; input should be greater than 0"),
         ({"relative_guard_below": 0.2}, "relative_guard_below: found 0.2; guards nothing without max_relative_drop"),
-        ({"criterion": "sure"}, "criterion: found 'sure'; input should be 'point' or 'confident'"),
+        ({"criterion": "sure"}, "criterion: found 'sure'; input should be 'suite', 'point' or 'confident'"),
         ({"expected_disagreement_rate": 0}, "expected_disagreement_rate: found 0"),
         ({"treshold": 0.1}, "treshold: unknown key"),
     ],
@@ -382,11 +382,14 @@ def test_the_order_of_tasks_is_irrelevant(baseline, candidate, random):
     assert json.dumps(one) == json.dumps(other)
 
 
+CONFIDENT, POINT = {"criterion": "confident"}, {"criterion": "point"}
+
+
 # --- runs -----------------------------------------------------------------------------------------------------------
 
 
 def test_equal_runs_are_accepted_with_their_evidence():
-    result = compare_runs(run(), run(388))
+    result = compare_runs(run(), run(388), POINT)
     paired = result["tasks"]["a"]["paired"]
     assert result["decision"] == "ACCEPT" and result["comparability"]["pass"]
     assert (paired["losses"], paired["wins"], paired["ties"]) == (2, 0, 398)
@@ -398,9 +401,10 @@ def test_equal_runs_are_accepted_with_their_evidence():
 
 def test_many_samples_make_it_conclusive():
     assert compare_runs(run(4000, 4000), run(3999, 4000))["evidence"] == "conclusive"
-    result = compare_runs(run(4000, 4000), run(3800, 4000))
-    assert (result["decision"], result["evidence"]) == ("REGRESSION", "conclusive")
-    assert "lies beyond" in result["evidence_sentence"]
+    for policy, words in ((POINT, "lies beyond"), ({}, "a lossless candidate would not have it")):
+        result = compare_runs(run(4000, 4000), run(3800, 4000), policy)
+        assert (result["decision"], result["evidence"]) == ("REGRESSION", "conclusive")
+        assert words in result["evidence_sentence"]
 
 
 def test_samples_of_0_and_1_support_a_score_in_percent():
@@ -481,9 +485,6 @@ def test_the_policy_overrides_tiers_and_scales():
     assert compare_runs(run(), run(380), {"scales": {"a": 10}})["tasks"]["a"]["scale"]["max"] == 10
 
 
-CONFIDENT = {"criterion": "confident"}
-
-
 @pytest.mark.parametrize(
     ("before", "after", "samples", "expected"),
     [
@@ -514,7 +515,7 @@ def test_one_interval_beyond_among_many_tasks_may_be_chance():
     among = compare_runs(before, after, CONFIDENT)
     assert alone["decision"] == "REGRESSION" and among["failure_class"] == "INSUFFICIENT_EVIDENCE"
     assert among["tasks"]["t0"]["paired"]["interval"][0] > 0.01
-    point = compare_runs(before, after)
+    point = compare_runs(before, after, POINT)
     assert (point["decision"], point["evidence"]) == ("REGRESSION", "inconclusive")
     assert "20 tasks" in point["evidence_sentence"]
     p_values = {task: entry["paired"]["mcnemar_p"] for task, entry in point["tasks"].items()}
@@ -545,7 +546,7 @@ def flipped(won, lost, samples, tail=0):
     ],
 )
 def test_a_gain_is_anomalous_unless_small_numbers_explain_it(won, lost, samples, decision):
-    result = compare_runs(*flipped(won, lost, samples, tail=samples // 3))
+    result = compare_runs(*flipped(won, lost, samples, tail=samples // 3), POINT)
     assert (won - lost) / samples > 0.05
     assert result["decision"] == decision, result["detail"]
     sentences = [warning["sentence"] for warning in result["warnings"] if "gains" in warning["sentence"]]
@@ -564,7 +565,7 @@ def test_of_grouped_samples_the_interval_alone_explains_a_gain(size, decision):
         samples = [{**row, "group": str(place // size)} for place, row in enumerate(made.samples["a"])]
         return Run(made.assessment, made.metadata, {"a": samples})
 
-    result = compare_runs(*map(grouped, flipped(40, 0, 400, tail=100)))
+    result = compare_runs(*map(grouped, flipped(40, 0, 400, tail=100)), POINT)
     assert result["tasks"]["a"]["paired"]["mcnemar_p"] is None
     assert result["decision"] == decision, result["detail"]
 
@@ -607,7 +608,7 @@ def test_repeats_of_a_sample_stand_in_one_group():
 
     result = compare_runs(repeated("xy"), repeated("xy"))
     assert result["failure_class"] == "SAMPLE_ACCOUNTING_FAILED" and "two groups" in result["detail"]
-    assert compare_runs(repeated("xx"), repeated("xx"))["pass"]
+    assert compare_runs(repeated("xx"), repeated("xx"), POINT)["pass"]
 
 
 BF16 = {"dtypes": {"BF16": 1000}, "config": {}}
@@ -733,7 +734,7 @@ def policies(draw, tasks):
     tiers = {task: draw(st.sampled_from(["critical", "supporting", "advisory"])) for task in tasks}
     return {
         "threshold": draw(st.sampled_from([0, 0.01, 0.05, 0.3])),
-        "criterion": draw(st.sampled_from(["point", "confident"])),
+        "criterion": draw(st.sampled_from(["suite", "point", "confident"])),
         "max_relative_drop": draw(st.sampled_from([None, 0.02, 0.5])),
         "thresholds": {"tasks": {task: 0.02 for task in tasks if draw(st.booleans())}},
         "tiers": {**tiers, min(tasks): "critical"},
@@ -761,10 +762,17 @@ def test_a_run_is_accepted_only_whole_and_within_its_limits(before, data):
     assert (verdict["decision"], verdict["failure_class"]) == (result["decision"], result["failure_class"])
     if not verdict["pass"]:
         return
+    if policy["criterion"] == "suite":
+        means = result["suite_evidence"]
+        proven = means[means["proven_by"]]
+        assert proven["largest"] <= proven["limit"] + 1e-9
     blocking = [task for task in before if policy["tiers"][task] != "advisory"]
     assert blocking and (damage is None or damaged not in blocking)
     for task in blocking:
         limit = policy["thresholds"]["tasks"].get(task, policy["threshold"])
+        if policy["criterion"] == "suite":
+            assert result["tasks"][task]["paired"]["largest_drop"] <= 5 * limit + 1e-9
+            continue
         assert (before[task] - after[task]) / 80 <= limit + 1e-9
         if policy["max_relative_drop"] is not None:
             assert before[task] - after[task] <= policy["max_relative_drop"] * before[task] + 1e-6
@@ -775,11 +783,11 @@ def test_a_run_is_accepted_only_whole_and_within_its_limits(before, data):
 @settings(max_examples=60, deadline=None)
 @given(COUNTS, st.data())
 def test_a_worse_run_never_gets_a_better_decision(before, data):
-    """By either criterion, for samples that stand for themselves; save where the better one is suspect for its gain."""
+    """By every criterion, for samples that stand for themselves; save where the better one is suspect for its gain."""
     better = {task: data.draw(st.integers(0, min(80, count + 4))) for task, count in before.items()}
     worse = {task: data.draw(st.integers(0, count)) for task, count in better.items()}
     policy = data.draw(policies(before))
-    rank = {"ACCEPT": 2, "ANOMALOUS": 1, "REGRESSION": 0} if policy["criterion"] == "confident" else RANK
+    rank = RANK if policy["criterion"] == "point" else {"ACCEPT": 2, "ANOMALOUS": 1, "REGRESSION": 0}
     base = tasks_run(before, 80)
     results = [verdict_on(compare_runs(base, tasks_run(scores, 80), policy), policy) for scores in (better, worse)]
     assert rank[results[0]["decision"]] >= rank[results[1]["decision"]]
@@ -816,6 +824,9 @@ def gate(*arguments):
         patch.setattr(sys, "argv", ["gate_compare.py", *map(str, arguments)])
         run_cli(gate_compare.main, unusable_as=FailureClass.USER_CONFIG_ERROR)
     return SimpleNamespace(returncode=ended.value.code, stdout=out.getvalue(), stderr=err.getvalue())
+
+
+POINT_ONLY = ("--policy", '{"criterion": "point"}')
 
 
 def test_the_script_runs_by_itself():
@@ -856,13 +867,16 @@ def test_command_line_over_score_files(tmp_path):
 def test_command_line_over_runs(tmp_path):
     base, good = write_folder(tmp_path / "b", 390), write_folder(tmp_path / "c", 389)
     bad = write_folder(tmp_path / "d", 370)
-    results = [gate("--baseline", base / name, "--candidate", good / name) for name in ("", "results.yml", "run.json")]
+    results = [
+        gate("--baseline", base / name, "--candidate", good / name, *POINT_ONLY)
+        for name in ("", "results.yml", "run.json")
+    ]
     contents = [json.loads(done.stdout) for done in results]
     assert contents[0] == contents[1] == contents[2] and contents[0]["pass"]
     assert contents[0]["baseline_sha256"] == digest_of_file(base / "run.json")
     assert contents[0]["tasks"]["a"]["paired"]["losses"] == 1
     output = tmp_path / "comparison.json"
-    policy = ("--policy", '{"threshold": 0.01, "relative": false}')
+    policy = ("--policy", '{"threshold": 0.01, "relative": false, "criterion": "point"}')
     done = gate("--baseline", base, "--candidate", bad, *policy, "--assess", "--output", output)
     assert done.returncode == 0 and read_json(output)["decision"] == "REGRESSION"
     assert gate("--baseline", base, "--candidate", bad, *policy).returncode == 1
@@ -872,7 +886,7 @@ def test_command_line_states_precision_and_external_sanity(tmp_path):
     base, good = write_folder(tmp_path / "b", 390), write_folder(tmp_path / "c", 389)
     write_json(tmp_path / "source.json", described_source(**FP8))
     write_yaml(tmp_path / "scores.yaml", {"scores": [*published(50.0), *published(97.0, model="other")]})
-    both = ("--baseline", base, "--candidate", good, "--external", tmp_path / "scores.yaml")
+    both = ("--baseline", base, "--candidate", good, "--external", tmp_path / "scores.yaml", *POINT_ONLY)
     done = gate(*both, "--model", "other", "--source-record", tmp_path / "source.json")
     result = json.loads(done.stdout)
     assert done.returncode == 0 and result["external"]["status"] == "verified"
@@ -893,7 +907,7 @@ def test_command_line_over_foreign_results(tmp_path):
     base = write_folder(tmp_path / "b", 390, metadata={}, with_run=False)
     good = write_folder(tmp_path / "c", 389, metadata={}, with_run=False)
     failed = write_folder(tmp_path / "d", 389, metadata={"status": "FAILED"}, with_run=False)
-    done = gate("--baseline", base / "results.yml", "--candidate", good)
+    done = gate("--baseline", base / "results.yml", "--candidate", good, *POINT_ONLY)
     assert done.returncode == 0 and json.loads(done.stdout)["comparability"]["checked"] is False
     done = gate("--baseline", base, "--candidate", good, "--assess", "--output", tmp_path / "out.json")
     assert read_json(tmp_path / "out.json")["failure_class"] == "NOT_COMPARABLE"

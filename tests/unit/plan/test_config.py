@@ -47,7 +47,8 @@ def test_default_configuration_plans_one_accepting_release():
         "relative_guard_below": None,
         "max_token_growth": None,
         "tiers": {"addition": "critical", "reversal": "critical", "sorting": "supporting"},
-        "criterion": "point",
+        "criterion": "suite",
+        "require": {},
         "expected_disagreement_rate": 0.01,
         "scales": {},
     }
@@ -88,7 +89,11 @@ def test_a_release_lays_its_policy_over_the_defaults():
         ({"thresholds": {"sorting": 0.1}}, {}, "defaults.thresholds.sorting: unknown key; allowed here: tasks, tiers"),
         ({"thresholds": {"tasks": {"sorting": 2}}}, {}, "defaults.thresholds.tasks.sorting: found 2"),
         ({}, {"tiers": {"sorting": "minor"}}, "releases[0].tiers.sorting: found 'minor'"),
-        ({"criterion": "sure"}, {}, "defaults.criterion: found 'sure'; input should be 'point' or 'confident'"),
+        (
+            {"criterion": "sure"},
+            {},
+            "defaults.criterion: found 'sure'; input should be 'suite', 'point' or 'confident'",
+        ),
         ({"max_relative_drop": 1}, {}, "defaults.max_relative_drop: found 1"),
         (
             {},

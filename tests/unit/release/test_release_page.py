@@ -75,7 +75,7 @@ def test_every_decision_renders_alone(tmp_path, decision):
     if decision == "INFEASIBLE":
         assert "QUANT_COVERAGE_FAILURE" in text and "self_attn.q_proj" in text
     else:
-        assert "2,210" in text and "Samples the limit needs" in text and "lm-eval 0.4.13" in text
+        assert "2,210" in text and "Questions the limit needs" in text and "lm-eval 0.4.13" in text
     assert "quantize" in text and "18.4" in text and "unchanged" in text
 
 

@@ -86,12 +86,17 @@ def test_interval_agrees_with_a_bootstrap_over_clusters(sizes):
 
 
 def test_variance_is_statsmodels_cluster_robust_one(monkeypatch):
-    """With a prior of one win and one loss, it is a regression on a constant with two clusters added."""
+    """With a prior of one win and one loss, it is a regression on a constant with two clusters added.
+
+    Each changes by what the changed clusters do, and is as large as they are.
+    """
     monkeypatch.setattr(statistics, "PRIOR", 1)
     random = np.random.default_rng(5)
     labels, drops = np.repeat(np.arange(40), 7), random.choice([-1.0, 0.0, 0.5, 1.0], 280)
     interval = drop_interval(cluster_moments(np.bincount(labels, weights=drops), np.bincount(labels)), width=1.0)
-    values, groups = np.concatenate([drops, np.ones(7), -np.ones(7)]), np.concatenate([labels, [40] * 7, [41] * 7])
+    sums = np.bincount(labels, weights=drops)
+    added = np.full(7, np.sqrt((sums**2).sum() / (sums != 0).sum()) / 7)
+    values, groups = np.concatenate([drops, added, -added]), np.concatenate([labels, [40] * 7, [41] * 7])
     settings = {"groups": groups, "use_correction": False}
     fit = OLS(values, np.ones_like(values)).fit(cov_type="cluster", cov_kwds=settings)
     assert (interval.centre, interval.error) == pytest.approx((fit.params[0], fit.bse[0]))
@@ -217,3 +222,56 @@ def test_any_scores_give_sound_evidence(rows, limit):
         assert evidence["sentence"].startswith(evidence["evidence"].capitalize())
         mirrored = paired_evidence(candidate, baseline, limit=limit, groups=groups)
         assert mirrored["interval"] == pytest.approx([-high, -low], abs=1e-9)
+
+
+def repeated(shares, repeats):
+    """Scores of questions, each asked several times, right in these shares; and the questions' names."""
+    scores = [float(place < round(share * repeats)) for share in shares for place in range(repeats)]
+    return scores, [question for question in range(len(shares)) for _ in range(repeats)]
+
+
+def test_the_error_over_repeats_by_hand():
+    (before, questions), (after, _) = repeated([1.0, 0.5, 0.75], 4), repeated([1.0, 0.25, 0.75], 4)
+    found = paired_evidence(before, after, limit=0.01, groups=questions, questions=questions)
+    variance = sum(4 * np.var(np.reshape(side, (3, 4)), axis=1, ddof=1).sum() for side in (before, after))
+    assert found["error_from"] == "repeats" and found["questions"] == 3
+    assert found["error"] == pytest.approx(math.sqrt(variance + 2 * PRIOR) / 12)
+    assert paired_evidence(before, after, limit=0.01, groups=questions)["error_from"] == "questions"
+    few = paired_evidence(before[:3], after[:3], limit=0.01, groups=[0] * 3, questions=[0] * 3)
+    assert few["error_from"] == "questions"
+
+
+def test_the_error_over_repeats_is_that_of_asking_the_same_questions_again():
+    random = np.random.default_rng(9)
+    chance, questions = random.beta(0.5, 0.5, 40), np.repeat(np.arange(40), 16)
+    drops, errors, covered = [], [], 0
+    for _ in range(300):
+        before, after = (random.random(640) < chance[questions] for _ in range(2))
+        found = paired_evidence(before, after, limit=0.01, groups=list(questions), questions=list(questions))
+        drops.append(found["drop"])
+        errors.append(found["error"])
+        covered += found["largest_drop"] >= 0
+    assert np.mean(errors) == pytest.approx(np.std(drops), rel=0.15)
+    assert 0.91 <= covered / 300 <= 0.99
+
+
+@pytest.mark.parametrize("repeats", [1, 4, 64])
+def test_identical_answers_need_no_more_samples_the_more_they_are_repeated(repeats):
+    """Once 1,154, 4,616 and 295,422 samples were asked for; and 30 questions had a half-width of 0.1 whatever."""
+    scores, questions = repeated([1.0] * 30, repeats)
+    found = paired_evidence(scores, scores, limit=0.01, groups=questions, questions=questions)
+    assert found["interval"][1] == pytest.approx(3.6 / (30 * repeats), rel=0.15)
+    assert found["questions_needed"] <= 30 * max(1, 17 / repeats)
+    if repeats >= 4:
+        assert found["repeats_needed"] <= max(17, repeats)
+
+
+def test_what_a_limit_needs_is_said_in_questions_or_repeats():
+    random = np.random.default_rng(4)
+    questions = np.repeat(np.arange(50), 8)
+    before, after = (random.random(400) < 0.5 for _ in range(2))
+    evidence = paired_evidence(before, after, limit=0.01, groups=list(questions), questions=list(questions))
+    assert f"needs about {evidence['repeats_needed']:,} repeats of each question" in evidence["sentence"]
+    target = 0.01 / (1.959964 + 0.841621)
+    again = evidence["error"] * math.sqrt(8 / evidence["repeats_needed"])
+    assert again == pytest.approx(target, rel=0.01)

@@ -119,3 +119,7 @@ def test_the_text_of_an_error_is_known(text):
 @pytest.mark.parametrize("text", ANSWERS)
 def test_an_answer_is_no_error(text):
     assert not is_error_text(text)
+
+
+def test_a_line_of_one_word_is_no_loop_and_a_page_of_it_is():
+    assert not is_loop("ha" * 150) and is_loop("ha" * 250)

@@ -15,7 +15,7 @@ sys.path.insert(0, str(SCRIPTS))
 from day0.base.artefacts import digest_of
 from day0.base.cli import UnusableInput
 from day0.base.closure import CannotFollow, code_digest, remember_in, save_memory
-from day0.plan.check import make_plan, read_published_scores, resolution_warnings
+from day0.plan.check import check_configuration_file, make_plan, read_published_scores, resolution_warnings
 from day0.plan.plan import BASELINE
 from day0.records.assessment import AnyAssessment
 from day0.serving.multinode import JOB_ID_VARIABLE
@@ -25,6 +25,8 @@ from day0.suite.harness import HARNESSES, harnesses_of
 DEMO_MODEL = "results/demo/model"
 
 try:
+    for file in workflow.configfiles:
+        check_configuration_file(file)
     PLAN = make_plan(config, is_produced=lambda path: Path(path).is_relative_to("results/demo"))
     PUBLISHED_SCORES = read_published_scores(PLAN)
     SUITE_DIGESTS = {name: suite_digest(suite) for name, suite in PLAN.suites.items()}

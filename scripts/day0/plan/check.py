@@ -61,6 +61,15 @@ class _Mistakes:
             self.sentences.append(sentence)
 
 
+def check_configuration_file(path: str | os.PathLike) -> None:
+    """Refuse a configuration file that says two things: Snakemake's own loader takes the last of two keys.
+
+    Raises:
+        UnusableInput: with the file and the line; see day0/base/parsing.py for what is refused.
+    """
+    read_json(path) if str(path).endswith(".json") else read_yaml(path)
+
+
 def make_plan(
     raw: Mapping[str, Any], is_produced: Callable[[str], bool] = lambda path: False, root: Path = Path()
 ) -> Plan:

@@ -95,7 +95,7 @@ def resolve_recipe(
     if name in definitions:
         return _resolved(name, "inline", dict(definitions[name]), None, catalogue, f"recipe {name!r}")
     file = recipes_dir / f"{name}.yaml"
-    if RECIPE_FILE_NAME.fullmatch(name) and file.is_file():
+    if RECIPE_FILE_NAME.fullmatch(name) and os.path.isfile(file):
         return resolve_recipe_file(file, catalogue, name)
     if name in catalogue["presets"]:
         return _resolved(name, "preset", {"preset": name}, None, catalogue, f"recipe {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -192,7 +193,7 @@ def load_suite(name: str, folder: Path = SUITES_FOLDER) -> Suite:
         UnusableInput: there is none of that name, or it holds mistakes; all of them are in the message.
     """
     path = folder / f"{name}.yaml"
-    if not SAFE_NAME.fullmatch(name) or not path.is_file():
+    if not SAFE_NAME.fullmatch(name) or not os.path.isfile(path):
         known = sorted(p.stem for p in folder.glob("*.yaml"))
         raise UnusableInput(f"unknown suite {name!r}; {folder} has {', '.join(known)}{nearest(name, known)}")
     return Suite.model_validate(read_suite(path))

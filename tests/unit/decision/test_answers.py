@@ -37,15 +37,18 @@ MALFORMED = {
 }
 
 
+@pytest.mark.parametrize("criterion", ["point", "confident", "suite"])
 @pytest.mark.parametrize("kind", MALFORMED)
-def test_a_loss_that_malformed_answers_explain_is_anomalous(kind):
-    lost = range(370, 390)
-    decision, failure_class, result = decided(planted(run(370), lost, **MALFORMED[kind]))
+def test_a_loss_that_malformed_answers_explain_is_anomalous(kind, criterion):
+    lost = range(360, 390)
+    baseline, candidate = run(390), planted(run(360), lost, **MALFORMED[kind])
+    decision, failure_class, result = decided(candidate, baseline, criterion=criterion)
+    assert decided(run(360), baseline, criterion=criterion)[:2] == ("REGRESSION", None)
     assert (decision, failure_class) == ("ANOMALOUS", "ANSWERS_MALFORMED"), result["detail"]
     assert result["pass"] is False and "they hold 100% of it" in result["detail"]
     assert "generation_config.json" in result["next_action"]
     (counts,) = result["tasks"]["a"]["answers"]
-    assert (counts["kind"], counts["candidate_only"], counts["baseline_only"]) == (kind, 20, 0)
+    assert (counts["kind"], counts["candidate_only"], counts["baseline_only"]) == (kind, 30, 0)
     assert result["evidence"] == "inconclusive"
     assert any("of the candidate alone" in warning["sentence"] for warning in result["warnings"])
 

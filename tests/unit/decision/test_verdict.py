@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 import decide
 from day0.base.artefacts import digest_of_file, read_json, write_json
 from day0.base.cli import run_cli
+from day0.decision.failures import CONSEQUENCES
 from day0.decision.verdict import STAGES
-from day0.records.failure_class import Decision
+from day0.records.failure_class import Decision, FailureClass
 
 
 def decision(**changes):
@@ -292,6 +293,7 @@ def test_the_tokens_of_the_comparison_stand_in_the_verdict():
     tokens = {"baseline": 100.0, "candidate": 130.0, "ratio": 1.3, "interval": [1.2, 1.4], "answers": 9, "unknown": 0}
     tokens |= {"sentence": "130.0 tokens per answer."}
     grown = {"pass": False, "failure_class": "TOKEN_GROWTH", "decision": "REGRESSION", "tokens": tokens}
+    grown["next_action"] = CONSEQUENCES[FailureClass.TOKEN_GROWTH].next_action
     found = make_verdict(RELEASE, evidence(comparison=grown))
     assert found["tokens"] == tokens and (found["decision"], found["failure_class"]) == ("REGRESSION", "TOKEN_GROWTH")
     assert "raise max_token_growth only where" in found["next_action"]

@@ -2,11 +2,29 @@
 include: "lookups/evaluate.smk"
 
 
+rule plan_stopping:
+    """Write by which rules the evaluation of a candidate may be stopped early: those of the releases that share it."""
+    output:
+        rules="results/{model}/{candidate}/{suite}/early_stopping.json",
+    log:
+        "results/{model}/{candidate}/{suite}/plan_stopping.log",
+    localrule: True
+    params:
+        rules=lambda wildcards: get_text(
+            PLAN.stopping_rules(wildcards.model, wildcards.candidate, wildcards.suite).as_plain()
+        ),
+    message:
+        "Early stopping of {wildcards.candidate} on {wildcards.suite}"
+    shell:
+        "printf '%s\\n' {params.rules:q} > {output.rules} 2> {log}"
+
+
 rule evaluate_run:
     """Serve a checkpoint with vLLM, ask it the suite's tasks with the harness, and record the results."""
     input:
         gates=get_evaluation_gates,
         baseline=get_baseline_results,
+        stopping=get_stopping_rules,
         record=get_served_record,
         data=lambda wildcards: get_suite_data(wildcards.suite),
         serve=get_environment("serve"),

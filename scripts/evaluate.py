@@ -6,8 +6,8 @@ stops everything, and writes results.yml (NeMo Evaluator's schema, with status, 
 the server's facts under ``metadata``), samples/TASK.jsonl and logs/. Baseline and candidate are evaluated alike.
 
 A deterministic failure (a server that cannot load the checkpoint, a garbage canary, a task that crashes) is recorded
-in results.yml, exit 0; what a retry may cure (a killed server or client) exits 75 and leaves the answers so far in
-cache/, from where the next attempt goes on.
+in results.yml, exit 0, and so is a candidate that was stopped early; what a retry may cure (a killed server or client)
+exits 75 and leaves the answers so far in cache/, from where the next attempt goes on.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ def main() -> int:
     parser.add_argument(
         "--baseline-results", type=Path, help="the baseline's results.yml, which the canary is compared with"
     )
+    parser.add_argument(
+        "--early-stopping", type=Path, help="early_stopping.json: look at the samples, and stop once they decide"
+    )
     parser.add_argument("--walltime-minutes", type=float, help="stop in time, and keep the answers, before this")
     parser.add_argument("--shard", help="ask this share only: N-of-M (of the documents) or the name of a task")
     parser.add_argument("--allow-generated-code", action="store_true", help="run what the model wrote, on this machine")
@@ -66,6 +69,7 @@ def main() -> int:
         serve_python=arguments.serve_python,
         harness_pythons=arguments.harness_python,
         baseline_results=arguments.baseline_results,
+        early_stopping=arguments.early_stopping,
         shard=arguments.shard,
         walltime_minutes=arguments.walltime_minutes,
         allow_generated_code=arguments.allow_generated_code,

@@ -25,6 +25,7 @@ from day0.decision.comparability import Run
 from day0.decision.comparison import compare_runs, evaluate_comparison
 from day0.decision.external import parse_external_scores
 from day0.decision.policy import POLICY_KEYS
+from day0.decision.stopped_comparison import compare_stopped_run
 from day0.records.comparison import ScoreComparison
 from day0.records.failure_class import FailureClass
 from day0.records.policy import DEFAULT_THRESHOLD
@@ -34,6 +35,7 @@ from day0.records.source import Source
 
 SCORE_POLICY_KEYS = set(POLICY_KEYS) - {
     "criterion",
+    "early_stopping",
     "expected_disagreement_rate",
     "max_token_growth",
     "require_fingerprints",
@@ -174,7 +176,9 @@ def compare(arguments: argparse.Namespace) -> ScoreComparison:
         described = any(side.run.metadata.get("fingerprint") for side in (baseline, candidate))
         if not (described or arguments.assess) and isinstance(policy, dict):
             policy = {"require_fingerprints": False, **policy}
-        result = compare_runs(baseline.run, candidate.run, policy, source, external)
+        was_stopped = candidate.run.assessment.get("early_stop") is not None
+        compared = compare_stopped_run if was_stopped else compare_runs
+        result = compared(baseline.run, candidate.run, policy, source, external)
     elif arguments.assess:
         raise UnusableInput("--assess compares two runs; give run folders, results.yml or run.json on both sides")
     elif source is not None or external:

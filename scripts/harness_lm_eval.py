@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import json
 import math
 import os
@@ -19,11 +20,13 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness_transport import Abandoned, AnswerStore, DiskFull, Limiter, NotAnswered, Transport
+from harness_questions import Questions
+from harness_transport import Abandoned, AnswerStore, DiskFull, NotAnswered, Transport
 
 # Prompts of one request: many where answers are short, one where a long answer would hold up the rest.
 SHORT_ANSWER_TOKENS = 64
@@ -111,12 +114,12 @@ class ServerAddress:
     """The server's address, which the stage sends as the second line of the standard input.
 
     Args:
-        limiter: gets the larger shares of the concurrency that further lines give.
+        transport: its limiter gets the larger shares of the concurrency that further lines give; another stops it.
     """
 
-    def __init__(self, limiter: Limiter) -> None:
+    def __init__(self, transport: Transport) -> None:
         self.received_at: float | None = None
-        self._base_url, self._limiter = "", limiter
+        self._base_url, self._transport = "", transport
 
     def wait(self) -> str:
         """The address, once it is sent; ends the process where the stage closes the pipe first."""
@@ -131,7 +134,53 @@ class ServerAddress:
     def _listen(self) -> None:
         for line in sys.stdin:
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                self._limiter.set_limit(int(json.loads(line)["concurrency"]))
+                message = json.loads(line)
+                if message.get("stop"):
+                    self._transport.stop()
+                else:
+                    self._transport.limiter.set_limit(int(message["concurrency"]))
+
+
+def number_or_none(score: Any) -> float | int | None:
+    """A sample's score where it is a finite number."""
+    if isinstance(score, bool):
+        return float(score)
+    return score if isinstance(score, (int, float)) and math.isfinite(score) else None
+
+
+class SampleScores:
+    """Scores of single samples while the task is still asked, as lm-eval gives them at the end.
+
+    lm-eval 0.4.13 scores a document by ``FilterEnsemble.apply`` and ``Task.process_results`` (lm_eval/evaluator.py,
+    ``evaluate``), which see nothing but that document. What a corpus-level metric gives there is no number.
+
+    Args:
+        tasks: lm-eval's task objects by name.
+        metric: the suite's name of the score, 'metric,filter'.
+    """
+
+    def __init__(self, tasks: dict[str, Any], metric: str) -> None:
+        self._tasks = tasks
+        self._metric, _, self._filter = metric.partition(",")
+
+    def score(self, instances: list[Any], responses: list[list[Any]]) -> float | int | None:
+        """Score of a document by the responses to each of its instances; None where it has no score of its own."""
+        answered = []
+        for instance, given in zip(instances, responses, strict=True):
+            one = copy.copy(instance)
+            one.resps, one.filtered_resps = given, {}
+            answered.append(one)
+        task, name = self._tasks[instances[0].task_name], self._filter or "none"
+        for ensemble in task._filters:
+            if ensemble.name == name:
+                ensemble.apply(answered)
+        results = [one.filtered_resps[name] for one in answered]
+        return number_or_none(task.process_results(instances[0].doc, results).get(self._metric))
+
+
+def question_id(job: Mapping[str, Any], subtask: str, document: int) -> str:
+    """Id of a document's samples."""
+    return str(document) if subtask == job["task"] else f"{subtask}/{document}"
 
 
 def recording(base: type) -> type:
@@ -141,22 +190,108 @@ def recording(base: type) -> type:
         transport: Transport
         server: ServerAddress
         path: str
-        answers: Answers
-        reasoning: Mapping[str, Any] | None
+        job: Mapping[str, Any]
         chat: bool
-        repeats_to_come: int
+        documents: dict[str, list[int]] | None  # numbers of the documents that a shard asks
+        scores: SampleScores | None  # None: samples are not reported while the task is asked
+        repeat: int  # that lm-eval is at
+        answers: list[Answers]  # by repeat
+        known: dict[bytes, dict[int, list[Any]]]  # answers by what was asked, and repeat
+        instances: list[Any] | None = None  # lm-eval's requests, where an instance is one question and not a window
+        instance_of: list[int]  # by item
+        questions: Questions | None = None
+
+        def generate_until(self, requests, disable_tqdm=False):
+            self.instances = list(requests)
+            return super().generate_until(requests, disable_tqdm=disable_tqdm)
+
+        def loglikelihood(self, requests, disable_tqdm=False):
+            self.instances = list(requests)
+            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
         async def get_batched_requests(self, requests, cache_keys, *, generate=True, ctxlens=None, **options):
+            """The answers of one repeat; the first call asks the repeats to come as well, a question's together."""
             items = list(zip(requests, cache_keys, ctxlens or [None] * len(requests), strict=True))
-            settings = options.get("gen_kwargs") or {}
+            names = [repr(item[0]) if item[1] is None else Answers.key(item[1]) for item in items]
+            asked = hashlib.sha256(repr(names).encode()).digest()
+            if self.repeat not in self.known.get(asked, {}):
+                self.known[asked] = await self._ask_all(items, names, generate, options.get("gen_kwargs") or {})
+            return [self.known[asked][self.repeat]]  # lm-eval joins what batches gave
+
+        async def _ask_all(self, items, names, generate, settings):
+            """Ask items in the shared order; by repeat their answers in lm-eval's form, in the order of the items."""
+            repeats = range(self.repeat, self.job["repeats"])
+            nothing = NO_ANSWER if generate else (-math.inf, False)
+            found = {repeat: [nothing] * len(items) for repeat in repeats}
+            questions = self._questions_of(names, len(repeats))
             length = settings.get("max_gen_toks", settings.get("max_tokens", self._max_gen_toks))
             size = 1 if generate and length > SHORT_ANSWER_TOKENS else self._batch_size
-            batches = [items[first : first + size] for first in range(0, len(items), size)]
-            self.transport.expected += len(items) * self.repeats_to_come
+            order = range(len(items)) if questions is None else questions.order
+            batches = [order[first : first + size] for first in range(0, len(items), size)]
+            self.transport.expected += len(items) * len(repeats)
             self.base_url = self.server.wait() + self.path
-            return await self.transport.gather(self._ask(batch, generate, settings) for batch in batches)
 
-        async def _ask(self, batch, generate, settings):
+            async def ask(numbers, repeat):
+                answers = await self._ask([items[number] for number in numbers], repeat, generate, settings)
+                for number, answer in zip(numbers, answers, strict=True):
+                    found[repeat][number] = answer
+                if questions is not None and (complete := questions.take(numbers)):
+                    self._report(questions, complete, found)
+
+            await self.transport.gather(ask(batch, repeat) for batch in batches for repeat in repeats)
+            self.questions = questions
+            return found
+
+        def _questions_of(self, names, repeats):
+            """The questions that the items belong to; None where lm-eval asks them in several calls, or in windows."""
+            if self.instances is None or len(self.instances) != len(names):
+                return None
+            waiting: dict[str, list[int]] = {}
+            for number, instance in enumerate(self.instances):
+                waiting.setdefault(Answers.key(instance.args), []).append(number)
+            if any(len(waiting.get(name, ())) != count for name, count in Counter(names).items()):
+                return None
+            ids = []
+            self.instance_of = [waiting[name].pop(0) for name in names]
+            for number in self.instance_of:
+                instance = self.instances[number]
+                own = self.documents[instance.task_name] if self.documents else None
+                ids.append(question_id(self.job, instance.task_name, own[instance.doc_id] if own else instance.doc_id))
+            return Questions(ids, f"{self.job['seed']} {self.job['task']}", repeats)
+
+        def _report(self, questions, complete, found):
+            """Tell the stage the scores of questions that are answered, in their order."""
+            if self.scores is None:
+                return
+            samples = []
+            try:
+                for name in complete:
+                    instances: dict[int, Any] = {}
+                    numbers: dict[int, list[int]] = {}
+                    for number in questions.items[name]:
+                        instance = self.instances[self.instance_of[number]]
+                        instances[instance.idx] = instance
+                        numbers.setdefault(instance.idx, []).append(number)
+                    for repeat, answers in found.items():
+                        if any(
+                            self.answers[repeat].key(one.args) in self.answers[repeat].failed
+                            for one in instances.values()
+                        ):
+                            raise ValueError(f"question {name} was not answered")
+                        score = self.scores.score(
+                            [instances[idx] for idx in sorted(instances)],
+                            [[answers[number] for number in numbers[idx]] for idx in sorted(instances)],
+                        )
+                        if score is None:
+                            raise ValueError(f"question {name} has no score of its own by {self.job['metric']}")
+                        samples.append({"id": name, "repeat": repeat, "score": score})
+            except Exception as error:  # whatever a task's own code raises: it is asked whole, and scored at the end
+                print(f"samples are no longer reported while they are asked: {error}", file=sys.stderr)
+                self.scores = None
+                return
+            emit("samples", samples=samples)
+
+        async def _ask(self, batch, repeat, generate, settings):
             """Answers of a batch in lm-eval's form; where it fails as a whole, each of its prompts alone."""
 
             def payload_of(numbers):
@@ -165,7 +300,7 @@ def recording(base: type) -> type:
                     self.create_message([batch[number][0] for number in numbers]),
                     generate=generate,
                     gen_kwargs=copy.deepcopy(settings),
-                    seed=self._seed,
+                    seed=self.job["seed"] + repeat,
                 )
                 if generate and not self.chat:
                     payload["return_token_ids"] = True
@@ -176,20 +311,21 @@ def recording(base: type) -> type:
                     return parse_generations(response, len(numbers), self.chat)
                 return parse_likelihoods(response, [batch[number][2] for number in numbers])
 
+            answers = self.answers[repeat]
             try:
                 found = await self.transport.ask(self.base_url, len(batch), payload_of, parse)
             except NotAnswered as error:
                 if len(batch) > 1 and error.kind in ("rejected", "failed"):
-                    return [answer for one in batch for answer in await self._ask([one], generate, settings)]
+                    return [answer for one in batch for answer in await self._ask([one], repeat, generate, settings)]
                 for _, key, _ in batch:
-                    self.answers.failed.add(self.answers.key(key))
+                    answers.failed.add(answers.key(key))
                 self.transport.give_up(len(batch), error)
                 return [NO_ANSWER if generate else (-math.inf, False)] * len(batch)
             if not generate:
                 return [(answer["log_probability"], answer["greedy"]) for answer in found]
             for (_, key, _), answer in zip(batch, found, strict=True):
-                self.answers.facts[self.answers.key(key)] = (answer["finish_reason"], answer["tokens"])
-            return [without_reasoning(answer["text"], self.reasoning) for answer in found]
+                answers.facts[answers.key(key)] = (answer["finish_reason"], answer["tokens"])
+            return [without_reasoning(answer["text"], self.job["reasoning"]) for answer in found]
 
     return Recording
 
@@ -255,7 +391,8 @@ def make_model(job: dict[str, Any], server: ServerAddress, chat: bool, transport
         path = "/v1/completions"
         model.add_bos_token = not job["apply_chat_template"] and adds_bos(model.tokenizer)
     model.transport, model.server, model.path = transport, server, path
-    model.chat, model.reasoning = chat, job["reasoning"]
+    model.job, model.chat, model.known = job, chat, {}
+    model.answers = [Answers() for _ in range(job["repeats"])]
     return model
 
 
@@ -286,6 +423,10 @@ def ask(
     chat = bool(job["apply_chat_template"]) and types == {"generate_until"}
     model = make_model(job, server, chat, transport)
     documents = shard_of(tasks, job)
+    model.documents = documents
+    # Scoring what the model wrote as code means running it; that is done once, at the end.
+    reported = job.get("reports_samples") and not job["runs_generated_code"]
+    model.scores = SampleScores(tasks, job["metric"]) if reported else None
     if types != {"loglikelihood_rolling"}:
         # lm-eval cuts too long prompts without a word; the server refuses them instead.
         model.max_length = sys.maxsize // 2
@@ -295,9 +436,7 @@ def ask(
         )
     runs = []
     for repeat in range(job["repeats"]):
-        model._seed, model.answers = job["seed"] + repeat, Answers()
-        # The first call shows how many prompts there will be in all.
-        model.repeats_to_come = job["repeats"] if repeat == 0 else 0
+        model.repeat = repeat
         results = simple_evaluate(
             model=model,
             tasks=[job["task"]],
@@ -316,11 +455,19 @@ def ask(
             torch_random_seed=job["seed"],
             fewshot_random_seed=job["seed"],
         )
-        runs.append(collect(job, results, repeat, model.answers))
+        runs.append(collect(job, results, repeat, model.answers[repeat]))
     first = runs[0]
+    values = [run["value"] for run in runs]
+    stopped = transport.is_stopped and not (model.questions and model.questions.all_complete)
+    if stopped:
+        kept = set(model.questions.complete) if model.questions else set()
+        for run in runs:
+            run["samples"] = [sample for sample in run["samples"] if sample["id"] in kept]
+        values = []
     return {
         **{key: first[key] for key in ("version", "generation")},
-        "values": [run["value"] for run in runs],
+        "status": "STOPPED" if stopped else "COMPLETED",
+        "values": values,
         "samples": [sample for run in runs for sample in run["samples"]],
         "endpoint": "chat" if chat else "completions",
         "adds_bos": bool(getattr(model, "add_bos_token", False)),
@@ -369,22 +516,20 @@ def sample_of(
         values = [value[0] if isinstance(value, (tuple, list)) else value for value in likelihoods]
         answer = str(max(range(len(values)), key=values.__getitem__)) if len(values) > 1 else repr(values[0])
         filtered = answer
-    score = entry.get(metric)
-    if isinstance(score, bool):
-        score = float(score)
+    score = number_or_none(entry.get(metric))
     failed = any(answers.key(one) in answers.failed for one in arguments)
     reason, tokens = answers.facts.get(answers.key(arguments[0]), (None, None))
     if failed:
         answer, filtered, score = None, None, None
     return {
-        "id": str(entry["doc_id"]) if subtask == job["task"] else f"{subtask}/{entry['doc_id']}",
+        "id": question_id(job, subtask, entry["doc_id"]),
         "repeat": repeat,
         "prompt_digest": entry["prompt_hash"],
         "target_digest": entry["target_hash"],
         "document_digest": entry["doc_hash"],
         "answer": answer if answer is None or isinstance(answer, str) else str(answer),
         "unparsed": generated and filtered == "[invalid]",
-        "score": score if isinstance(score, (int, float)) and math.isfinite(score) else None,
+        "score": score,
         "finish_reason": reason,
         "tokens": tokens,
         "generated": generated,
@@ -418,7 +563,7 @@ def main() -> int:
         store=AnswerStore(job["cache"]),
         report=lambda answered, expected: emit("progress", done=answered, total=expected),
     )
-    server, began = ServerAddress(transport.limiter), time.monotonic()
+    server, began = ServerAddress(transport), time.monotonic()
     try:
         transport.store.open()
         if job["runs_generated_code"]:
@@ -430,7 +575,7 @@ def main() -> int:
         manager, tasks = load_tasks(job)
         outcome["documents"] = sum(len(task.eval_docs) for task in tasks.values())
         emit("loaded", documents=outcome["documents"], seconds=round(time.monotonic() - began, 2))
-        outcome.update(ask(job, manager, tasks, server, transport), status="COMPLETED")
+        outcome.update(ask(job, manager, tasks, server, transport))
         emit("progress", done=transport.answered, total=transport.expected)
         if transport.failed:
             outcome.update(

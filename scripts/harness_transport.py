@@ -188,20 +188,35 @@ class Transport:
         self._headers, self._max_attempts, self._timeout = dict(headers), max_attempts, timeout_seconds
         self._report, self._next_report = report, 0.0
         self._session: aiohttp.ClientSession | None = None
+        self.is_stopped = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
 
     async def gather(self, asking: Iterable[Awaitable[Any]]) -> list[Any]:
-        """Run all, with one session of connections; the first exception ends them all."""
+        """Run all, with one session of connections; the first exception ends them all, or ``stop``, which gives []."""
         timeout = aiohttp.ClientTimeout(total=self._timeout)
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector, headers=self._headers, timeout=timeout) as session:
             self._session = session
+            self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+            if self.is_stopped:
+                self._stopping.set()
             tasks = [asyncio.ensure_future(one) for one in asking]
+            everything = asyncio.gather(*tasks)
+            stopping = asyncio.ensure_future(self._stopping.wait())
             try:
-                return await asyncio.gather(*tasks)
+                await asyncio.wait({everything, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                return everything.result() if everything.done() else []
             finally:
-                for task in tasks:
+                for task in (stopping, everything, *tasks):
                     task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await asyncio.gather(stopping, everything, *tasks, return_exceptions=True)
+
+    def stop(self) -> None:
+        """Ask no more, and do not wait for what is in flight; from any thread."""
+        self.is_stopped = True
+        if self._loop is not None and self._stopping is not None and self._loop.is_running():
+            self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def ask(
         self,

@@ -13,6 +13,7 @@ from day0.plan.config import Config
 from day0.recipe.recipes import Recipe
 from day0.records.attempts import Attempts
 from day0.records.comparison import Comparison
+from day0.records.early_stopping import StoppingRules
 from day0.records.environment import Environment, ImageEnvironment
 from day0.records.file_states import FileStates
 from day0.records.outcome import Outcome
@@ -40,6 +41,7 @@ ARTEFACTS: tuple[type[Artefact], ...] = (
     Preflight,
     Quantization,
     Validation,
+    StoppingRules,
     Attempts,
     Part,
     RunMetadata,

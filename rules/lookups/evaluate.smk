@@ -1,5 +1,8 @@
 # What the rules of evaluate.smk look up.
+from day0.base.artefacts import read_yaml
 from day0.evaluation.imported_run import imported_files
+from day0.records.part import Part
+from day0.records.results import read_metadata
 from day0.suite.content import other_files
 
 IMPORTED_RUNS = PLAN.imported_pattern()
@@ -42,6 +45,28 @@ def get_baseline_results(wildcards):
     return f"results/{wildcards.model}/{BASELINE}/{wildcards.suite}/results.yml"
 
 
+def was_stopped_early(wildcards):
+    """Whether the run, or the shard of one, that lies on disk was stopped early."""
+    folder = Path(get_evaluation_folder(wildcards))
+    try:
+        if "shard" in wildcards.keys():
+            return Part.read(folder / "part.json").early_stop is not None
+        return bool(read_metadata(read_yaml(folder / "results.yml"), folder / "results.yml").get("early_stop"))
+    except UnusableInput:
+        return False  # there is none, or it will be refused by the job that reads it
+
+
+def get_stopping_rules(wildcards):
+    """The rules by which a candidate may be stopped early; none for the baseline.
+
+    Other rules change nothing of a run that asked every question; one that was stopped early is made again by them.
+    """
+    if wildcards.candidate == BASELINE:
+        return []
+    rules = f"results/{wildcards.model}/{wildcards.candidate}/{wildcards.suite}/early_stopping.json"
+    return rules if was_stopped_early(wildcards) else ancient(rules)
+
+
 def get_suite_data(suite):
     """The files of a suite that are compared byte by byte: its data, and the other files beside its task files."""
     return [*PLAN.suites[suite].data_files, *map(str, other_files(PLAN.suites[suite]))]
@@ -56,6 +81,8 @@ def get_evaluation_folder(wildcards):
 def get_evaluation_options(wildcards, input):
     """Options of a run besides its checkpoint and suite: the baseline's results, and its share of the documents."""
     options = ["--baseline-results", str(input.baseline)] if input.baseline else []
+    if input.baseline and input.stopping:
+        options += ["--early-stopping", str(input.stopping)]
     return options + (["--shard", wildcards.shard] if "shard" in wildcards.keys() else [])
 
 

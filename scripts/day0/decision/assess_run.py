@@ -22,6 +22,7 @@ from day0.decision.quoting import number, plain_mapping, printable
 from day0.decision.recount import Recount, SamplesFile, differences, read_samples_file, recount, with_recount
 from day0.decision.rescoring import Rescored, find_difference, is_mean, rescored
 from day0.decision.shared_samples import disjoint_problems
+from day0.decision.stopped_run import as_asked
 from day0.decision.summaries import COMPLETED, TRANSIENT_STATUSES, of_original
 from day0.evaluation.results import effective
 from day0.evaluation.run_logs import logs_of, scan_log_file
@@ -348,6 +349,8 @@ def assess_run(path: Path, suite: Mapping[str, Any] | None = None, suite_file: P
     if suite is not None and suite_file is not None:
         summary["shared_samples"] = disjoint_problems(path if path.is_dir() else path.parent, suite, suite_file)
     judged = evaluate_run(summary)
+    if identity.get("early_stop"):
+        judged.detail = f"stopped early, {identity['early_stop'].end}: {judged.detail}"
     return RunAssessment(**{name: getattr(judged, name) for name in RunAssessment.model_fields} | identity)
 
 
@@ -390,6 +393,7 @@ def read_run(path: Path, suite: Mapping[str, Any] | None = None) -> tuple[dict[s
         read_metadata(content, path)
     except UnusableInput as error:
         summary["record_mistakes"] = str(error).splitlines()
+    summary, identity["early_stop"] = as_asked(summary, metadata, path.parent / "samples")
     _check_sample_files(summary, path.parent / "samples", is_own="schema_version" in metadata)
     return summary, identity
 

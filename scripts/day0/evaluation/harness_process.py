@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import queue
 import subprocess
 import threading
 import time
@@ -56,6 +58,7 @@ class HarnessProcess:
     ) -> None:
         self.name, self.output = name, Path(job["output"])
         self.done = self.total = 0
+        self._samples: queue.SimpleQueue[list[dict[str, Any]]] = queue.SimpleQueue()
         self.began = time.monotonic()
         environment = {**os.environ, **secrets, "TOKENIZERS_PARALLELISM": "false"}
         if job["include_path"]:
@@ -83,7 +86,7 @@ class HarnessProcess:
         return self.process.poll() is None
 
     def tell(self, message: Mapping[str, Any]) -> None:
-        """Send a line: the job, ``{"base_url": ...}`` once the server answers, ``{"concurrency": ...}`` later."""
+        """Send a line of the protocol: the job, the server's address once it answers, later what changes."""
         if "base_url" in message:
             self.began = time.monotonic()
         try:
@@ -92,6 +95,14 @@ class HarnessProcess:
             self.process.stdin.flush()
         except BrokenPipeError:
             pass
+
+    def take_samples(self) -> list[dict[str, Any]]:
+        """The samples that were reported since the last call."""
+        samples: list[dict[str, Any]] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                samples += self._samples.get_nowait()
+        return samples
 
     def outcome(self) -> dict[str, Any] | None:
         """What the process wrote, or None; raises Transient where it was ended from outside."""
@@ -114,3 +125,5 @@ class HarnessProcess:
                 continue
             if isinstance(event, dict) and event.get("event") == "progress":
                 self.done, self.total = event["done"], event["total"]
+            if isinstance(event, dict) and event.get("event") == "samples":
+                self._samples.put(event["samples"])

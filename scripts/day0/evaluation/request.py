@@ -15,6 +15,8 @@ from typing import Any
 
 from day0.base.artefacts import digest_of, digest_of_file, read_yaml
 from day0.base.cli import UnusableInput, json_argument
+from day0.evaluation.early_stopping import Watch, make_watch
+from day0.records.early_stopping import StoppingRules
 from day0.records.files import Files
 from day0.records.quantization import read_checkpoint_record
 from day0.records.results import read_metadata
@@ -88,6 +90,7 @@ class Request:
         serving: serving settings, see ``Serving`` in day0/plan/config.py.
         serve: the serving environment.
         harnesses: the environment of each harness.
+        watch: looks at the candidate's samples while they are asked; None: every question is asked.
         baseline: metadata of the baseline's results.yml, which the canary is compared with; None where there is none.
         walltime_minutes: of the job; None: unlimited.
         output: the run's folder.
@@ -107,6 +110,7 @@ class Request:
     baseline: Any
     walltime_minutes: float | None
     output: Path
+    watch: Watch | None = None
     image: str | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -189,6 +193,7 @@ def read_request(
     serve_python: str,
     harness_pythons: list[str],
     baseline_results: Path | None,
+    early_stopping: Path | None,
     shard: str | None,
     walltime_minutes: float | None,
     allow_generated_code: bool,
@@ -226,7 +231,18 @@ def read_request(
         baseline=read_metadata(read_yaml(baseline_results), baseline_results) if baseline_results else None,
         walltime_minutes=walltime_minutes,
         output=output,
+        watch=_read_watch(early_stopping, baseline_results, content, documents, tasks),
     )
+
+
+def _read_watch(
+    rules: Path | None, baseline: Path | None, suite: dict[str, Any], documents: list[int] | None, tasks: list[str]
+) -> Watch | None:
+    if rules is None:
+        return None
+    if baseline is None:
+        raise UnusableInput("--early-stopping: needs the baseline's samples to look at; give --baseline-results")
+    return make_watch(StoppingRules.read(rules), baseline, suite, tasks, documents[1] if documents else 1)
 
 
 def read_checkpoint(path: Path, folder: Path | None) -> Checkpoint:

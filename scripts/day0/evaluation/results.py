@@ -96,9 +96,11 @@ def merge_outcomes(outcomes: Sequence[Mapping[str, Any] | None]) -> dict[str, An
     samples = in_order(sample for outcome in found for sample in outcome.get("samples") or [])
     merged = {**found[0], "samples": samples, "requests": _sum_counts(outcome.get("requests") for outcome in found)}
     merged["seconds"] = max((outcome.get("seconds") or 0.0 for outcome in found), default=None)
-    failed = next((outcome for outcome in found if outcome.get("status") != "COMPLETED"), None)
+    failed = next((outcome for outcome in found if outcome.get("status") not in ("COMPLETED", "STOPPED")), None)
     if failed is not None:
         return {**failed, **{key: merged[key] for key in ("samples", "requests", "seconds")}}
+    if any(outcome.get("status") == "STOPPED" for outcome in found):
+        return {**merged, "status": "STOPPED", "values": []}
     values = []
     for repeat in range(min(len(outcome["values"]) for outcome in found)):
         sizes = []
@@ -159,7 +161,7 @@ def accounting_of(task: Mapping[str, Any], outcome: Mapping[str, Any]) -> dict[s
         return accounting_without_samples(bounded(declared), outcome)
     samples = outcome.get("samples") or []
     requests = outcome.get("requests") or {}
-    if samples:
+    if samples or outcome.get("status") == "STOPPED":
         asked = len(samples)
         failed = sum(bool(sample.get("failed")) for sample in samples)
         answered = asked - failed
@@ -257,7 +259,7 @@ def task_failure(name: str, outcome: Mapping[str, Any] | None) -> tuple[FailureC
     """(failure class, sentence) of a task that did not complete, else None."""
     if outcome is None:
         return FailureClass.UNKNOWN, f"task {name}: the harness ended without an outcome; see logs/{name}.log"
-    if outcome.get("status") == "COMPLETED":
+    if outcome.get("status") in ("COMPLETED", "STOPPED"):
         return None
     failure_class, what = FAILURES.get(str(outcome.get("error_kind")), (FailureClass.UNKNOWN, "the harness failed"))
     return failure_class, f"task {name}: {what}: {outcome.get('error')}"[:700]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from day0.base.artefacts import digest_of, write_yaml
+from day0.evaluation.early_stopping import joined
 from day0.evaluation.results import (
     accounting_of,
     fingerprint_of,
@@ -18,6 +19,7 @@ from day0.evaluation.results import (
     task_failure,
 )
 from day0.records.attempts import Attempts, AttemptStatus, EvaluationAttempt
+from day0.records.early_stopping import EarlyStop
 from day0.records.failure_class import FailureClass
 from day0.records.part import Part
 from day0.records.results import Accounting, RunMetadata, ShardMetadata
@@ -92,18 +94,24 @@ def write_run(folder: Path, suite: Mapping[str, Any], parts: Sequence[Part], com
     first = parts[0]
     server = first.server.model_dump(mode="json", exclude_unset=True) if first.server else {}
     details = dict.fromkeys(detail for _, detail in found)
+    stop = None if found else joined([part.early_stop for part in parts])
+    accounting = {
+        name: Accounting(**accounting_of(task, outcomes[name] or {})) for name, task in suite["tasks"].items()
+    }
+    if stop:
+        details = {stop_sentence(stop, accounting): None}
     metadata = RunMetadata(
-        status="FAILED" if found else "COMPLETED",
+        status="FAILED" if found else "STOPPED_EARLY" if stop else "COMPLETED",
         failure_class=found[0][0] if found else None,
         detail="; ".join(details) or f"all {len(suite['tasks'])} tasks of suite {first.identity.suite} completed",
         **first.identity.as_plain(),
         suite_digest=digest_of(suite),
-        accounting={
-            name: Accounting(**accounting_of(task, outcomes[name] or {})) for name, task in suite["tasks"].items()
-        },
+        accounting=accounting,
         requests={name: (outcomes[name] or {}).get("requests") for name in suite["tasks"]},
         fingerprint={
-            name: fingerprint_of(suite, task, outcomes[name] or {}, server) for name, task in suite["tasks"].items()
+            name: fingerprint_of(suite, task, outcomes[name] or {}, server)
+            for name, task in suite["tasks"].items()
+            if not stop or (outcomes[name] or {}).get("samples")
         },
         timing=first.timing,
         canary=first.canary,
@@ -117,6 +125,8 @@ def write_run(folder: Path, suite: Mapping[str, Any], parts: Sequence[Part], com
         ],
         versions=first.versions,
     )
+    if stop:
+        metadata = metadata.model_copy(update={"early_stop": stop})
     document = results_document(
         suite=suite,
         model=first.identity.model,
@@ -128,6 +138,14 @@ def write_run(folder: Path, suite: Mapping[str, Any], parts: Sequence[Part], com
     )
     write_yaml(folder / "results.yml", document)
     return document
+
+
+def stop_sentence(stop: EarlyStop, accounting: Mapping[str, Accounting]) -> str:
+    """How far a run came that was stopped early, and by what."""
+    asked = sum(entry.asked or 0 for entry in accounting.values())
+    planned = [entry.expected for entry in accounting.values()]
+    of = f" of {sum(count or 0 for count in planned):,}" if None not in planned else ""
+    return f"stopped early: {asked:,}{of} samples asked; {stop.end} by {', '.join(stop.tasks_decided)}"
 
 
 def _unlike_shards(parts: Sequence[Part]) -> list[tuple[FailureClass, str]]:

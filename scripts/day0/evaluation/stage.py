@@ -18,6 +18,7 @@ from day0.base.cli import UnusableInput
 from day0.base.gpus import reserve_gpus
 from day0.base.terminal import say, tell
 from day0.evaluation.device import name_device
+from day0.evaluation.early_stopping import cut_to
 from day0.evaluation.harness_process import HarnessProcess
 from day0.evaluation.kept_answers import ANSWERS, CACHE, keep, take_up
 from day0.evaluation.proof import Proof
@@ -25,6 +26,7 @@ from day0.evaluation.request import Request
 from day0.evaluation.results import effective
 from day0.evaluation.run_folder import close_attempt, open_attempt, write_run
 from day0.records.attempts import AttemptStatus, EvaluationAttempt
+from day0.records.early_stopping import EarlyStop
 from day0.records.failure_class import FailureClass
 from day0.records.part import Part, RunIdentity
 from day0.records.results import Canary, Incident, ServerFacts, Timing
@@ -71,6 +73,7 @@ class Evaluation:
         self.outcomes: Outcomes = {}
         self.canary: dict[str, Any] | None = None
         self.identity = ""
+        self.early_stop: EarlyStop | None = None
 
     def run(self) -> None:
         """Evaluate and write the results.
@@ -243,6 +246,7 @@ class Evaluation:
             "max_attempts": suite["max_attempts"],
             "request_timeout_seconds": suite["request_timeout_seconds"],
             "shard": request.documents,
+            "reports_samples": bool(request.watch and name in request.watch.tasks),
             "output": str(scratch / f"{name}.json"),
             "cache": str(request.output / CACHE / f"{self._store(name)}.jsonl"),
         }
@@ -279,9 +283,15 @@ class Evaluation:
         while running:
             server.watch("while the tasks ran")
             self._check_walltime()
+            if self.early_stop is None and self._look(running):
+                self._stop_early(children, running, waiting)
+                waiting = []
             for name in [name for name, process in running.items() if not process.is_running]:
                 finished[name] = process = running.pop(name)
                 self.outcomes[name] = self._outcome_of(process, scratch)
+                if self.early_stop:
+                    looked_at = self.request.watch and self.request.watch.tasks.get(name)
+                    self.outcomes[name] = cut_to(self.outcomes[name], looked_at.drops if looked_at else None)
                 children.stop(process.process)
                 if waiting:
                     running[waiting[0]] = self._start_harness(children, waiting[0], scratch)
@@ -292,13 +302,41 @@ class Evaluation:
                 next_report = time.monotonic()
                 say("  ".join(progress(process) for process in [*finished.values(), *running.values()]))
             time.sleep(0.1)
-        if any(outcome is None or outcome["status"] != "COMPLETED" for outcome in self.outcomes.values()):
+        if any(outcome is None or outcome["status"] == "FAILED" for outcome in self.outcomes.values()):
             time.sleep(1)
             server.check("while the tasks ran")
         facts = loaded_facts(server.read_log())
         if facts["engine_starts"] > self.server_facts["engine_starts"]:
             server.incidents.append({"time": time.strftime("%H:%M:%S"), "what": "the engine was started again"})
         server.mark_end()
+
+    def _look(self, running: dict[str, HarnessProcess]) -> bool:
+        """Look at the samples that came in since the last look; whether they suffice to stop."""
+        watch = self.request.watch
+        if watch is None:
+            return False
+        for name, process in running.items():
+            unwatched = len(watch.unwatched)
+            self.early_stop = watch.take(name, process.take_samples())
+            if len(watch.unwatched) > unwatched:
+                say(f"{name}: is asked whole: {watch.unwatched[name]}")
+            if self.early_stop:
+                return True
+        return False
+
+    def _stop_early(self, children: Children, running: dict[str, HarnessProcess], waiting: list[str]) -> None:
+        """Stop the tasks that are not done; one whose harness takes no stop is ended, and counts as not asked."""
+        assert self.early_stop is not None
+        say(f"stopped early, {self.early_stop.end} by {', '.join(self.early_stop.tasks_decided)}")
+        for name in waiting:
+            self.outcomes[name] = cut_to(None, None)
+        for name, process in list(running.items()):
+            if HARNESSES[self.request.suite["tasks"][name]["harness"]].reports_samples:
+                process.tell({"stop": True})
+            else:
+                children.stop(process.process)
+                self.outcomes[name] = cut_to(None, None)
+                del running[name]
 
     def _outcome_of(self, process: HarnessProcess, scratch: Path) -> dict[str, Any] | None:
         """The outcome of a harness that ended.
@@ -311,7 +349,7 @@ class Evaluation:
         if outcome and outcome.get("error_kind") == "disk":
             raise Transient(f"task {process.name} cannot store its answers: {outcome['error']}; free some space")
         for folder in (self.request.output, scratch):
-            if not (outcome and outcome["status"] == "COMPLETED") and shutil.disk_usage(folder).free < 1 << 20:
+            if not (outcome and outcome["status"] != "FAILED") and shutil.disk_usage(folder).free < 1 << 20:
                 raise Transient(f"{folder}: no space left on the device; free some")
         return outcome
 
@@ -349,6 +387,7 @@ class Evaluation:
                 **{name: environment.versions for name, environment in request.harnesses.items()},
             },
             endpoint_url=f"{server.base_url}/v1/completions" if server and server.port else "",
+            early_stop=self.early_stop,
         )
         if request.shard:
             part.write(request.output / "part.json")

@@ -12,7 +12,17 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from day0.base.mistakes import Name, PositiveInteger, Strict
 from day0.recipe.recipes import Calibration, Recipe
-from day0.records.policy import Criterion, Fraction, Growth, PolicySettings, PositiveShare, StrictBool, Thresholds, Tier
+from day0.records.policy import (
+    Criterion,
+    EarlyStopping,
+    Fraction,
+    Growth,
+    PolicySettings,
+    PositiveShare,
+    StrictBool,
+    Thresholds,
+    Tier,
+)
 
 SECRET_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS?)(_|$)", re.I)
 OWN_ARGUMENTS = frozenset(
@@ -227,6 +237,7 @@ class Release(Strict):
     max_token_growth: Growth | None = None
     tiers: dict[str, Tier] = Field({}, description="added to those of defaults; the same ones replaced")
     criterion: Criterion | None = None
+    early_stopping: EarlyStopping | None = None
     expected_disagreement_rate: PositiveShare | None = None
     publish: Publish | None = None
 
@@ -304,7 +315,9 @@ class Config(Strict):
     accelerator: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="variant of the stage environments; auto: cuda where an NVIDIA GPU is found"
     )
-    parallel_evaluation: bool = Field(False, description="evaluate candidates before the baseline has passed its gate")
+    parallel_evaluation: bool = Field(
+        False, description="evaluate candidates before the baseline has passed its gate; nothing is then stopped early"
+    )
     shards: PositiveInteger | Literal["per-task"] = Field(
         1, description="jobs, each with a server of its own, that share a run: by documents, or one per task"
     )

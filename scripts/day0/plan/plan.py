@@ -10,10 +10,18 @@ from typing import Any
 from day0.base.artefacts import digest_of
 from day0.plan.config import Config, ImportedRun
 from day0.recipe.recipes import Calibration, ResolvedRecipe
-from day0.records.policy import Policy
+from day0.records.early_stopping import StoppingRules
+from day0.records.policy import EarlyStopping, Policy
 from day0.suite.suites import Suite
 
 BASELINE = "baseline"
+
+CAUTIOUS_FIRST: tuple[EarlyStopping, ...] = ("off", "reject", "both")
+# What an early end depends on of a policy.
+STOPPED_BY = {
+    *("threshold", "thresholds", "relative", "max_relative_drop", "relative_guard_below"),
+    *("tiers", "criterion", "scales"),
+}
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,21 @@ class Plan:
         if candidate != BASELINE:
             settings |= self.recipe(model, candidate).definition.get("serving") or {}
         return settings
+
+    def stopping_rules(self, model: str, candidate: str, suite: str) -> StoppingRules:
+        """By which rules a candidate's run may be stopped early: those of all releases that share it.
+
+        The most cautious of them says whether it may; nothing is stopped that is evaluated beside its baseline.
+        """
+        named = (model, candidate, suite)
+        policies = [r.policy for r in self.releases if (r.model, r.candidate, r.suite) == named]
+        modes = {policy.early_stopping for policy in policies}
+        mode: EarlyStopping = next((mode for mode in CAUTIOUS_FIRST if mode in modes), "off")
+        if self.config.parallel_evaluation or candidate == BASELINE:
+            mode = "off"
+        kept = [Policy(**policy.model_dump(include=STOPPED_BY)) for policy in policies] if mode != "off" else []
+        different = {digest_of(policy.as_plain()): policy for policy in kept}
+        return StoppingRules(mode=mode, policies=[different[key] for key in sorted(different)])
 
     def resource(self, model: str, stage: str, name: str) -> int | None:
         """What the configuration sets for a stage's resource, None where it leaves it to the formulas."""

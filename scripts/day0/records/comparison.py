@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from day0.records.early_stopping import EarlyStop
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import Criterion, Scale, Tier
 from day0.records.record import Artefact, Count, Number, Record, Sha256, Share
@@ -257,3 +258,4 @@ class Comparison(ScoreComparison):
     external: External
     next_action: str
     tokens: Tokens | None = Field(None, description="over all tasks that generate")
+    early_stop: EarlyStop | None = Field(None, description="of the candidate; unasked tasks are absent")

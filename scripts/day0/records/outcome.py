@@ -30,7 +30,7 @@ class Outcome(Record):
 
     model_config = ConfigDict(extra="allow")
 
-    status: Literal["COMPLETED", "FAILED"]
+    status: Literal["COMPLETED", "STOPPED", "FAILED"]
     error: str | None = None
     error_kind: ErrorKind | None = None
     documents: Annotated[Count, Field(strict=True)] | None = Field(None, description="of the task, before any limit")

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from day0.records.attempts import EvaluationAttempt
+from day0.records.early_stopping import EarlyStop
 from day0.records.failure_class import FailureClass
 from day0.records.record import Artefact, Record
 from day0.records.results import Canary, Incident, ServerFacts, Timing
@@ -38,3 +39,4 @@ class Part(Artefact):
     attempts: list[EvaluationAttempt]
     versions: dict[str, dict[str, str]]
     endpoint_url: str
+    early_stop: EarlyStop | None = Field(None, description="null: every question was asked")

@@ -12,6 +12,7 @@ Direction = Literal["higher", "lower"]
 Tier = Literal["critical", "supporting", "advisory"]
 Criterion = Literal["suite", "point", "confident"]
 Requirement = Literal["proven"]
+EarlyStopping = Literal["off", "reject", "both"]
 TIERS: tuple[Tier, ...] = ("critical", "supporting", "advisory")  # the stricter first
 BLOCKING_TIERS: tuple[Tier, ...] = TIERS[:2]
 
@@ -101,6 +102,11 @@ class PolicySettings(Record):
     )
     require: dict[str, Requirement] = Field(
         {}, description="task to proven: by the criterion suite, its own drop must be proven within its limit"
+    )
+    early_stopping: EarlyStopping = Field(
+        "off",
+        description="reject: the candidate's evaluation ends once a task is shown to have lost more than its limit; "
+        "both: also once no task can have lost much, which is no release yet; off: every question is asked",
     )
     expected_disagreement_rate: PositiveShare = Field(
         EXPECTED_DISAGREEMENT_RATE,

@@ -12,10 +12,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from day0.records.attempts import EvaluationAttempt
+from day0.records.early_stopping import EarlyStop
 from day0.records.failure_class import FailureClass
 from day0.records.record import Artefact, Count, Number, Record, Sha256
 
-RunStatus = Literal["COMPLETED", "FAILED"]
+RunStatus = Literal["COMPLETED", "STOPPED_EARLY", "FAILED"]
 
 
 class Accounting(Record):
@@ -117,6 +118,7 @@ class RunMetadata(Artefact):
     attempts: list[EvaluationAttempt] = Field([], description="of the evaluation")
     shards: list[ShardMetadata] = Field([], description="empty where the run is not split")
     versions: dict[str, dict[str, str]] = Field({}, description="packages of each environment")
+    early_stop: EarlyStop | None = Field(None, description="of a run whose status is STOPPED_EARLY")
     imported: dict[str, Any] | None = Field(None, description="where an imported run is from, and what it lacks")
 
     def as_metadata(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from day0.records.assessment import Assessment
+from day0.records.early_stopping import EarlyStop
 from day0.records.failure_class import FailureClass
 from day0.records.policy import Scale, Tier
 from day0.records.record import Count, Number, Record
@@ -53,4 +54,5 @@ class RunAssessment(Assessment):
     model: str | None = None
     candidate: str | None = None
     suite: str | None = None
+    early_stop: EarlyStop | None = Field(None, description="scores are of what was asked before the run was stopped")
     imported: dict[str, Any] | None = Field(None, description="what the import of the run recorded of it")

@@ -5,15 +5,19 @@ A harness is one script in an environment of its own, run as one process per tas
 - Standard input: a line of JSON, the job (what to ask: ``Evaluation.job`` in scripts/evaluate.py), and once the server
   answers a second line ``{"base_url": ...}``. Further lines, ``{"concurrency": ...}``, give it a larger share of the
   prompts in flight when another task is done; it may leave them unread. The key of the server comes as OPENAI_API_KEY.
-- Standard output: a line of JSON per event: ``loaded`` (documents), ``progress`` (done, total), ``done``.
-  Standard error is the log.
-- The job's ``output`` file: the outcome. ``status`` (COMPLETED or FAILED), ``error``, ``error_kind`` (requests: some
-  were never answered; refused: the key; rate limit; judge; disk: answers could not be stored; configuration: a user's
-  mistake; task: anything else), ``documents`` (of the task, before any limit), ``values`` (the task's score, one per
-  repeat), ``samples`` (a mapping per document and repeat: id, repeat, prompt_digest, target_digest, document_digest,
-  answer, score, finish_reason, tokens, unparsed, generated, failed; what a harness does not know is null), ``requests``
-  (counts: asked, answered, from_store, failed, retried, attempts by their result), and for the fingerprint ``version``,
-  ``generation``, ``endpoint``, ``adds_bos`` and ``harness_version``.
+- Standard output: a line of JSON per event: ``loaded`` (documents), ``progress`` (done, total), ``done``, and where
+  the job's ``reports_samples`` is true and the harness can, ``samples`` (id, repeat, score each): what was scored since
+  the last such event, a question with all its repeats at once, questions in one random order that the suite's seed and
+  the questions' ids decide, none left out. Standard error is the log.
+- A line ``{"stop": true}`` on standard input ends the asking; the outcome's ``status`` is then STOPPED, and its
+  ``samples`` are those that were reported. A harness that reports samples must take it; another is ended by a signal.
+- The job's ``output`` file: the outcome. ``status`` (COMPLETED, STOPPED or FAILED), ``error``, ``error_kind``
+  (requests: some were never answered; refused: the key; rate limit; judge; disk: answers could not be stored;
+  configuration: a user's mistake; task: anything else), ``documents`` (of the task, before any limit), ``values``
+  (the task's score, one per repeat), ``samples`` (a mapping per document and repeat: id, repeat, prompt_digest,
+  target_digest, document_digest, answer, score, finish_reason, tokens, unparsed, generated, failed; what a harness
+  does not know is null), ``requests`` (counts: asked, answered, from_store, failed, retried, attempts by their
+  result), and for the fingerprint ``version``, ``generation``, ``endpoint``, ``adds_bos`` and ``harness_version``.
 - A harness that has no samples says ``has_samples: false``, and in their place ``counted`` (how many the framework says
   it scored, or null), ``finish_reasons`` (counts of its requests) and ``score_statistics`` (of the score).
 - The job's ``cache`` file or folder belongs to just this job; what is left there by a killed process, or by a finished
@@ -60,20 +64,21 @@ def _nemo_evaluator_problems(task: Mapping[str, Any]) -> list[str]:
 class Harness(NamedTuple):
     """A harness.
 
-    Its script in scripts/, its environment in envs/, the distribution whose version counts, and a function that says
-    what of a task it cannot do, as sentences.
+    Its script in scripts/, its environment in envs/, the distribution whose version counts, a function that says what
+    of a task it cannot do, as sentences, and whether it reports samples while it asks.
     """
 
     script: str
     environment: str
     distribution: str
     problems_of: Callable[[Mapping[str, Any]], list[str]]
+    reports_samples: bool
 
 
 HARNESSES = {
-    "lm-eval": Harness("harness_lm_eval.py", "lm-eval", "lm-eval", _lm_eval_problems),
+    "lm-eval": Harness("harness_lm_eval.py", "lm-eval", "lm-eval", _lm_eval_problems, True),
     "nemo-evaluator": Harness(
-        "harness_nemo_evaluator.py", "nemo-evaluator", "nemo-evaluator", _nemo_evaluator_problems
+        "harness_nemo_evaluator.py", "nemo-evaluator", "nemo-evaluator", _nemo_evaluator_problems, False
     ),
 }
 

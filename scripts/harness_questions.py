@@ -1,6 +1,6 @@
 """The questions of a task in the one random order in which every run asks them, and which of them are answered.
 
-Whoever looks at scores while a task is asked needs questions in a random order. Answers arrive by their length: what is
+A look at scores while a task is asked needs questions in a random order. Answers arrive by their length: what is
 reported is therefore always the first so many questions of the order, never those that happened to be quick.
 """
 

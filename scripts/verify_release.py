@@ -229,6 +229,8 @@ def _chain(folder: Path, actual: dict[str, str], problems: list[str]) -> list[st
         require(results == assessed, f"{run}_results.yml", f"is not the file that {run}.json assessed")
         is_of = compared == actual.get(f"{EVIDENCE}/{run}.json")
         require(is_of, "comparison.json", f"was made from another {run}.json")
+        stopped = _get(read[run], "early_stop") is not None
+        require(not stopped, f"{run}.json", "is of a run that was stopped early, whose scores are not the suite's")
     same(
         "source's digest",
         ("source.json", _get(read["source"], "digest")),

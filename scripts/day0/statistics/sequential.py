@@ -11,8 +11,8 @@ supermartingale, and by Ville's inequality it ever reaches 1 / alpha with probab
 often one looks. (Waudby-Smith and Ramdas, Estimating means of bounded random variables by betting, J. R. Stat. Soc. B
 86, 2024, 1; arXiv 2010.09686, sections 4 and B.2. Ville: Howard et al., arXiv 1808.03204, equation 5.)
 
-It needs a random order of questions, but not their order: E_t is the same for any order of the same questions, and so can
-be computed again from the samples alone.
+It needs a random order of questions, but not their order: E_t is the same for any order of the same questions, and
+so can be computed again from the samples alone.
 
 Two rules are made of it, over a release of several tasks (``REJECTION``, ``ACCEPTANCE``): see ``rejects``, ``accepts``.
 benchmarks/early_stopping.py shows what they cost and how often they err.

@@ -162,7 +162,7 @@ def _without_digests(run: Run) -> Run:
 def _of_tasks(raw: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """A raw policy without the tasks that were not asked."""
     kept = dict(raw)
-    for key in ("tiers", "scales"):
+    for key in ("tiers", "scales", "require"):
         if isinstance(raw.get(key), Mapping):
             kept[key] = {task: value for task, value in raw[key].items() if task in asked}
     thresholds = raw.get("thresholds")

@@ -49,6 +49,7 @@ def test_default_configuration_plans_one_accepting_release():
         "tiers": {"addition": "critical", "reversal": "critical", "sorting": "supporting"},
         "criterion": "suite",
         "require": {},
+        "early_stopping": "off",
         "expected_disagreement_rate": 0.01,
         "scales": {},
     }

@@ -14,6 +14,7 @@ WHOLE_PLAN = {
     "quantize_candidate": 1,
     "assess_checkpoint": 1,
     "gate_ptq": 1,
+    "plan_stopping": 1,
     "evaluate_run": 2,
     "assess_run": 2,
     "gate_run": 2,

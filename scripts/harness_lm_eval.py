@@ -4,7 +4,7 @@ One process per task, in the harness's environment, by the protocol of day0/suit
 and renders its prompts while the server still starts, then waits for the server's address. lm-eval itself renders the
 prompts, extracts and scores the answers (``simple_evaluate`` over ``local-completions`` or ``local-chat-completions``);
 the requests go through harness_transport.py, which records what lm-eval does not: finish reasons, tokens, attempts by
-their result, a seed per repeat, a store of answers from which a killed run goes on, and prompts that were never
+their result, a seed per repeat (per question, too, where answers are sampled), a store of answers from which a killed run goes on, and prompts that were never
 answered, which have no score instead of a wrong one.
 """
 
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from harness_questions import Questions
-from harness_transport import Abandoned, AnswerStore, DiskFull, NotAnswered, Transport
+from harness_transport import Abandoned, AnswerStore, DiskFull, NotAnswered, Transport, seed_of
 
 # Prompts of one request: many where answers are short, one where a long answer would hold up the rest.
 SHORT_ANSWER_TOKENS = 64
@@ -225,7 +225,8 @@ def recording(base: type) -> type:
             found = {repeat: [nothing] * len(items) for repeat in repeats}
             questions = self._questions_of(names, len(repeats))
             length = settings.get("max_gen_toks", settings.get("max_tokens", self._max_gen_toks))
-            size = 1 if generate and length > SHORT_ANSWER_TOKENS else self._batch_size
+            # A request has one seed, so the prompts of one would share their draws.
+            size = 1 if generate and (is_sampled(settings) or length > SHORT_ANSWER_TOKENS) else self._batch_size
             order = range(len(items)) if questions is None else questions.order
             batches = [order[first : first + size] for first in range(0, len(items), size)]
             self.transport.expected += len(items) * len(repeats)
@@ -296,11 +297,13 @@ def recording(base: type) -> type:
 
             def payload_of(numbers):
                 # The payload takes the settings apart, so each request gets its own.
+                prompts = [batch[number][0] for number in numbers]
+                seed = self.job["seed"] + repeat
                 payload = self._create_payload(
-                    self.create_message([batch[number][0] for number in numbers]),
+                    self.create_message(prompts),
                     generate=generate,
                     gen_kwargs=copy.deepcopy(settings),
-                    seed=self.job["seed"] + repeat,
+                    seed=seed_of(seed, prompts[0]) if generate and is_sampled(settings) else seed,
                 )
                 if generate and not self.chat:
                     payload["return_token_ids"] = True
@@ -328,6 +331,11 @@ def recording(base: type) -> type:
             return [without_reasoning(answer["text"], self.job["reasoning"]) for answer in found]
 
     return Recording
+
+
+def is_sampled(settings: Mapping[str, Any]) -> bool:
+    """Whether answers by these generation settings are drawn; lm-eval sends a temperature of 0 where there is none."""
+    return (settings.get("temperature") or 0) > 0
 
 
 def without_reasoning(text: str, reasoning: Mapping[str, Any] | None) -> str:

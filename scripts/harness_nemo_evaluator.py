@@ -10,8 +10,9 @@ files, where it leaves any; requests, statuses and tokens from the adapter's sta
 responses. What none of them gives is null.
 
 Repeats: a framework whose command takes a number of repeats makes them itself; then no stored answer is reused, since
-equal requests would get equal answers. Any other framework runs once per repeat, with a seed and a store of its own,
-and a killed run goes on from that store.
+equal requests would get equal answers. Any other framework runs once per repeat, with a store of its own, and a killed
+run goes on from that store. Requests have a seed only where nothing is sampled: the adapter adds the same to all, so
+that sampled answers to different questions would depend on the same draws.
 
 ``--describe TASK...`` prints, as JSON, what is known of tasks without asking anything, for the set-up gate.
 """
@@ -184,7 +185,8 @@ def run_configuration(
     if "until" in generation:
         generation["stop"] = generation.pop("until")
     added = {key: value for key, value in generation.items() if key not in NOT_SENT}
-    if repeat is not None:
+    if repeat is not None and parameters["temperature"] == 0:
+        # One seed for all requests of a sampled task would let all questions share their draws.
         added["seed"] = job["seed"] + repeat
     path = "chat/completions" if endpoint == "chat" else "completions"
     return {

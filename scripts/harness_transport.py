@@ -47,6 +47,24 @@ class DiskFull(Exception):
     """Answers cannot be stored."""
 
 
+def seed_of(seed: int, prompt: Any) -> int:
+    """The seed of one sampled request: of the run's repeat and the prompt, so that no two questions share their draws.
+
+    An engine draws the same numbers at the same token for every request of one seed. The answers to different questions
+    then fail together, and an error that takes the questions as independent is far too small: with one seed per repeat
+    15 % of evaluations of one and the same model differed by more than chance (benchmarks/decision.py --part runs).
+
+    Args:
+        seed: of the suite, plus the number of the repeat.
+        prompt: as it is sent, a text, token numbers or messages.
+
+    Returns:
+        A number from 0 to 2^31 - 1, the same for the baseline and the candidate.
+    """
+    digest = hashlib.sha256(json.dumps([seed, prompt], sort_keys=True).encode()).digest()
+    return int.from_bytes(digest[:4]) >> 1
+
+
 class AnswerStore:
     """Answers by prompt, appended to a JSONL file line by line; a last line cut by a kill is dropped.
 

@@ -50,12 +50,14 @@ def test_a_shard_that_does_not_exist_is_refused(backend, tmp_path):
     assert stage.status == 2 and "expected N-of-M or one of the tasks addition; found '4-of-3'" in stage.said
 
 
-def test_repeats_have_seeds_of_their_own(backend, tmp_path):
+def test_every_question_and_repeat_has_a_seed_of_its_own(backend, tmp_path):
     suite = {"generation": {"temperature": 1.5, "do_sample": True}, "tasks": {"addition": {"repeats": 3}}}
     suite["limits"] = {"cut": 1, "unparsed": 1, "empty": 1}
     stage = Stage(tmp_path, backend, suite=suite, limit=32).run()
     assert stage.status == 0, stage.said
-    assert {json.loads(line)[1] for line in stage.asked()} == {1234, 1235, 1236}
+    asked = [json.loads(line) for line in stage.asked()]
+    # One seed for all questions of a repeat would let them share their draws, and fail together.
+    assert len({seed for _, seed in asked}) == len(asked) == 96 and len({str(prompt) for prompt, _ in asked}) == 32
     assert stage.metadata["accounting"]["addition"]["scored"] == 96
     lines = [json.loads(line) for line in (stage.output / "samples/addition.jsonl").read_text().splitlines()]
     answers = [[line["answer"] for line in lines if line["repeat"] == repeat] for repeat in range(3)]

@@ -56,7 +56,12 @@ def test_settings_reach_the_tools_own_parameters_and_the_rest_the_request():
     assert "limit_samples" not in parameters and "top_p" not in parameters
     assert parameters["extra"]["args"] == "--trust_remote_code --include_path 'my tasks' --seed 1234"
     assert (parameters["extra"]["tokenizer"], parameters["extra"]["num_fewshot"]) == ("folder", 5)
-    assert chain(configuration)["payload_modifier"] == {"params_to_add": {"top_k": 20, "stop": [";"], "seed": 1236}}
+    added = {"top_k": 20, "stop": [";"]}
+    # All requests would share the draws of one seed, which greedy answers alone do not mind.
+    assert chain(configuration)["payload_modifier"] == {"params_to_add": added}
+    greedy = job(generation={**job()["generation"], "temperature": 0.0})
+    configuration = harness.run_configuration(greedy, LM_EVAL, URL, OUTPUT, STORE, repeat=2)
+    assert chain(configuration)["payload_modifier"] == {"params_to_add": {**added, "seed": 1236}}
     endpoint = configuration["target"]["api_endpoint"]
     assert (endpoint["url"], endpoint["type"]) == (f"{URL}/v1/completions", "completions")
     assert endpoint["api_key_name"] == "OPENAI_API_KEY"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import harness_transport
 from harness_lm_eval import parse_generations, parse_likelihoods, without_reasoning
-from harness_transport import Abandoned, AnswerStore, DiskFull, Limiter, NotAnswered, Transport
+from harness_transport import Abandoned, AnswerStore, DiskFull, Limiter, NotAnswered, Transport, seed_of
 
 
 def opened(path):
@@ -259,3 +259,9 @@ def test_a_likelihood_that_is_no_number_is_no_answer(value):
 def test_reasoning_is_stripped_or_kept(text, strip, answer):
     assert without_reasoning(text, {"strip": strip, "end": "</think>"}) == answer
     assert without_reasoning(text, None) == text
+
+
+def test_a_sampled_request_has_a_seed_of_its_prompt_and_its_repeat():
+    seeds = {seed_of(seed, prompt) for seed in (1234, 1235) for prompt in ([1, 2], [2, 1], "1 2", [{"role": "user"}])}
+    assert len(seeds) == 8 and all(0 <= seed < 2**31 for seed in seeds)
+    assert seed_of(1234, [1, 2]) == seed_of(1234, [1, 2])

@@ -4,8 +4,8 @@ One process per task, in the harness's environment, by the protocol of day0/suit
 and renders its prompts while the server still starts, then waits for the server's address. lm-eval itself renders the
 prompts, extracts and scores the answers (``simple_evaluate`` over ``local-completions`` or ``local-chat-completions``);
 the requests go through harness_transport.py, which records what lm-eval does not: finish reasons, tokens, attempts by
-their result, a seed per repeat (per question, too, where answers are sampled), a store of answers from which a killed run goes on, and prompts that were never
-answered, which have no score instead of a wrong one.
+their result, a seed per repeat (and per question, where answers are sampled), a store of answers from which a killed
+run goes on, and prompts that were never answered, which have no score instead of a wrong one.
 """
 
 from __future__ import annotations

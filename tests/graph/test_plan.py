@@ -110,7 +110,8 @@ WARNING = "warning: tiny-llama fp8: addition: 1,000 samples cannot resolve the l
 
 def test_what_the_suite_cannot_resolve_is_said_once_by_a_plan_and_by_a_run(project):
     assert "cannot resolve" not in project.snakemake("-n", "release").output
-    project.configure(defaults={"suite": "demo", "threshold": 0.01, "expected_disagreement_rate": 0.05})
+    defaults = {"suite": "demo", "threshold": 0.01, "expected_disagreement_rate": 0.05, "criterion": "point"}
+    project.configure(defaults=defaults)
     plan = project.snakemake("-n", "release")
     assert plan.status == 0 and plan.output.count(WARNING) == 1 and "about 3,925 samples" in plan.output
     run = project.snakemake("release")

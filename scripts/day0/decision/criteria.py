@@ -27,8 +27,8 @@ from day0.records.comparison import Cure, MeanDrop, SuiteEvidence, Task
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import Policy, Scale
 from day0.statistics.paired import LEAST_REPEATS, is_proven_regression
-from day0.statistics.pooled import LARGEST_HIDDEN, LEVEL, Mean, Pooled, pool
-from day0.statistics.resolution import POWER, one_sided_factor
+from day0.statistics.pooled import LEVEL, Mean, Pooled, pool
+from day0.statistics.resolution import LARGEST_HIDDEN, POWER, one_sided_factor
 
 TOLERANCE = 1e-9  # of the scale: a drop of 0.90 to 0.89 is 0.01, not 0.010000000000000009
 

@@ -118,7 +118,7 @@ def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> V
         decision, next_action = decide(failure_class, stage)
         next_action += f" For the candidate: {of_the_candidate}"
     validation = evidence["validation"].content if "validation" in evidence else {}
-    if decision is Decision.REGRESSION and taken.evidence == CONCLUSIVE:
+    if decision is Decision.REGRESSION and failure_class is None and taken.evidence == CONCLUSIVE:
         next_action += _protection(validation)
     return Verdict(
         release=release.name,

@@ -26,7 +26,7 @@ from day0.records.recipe import UNKNOWN
 from day0.serving.container import image_command
 from day0.serving.multinode import serving_gpus, serving_nodes
 from day0.source.model_folder import check_model_folder
-from day0.statistics.resolution import planning_warning
+from day0.statistics.resolution import PlannedTask, planning_warning, suite_warnings
 from day0.suite.disjoint import overlaps
 from day0.suite.documents import declared_documents
 from day0.suite.needs import (
@@ -452,9 +452,10 @@ def _unusable(mistakes: _Mistakes) -> UnusableInput:
 
 
 def resolution_warnings(plan: Plan, release: PlannedRelease) -> list[dict[str, str]]:
-    """{task, sentence} of each blocking task whose declared samples cannot resolve its limit."""
+    """{task, sentence} of all that the declared samples cannot decide by the release's criterion."""
     tasks, policy = plan.suites[release.suite].tasks, release.policy
-    warnings = []
+    warnings: list[dict[str, str]] = []
+    planned: list[PlannedTask] = []
     for task, settings in tasks.items():
         count = len(declared_documents(settings.model_dump()))
         if (settings.samples is None and settings.limit is None) or not policy.blocks(task):
@@ -463,9 +464,15 @@ def resolution_warnings(plan: Plan, release: PlannedRelease) -> list[dict[str, s
         # A relative limit is largest, and easiest to resolve, at the largest score.
         limit = policy.limit(task, max(abs(scale.min), abs(scale.max)), scale)
         rate = policy.expected_disagreement_rate
+        planned.append(PlannedTask(task, count, settings.repeats, limit / scale.width))
+        if policy.criterion == "suite":
+            continue
         sentence = planning_warning(count, limit, scale.width, rate, settings.repeats)
         if sentence:
             warnings.append({"task": task, "sentence": f"{task}: {sentence}."})
+    if policy.criterion == "suite":
+        found = suite_warnings(planned, policy.expected_disagreement_rate)
+        warnings += [{"task": name, "sentence": f"{name}: {sentence}."} for name, sentence in found]
     return warnings
 
 

@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
-from day0.statistics.resolution import CONFIDENCE
+from day0.statistics.resolution import CONFIDENCE, LARGEST_HIDDEN
 
 LEVEL = CONFIDENCE  # one-sided, of a proof that a drop is within its limit
 LOSS_LEVEL = (1 - CONFIDENCE) / 2  # of the proof of a loss: one-sided, as an interval's end is
 NO_LOSS_LEVEL = 1 - CONFIDENCE  # above this p, the drops of all tasks together are those of a lossless candidate
-LARGEST_HIDDEN = 5.0  # limits: a release is undecided where a task could have lost more
 ROUNDING = 1e-9
 
 

@@ -6,12 +6,15 @@ Needs no numerical library, so that reading a plan stays fast.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
+from typing import NamedTuple
 
 from day0.records.policy import EXPECTED_DISAGREEMENT_RATE
 
 CONFIDENCE = 0.95
 POWER = 0.8
+LARGEST_HIDDEN = 5.0  # limits: a release is undecided where a task could have lost more
 _ROUNDING = 1e-9
 
 
@@ -78,3 +81,51 @@ def planning_warning(
     )
     needed = samples_needed(count, error, limit) if limit > 0 else None
     return f"{text}; the limit needs about {needed:,} samples" if needed else text
+
+
+class PlannedTask(NamedTuple):
+    """A task as a plan knows it: its questions, how often each is asked, and its limit as a fraction of the scale."""
+
+    name: str
+    questions: int
+    repeats: int
+    limit: float
+
+
+def suite_warnings(tasks: Sequence[PlannedTask], rate: float = EXPECTED_DISAGREEMENT_RATE) -> list[tuple[str, str]]:
+    """(task or "suite", sentence) of all that would keep a lossless candidate from being accepted by the suite.
+
+    By the criterion suite, with a probability of 80 % and the assumptions of ``planning_warning``.
+
+    Args:
+        tasks: the blocking ones whose number of questions is declared.
+        rate: expected share of samples that the two checkpoints score differently, 0 < rate <= 1.
+    """
+    factor = one_sided_factor()
+    errors = [math.sqrt(rate / (task.questions * task.repeats)) for task in tasks]
+    if not errors:
+        return []
+    found = []
+    precision = sum(error**-2.0 for error in errors)
+    limit = sum(task.limit * error**-2.0 for task, error in zip(tasks, errors, strict=True)) / precision
+    assumed = f"if {rate * 100:g} % of them are scored differently"
+    count = sum(task.questions * task.repeats for task in tasks)
+    if factor > limit * math.sqrt(precision):
+        needed = f"; the limit needs about {factor**2 / precision / limit**2 * count:,.0f}" if limit > 0 else ""
+        found.append(
+            (
+                "suite",
+                f"{count:,} samples cannot prove the limit of {limit:.4g} for the mean drop: {assumed}, they prove "
+                f"{factor / math.sqrt(precision):.2g}{needed}",
+            )
+        )
+    found += [
+        (
+            task.name,
+            f"{task.questions * task.repeats:,} samples leave a loss of {factor * error:.2g} possible, more than "
+            f"{LARGEST_HIDDEN:g} limits of {task.limit:.4g}, {assumed}: the release would be undecided",
+        )
+        for task, error in zip(tasks, errors, strict=True)
+        if factor * error > LARGEST_HIDDEN * task.limit
+    ]
+    return found

@@ -202,7 +202,8 @@ def test_an_import_is_compared_in_what_it_tells_and_the_rest_is_listed(tmp_path)
     refused = compare_runs(baseline, candidate)
     assert (refused["decision"], refused["failure_class"]) == ("ANOMALOUS", "NOT_COMPARABLE")
     assert "checkpoint_digest of the candidate" in refused["detail"]
-    assert compare_runs(baseline, candidate, {"require_fingerprints": False})["decision"] == "ACCEPT"
+    trusted = {"require_fingerprints": False, "criterion": "point"}
+    assert compare_runs(baseline, candidate, trusted)["decision"] == "ACCEPT"
 
     told = json.loads(json.dumps(baseline.metadata["fingerprint"]))
     told["addition"] |= {"seed": 1234, "engine": "vllm 0.32.0"}

@@ -35,16 +35,31 @@ def test_a_suite_that_resolves_its_thresholds_gives_no_warning():
 
 
 def test_a_task_that_cannot_resolve_its_threshold_is_named_with_what_it_needs():
-    found = warnings(defaults={"expected_disagreement_rate": 0.05})
+    found = warnings(defaults={"expected_disagreement_rate": 0.05, "criterion": "point"})
     assert [warning["task"] for warning in found] == ["addition", "reversal", "sorting"]
     assert "1,000 samples cannot resolve the limit of 0.01" in found[0]["sentence"]
     assert "about 3,925 samples" in found[0]["sentence"]
 
 
 def test_advisory_tasks_and_wider_thresholds_are_not_warned_of():
-    defaults = {"expected_disagreement_rate": 0.05, "tiers": {"reversal": "advisory"}}
+    defaults = {"expected_disagreement_rate": 0.05, "criterion": "confident", "tiers": {"reversal": "advisory"}}
     found = warnings(defaults=defaults | {"thresholds": {"tiers": {"supporting": 0.03}}})
     assert [warning["task"] for warning in found] == ["addition"]
+
+
+def test_what_the_suite_cannot_prove_together_is_said_once():
+    found = warnings(defaults={"expected_disagreement_rate": 0.1})
+    assert [warning["task"] for warning in found] == ["suite"]
+    # 3 tasks of 1,000: the error of the mean is sqrt(0.1 / 3000), and 1.645 + 0.842 of them must fit into 0.01
+    assert "3,000 samples cannot prove the limit of 0.01" in found[0]["sentence"]
+    assert "they prove 0.014; the limit needs about 6,183" in found[0]["sentence"]
+    assert warnings(defaults={"expected_disagreement_rate": 0.04}) == []
+
+
+def test_a_task_that_could_hide_a_large_loss_is_named():
+    found = warnings(defaults={"expected_disagreement_rate": 0.04, "thresholds": {"tasks": {"sorting": 0.001}}})
+    assert "sorting" in [warning["task"] for warning in found]
+    assert "more than 5 limits of 0.001" in found[-1]["sentence"]
 
 
 def test_published_scores_are_read_by_name_and_by_hub_repository(tmp_path):

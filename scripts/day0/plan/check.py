@@ -169,7 +169,12 @@ def _plan_releases(
         planned.append(
             PlannedRelease(name, release.model, recipe, candidate, suite, policy, release.candidate_run, publish)
         )
-    for key, named in (("tiers", config.defaults.tiers), ("thresholds.tasks", config.defaults.thresholds.tasks)):
+    general = config.defaults
+    for key, named in (
+        ("tiers", general.tiers),
+        ("thresholds.tasks", general.thresholds.tasks),
+        ("require", general.require),
+    ):
         known_tasks = {task for settings in suites.values() for task in settings.tasks}
         for task in sorted(named.keys() - known_tasks) if suites else ():
             mistakes.add(f"defaults.{key}.{task}", _unknown_task(task, " and ".join(suites), known_tasks))
@@ -217,7 +222,11 @@ def _checked_policy(
     if suite not in suites:
         return Policy()
     tasks = suites[suite].tasks
-    for key, named in (("tiers", release.tiers), ("thresholds.tasks", release.thresholds.tasks)):
+    for key, named in (
+        ("tiers", release.tiers),
+        ("thresholds.tasks", release.thresholds.tasks),
+        ("require", release.require),
+    ):
         for task in sorted(named.keys() - tasks.keys()):
             mistakes.add(f"{place}.{key}.{task}", _unknown_task(task, suite, tasks))
     try:
@@ -391,9 +400,11 @@ def _policy_of(defaults: Defaults, release: Release, tasks: Mapping[str, Task]) 
             if task in tasks
         },
     }
+    require = {**defaults.require, **release.require}
     merged = {
         **defaults.model_dump(exclude={"suite"}),
         **own,
+        "require": {task: held for task, held in require.items() if task in tasks},
         "tiers": {task: tiers.get(task, settings.tier) for task, settings in tasks.items()},
         "thresholds": thresholds,
     }

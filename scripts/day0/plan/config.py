@@ -19,6 +19,7 @@ from day0.records.policy import (
     Growth,
     PolicySettings,
     PositiveShare,
+    Requirement,
     StrictBool,
     Thresholds,
     Tier,
@@ -237,6 +238,7 @@ class Release(Strict):
     max_token_growth: Growth | None = None
     tiers: dict[str, Tier] = Field({}, description="added to those of defaults; the same ones replaced")
     criterion: Criterion | None = None
+    require: dict[str, Requirement] = Field({}, description="added to those of defaults")
     early_stopping: EarlyStopping | None = None
     expected_disagreement_rate: PositiveShare | None = None
     publish: Publish | None = None

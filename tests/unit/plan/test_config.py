@@ -363,3 +363,17 @@ def test_no_configuration_makes_a_traceback(changes):
         plan(changed(**changes))
     except UnusableInput as error:
         assert "nothing was started" in str(error)
+
+
+def test_what_must_be_proven_is_of_the_suites_tasks_and_adds_up():
+    settings = {**DEFAULT["defaults"], "require": {"addition": "proven"}}
+    release = {"model": "tiny-llama", "recipe": "fp8", "require": {"sorting": "proven"}}
+    (made,) = plan({**DEFAULT, "defaults": settings, "releases": [release]}).releases
+    assert made.policy.require == {"addition": "proven", "sorting": "proven"}
+    for place, raw in (
+        ("defaults.require.nonsense", {**DEFAULT, "defaults": {**settings, "require": {"nonsense": "proven"}}}),
+        ("releases[0].require.nonsense", {**DEFAULT, "releases": [{**release, "require": {"nonsense": "proven"}}]}),
+    ):
+        with pytest.raises(UnusableInput, match="unknown task") as refused:
+            plan(raw)
+        assert place in str(refused.value)

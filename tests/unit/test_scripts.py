@@ -8,7 +8,7 @@ import pytest
 
 SCRIPTS = sorted(path for path in (Path(__file__).parents[2] / "scripts").glob("*.py"))
 # Read their instructions from standard input, or train; they have no use by hand without their environment.
-DRIVEN = {"harness_lm_eval.py", "harness_transport.py", "make_demo_model.py"}
+DRIVEN = {"harness_lm_eval.py", "harness_questions.py", "harness_transport.py", "make_demo_model.py"}
 BY_HAND = [script for script in SCRIPTS if script.name not in DRIVEN]
 
 

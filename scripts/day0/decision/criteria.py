@@ -201,7 +201,8 @@ def _evidence(sampled: Blocking, pooled: Pooled) -> SuiteEvidence:
     proven_by: Literal["plain", "weighted"] | None = None
     if pooled.is_within:
         weighted = pooled.may_be_weighted and pooled.weighted.is_within
-        proven_by = "weighted" if weighted and pooled.weighted.error < pooled.plain.error else "plain"
+        is_finer = pooled.weighted.error < (1 - TOLERANCE) * pooled.plain.error
+        proven_by = "weighted" if weighted and is_finer else "plain"
         if proven_by == "plain" and not pooled.plain.is_within:
             proven_by = "weighted"
     return SuiteEvidence(

@@ -6,14 +6,13 @@ itself. The rules, and what they cost, are in day0/statistics/sequential.py.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import digest_of_file, read_yaml
+from day0.base.artefacts import digest_of_file, read_json_lines, read_yaml
 from day0.base.cli import UnusableInput
 from day0.base.numbers import is_number, mapping_or_empty
 from day0.records.early_stopping import EarlyStop, StoppingRules, TaskEvidence
@@ -264,14 +263,10 @@ def read_samples(file: Path) -> list[Row]:
     """
     if not file.is_file():
         raise ValueError("the baseline has no samples")
-    rows = []
-    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
-        if line.strip():
-            row = json.loads(line)
-            if not isinstance(row, Mapping):
-                raise ValueError("a line of the baseline's samples is no sample")
-            rows.append(row)
-    return rows
+    try:
+        return [row for _, row in read_json_lines(file)]
+    except UnusableInput as error:
+        raise ValueError(f"the baseline's samples cannot be read: {error}") from error
 
 
 def _score_of(task: Any, metric: str) -> float:

@@ -363,12 +363,19 @@ def test_any_run_folder(tmp_path_factory, results, samples):
     except UnusableInput:
         return
     if passed:
-        scores = [sample["score"] for sample in samples]
+        scores = [sample.get("score") for sample in samples]
         assert all(map(is_score, scores)) and len(scores) == 4
 
 
 SIDE = run(390, 400)
 SMALL = Run(SIDE.assessment, SIDE.metadata, {"a": SIDE.samples["a"][:6]})
+
+
+@pytest.mark.parametrize("line", [{}, {"score": 1.0}, {"id": None, "score": 1.0}, {"id": ["1"], "score": 1.0}])
+def test_a_line_without_an_id_is_no_sample_whichever_tool_wrote_it(tmp_path, line):
+    lines = "".join(json.dumps(row) + "\n" for row in [line, *SAMPLES[1:]])
+    result = written(assess_run(run_folder(tmp_path, json.dumps(RESULTS), lines)))
+    assert not result["pass"] and "samples/a.jsonl: line 1" in result["detail"]
 
 
 @settings(FAST, max_examples=300)

@@ -24,6 +24,7 @@ from day0.decision.answer_texts import DEFAULT_END, after_thoughts, has_open_tho
 from day0.records.samples import Sample
 
 MISTAKES_SHOWN = 3
+FAULTS = ((), ("id",), ("score",))  # places in a line that make it no sample, whichever tool wrote it
 ERROR_QUESTIONS = 3  # one text of an error as the answer to so many different questions is not what they ask for
 SENTENCE_WORDS, SENTENCE_LENGTH = 5, 24  # a shorter answer is a choice, a name or a number, which repeat by nature
 SENTENCE_SHARE = 0.5  # of the answers: more than this, and never with another score, were not answered
@@ -43,7 +44,7 @@ class SamplesFile:
         lines: how many there are.
         samples: those that are one, in their order.
         mistakes: sentences on the first lines that are none, with their numbers.
-        faults: those of them that are one in any tool's file: no JSON object, or a score that is no finite number.
+        faults: those of them that any tool would call one: no JSON object, no id, or a score that is no finite number.
     """
 
     lines: int
@@ -83,7 +84,7 @@ def read_samples_file(file: Path, is_own: bool = True) -> SamplesFile:
         try:
             samples.append(_sample_of(line, kind))
         except ValidationError as error:
-            is_fault = any(entry["loc"][:1] in ((), ("score",)) for entry in error.errors(include_url=False))
+            is_fault = any(entry["loc"][:1] in FAULTS for entry in error.errors(include_url=False))
             wanting = [found for found in (mistakes, *([faults] if is_fault else [])) if len(found) < MISTAKES_SHOWN]
             if wanting:
                 mistake = "; ".join(mistakes_of(error, Sample, f"line {number}"))

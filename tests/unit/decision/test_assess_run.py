@@ -263,7 +263,8 @@ def run_folder(folder, scored=2, lines=2, log="all is well\n"):
         },
     )
     (folder / "samples").mkdir()
-    (folder / "samples" / "addition.jsonl").write_text("{}\n" * lines)
+    rows = [json.dumps({"id": str(place), "score": float(place % 2)}) + "\n" for place in range(lines)]
+    (folder / "samples" / "addition.jsonl").write_text("".join(rows))
     (folder / "logs").mkdir()
     (folder / "logs" / "server.log").write_text(log)
     return folder

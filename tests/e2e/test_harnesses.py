@@ -63,7 +63,7 @@ def test_a_release_evaluated_by_nemo_evaluator_says_what_lm_eval_says(workspace)
     for candidate in ("baseline", "fp8"):
         folder = f"tiny-llama/{candidate}/demo-nemo-evaluator"
         metadata = yaml.safe_load(workspace.path(f"{folder}/results.yml").read_text())["metadata"]
-        for task, limit in (("addition", 100), ("sorting", 50)):
+        for task, limit in (("addition", 300), ("sorting", 300)):
             asked = samples(workspace, f"{folder}/samples/{task}.jsonl")
             by_lm_eval = samples(workspace, f"tiny-llama/{candidate}/demo/samples/{task}.jsonl")[:limit]
             for key in ("id", "prompt_digest", "target_digest", "answer", "score", "finish_reason"):

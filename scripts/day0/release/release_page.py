@@ -21,7 +21,7 @@ TONES: dict[str, dict[str, str]] = {
     Decision.ACCEPT: {
         "ink": "#17663a",
         "tint": "#ecf7f0",
-        "meaning": "The candidate is within the limit on every task that blocks. It may be published.",
+        "meaning": "The candidate keeps to the limits by the criterion below. It may be published.",
     },
     Decision.REGRESSION: {
         "ink": "#a11f2c",

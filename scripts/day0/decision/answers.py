@@ -29,11 +29,10 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from day0.base.numbers import is_count, mapping_or_empty
 from day0.decision.answer_texts import DEFAULT_END, is_empty, is_loop
-from day0.decision.comparability import Pairs, Row, Run, cluster_of
+from day0.decision.comparability import Pairs, Row, Run, cluster_of, is_generated
 from day0.decision.failures import COMPARISON_STAGE, decide
 from day0.decision.policy import Problem
 from day0.decision.quoting import printable
@@ -113,26 +112,18 @@ def _task_answers(task: str, baseline: Run, candidate: Run, pairs: Pairs | None)
         if _has_more(counts):
             one_sided |= {place for place, (old, new) in enumerate(malformed) if (kind in old) != (kind in new)}
     is_silent = _generates_nothing(baseline, candidate, task)
-    generated = any(_generated(row) for pair in pairs for row in (pair.baseline, pair.candidate))
+    generated = any(is_generated(row) for pair in pairs for row in (pair.baseline, pair.candidate))
     tokens = _tokens({task: pairs}) if generated or not is_silent else None
     return TaskAnswers(kinds, frozenset(one_sided), tokens)
 
 
-def _generated(row: Row) -> bool:
-    return row.get("tokens") is not None or row.get("finish_reason") is not None
-
-
-def _fingerprint(run: Run, task: str) -> Mapping[str, Any]:
-    return mapping_or_empty(mapping_or_empty(run.metadata.get("fingerprint")).get(task))
-
-
 def _generates_nothing(baseline: Run, candidate: Run, task: str) -> bool:
     """Whether both runs state that a task has no sampling: its answers are choices by their likelihood."""
-    return all(_fingerprint(run, task).get("sampling") == {} for run in (baseline, candidate))
+    return all(run.fingerprint(task).get("sampling") == {} for run in (baseline, candidate))
 
 
 def _end_of_thoughts(run: Run, task: str) -> str:
-    end = mapping_or_empty(_fingerprint(run, task).get("reasoning")).get("end")
+    end = mapping_or_empty(run.fingerprint(task).get("reasoning")).get("end")
     return end if isinstance(end, str) and end else DEFAULT_END
 
 

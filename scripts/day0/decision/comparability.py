@@ -50,6 +50,15 @@ class Run:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     samples: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
+    def fingerprint(self, task: str) -> Mapping[str, Any]:
+        """How a task was asked; {} where the run does not say."""
+        return mapping_or_empty(mapping_or_empty(self.metadata.get("fingerprint")).get(task))
+
+    def is_sampled(self, task: str) -> bool:
+        """Whether a task's answers were drawn, so that a repeat gives another one."""
+        sampling = mapping_or_empty(self.fingerprint(task).get("sampling"))
+        return (number(sampling.get("temperature")) or 0) > 0 and sampling.get("do_sample") is not False
+
 
 def scores_of(run: Run) -> dict[str, Mapping[str, Any]]:
     """The entries of a run's scores by task, a bare score made an entry; {} where the assessment has none."""
@@ -283,6 +292,11 @@ def pair_samples(task: str, before: Any, after: Any) -> tuple[Pairs | None, Prob
 
 def _uncounted(sentence: str) -> Problem:
     return FailureClass.SAMPLE_ACCOUNTING_FAILED, printable(sentence)
+
+
+def is_generated(row: Row) -> bool:
+    """Whether the model wrote the answer of a sample; else it is a choice by its likelihood."""
+    return row.get("tokens") is not None or row.get("finish_reason") is not None
 
 
 def cluster_of(identity: str, row: Row) -> tuple[str, str]:

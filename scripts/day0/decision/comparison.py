@@ -20,10 +20,9 @@ p is above 0.05. Then it is a warning.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from day0.base.numbers import mapping_or_empty
 from day0.decision.answers import compare_answers, hold_answers
 from day0.decision.comparability import (
     Pairs,
@@ -36,7 +35,9 @@ from day0.decision.comparability import (
     scores_of,
 )
 from day0.decision.criteria import (
+    NOTHING_MORE,
     TOLERANCE,
+    Asked,
     Judgement,
     Measured,
     by_confidence,
@@ -69,7 +70,6 @@ from day0.statistics.paired import CONCLUSIVE, INCONCLUSIVE, NOTHING, holm, need
 
 ANOMALOUS_GAIN = 0.05  # of the scale
 FLIPS_SHOWN = 20
-SAMPLED, EXTENDABLE = "sampled", "extendable"  # how a task's questions are asked
 TEXT_SHOWN = 200
 
 
@@ -152,7 +152,10 @@ def compare_runs(
 
     scores = [{task: entry.get("score") for task, entry in side.items()} for side in (before, after)]
     reasons = {task: sentence for task, (_, sentence) in unpaired.items()}
-    asked = {task: _how_asked(baseline, task) for task in pairs}
+    asked = Asked(
+        frozenset(task for task in pairs if baseline.is_sampled(task)),
+        frozenset(task for task in pairs if number(baseline.fingerprint(task).get("limit")) is not None),
+    )
     result, measured = _decide(scores[0], scores[1], rules, problems, pairs, reasons, asked)
     for task, entry in result.tasks.items():
         metric = after.get(task, before.get(task, {})).get("metric")
@@ -211,13 +214,13 @@ def _decide(
     problems: Sequence[Problem],
     pairs: Mapping[str, Pairs],
     unpaired: Mapping[str, str] | None = None,
-    asked: Mapping[str, Collection[str]] | None = None,
+    asked: Asked = NOTHING_MORE,
 ) -> tuple[ScoreComparison, dict[str, Measured]]:
     """The decision over scores with the evidence of the pairs, and the tasks that have a drop.
 
     Args:
         unpaired: why a task has no pairs.
-        asked: per task what of ``_how_asked`` holds for it.
+        asked: which tasks can be asked more.
     """
     config = [problem for problem in problems if problem[0] is FailureClass.USER_CONFIG_ERROR]
     other = [problem for problem in problems if problem[0] is not FailureClass.USER_CONFIG_ERROR]
@@ -274,10 +277,7 @@ def _decide(
     judgement: Judgement | None = None
     if blocking and not decisive:
         judgements = {"point": by_point(blocking), "confident": by_confidence(blocking)}
-        sampled, extended = (
-            {task for task, found in (asked or {}).items() if what in found} for what in (SAMPLED, EXTENDABLE)
-        )
-        together = by_suite(blocking, policy, sampled, extended)
+        together = by_suite(blocking, policy, asked)
         if together:
             judgements["suite"], evidence = together
         elif criterion == "suite":
@@ -359,8 +359,7 @@ def _judge(
             within=drop <= guard + slack,
         )
         entry.within = entry.within and entry.relative_guard.within
-    reach = limit if guard is None else min(limit, guard)
-    return entry, Measured(entry, scale, old, new, drop, limit, reach), None
+    return entry, Measured(entry, scale, old, new, drop, limit, policy.reach(task, old, scale)), None
 
 
 def _gain_problem(task: str, found: Measured) -> Problem | None:
@@ -484,15 +483,6 @@ def _next_action(result: ScoreComparison, suite: str | None) -> str | None:
     return f"{unproven}. {cure_sentence(result.suite_evidence, suite)}" if result.suite_evidence else unproven
 
 
-def _how_asked(run: Run, task: str) -> frozenset[str]:
-    """Which of SAMPLED (a repeat gives another answer) and EXTENDABLE (only the first questions) hold for a task."""
-    fingerprint = mapping_or_empty(mapping_or_empty(run.metadata.get("fingerprint")).get(task))
-    sampling = mapping_or_empty(fingerprint.get("sampling"))
-    is_sampled = (number(sampling.get("temperature")) or 0) > 0 and sampling.get("do_sample") is not False
-    is_part = number(fingerprint.get("limit")) is not None
-    return frozenset({*([SAMPLED] if is_sampled else []), *([EXTENDABLE] if is_part else [])})
-
-
 def _stricter_tiers(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     tiers = {}
     for task in {**before, **after}:
@@ -570,7 +560,7 @@ def _resolution_warning(found: Measured) -> str | None:
         f"{paired.samples:,} samples, {paired.disagreement_rate:.2%} of them scored differently, cannot resolve "
         f"the limit of {found.reach:.4g}: a drop below about {detectable:.2g} cannot be distinguished from chance"
     )
-    needed = needed_sentence(paired.model_dump(), found.reach)
+    needed = needed_sentence(dict(paired), found.reach)
     return f"{text}; {needed}" if needed else text
 
 

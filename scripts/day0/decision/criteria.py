@@ -77,6 +77,19 @@ class Judgement(NamedTuple):
     problems: tuple[Problem, ...] = ()
 
 
+class Asked(NamedTuple):
+    """Which tasks can be asked more, and how.
+
+    Attributes:
+        repeatable: a repeat gives another answer, for they are sampled.
+        extendable: only a part of their questions was asked.
+    """
+
+    repeatable: frozenset[str] = frozenset()
+    extendable: frozenset[str] = frozenset()
+
+
+NOTHING_MORE = Asked()
 Blocking = Mapping[str, Measured]
 
 
@@ -125,15 +138,12 @@ def is_proven(blocking: Blocking) -> bool:
     return is_proven_regression([p for p in p_values if p is not None])
 
 
-def by_suite(
-    blocking: Blocking, policy: Policy, can_repeat: Collection[str] = (), can_extend: Collection[str] = ()
-) -> tuple[Judgement, SuiteEvidence] | None:
+def by_suite(blocking: Blocking, policy: Policy, asked: Asked = NOTHING_MORE) -> tuple[Judgement, SuiteEvidence] | None:
     """The criterion ``suite``; None where no blocking task has samples.
 
     Args:
         policy: its ``require`` names the tasks that must be proven by themselves.
-        can_repeat: tasks of which a repeat gives another answer, for they are sampled.
-        can_extend: tasks of which only a part of the questions was asked.
+        asked: which tasks can be asked more.
     """
     sampled = {task: found for task, found in blocking.items() if found.entry.paired.error is not None}
     if not sampled:
@@ -161,7 +171,7 @@ def by_suite(
     problems = _undecided(sampled, pooled, policy)
     shown = evidence.weighted if evidence.proven_by == "weighted" else evidence.plain
     if problems:
-        evidence.cures = _cures(sampled, pooled, policy, can_repeat, can_extend)
+        evidence.cures = _cures(sampled, pooled, policy, asked)
         sentence = _sentence([text for _, text in problems])
         return Judgement(Decision.ANOMALOUS, sentence, False, tuple(problems)), evidence
     how = "weighted by their precision" if evidence.proven_by == "weighted" else "each counting alike"
@@ -242,9 +252,7 @@ def _undecided(sampled: Blocking, pooled: Pooled, policy: Policy) -> list[Proble
     return [(FailureClass.INSUFFICIENT_EVIDENCE, reason) for reason in reasons]
 
 
-def _cures(
-    sampled: Blocking, pooled: Pooled, policy: Policy, can_repeat: Collection[str], can_extend: Collection[str]
-) -> list[Cure]:
+def _cures(sampled: Blocking, pooled: Pooled, policy: Policy, asked: Asked) -> list[Cure]:
     """What to ask so that a lossless candidate is accepted with a probability of 80 %."""
     factor = one_sided_factor(LEVEL, POWER)
     times: dict[str, float] = {}
@@ -257,7 +265,7 @@ def _cures(
     mean = pooled.weighted
     if not pooled.is_within and mean.limit > 0:
         lacking = (factor / mean.limit) ** 2 - mean.error**-2.0  # of precision, scale^-2
-        more = {task: found for task, found in sampled.items() if task in can_repeat or task in can_extend}
+        more = {task: found for task, found in sampled.items() if task in asked.repeatable | asked.extendable}
         if lacking > 0 and more:
 
             def cost(task: str) -> float:
@@ -274,7 +282,7 @@ def _cures(
         samples, questions = paired.samples or 0, max(1, paired.questions or 0)
         needed = max(factor_of_task, 1.0 + 1.0 / max(1, samples))
         repeats = samples / questions
-        if task in can_repeat:
+        if task in asked.repeatable:
             cures.append(
                 Cure(
                     task=task, setting="repeats", now=round(repeats),
@@ -285,7 +293,7 @@ def _cures(
             cures.append(
                 Cure(
                     task=task,
-                    setting="limit" if task in can_extend else "questions",
+                    setting="limit" if task in asked.extendable else "questions",
                     now=questions,
                     needed=math.ceil(questions * needed),
                 )

@@ -19,8 +19,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from day0.base.numbers import is_count, is_number, mapping_or_empty
-from day0.decision.comparability import Pair, Pairs, Run
+from day0.base.numbers import is_count, mapping_or_empty
+from day0.decision.comparability import Pair, Pairs, Run, is_generated
 from day0.decision.policy import Problem
 from day0.records.failure_class import FailureClass
 
@@ -53,7 +53,7 @@ def same_answers(baseline: Run, candidate: Run, pairs: Mapping[str, Pairs]) -> l
             sentence = f"{task}: all {len(found)} log-probabilities are the same to the last digit; {HINT}"
             problems.append((FailureClass.NOT_COMPARABLE, sentence))
             continue
-        kind = "sampled" if _is_sampled(baseline, task) else "greedy"
+        kind = "sampled" if baseline.is_sampled(task) else "greedy"
         counted = _equal_tokens(found, kind == "sampled")
         before = whole.get(kind, (0, 0, 0))
         whole[kind] = (before[0] + counted[0], before[1] + counted[1], before[2] + counted[2])
@@ -71,13 +71,6 @@ def same_answers(baseline: Run, candidate: Run, pairs: Mapping[str, Pairs]) -> l
 def _checkpoint_of(run: Run) -> Any:
     stated = run.assessment.get("checkpoint_digest") or run.metadata.get("checkpoint_digest")
     return stated or mapping_or_empty(run.assessment.get("imported")).get("attributed_digest")
-
-
-def _is_sampled(run: Run, task: str) -> bool:
-    fingerprint = mapping_or_empty(mapping_or_empty(run.metadata.get("fingerprint")).get(task))
-    sampling = mapping_or_empty(fingerprint.get("sampling"))
-    temperature = sampling.get("temperature")
-    return is_number(temperature) and temperature > 0 and sampling.get("do_sample") is not False
 
 
 def _equal_tokens(pairs: Pairs, is_sampled: bool) -> tuple[int, int, int]:
@@ -127,7 +120,11 @@ def _same_log_probabilities(pairs: Pairs) -> bool:
         return False
     for pair in pairs:
         one, other = pair.baseline.get("answer"), pair.candidate.get("answer")
-        is_generated = pair.baseline.get("tokens") is not None or pair.baseline.get("finish_reason") is not None
-        if is_generated or not isinstance(one, str) or one != other or not _LOG_PROBABILITY.fullmatch(one):
+        if (
+            is_generated(pair.baseline)
+            or not isinstance(one, str)
+            or one != other
+            or not _LOG_PROBABILITY.fullmatch(one)
+        ):
             return False
     return True

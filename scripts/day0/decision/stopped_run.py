@@ -13,11 +13,12 @@ from day0.base.mistakes import mistakes_of
 from day0.base.numbers import is_count, mapping_or_empty
 from day0.decision.quoting import printable
 from day0.decision.recount import read_samples_file
+from day0.decision.summaries import COMPLETED
 from day0.records.early_stopping import EarlyStop
 from day0.statistics.sequential import ACCEPTANCE, BEYOND, REJECTION, Rejection, rejects
 from day0.suite.score_names import canonical_score
 
-STOPPED_EARLY, COMPLETED = "STOPPED_EARLY", "COMPLETED"
+STOPPED_EARLY = "STOPPED_EARLY"
 
 
 def as_asked(

@@ -58,11 +58,7 @@ def limits_of(policies: Sequence[Policy], task: str, baseline: float, scale: Sca
         policies: of these releases, at least one.
         baseline: the task's score, native units.
     """
-    reaches = []
-    for policy in policies:
-        guard = policy.guard_limit(baseline, scale)
-        limit = policy.limit(task, baseline, scale)
-        reaches.append((limit if guard is None else min(limit, guard)) / scale.width)
+    reaches = [policy.reach(task, baseline, scale) / scale.width for policy in policies]
     return Limits(
         rejected=max(reaches),
         accepted=min(reaches),

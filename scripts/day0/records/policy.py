@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from day0.records.record import Record
+from day0.records.record import Record, StrictNumber
 
 Direction = Literal["higher", "lower"]
 Tier = Literal["critical", "supporting", "advisory"]
@@ -21,7 +21,6 @@ EXPECTED_DISAGREEMENT_RATE = 0.05
 
 LEAST_WIDTH, LARGEST_WIDTH = 1e-100, 1e100  # the squares that the statistics take stay finite and above 0
 
-StrictNumber = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 StrictBool = Annotated[bool, Field(strict=True)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
 Growth = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False, strict=True)]
@@ -151,3 +150,8 @@ class Policy(PolicySettings):
         if self.relative_guard_below is not None and height >= self.relative_guard_below * scale.width:
             return None
         return self.max_relative_drop * height
+
+    def reach(self, task: str, baseline: float, scale: Scale) -> float:
+        """Largest drop allowed by the threshold and, where it holds, the relative guard; native units."""
+        limit, guard = self.limit(task, baseline, scale), self.guard_limit(baseline, scale)
+        return limit if guard is None else min(limit, guard)

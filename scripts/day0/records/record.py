@@ -18,6 +18,7 @@ from day0.base.mistakes import mistakes_of
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+StrictNumber = Annotated[float, Field(allow_inf_nan=False, strict=True)]  # neither true nor "1" is one
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 

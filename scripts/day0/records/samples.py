@@ -16,10 +16,8 @@ from pydantic import ConfigDict, Field, ValidationError
 from day0.base.artefacts import write_text
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import mistakes_of
-from day0.records.record import Record
+from day0.records.record import Record, StrictNumber
 
-# Written as such: neither true nor "1" is a number.
-StrictNumber = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 WholeCount = Annotated[int, Field(ge=0, strict=True)]
 
 

@@ -226,16 +226,22 @@ def is_proven_regression(p_values: Any, confidence: float = CONFIDENCE) -> Any:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number by Holm's method (Scand. J. Stat. 6, 1979, 65).
+    """p-values of one release corrected for their number; see ``holm_corrected``."""
+    return holm_corrected(p_values).tolist()
+
+
+def holm_corrected(p_values: Any) -> np.ndarray:
+    """p-values corrected for their number, along the last axis, by Holm's method (Scand. J. Stat. 6, 1979, 65).
 
     statsmodels' multipletests gives the same, but collects garbage in each call, which costs more than the whole
     comparison.
     """
     p = np.asarray(p_values, dtype=float)
-    order = np.argsort(p, kind="stable")
+    order = np.argsort(p, axis=-1, kind="stable")
+    stepped = np.take_along_axis(p, order, -1) * np.arange(p.shape[-1], 0, -1)
     corrected = np.empty_like(p)
-    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
-    return corrected.tolist()
+    np.put_along_axis(corrected, order, np.minimum(1, np.maximum.accumulate(stepped, axis=-1)), -1)
+    return corrected
 
 
 def paired_evidence(
@@ -280,14 +286,15 @@ def paired_evidence(
         raise ValueError(f"width {width}, limit {limit}, confidence {confidence}, power {power}: out of range")
     drops = before - after if higher_is_better else after - before
     samples = len(drops)
-    labels = np.arange(samples) if groups is None else _cluster_labels(groups, samples)
+    labels = np.arange(samples) if groups is None else cluster_labels(groups, samples)
     clusters = int(labels.max()) + 1 if samples else 0
+    repeated = None if questions is None else cluster_labels(questions, samples)
     losses, wins = int((drops > TOLERANCE * width).sum()), int((drops < -TOLERANCE * width).sum())
     evidence: dict[str, Any] = {
         **NOTHING,
         "samples": samples,
         "clusters": clusters,
-        "questions": samples if questions is None else len(set(questions)),
+        "questions": samples if repeated is None or not samples else int(repeated.max()) + 1,
         "wins": wins,
         "losses": losses,
         "ties": samples - wins - losses,
@@ -306,7 +313,6 @@ def paired_evidence(
     evidence["interval"] = [low, high]
     evidence["regression_p"] = float(regression_p(interval, limit + TOLERANCE * width))
     over_questions = Error(float(interval.centre), float(interval.error), float(interval.freedom))
-    repeated = None if questions is None else _cluster_labels(questions, samples)
     over_repeats = repeated is not None and _error_over_repeats(before, after, evidence["drop"], repeated, width)
     error = over_repeats or over_questions
     evidence["error"], evidence["error_from"] = float(error.error), "repeats" if over_repeats else "questions"
@@ -320,8 +326,8 @@ def paired_evidence(
         if by_questions <= MOST_NEEDED:
             evidence["questions_needed"] = math.ceil(by_questions - ROUNDING)
             evidence["samples_needed"] = math.ceil(by_questions * samples / clusters - ROUNDING)
-        if over_repeats and repeated is not None:
-            by_repeats = samples / (int(repeated.max()) + 1) * _needed(float(error.error), prior, target)
+        if over_repeats:
+            by_repeats = samples / evidence["questions"] * _needed(float(error.error), prior, target)
             if by_repeats <= MOST_NEEDED:
                 evidence["repeats_needed"] = math.ceil(by_repeats - ROUNDING)
     border = limit + TOLERANCE * width
@@ -337,7 +343,12 @@ def mcnemar_p(wins: int, losses: int) -> float:
     return float(min(1.0, 2 * special.bdtr(min(wins, losses), wins + losses, 0.5)))
 
 
-def _cluster_labels(groups: Sequence[Hashable], samples: int) -> np.ndarray:
+def cluster_labels(groups: Sequence[Hashable], samples: int) -> np.ndarray:
+    """Number of each sample's cluster, from 0 in the order in which they appear, shape (samples,).
+
+    Raises:
+        ValueError: there are not as many labels as samples.
+    """
     if len(groups) != samples:
         raise ValueError(f"{len(groups)} groups for {samples} samples")
     numbers: dict[Hashable, int] = {}

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
+from day0.statistics.paired import holm_corrected
 from day0.statistics.resolution import CONFIDENCE, LARGEST_HIDDEN
 
 LEVEL = CONFIDENCE  # one-sided, of a proof that a drop is within its limit
@@ -116,7 +117,7 @@ def pool(drops: Any, errors: Any, largest: Any, loss_p: Any, limits: Any) -> Poo
         weighted=weighted,
         no_loss_p=_no_loss_p(statistic, tasks),
         shrunken=shrunken,
-        lost=(drops > limits + ROUNDING) & _holm_rejects(loss_p, LOSS_LEVEL),
+        lost=(drops > limits + ROUNDING) & (holm_corrected(loss_p) <= LOSS_LEVEL),
         is_hidden=largest > LARGEST_HIDDEN * limits + ROUNDING,
         is_beyond=shrunken > limits + ROUNDING,
     )
@@ -131,13 +132,3 @@ def _no_loss_p(statistic: Any, tasks: int) -> Any:
     number = np.arange(1, tasks + 1)
     weights = special.binom(tasks, number) * 0.5**tasks
     return np.where(statistic > 0, (weights * special.chdtrc(number, np.asarray(statistic)[..., None])).sum(-1), 1.0)
-
-
-def _holm_rejects(p_values: np.ndarray, level: float) -> Any:
-    """Which hypotheses Holm's method rejects, along the last axis (Scand. J. Stat. 6, 1979, 65)."""
-    tasks = p_values.shape[-1]
-    order = np.argsort(p_values, axis=-1, kind="stable")
-    in_order = np.take_along_axis(p_values, order, -1) * np.arange(tasks, 0, -1)
-    rejected = np.empty(p_values.shape, dtype=bool)
-    np.put_along_axis(rejected, order, np.maximum.accumulate(in_order, axis=-1) <= level, -1)
-    return rejected

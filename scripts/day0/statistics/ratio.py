@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
+from day0.statistics.paired import cluster_labels
 from day0.statistics.resolution import CONFIDENCE
 
 
@@ -49,9 +50,8 @@ def ratio_of_means(
         raise ValueError("amounts must be finite numbers of 0 or more")
     if not before.sum() or not after.sum():
         return None
-    numbers: dict[Hashable, int] = {}
-    labels = np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=int)
-    clusters = len(numbers)
+    labels = cluster_labels(groups, len(before))
+    clusters = int(labels.max()) + 1
     ratio = float(after.sum() / before.sum())
     if clusters < 2:
         return Ratio(ratio, None)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from day0.decision.answers import compare_answers, hold_answers
 from day0.decision.comparability import (
@@ -44,7 +44,7 @@ from day0.decision.criteria import (
     by_point,
     by_suite,
     cure_sentence,
-    is_proven,
+    held_to_proofs,
     listed,
 )
 from day0.decision.external import FAILED, check_external
@@ -99,7 +99,7 @@ def evaluate_comparison(
     raw = {"threshold": threshold, "relative": relative, "scales": scales, "tiers": tiers, **settings}
     policy, problems = read_policy(raw)
     sides = [_scores_by_task(name, side, problems) for name, side in (("baseline", baseline), ("candidate", candidate))]
-    return _decide(sides[0], sides[1], policy, problems, {})[0]
+    return _decide(sides[0], sides[1], policy, problems, {}).comparison
 
 
 def compare_runs(
@@ -156,17 +156,17 @@ def compare_runs(
         frozenset(task for task in pairs if baseline.is_sampled(task)),
         frozenset(task for task in pairs if number(baseline.fingerprint(task).get("limit")) is not None),
     )
-    result, measured = _decide(scores[0], scores[1], rules, problems, pairs, reasons, asked)
+    result, measured, judgement = _decide(scores[0], scores[1], rules, problems, pairs, reasons, asked)
     for task, entry in result.tasks.items():
         metric = after.get(task, before.get(task, {})).get("metric")
         entry.metric = None if metric is None else printable(metric)
-    evidence, sentence = _overall_evidence(result, measured)
+    evidence, sentence = _overall_evidence(result, measured, judgement)
     stage = COMPARISON_STAGE
     if result.failure_class and baseline.assessment.get("pass") is not True:
         stage = BASELINE_STAGE
     decision, next_action = decide(result.failure_class, stage, result.passed)
     suite = candidate.assessment.get("suite")
-    next_action = _next_action(result, None if suite is None else printable(suite)) or next_action
+    next_action = _next_action(result, judgement, None if suite is None else printable(suite)) or next_action
     scored = {name: getattr(result, name) for name in ScoreComparison.model_fields}
     comparison = Comparison(
         **scored | {"decision": decision},
@@ -180,7 +180,7 @@ def compare_runs(
 
     def again(left: Mapping[str, Pairs]) -> ScoreComparison:
         fewer = [_scores_of_pairs(side, pairs, left, measured, place) for place, side in enumerate(scores)]
-        return _decide(fewer[0], fewer[1], rules, problems, left, reasons, asked)[0]
+        return _decide(fewer[0], fewer[1], rules, problems, left, reasons, asked).comparison
 
     return hold_answers(comparison, answers, pairs, rules, again)
 
@@ -207,6 +207,14 @@ def _scores_of_pairs(
 # --- the decision over scores ---------------------------------------------------------------------------------------
 
 
+class _Decided(NamedTuple):
+    """A decision over scores, the tasks that have a drop, and what the criterion says; None where it was not asked."""
+
+    comparison: ScoreComparison
+    measured: dict[str, Measured]
+    judgement: Judgement | None
+
+
 def _decide(
     before: Mapping[str, Any],
     after: Mapping[str, Any],
@@ -215,8 +223,8 @@ def _decide(
     pairs: Mapping[str, Pairs],
     unpaired: Mapping[str, str] | None = None,
     asked: Asked = NOTHING_MORE,
-) -> tuple[ScoreComparison, dict[str, Measured]]:
-    """The decision over scores with the evidence of the pairs, and the tasks that have a drop.
+) -> _Decided:
+    """The decision over scores with the evidence of the pairs.
 
     Args:
         unpaired: why a task has no pairs.
@@ -283,6 +291,8 @@ def _decide(
         elif criterion == "suite":
             criterion = "point"
         judgement = judgements[criterion]
+        if criterion != policy.criterion:
+            judgement = held_to_proofs(judgement, blocking, policy)
         decisive += judgement.problems
     decision = Decision.ANOMALOUS if decisive or judgement is None else judgement.decision
     comparison = ScoreComparison(
@@ -302,7 +312,7 @@ def _decide(
         warnings=warnings,
         tasks=tasks,
     )
-    return comparison, measured
+    return _Decided(comparison, measured, judgement)
 
 
 def _blocking(measured: Mapping[str, Measured]) -> dict[str, Measured]:
@@ -461,14 +471,14 @@ def _run_problems(name: str, run: Run) -> list[Problem]:
     return [(FailureClass.of(run.assessment.get("failure_class")), sentence)]
 
 
-def _next_action(result: ScoreComparison, suite: str | None) -> str | None:
+def _next_action(result: ScoreComparison, judgement: Judgement | None, suite: str | None) -> str | None:
     """What to do about a drop that chance may have caused; None where the decision's own next action stands."""
     by_the_suite = result.criteria.get("suite")
     if result.failure_class is FailureClass.INSUFFICIENT_EVIDENCE and result.criterion == "suite":
         return cure_sentence(result.suite_evidence, suite) if result.suite_evidence else None
     if result.decision is not Decision.REGRESSION or result.failure_class is not None:
         return None
-    if by_the_suite is None:
+    if by_the_suite is None or (result.criterion == "suite" and judgement and not judgement.is_proven):
         return (
             "Do not publish. Scores alone cannot tell this loss from chance: before the recipe is changed, give the "
             "samples of both runs, so that the criterion suite can."
@@ -571,12 +581,16 @@ def _text(value: Any) -> str | None:
     return text if len(text) <= TEXT_SHOWN else f"{text[: TEXT_SHOWN - 1]}…"
 
 
-def _overall_evidence(result: ScoreComparison, measured: Mapping[str, Measured]) -> tuple[Evidence, str]:
+def _overall_evidence(
+    result: ScoreComparison, measured: Mapping[str, Measured], judgement: Judgement | None
+) -> tuple[Evidence, str]:
     """Conclusive if the samples support the decision: the suite's, or that of the intervals of single tasks."""
     blocking = _blocking(measured)
-    by_the_suite = result.criteria.get("suite")
-    if result.criterion == "suite" and by_the_suite and result.failure_class is None:
-        return CONCLUSIVE, f"Conclusive: {by_the_suite.sentence[:1].lower()}{by_the_suite.sentence[1:]}"
+    if result.criterion == "suite" and judgement and result.failure_class is None:
+        sentence = f"{judgement.sentence[:1].lower()}{judgement.sentence[1:]}."
+        if judgement.is_proven:
+            return CONCLUSIVE, f"Conclusive: {sentence}"
+        return INCONCLUSIVE, f"Inconclusive, since some tasks have no paired samples: {sentence}"
     if result.decision is Decision.ACCEPT:
         open_tasks = [task for task, found in blocking.items() if not found.is_inside]
         if not open_tasks:
@@ -590,7 +604,7 @@ def _overall_evidence(result: ScoreComparison, measured: Mapping[str, Measured])
         )
     if result.decision is Decision.REGRESSION:
         beyond = [task for task, found in blocking.items() if found.is_beyond]
-        if is_proven(blocking):
+        if judgement and judgement.is_proven:
             return CONCLUSIVE, f"Conclusive: on {listed(beyond)} the whole interval of the drop lies beyond the limit."
         if beyond:
             return INCONCLUSIVE, (

@@ -168,10 +168,11 @@ def by_suite(blocking: Blocking, policy: Policy, asked: Asked = NOTHING_MORE) ->
             reasons.append(f"on {listed(bare)}, which has no paired samples, the score is beyond the limit")
         proven = bool(lost or pooled.plain.is_loss)
         return Judgement(Decision.REGRESSION, _sentence(reasons), proven), evidence
-    problems = _undecided(sampled, pooled, policy)
+    unproven = _unproven(blocking, policy)
+    problems = _undecided(sampled, pooled, unproven)
     shown = evidence.weighted if evidence.proven_by == "weighted" else evidence.plain
     if problems:
-        evidence.cures = _cures(sampled, pooled, policy, asked)
+        evidence.cures = _cures(sampled, pooled, unproven, asked)
         sentence = _sentence([text for _, text in problems])
         return Judgement(Decision.ANOMALOUS, sentence, False, tuple(problems)), evidence
     how = "weighted by their precision" if evidence.proven_by == "weighted" else "each counting alike"
@@ -224,7 +225,32 @@ def _evidence(sampled: Blocking, pooled: Pooled) -> SuiteEvidence:
     )
 
 
-def _undecided(sampled: Blocking, pooled: Pooled, policy: Policy) -> list[Problem]:
+def _unproven(blocking: Blocking, policy: Policy) -> dict[str, str]:
+    """The tasks that ``require`` holds to a proof of their own and that lack it, with the sentences that say so."""
+    found = {}
+    for task in policy.require.keys() & blocking.keys():
+        measured = blocking[task]
+        largest = measured.entry.paired.largest_drop
+        if largest is None:
+            lacking = "has no paired samples"
+        elif largest > measured.reach + measured.slack:
+            lacking = f"could have lost up to {largest:.4g}"
+        else:
+            continue
+        found[task] = f"{task} must be proven within its limit of {measured.reach:.4g} (require), but {lacking}"
+    return dict(sorted(found.items()))
+
+
+def held_to_proofs(judgement: Judgement, blocking: Blocking, policy: Policy) -> Judgement:
+    """An ACCEPT of ``point``, made where ``suite`` has no samples, held to the proofs that the policy requires."""
+    unproven = _unproven(blocking, policy)
+    if judgement.decision is not Decision.ACCEPT or not unproven:
+        return judgement
+    problems = tuple((FailureClass.INSUFFICIENT_EVIDENCE, reason) for reason in unproven.values())
+    return Judgement(Decision.ANOMALOUS, _sentence(list(unproven.values())), False, problems)
+
+
+def _undecided(sampled: Blocking, pooled: Pooled, unproven: Mapping[str, str]) -> list[Problem]:
     reasons: list[str] = []
     if not pooled.is_within:
         mean = pooled.weighted if pooled.may_be_weighted else pooled.plain
@@ -244,15 +270,10 @@ def _undecided(sampled: Blocking, pooled: Pooled, policy: Policy) -> list[Proble
                 f"{task} is likely to have lost {pooled.shrunken[place] * found.scale.width:.4g}, beyond its limit of "
                 f"{found.reach:.4g}, but chance alone could have done so"
             )
-        if policy.require.get(task) == "proven" and largest > found.reach + found.slack:
-            reasons.append(
-                f"{task} must be proven within its limit of {found.reach:.4g} (require), but could have lost up to "
-                f"{largest:.4g}"
-            )
-    return [(FailureClass.INSUFFICIENT_EVIDENCE, reason) for reason in reasons]
+    return [(FailureClass.INSUFFICIENT_EVIDENCE, reason) for reason in [*reasons, *unproven.values()]]
 
 
-def _cures(sampled: Blocking, pooled: Pooled, policy: Policy, asked: Asked) -> list[Cure]:
+def _cures(sampled: Blocking, pooled: Pooled, unproven: Collection[str], asked: Asked) -> list[Cure]:
     """What to ask so that a lossless candidate is accepted with a probability of 80 %."""
     factor = one_sided_factor(LEVEL, POWER)
     times: dict[str, float] = {}
@@ -260,7 +281,7 @@ def _cures(sampled: Blocking, pooled: Pooled, policy: Policy, asked: Asked) -> l
         error = found.entry.paired.error or 0.0
         if pooled.is_hidden[place] and found.reach > 0:
             times[task] = (error * factor / (LARGEST_HIDDEN * found.reach)) ** 2
-        if (pooled.is_beyond[place] or policy.require.get(task) == "proven") and found.reach > 0:
+        if (pooled.is_beyond[place] or task in unproven) and found.reach > 0:
             times[task] = max(times.get(task, 1.0), (error * factor / found.reach) ** 2)
     mean = pooled.weighted
     if not pooled.is_within and mean.limit > 0:

@@ -162,3 +162,36 @@ def test_a_proven_loss_names_the_families_to_protect(after, protects):
     assert verdict["decision"] == comparison["decision"], verdict["detail"]
     assert ("fewest bits (4.5 per weight): mlp; then attention (8)." in verdict["next_action"]) == protects
     assert verdict["criteria"] == comparison["criteria"] and verdict["criterion"] == "suite"
+
+
+@pytest.mark.parametrize("tasks", [{"a": 1900}, {"a": 1900, "b": 1900}])
+def test_a_task_that_must_be_proven_is_not_accepted_without_samples(tasks):
+    """It was accepted by its score alone, whether others had samples or none."""
+    last = max(tasks)
+    before, after = tasks_run(tasks, 2000), tasks_run(tasks, 2000)
+    del before.samples[last], after.samples[last]
+    assert compare_runs(before, after)["decision"] == "ACCEPT"
+    result = compare_runs(before, after, {"require": {last: "proven"}})
+    assert result["failure_class"] == "INSUFFICIENT_EVIDENCE", result["detail"]
+    assert f"{last} must be proven" in result["detail"] and "no paired samples" in result["detail"]
+    plain = evaluate_comparison({"a": 0.9}, {"a": 0.9}, require={"a": "proven"})
+    assert plain["failure_class"] == "INSUFFICIENT_EVIDENCE"
+
+
+def test_a_loss_that_only_a_bare_score_shows_is_not_conclusive():
+    before, after = tasks_run({"a": 1900, "b": 1900}, 2000), tasks_run({"a": 1900, "b": 1870}, 2000)
+    del before.samples["b"], after.samples["b"]
+    result = compare_runs(before, after)
+    assert (result["decision"], result["evidence"]) == ("REGRESSION", "inconclusive")
+    assert "Scores alone cannot tell" in result["next_action"] and "high precision" not in result["next_action"]
+
+
+def test_a_proven_task_is_not_asked_more():
+    before = tasks_run({"a": 3800}, 4000)
+    small = run(380)
+    before.assessment["scores"]["b"], before.samples["b"] = small.assessment["scores"]["a"], small.samples["a"]
+    before.metadata["fingerprint"]["b"] = small.metadata["fingerprint"]["a"]
+    limits = {"thresholds": {"tasks": {"b": 0.0005}}, "require": {"a": "proven"}}
+    result = compare_runs(before, before, limits)
+    assert result["failure_class"] == "INSUFFICIENT_EVIDENCE"
+    assert "a" not in [cure["task"] for cure in result["suite_evidence"]["cures"]]

@@ -346,7 +346,6 @@ def _sums_of_all(
     with ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), 8)) as pool:
         begun: deque[Future[tuple[Part, Sums]]] = deque()
         for part in parts:
-            _announce([part], files)
             begun.append(pool.submit(compare, part))
             if len(begun) == AHEAD:
                 yield begun.popleft().result()

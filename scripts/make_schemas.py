@@ -26,6 +26,7 @@ from day0.records.record import Artefact
 from day0.records.results import RunMetadata
 from day0.records.run import RunAssessment
 from day0.records.samples import Sample
+from day0.records.sensitivity import Sensitivity
 from day0.records.source import Source
 from day0.records.token import Token
 from day0.records.tracking import Tracking
@@ -40,6 +41,7 @@ ARTEFACTS: tuple[type[Artefact], ...] = (
     FileStates,
     Preflight,
     Quantization,
+    Sensitivity,
     Validation,
     StoppingRules,
     Attempts,

@@ -21,7 +21,7 @@ PACKAGES = SCRIPTS / "day0"
 
 # What a package is for: (fill, line, packages). A package without a part is an error, so that none is forgotten.
 PARTS = {
-    "plans": ("#ede7f6", "#7e57c2", ["plan", "cluster"]),
+    "plans": ("#ede7f6", "#7e57c2", ["plan", "search", "cluster"]),
     "makes": ("#e3f2fd", "#1e88e5", ["evaluation", "serving"]),
     "judges": ("#fff3e0", "#fb8c00", ["checkpoint", "decision"]),
     "shows and ships": ("#e8f5e9", "#43a047", ["release"]),
@@ -30,6 +30,7 @@ PARTS = {
 }
 ROWS = [
     ["plan", "release"],
+    ["search"],
     ["checkpoint", "decision"],
     ["evaluation"],
     ["serving", "suite"],

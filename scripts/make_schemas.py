@@ -26,6 +26,7 @@ from day0.records.record import Artefact
 from day0.records.results import RunMetadata
 from day0.records.run import RunAssessment
 from day0.records.samples import Sample
+from day0.records.search import Rung, Search
 from day0.records.sensitivity import Sensitivity
 from day0.records.source import Source
 from day0.records.token import Token
@@ -50,6 +51,8 @@ ARTEFACTS: tuple[type[Artefact], ...] = (
     RunAssessment,
     Comparison,
     Verdict,
+    Rung,
+    Search,
     Token,
     Tracking,
     Publication,

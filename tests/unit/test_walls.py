@@ -23,8 +23,20 @@ MAY_IMPORT = {
     "evaluation": {"base", "records", "source", "suite", "serving", "statistics"},
     "checkpoint": {"base", "records", "source", "recipe"},
     "decision": {"base", "records", "statistics", "source", "suite", "evaluation"},
+    "search": {"base", "records", "source", "recipe", "checkpoint", "decision"},
     "release": {"base", "records", "decision"},
-    "plan": {"base", "records", "source", "recipe", "suite", "serving", "statistics", "checkpoint", "decision"},
+    "plan": {
+        "base",
+        "records",
+        "source",
+        "recipe",
+        "suite",
+        "serving",
+        "statistics",
+        "checkpoint",
+        "decision",
+        "search",
+    },
 }
 MAKERS = {"base", "records", "source", "recipe", "suite", "serving", "evaluation", "statistics"}
 # What stops a run early is an ingredient of the run; the other statistics judge it.
@@ -48,7 +60,7 @@ STAGES = {
     "gate_run.py": (MAKERS - {"recipe"}) | {"decision", "statistics"},
     "gate_compare.py": (MAKERS - {"recipe"}) | {"decision", "statistics"},
     "gate.py": {"base", "records"},
-    "preflight.py": PACKAGES - {"release", "cluster", "evaluation", "decision", "statistics"},
+    "preflight.py": PACKAGES - {"release", "cluster", "evaluation", "decision", "statistics", "search"},
 }
 
 

@@ -110,11 +110,25 @@ CONSEQUENCES: dict[FailureClass, Consequence] = {
         "generation_config.json, chat template and stop tokens with the source's. Then rerun; answers that stay so are "
         "the checkpoint's own, so keep more layers in high precision.",
     ),
+    FailureClass.SEARCH_SPACE_INFEASIBLE: Consequence(
+        Decision.INFEASIBLE,
+        "Give the search a space with formats that the engine takes for this model; the detail names what each "
+        "candidate was refused for. Then rerun.",
+    ),
     FailureClass.TOKEN_GROWTH: Consequence(
         Decision.REGRESSION,
         "Do not publish: the answers cost more tokens than the policy allows. Compare the candidate's "
         "generation_config.json and chat template with the source's, or keep more layers in high precision, then "
         "rerun; raise max_token_growth only where the cost is acceptable.",
+    ),
+    FailureClass.SEARCH_EXHAUSTED: Consequence(
+        Decision.REGRESSION,
+        "Do not publish: every recipe of the space loses too much. Add recipes with more layers in high precision or "
+        "wider formats near the one that the detail names, then rerun; nothing is evaluated twice.",
+    ),
+    FailureClass.SEARCH_BUDGET_SPENT: Consequence(
+        Decision.ANOMALOUS,
+        "Raise the part of the search's budget that the detail names, then rerun: the search goes on from what it has.",
     ),
     FailureClass.INSUFFICIENT_EVIDENCE: Consequence(
         Decision.ANOMALOUS,

@@ -67,6 +67,7 @@ from day0.records.comparison import (
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import BLOCKING_TIERS, DEFAULT_THRESHOLD, TIERS, Criterion, Policy, Scale
 from day0.statistics.paired import CONCLUSIVE, INCONCLUSIVE, NOTHING, holm, needed_sentence, paired_evidence
+from day0.statistics.resolution import shared_confidence
 
 ANOMALOUS_GAIN = 0.05  # of the scale
 FLIPS_SHOWN = 20
@@ -243,6 +244,7 @@ def _decide(
             (FailureClass.USER_CONFIG_ERROR, "neither side has a score; give at least one task with a score on each")
         )
     names = sorted({*before, *after})
+    confidence = shared_confidence(policy.decisions)
     for key, named in (
         ("scales", policy.scales),
         ("thresholds.tasks", policy.thresholds.tasks),
@@ -257,7 +259,7 @@ def _decide(
             tasks[task] = entry
             if found is not None:
                 measured[task] = found
-                entry.paired = _paired_of_task(found, pairs.get(task), reasons.get(task))
+                entry.paired = _paired_of_task(found, pairs.get(task), reasons.get(task), confidence)
                 gain = _gain_problem(task, found)
                 if gain and is_chance(entry.paired.interval, entry.paired.mcnemar_p, entry.paired.confidence):
                     warnings.append(TaskWarning(task=task, sentence=_chance_sentence(task, found)))
@@ -506,7 +508,7 @@ def _nothing_paired(sentence: str) -> Paired:
     return Paired.model_validate({**NOTHING, "evidence": INCONCLUSIVE, "sentence": sentence, "flips": None})
 
 
-def _paired_of_task(found: Measured, pairs: Pairs | None, problem: str | None) -> Paired:
+def _paired_of_task(found: Measured, pairs: Pairs | None, problem: str | None, confidence: float) -> Paired:
     """Paired evidence of one task in its native units, or why there is none."""
     if not pairs:
         return _nothing_paired(problem or "There are no paired samples; only the two scores were compared.")
@@ -529,6 +531,7 @@ def _paired_of_task(found: Measured, pairs: Pairs | None, problem: str | None) -
         questions=[pair.id for pair in pairs],
         width=scale.width,
         higher_is_better=scale.direction == "higher",
+        confidence=confidence,
     )
     flips = Flips(lost=[], won=[])
     for pair in pairs:

@@ -12,6 +12,9 @@ not have (2.5 %, Holm over the tasks). ACCEPT where the mean is proven within it
 is likely to be beyond its own, and none could hide a loss of more than five limits. Else undecided, with what to ask.
 The numbers are in ``day0.statistics.pooled``; benchmarks/decision.py measures how often each rule is wrong. Tasks
 without samples are held to their limit as ``point`` does.
+
+Where a release is one of several ``decisions`` of a search, of which the first that is accepted wins, ``confident`` and
+``suite`` prove at 1 - 5 % / decisions instead of 95 %.
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ from day0.records.comparison import Cure, MeanDrop, SuiteEvidence, Task
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import Policy, Scale
 from day0.statistics.paired import LEAST_REPEATS, is_proven_regression
-from day0.statistics.pooled import LEVEL, Mean, Pooled, pool
-from day0.statistics.resolution import LARGEST_HIDDEN, POWER, one_sided_factor
+from day0.statistics.pooled import Mean, Pooled, pool
+from day0.statistics.resolution import LARGEST_HIDDEN, POWER, one_sided_factor, shared_confidence
 
 TOLERANCE = 1e-9  # of the scale: a drop of 0.90 to 0.89 is 0.01, not 0.010000000000000009
 
@@ -148,7 +151,8 @@ def by_suite(blocking: Blocking, policy: Policy, asked: Asked = NOTHING_MORE) ->
     sampled = {task: found for task, found in blocking.items() if found.entry.paired.error is not None}
     if not sampled:
         return None
-    pooled = _pooled(sampled)
+    confidence = shared_confidence(policy.decisions)
+    pooled = _pooled(sampled, confidence)
     evidence = _evidence(sampled, pooled)
     lost = [task for task, is_lost in zip(sampled, pooled.lost, strict=True) if is_lost]
     bare = [task for task, found in blocking.items() if task not in sampled and found.entry.within is False]
@@ -169,35 +173,41 @@ def by_suite(blocking: Blocking, policy: Policy, asked: Asked = NOTHING_MORE) ->
         proven = bool(lost or pooled.plain.is_loss)
         return Judgement(Decision.REGRESSION, _sentence(reasons), proven), evidence
     unproven = _unproven(blocking, policy)
-    problems = _undecided(sampled, pooled, unproven)
+    problems = _undecided(sampled, pooled, unproven, confidence)
     shown = evidence.weighted if evidence.proven_by == "weighted" else evidence.plain
     if problems:
-        evidence.cures = _cures(sampled, pooled, unproven, asked)
+        evidence.cures = _cures(sampled, pooled, unproven, asked, confidence)
         sentence = _sentence([text for _, text in problems])
         return Judgement(Decision.ANOMALOUS, sentence, False, tuple(problems)), evidence
     how = "weighted by their precision" if evidence.proven_by == "weighted" else "each counting alike"
     sentence = (
         f"The mean drop of {len(sampled)} tasks, {how}, is {shown.drop:.4g} of the scale and at most "
-        f"{shown.largest:.4g} (one-sided 95 %), within the limit of {shown.limit:.4g}; no task lost beyond its limit "
-        f"or could hide a loss of more than {LARGEST_HIDDEN:g} limits"
+        f"{shown.largest:.4g} ({_one_sided(confidence)}), within the limit of {shown.limit:.4g}; no task lost beyond "
+        f"its limit or could hide a loss of more than {LARGEST_HIDDEN:g} limits"
     )
     if len(sampled) == 1:
         only = next(iter(sampled))
         sentence = (
-            f"The drop of {only} is {shown.drop:.4g} of the scale and at most {shown.largest:.4g} (one-sided 95 %), "
-            f"within the limit of {shown.limit:.4g}"
+            f"The drop of {only} is {shown.drop:.4g} of the scale and at most {shown.largest:.4g} "
+            f"({_one_sided(confidence)}), within the limit of {shown.limit:.4g}"
         )
     return Judgement(Decision.ACCEPT, sentence, len(sampled) == len(blocking)), evidence
 
 
-def _pooled(sampled: Blocking) -> Pooled:
+def _one_sided(confidence: float) -> str:
+    """The level of a bound, as a sentence names it."""
+    return f"one-sided {100 * confidence:.4g} %"
+
+
+def _pooled(sampled: Blocking, confidence: float) -> Pooled:
     rows = []
     for found in sampled.values():
         paired, width = found.entry.paired, found.scale.width
         numbers = (paired.drop, paired.error, paired.largest_drop, paired.loss_p)
         drop, error, largest, loss_p = (math.nan if value is None else value for value in numbers)
         rows.append((drop / width, error / width, largest / width, loss_p, found.reach / width))
-    return pool(*np.array(rows).T)
+    drops, errors, largest, loss_p, limits = np.array(rows).T
+    return pool(drops, errors, largest, loss_p, limits, confidence)
 
 
 def _evidence(sampled: Blocking, pooled: Pooled) -> SuiteEvidence:
@@ -250,13 +260,13 @@ def held_to_proofs(judgement: Judgement, blocking: Blocking, policy: Policy) -> 
     return Judgement(Decision.ANOMALOUS, _sentence(list(unproven.values())), False, problems)
 
 
-def _undecided(sampled: Blocking, pooled: Pooled, unproven: Mapping[str, str]) -> list[Problem]:
+def _undecided(sampled: Blocking, pooled: Pooled, unproven: Mapping[str, str], confidence: float) -> list[Problem]:
     reasons: list[str] = []
     if not pooled.is_within:
         mean = pooled.weighted if pooled.may_be_weighted else pooled.plain
         reasons.append(
-            f"the mean drop of the suite is {mean.drop:.4g} of the scale and could be {mean.largest:.4g} (one-sided "
-            f"95 %), so it is not proven to be within the limit of {mean.limit:.4g}"
+            f"the mean drop of the suite is {mean.drop:.4g} of the scale and could be {mean.largest:.4g} "
+            f"({_one_sided(confidence)}), so it is not proven to be within the limit of {mean.limit:.4g}"
         )
     for place, (task, found) in enumerate(sampled.items()):
         largest = found.entry.paired.largest_drop or 0.0
@@ -273,9 +283,9 @@ def _undecided(sampled: Blocking, pooled: Pooled, unproven: Mapping[str, str]) -
     return [(FailureClass.INSUFFICIENT_EVIDENCE, reason) for reason in [*reasons, *unproven.values()]]
 
 
-def _cures(sampled: Blocking, pooled: Pooled, unproven: Collection[str], asked: Asked) -> list[Cure]:
+def _cures(sampled: Blocking, pooled: Pooled, unproven: Collection[str], asked: Asked, confidence: float) -> list[Cure]:
     """What to ask so that a lossless candidate is accepted with a probability of 80 %."""
-    factor = one_sided_factor(LEVEL, POWER)
+    factor = one_sided_factor(confidence, POWER)
     times: dict[str, float] = {}
     for place, (task, found) in enumerate(sampled.items()):
         error = found.entry.paired.error or 0.0

@@ -26,7 +26,7 @@ from day0.records.recipe import UNKNOWN
 from day0.serving.container import image_command
 from day0.serving.multinode import serving_gpus, serving_nodes
 from day0.source.model_folder import check_model_folder
-from day0.statistics.resolution import PlannedTask, planning_warning, suite_warnings
+from day0.statistics.resolution import PlannedTask, planning_warning, shared_confidence, suite_warnings
 from day0.suite.disjoint import overlaps
 from day0.suite.documents import declared_documents
 from day0.suite.needs import (
@@ -465,6 +465,7 @@ def _unusable(mistakes: _Mistakes) -> UnusableInput:
 def resolution_warnings(plan: Plan, release: PlannedRelease) -> list[dict[str, str]]:
     """{task, sentence} of all that the declared samples cannot decide by the release's criterion."""
     tasks, policy = plan.suites[release.suite].tasks, release.policy
+    confidence = shared_confidence(policy.decisions)
     warnings: list[dict[str, str]] = []
     planned: list[PlannedTask] = []
     for task, settings in tasks.items():
@@ -478,11 +479,11 @@ def resolution_warnings(plan: Plan, release: PlannedRelease) -> list[dict[str, s
         planned.append(PlannedTask(task, count, settings.repeats, limit / scale.width))
         if policy.criterion == "suite":
             continue
-        sentence = planning_warning(count, limit, scale.width, rate, settings.repeats)
+        sentence = planning_warning(count, limit, scale.width, rate, settings.repeats, confidence)
         if sentence:
             warnings.append({"task": task, "sentence": f"{task}: {sentence}."})
     if policy.criterion == "suite":
-        found = suite_warnings(planned, policy.expected_disagreement_rate)
+        found = suite_warnings(planned, policy.expected_disagreement_rate, confidence)
         warnings += [{"task": name, "sentence": f"{name}: {sentence}."} for name, sentence in found]
     return warnings
 

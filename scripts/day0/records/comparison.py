@@ -64,7 +64,7 @@ class Paired(Record):
         description="questions: these are a sample of their kind; repeats: these questions, with sampling the only "
         "chance, where each was asked 4 times or more",
     )
-    largest_drop: Number | None = Field(None, description="one-sided upper bound (95 %), native units")
+    largest_drop: Number | None = Field(None, description="one-sided upper bound at the confidence, native units")
     loss_p: Share | None = Field(None, description="one-sided, of such a drop where nothing was lost")
     detectable_drop: Number | None = Field(
         description="smallest loss that these samples show with a power of 80 %, native units"
@@ -195,7 +195,7 @@ class MeanDrop(Record):
 
     drop: Number
     error: Number = Field(description="standard error")
-    largest: Number = Field(description="one-sided upper bound (95 %)")
+    largest: Number = Field(description="one-sided upper bound (95 %, of a search's finalists more)")
     limit: Number = Field(description="the same mean of the tasks' limits")
 
 

@@ -118,6 +118,11 @@ class Policy(PolicySettings):
     """What a release is held to, every default filled in."""
 
     scales: dict[str, Scale] = Field({}, description="task to its scale, in place of the one that the runs declare")
+    decisions: Annotated[int, Field(ge=1, strict=True)] = Field(
+        1,
+        description="decisions that share the chance of accepting a candidate beyond the limit, those of a search; the "
+        "criteria suite and confident prove by so much smaller a share of their 5 %",
+    )
 
     @field_validator("relative_guard_below")
     @classmethod

@@ -31,11 +31,12 @@ class Mean(NamedTuple):
     drop: Any
     error: Any
     limit: Any
+    level: float = LEVEL  # one-sided, of the upper bound
 
     @property
     def largest(self) -> Any:
         """One-sided upper bound of the mean drop."""
-        return self.drop + special.ndtri(LEVEL) * self.error
+        return self.drop + special.ndtri(self.level) * self.error
 
     @property
     def is_within(self) -> Any:
@@ -90,23 +91,25 @@ class Pooled(NamedTuple):
         return ~self.is_regression & self.is_within & ~self.is_hidden.any(-1) & ~self.is_beyond.any(-1)
 
 
-def pool(drops: Any, errors: Any, largest: Any, loss_p: Any, limits: Any) -> Pooled:
+def pool(drops: Any, errors: Any, largest: Any, loss_p: Any, limits: Any, level: float = LEVEL) -> Pooled:
     """Take the tasks of a suite together.
 
     Args:
         drops: shape (..., tasks), fractions of the tasks' scales, as are errors, largest and limits.
         errors: standard errors, above 0.
-        largest: one-sided upper bounds of the drops, at LEVEL.
+        largest: one-sided upper bounds of the drops, at ``level``.
         loss_p: one-sided p of each drop where the truth is none.
         limits: shape (tasks,), largest drops that are allowed, 0 or more.
+        level: one-sided, of the proof that the mean is within its limit.
     """
     drops, errors, limits = (np.asarray(values, dtype=float) for values in (drops, errors, limits))
     largest, loss_p = np.asarray(largest, dtype=float), np.asarray(loss_p, dtype=float)
     tasks = drops.shape[-1]
-    plain = Mean(drops.mean(-1), np.sqrt((errors**2).sum(-1)) / tasks, np.broadcast_to(limits, drops.shape).mean(-1))
+    mean_limit = np.broadcast_to(limits, drops.shape).mean(-1)
+    plain = Mean(drops.mean(-1), np.sqrt((errors**2).sum(-1)) / tasks, mean_limit, level)
     precision = errors**-2.0
     total = precision.sum(-1)
-    weighted = Mean((precision * drops).sum(-1) / total, total**-0.5, (precision * limits).sum(-1) / total)
+    weighted = Mean((precision * drops).sum(-1) / total, total**-0.5, (precision * limits).sum(-1) / total, level)
     losses = np.maximum(drops, 0.0)
     statistic = (precision * losses**2).sum(-1)
     # Of errors that are symmetric, half give a loss of 0: twice the mean square is error^2 + spread^2.

@@ -34,6 +34,14 @@ def factor_needed(confidence: float = CONFIDENCE, power: float = POWER) -> float
     return normal.inv_cdf((1 + confidence) / 2) + normal.inv_cdf(power)
 
 
+def shared_confidence(decisions: int, confidence: float = CONFIDENCE) -> float:
+    """The confidence of each of several decisions of which any may accept: the chance of error is split evenly.
+
+    By Bonferroni's inequality the chance that one of them is wrong is then at most that of a single one.
+    """
+    return 1 - (1 - confidence) / decisions
+
+
 def one_sided_factor(level: float = CONFIDENCE, power: float = POWER) -> float:
     """How small an error must be for a bound to be proven: that many of them fit between the truth and the bound."""
     normal = NormalDist()
@@ -54,7 +62,12 @@ def samples_needed(
 
 
 def planning_warning(
-    samples: int, limit: float, width: float, rate: float = EXPECTED_DISAGREEMENT_RATE, repeats: int = 1
+    samples: int,
+    limit: float,
+    width: float,
+    rate: float = EXPECTED_DISAGREEMENT_RATE,
+    repeats: int = 1,
+    confidence: float = CONFIDENCE,
 ) -> str | None:
     """The sentence that says that a task cannot resolve its limit, or None where it can.
 
@@ -68,10 +81,11 @@ def planning_warning(
         width: width of the scale, native units.
         rate: expected share of samples that the two checkpoints score differently, 0 < rate <= 1.
         repeats: how often each question is asked.
+        confidence: of the two-sided interval of the drop.
     """
     count = samples * repeats
     error = width * math.sqrt(rate / count)
-    detectable = detectable_drop(error)
+    detectable = detectable_drop(error, confidence)
     if detectable <= limit:
         return None
     asked = f"{samples:,} samples" if repeats == 1 else f"{samples:,} questions asked {repeats} times"
@@ -79,7 +93,7 @@ def planning_warning(
         f"{asked} cannot resolve the limit of {limit:.4g}: if {rate * 100:g} % of them are scored differently, a drop "
         f"below about {min(width, detectable):.2g} cannot be distinguished from chance"
     )
-    needed = samples_needed(count, error, limit) if limit > 0 else None
+    needed = samples_needed(count, error, limit, confidence) if limit > 0 else None
     return f"{text}; the limit needs about {needed:,} samples" if needed else text
 
 
@@ -92,7 +106,9 @@ class PlannedTask(NamedTuple):
     limit: float
 
 
-def suite_warnings(tasks: Sequence[PlannedTask], rate: float = EXPECTED_DISAGREEMENT_RATE) -> list[tuple[str, str]]:
+def suite_warnings(
+    tasks: Sequence[PlannedTask], rate: float = EXPECTED_DISAGREEMENT_RATE, confidence: float = CONFIDENCE
+) -> list[tuple[str, str]]:
     """(task or "suite", sentence) of all that would keep a lossless candidate from being accepted by the suite.
 
     By the criterion suite, with a probability of 80 % and the assumptions of ``planning_warning``.
@@ -100,8 +116,9 @@ def suite_warnings(tasks: Sequence[PlannedTask], rate: float = EXPECTED_DISAGREE
     Args:
         tasks: the blocking ones whose number of questions is declared.
         rate: expected share of samples that the two checkpoints score differently, 0 < rate <= 1.
+        confidence: of the proof, one-sided.
     """
-    factor = one_sided_factor()
+    factor = one_sided_factor(confidence)
     errors = [math.sqrt(rate / (task.questions * task.repeats)) for task in tasks]
     if not errors:
         return []

@@ -195,3 +195,25 @@ def test_a_proven_task_is_not_asked_more():
     result = compare_runs(before, before, limits)
     assert result["failure_class"] == "INSUFFICIENT_EVIDENCE"
     assert "a" not in [cure["task"] for cure in result["suite_evidence"]["cures"]]
+
+
+@pytest.mark.parametrize("criterion", ["suite", "confident"])
+def test_one_of_several_decisions_needs_the_stronger_proof(criterion):
+    """Near its limit at 95 %, beyond it at 99.5 %: the first of ten finalists would be accepted by chance too often."""
+    made = {
+        number: compare_runs(run(1900, 2000), run(1888, 2000), {"criterion": criterion, "decisions": number})
+        for number in (1, 10)
+    }
+    assert (made[1]["decision"], made[10]["decision"]) == ("ACCEPT", "ANOMALOUS"), made[1]["detail"]
+    assert made[10]["failure_class"] == "INSUFFICIENT_EVIDENCE"
+    found = {number: result["tasks"]["a"]["paired"] for number, result in made.items()}
+    assert found[10]["confidence"] == pytest.approx(0.995)
+    assert found[1]["largest_drop"] < found[10]["largest_drop"]
+    if criterion == "suite":
+        assert "one-sided 95 %" in made[1]["detail"] and "one-sided 99.5 %" in made[10]["detail"]
+
+
+def test_a_loss_is_shown_to_one_of_several_decisions_as_to_one():
+    """The share is of the chance to accept; a proven loss stays one."""
+    results = [compare_runs(run(1900, 2000), run(1850, 2000), {"decisions": number}) for number in (1, 10)]
+    assert [result["decision"] for result in results] == ["REGRESSION", "REGRESSION"]

@@ -52,6 +52,7 @@ def test_default_configuration_plans_one_accepting_release():
         "early_stopping": "off",
         "expected_disagreement_rate": 0.01,
         "scales": {},
+        "decisions": 1,
     }
 
 

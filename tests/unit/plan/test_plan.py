@@ -1,6 +1,7 @@
 """What a plan says of its decisions before any job runs."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,13 @@ def test_published_scores_are_read_by_name_and_by_hub_repository(tmp_path):
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(UnusableInput, match=r"external_scores: none\.yaml: cannot be read.*or null for none"):
         read_published_scores(plan(external_scores="none.yaml"))
+
+
+def test_decisions_that_share_their_chance_of_error_need_more_samples():
+    """The factor is 1.645 + 0.842 for one decision, 2.128 + 0.842 for one of three."""
+    made = plan(defaults={"expected_disagreement_rate": 0.04})
+    (release,) = made.releases
+    assert resolution_warnings(made, release) == []
+    of_three = replace(release, policy=release.policy.model_copy(update={"decisions": 3}))
+    (found,) = resolution_warnings(made, of_three)
+    assert found["task"] == "suite" and "the limit needs about 3,528" in found["sentence"]

@@ -105,3 +105,13 @@ def test_one_call_serves_many_releases():
 
 def test_nothing_within_a_limit_of_zero_can_be_proven():
     assert not evidence([0.0], [1e-6], 0.0).is_accepted and LARGEST_HIDDEN > 1
+
+
+def test_a_stronger_level_widens_the_bound_of_the_means_only():
+    one, ten = (
+        pool(np.array([0.002]), np.array([0.003]), np.array([0.008]), np.array([0.3]), np.array([LIMIT]), level)
+        for level in (0.95, 0.995)
+    )
+    assert ten.plain.largest == pytest.approx(0.002 + stats.norm.ppf(0.995) * 0.003)
+    assert ten.plain.largest > one.plain.largest
+    assert (ten.weighted.largest > one.weighted.largest) and (ten.lost == one.lost).all()

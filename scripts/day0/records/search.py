@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from day0.records.assessment import Assessment
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.record import Artefact, Count, Number, Record, Sha256, Share
 
@@ -101,6 +102,24 @@ class Excluded(Frozen):
     reason: str
 
 
+class RequestedMove(Record):
+    """A candidate of a search as the plan hands it on: the name of its folder, its recipe, and its group."""
+
+    name: str
+    definition: dict[str, Any] = Field(description="the recipe's, of the weights alone")
+    group: str = ""
+
+
+class SearchRequest(Record):
+    """A search as the plan hands it on: what may be asked, and how much."""
+
+    name: str
+    objective: Objective
+    budget: Budget
+    moves: list[RequestedMove]
+    definition_digest: Sha256 = Field(description="of all that defines the search, limits and suites among it")
+
+
 class Rung(Artefact):
     """rung-K.json: which candidates are asked next. Where none is, the search has ended."""
 
@@ -111,6 +130,9 @@ class Rung(Artefact):
     reason: str = Field(description="of the rung, or why it asks nobody")
     excluded: list[Excluded] = Field(description="candidates that were never asked and are not now, with the reason")
     evidence: Sha256 = Field(description="of the candidates, the budget and the outcomes that the rung was made from")
+    definition_digest: Sha256 | None = Field(
+        None, description="of the search that it is a rung of; one of another definition counts as unknown"
+    )
 
     @property
     def is_end(self) -> bool:
@@ -139,16 +161,14 @@ class Asking(Record):
         return (self.screening + self.deciding) / self.full if self.full else None
 
 
-class Search(Artefact):
-    """search.json: how a search ended."""
+class Search(Assessment):
+    """search.json: how a search ended; it passed where there is a winner."""
 
     schema_name: ClassVar[str] = "search"
 
     objective: Objective
     winner: str | None = Field(description="the cheapest candidate that the deciding suite accepted")
     decision: Decision
-    failure_class: FailureClass | None
-    detail: str
     nearest: str | None = Field(description="without a winner, the candidate that came nearest to its limits")
     budget: Budget
     candidates: list[Candidate]
@@ -165,6 +185,8 @@ class Search(Artefact):
         )
         if self.winner is not None and not accepted:
             raise ValueError(f"winner: the deciding suite did not accept {self.winner!r}")
+        if self.passed != (self.winner is not None):
+            raise ValueError(f"pass: found {self.passed}; a search passed where it has a winner")
         if (self.winner is not None) != (self.decision is Decision.ACCEPT) or (
             (self.winner is None) != (self.failure_class is not None)
         ):

@@ -84,6 +84,7 @@ def conclude(
     failure_class, detail = (None, _sentence_of_winner(state)) if state.winner else _failure(state, asking)
     decision = Decision.ACCEPT if failure_class is None else CONSEQUENCES[failure_class].decision
     return Search(
+        passed=state.winner is not None,
         objective=objective,
         winner=state.winner.name if state.winner else None,
         decision=decision,

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "evaluation": {"base", "records", "source", "suite", "serving", "statistics"},
     "checkpoint": {"base", "records", "source", "recipe"},
     "decision": {"base", "records", "statistics", "source", "suite", "evaluation"},
-    "search": {"base", "records", "source", "recipe", "checkpoint", "decision"},
+    "search": {"base", "records", "statistics", "source", "recipe", "checkpoint", "decision"},
     "release": {"base", "records", "decision"},
     "plan": {
         "base",

@@ -91,6 +91,11 @@ class Patterns:
         """Whether a weight quantizer is on, by any of the names that it may have; wide patterns count everywhere."""
         return any(self._setting(f"{stem}weight_quantizer").is_enabled for stem in self._stems(module))
 
+    def input_kind(self, module: str) -> str | None:
+        """Number format of a linear module's inputs, "none" where they stay as they are; None where not known."""
+        found = {self._setting(f"{stem}input_quantizer").input_kind for stem in self._stems(module)}
+        return found.pop() if len(found) == 1 else None
+
     def _stems(self, module: str) -> list[str]:
         """What the names of a module's quantizers may begin with."""
         expert = re.fullmatch(r"(.+\.experts)\.(?:\d+|\*)\.(\w+)", module)

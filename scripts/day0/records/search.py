@@ -44,6 +44,7 @@ class Candidate(Frozen):
 
     name: str = Field(description="name of the candidate's folder")
     cost: NotNegative = Field(description="by the search's objective")
+    saves: bool = Field(True, description="whether it costs less than the source by that objective")
     costs: Costs
     risk: NotNegative = Field(description="expected loss of accuracy, in a unit of its own: only its order is used")
     group: str = Field("", description="candidates that fail alike where the engine does not take one of them")

@@ -1,0 +1,67 @@
+"""The candidates of a search: what each recipe of its space costs and risks for a source model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from day0.base.cli import UnusableInput
+from day0.checkpoint.intentions import Patterns
+from day0.records.quantization import ModelOptConfiguration
+from day0.records.search import Candidate, Objective
+from day0.records.sensitivity import Sensitivity
+from day0.search.costs import Model
+from day0.source.safetensors_headers import Tensor
+
+TOLERANCE = 1e-9
+
+
+class Recipe(NamedTuple):
+    """A recipe of a space, resolved: name of its candidate's folder, what ModelOpt is given, and its group."""
+
+    name: str
+    configuration: ModelOptConfiguration
+    group: str = ""
+
+
+def candidates_of(
+    recipes: Sequence[Recipe],
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    objective: Objective,
+    sensitivity: Sensitivity | None = None,
+    catalogue: Mapping[str, Any] | None = None,
+) -> list[Candidate]:
+    """The candidates of a space, in its order.
+
+    Args:
+        recipes: of the space; those that depend on the sensitivity are resolved by it.
+        tensors: of the source's safetensors files, see :func:`day0.source.safetensors_headers.read_tensors`.
+        config: the source's config.json.
+        objective: what the search is to make small.
+        sensitivity: of the source's layers, where it was measured; else risk is guessed from the formats.
+        catalogue: envs/modelopt_catalogue.json.
+
+    Raises:
+        UnusableInput: what a recipe makes of the model is not known before it is quantized; all such are named.
+    """
+    patterns = {one.name: Patterns.of_configuration(one.configuration) for one in recipes}
+    unknown = [name for name, found in patterns.items() if found is None]
+    if unknown:
+        raise UnusableInput(
+            f"{', '.join(unknown)}: ModelOpt chooses the formats while it quantizes, so the cost is not known before; "
+            "expected fixed patterns, or {sensitivity: {formats: [nvfp4, fp8], bits: 5.5}} in its place"
+        )
+    model = Model(tensors, config, sensitivity, catalogue)
+    candidates = []
+    for recipe in recipes:
+        found = patterns[recipe.name]
+        if found is None:
+            continue
+        costs = model.costs(found)
+        cost, of_source = getattr(costs, objective), getattr(model.costs_of_source, objective)
+        saves = cost < of_source - TOLERANCE
+        candidates.append(
+            Candidate(name=recipe.name, cost=cost, saves=saves, costs=costs, risk=model.risk(found), group=recipe.group)
+        )
+    return candidates

@@ -18,7 +18,7 @@ rule bundle_release:
         gate=ancient("results/{model}/{release}/verdict.ok"),
         verdict="results/{model}/{release}/verdict.json",
         report="results/{model}/{release}/report.html",
-        template="scripts/templates/model_card.md.jinja",
+        template=get_card_template,
         materials=get_materials,
     output:
         sums="results/{model}/{release}/release/SHA256SUMS",
@@ -33,13 +33,14 @@ rule bundle_release:
         code=get_code("bundle.py"),
         folder=lambda wildcards: f"results/{wildcards.model}/{get_release(wildcards).candidate}",
         builder=PLAN.config.builder,
+        card=lambda wildcards: get_text(get_release(wildcards).card.as_plain()),
     message:
         "Bundling {wildcards.release} of {wildcards.model}"
     shell:
         "python scripts/bundle.py --verdict {input.verdict} --report {input.report} "
         " --checkpoint {params.folder}/checkpoint --record {params.folder}/quantization.json"
         " --source-record results/{wildcards.model}/source.json --materials {input.materials}"
-        " --builder {params.builder:q} --output $(dirname {output.sums}) 2>&1 | tee {log}"
+        " --builder {params.builder:q} --card {params.card:q} --output $(dirname {output.sums}) 2>&1 | tee {log}"
 
 
 rule publish_release:

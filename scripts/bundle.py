@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from day0.base.artefacts import digest_of_file, write_json, write_text
-from day0.base.cli import EXIT_FAILED_CHECK, UnusableInput, run_cli
+from day0.base.cli import EXIT_FAILED_CHECK, UnusableInput, json_argument, run_cli
+from day0.records.card import CardSettings
 from day0.records.provenance import Statement
 from day0.records.validation import Validation
 from day0.release.bundle import CARD, AcceptedRelease
@@ -23,7 +24,6 @@ from day0.release.model_card import render_model_card
 from day0.release.provenance import make_statement
 from verify_release import verify
 
-TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.jinja"
 PROVENANCE, SAMPLES, SUMS = "provenance.json", "evidence/samples.json", "SHA256SUMS"
 
 
@@ -39,7 +39,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def fill(folder: Path, release: AcceptedRelease) -> dict[str, str]:
+def fill(folder: Path, release: AcceptedRelease, card: CardSettings) -> dict[str, str]:
     """Bring together all files but the provenance and the sums; returns their digests."""
     quantization, source = release.quantization, release.source
     for name in quantization.files:
@@ -53,8 +53,9 @@ def fill(folder: Path, release: AcceptedRelease) -> dict[str, str]:
     write_json(folder / SAMPLES, release.samples)
     validation = Validation.read(release.evidence["validation"])
     (folder / CARD).unlink(missing_ok=True)  # a link to the checkpoint's own card, which must stay as it is
-    server = release.server("candidate_run")
-    write_text(folder / CARD, render_model_card(TEMPLATE, release.verdict, quantization, source, validation, server))
+    metadata = release.metadata("candidate_run")
+    text = render_model_card(release.verdict, quantization, source, validation, metadata, release.checkpoint, card)
+    write_text(folder / CARD, text)
     made = [CARD, SAMPLES, *release.legal_files, *evidence]
     digests = {name: entry.sha256 for name, entry in quantization.files.items()}
     return digests | {name: digest_of_file(folder / name) for name in made}
@@ -93,8 +94,10 @@ def main() -> int:
     parser.add_argument("--report", type=Path, required=True, help="report.html")
     parser.add_argument("--materials", type=Path, nargs="*", default=[], help="suite, data and lock files")
     parser.add_argument("--builder", default="urn:day0:builder", help="URI of who runs the workflow")
+    parser.add_argument("--card", default="{}", help="JSON: what the configuration says about the model card")
     parser.add_argument("--output", type=Path, required=True, help="folder to make")
     arguments = parser.parse_args()
+    card = CardSettings.model_validate(json_argument("--card", arguments.card))
 
     release = AcceptedRelease.read(
         arguments.verdict, arguments.record, arguments.source_record, arguments.report, arguments.checkpoint
@@ -104,7 +107,7 @@ def main() -> int:
         return EXIT_FAILED_CHECK
     unfinished = arguments.output.with_name(f".{arguments.output.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    sums = fill(unfinished, release)
+    sums = fill(unfinished, release, card)
     unlistable = [name for name in sums if "\n" in name or "\\" in name]
     if unlistable:
         raise UnusableInput(f"{arguments.checkpoint}: {SUMS} cannot name {unlistable}; rename these files")

@@ -373,6 +373,18 @@ def load_tasks(job: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return manager, loaded["tasks"]
 
 
+def datasets_of(tasks: dict[str, Any]) -> list[dict[str, Any]]:
+    """The data sets that the documents come from, each once; lm-eval asks the test split where there is one."""
+    found = []
+    for task in tasks.values():
+        config = task.config
+        split = config.test_split if task.has_test_docs() else config.validation_split
+        dataset = {"path": config.dataset_path, "name": config.dataset_name, "split": split}
+        if dataset["path"] and dataset not in found:
+            found.append(dataset)
+    return found
+
+
 def make_model(job: dict[str, Any], server: ServerAddress, chat: bool, transport: Transport) -> Any:
     """lm-eval's API model for the server, with recording."""
     from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
@@ -582,6 +594,7 @@ def main() -> int:
         logging.getLogger("httpx").setLevel(logging.WARNING)
         manager, tasks = load_tasks(job)
         outcome["documents"] = sum(len(task.eval_docs) for task in tasks.values())
+        outcome["datasets"] = datasets_of(tasks)
         emit("loaded", documents=outcome["documents"], seconds=round(time.monotonic() - began, 2))
         outcome.update(ask(job, manager, tasks, server, transport))
         emit("progress", done=transport.answered, total=transport.expected)

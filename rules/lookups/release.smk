@@ -16,6 +16,11 @@ def get_materials(wildcards):
     ]
 
 
+def get_card_template(wildcards):
+    """The template of a release's model card: the configuration's, else the project's own."""
+    return get_release(wildcards).card.template or "scripts/templates/model_card.md.jinja"
+
+
 def get_published(dry_run):
     """The releases that the target publish takes along, by whether it only shows what it would do."""
     return [r for r in PLAN.releases if r.publish and r.publish["dry_run"] == dry_run]

@@ -60,7 +60,7 @@ def test_the_bundle_is_whole_and_loads_alone(workspace):
     for name in ("config.json", "tokenizer.json", "generation_config.json", "chat_template.jinja", "README.md"):
         assert name in listed
     card = (bundle / "README.md").read_text()
-    assert yaml.safe_load(card.split("---")[1])["library_name"] == "transformers" and "ACCEPT" in card
+    assert yaml.safe_load(card.split("---")[1])["library_name"] == "Model Optimizer" and "ACCEPT" in card
 
 
 def test_every_sample_was_asked_answered_and_scored(workspace):

@@ -26,8 +26,11 @@ QUANTIZED = {
 STAGES = ("preflight_model", "preflight_recipe", "preflight_suite", "validation", "baseline_run", "candidate_run")
 
 
-def make_accepted_release(root):
-    """Write the release m/fp8 below a folder, which must be the working directory; returns its folder."""
+def make_accepted_release(root, files=(), metadata=None):
+    """Write the release m/fp8 below a folder, which must be the working directory; returns its folder.
+
+    ``files``: further ones of the checkpoint, names with their content as JSON; ``metadata``: of both results.yml.
+    """
     source, checkpoint = root / "models" / "m", root / "m" / "fp8" / "checkpoint"
     (checkpoint / "below").mkdir(parents=True)
     source.mkdir(parents=True)
@@ -36,6 +39,8 @@ def make_accepted_release(root):
     (checkpoint / "model.safetensors").write_bytes(b"weights" * 300)
     (checkpoint / "below" / "config.json").write_text("{}")
     (checkpoint / ".snakemake_timestamp").write_text("")
+    for name, content in dict(files).items():
+        write_json(checkpoint / name, content)
     files, source_files = inventory(checkpoint), inventory(source)
     checkpoint_digest, source_digest = digest_of_inventory(files), digest_of_inventory(source_files)
     record = {
@@ -51,7 +56,9 @@ def make_accepted_release(root):
         **QUANTIZED,
     }
     write_json("m/fp8/quantization.json", record)
-    described = described_source(path="models/m", location={"path": "models/m"}, license="mit", parameters=1234567)
+    described = described_source(
+        path="models/m", location={"path": "models/m"}, card={"license": "mit"}, parameters=1234567
+    )
     write_json("m/source.json", {**described, "files": source_files, "digest": source_digest})
     digests = {"checkpoint_digest": checkpoint_digest, "source_digest": source_digest}
     evidence = {name: f"m/{name}.json" for name in STAGES[:3]}
@@ -64,7 +71,8 @@ def make_accepted_release(root):
     for run, (folder, digest) in served.items():
         server = {"engine_version": "0.32.0", "command": "python server --max-model-len 64 --dtype auto"}
         write_text(
-            f"{folder}/results.yml", yaml.safe_dump({"command": f"evaluate {run}", "metadata": {"server": server}})
+            f"{folder}/results.yml",
+            yaml.safe_dump({"command": f"evaluate {run}", "metadata": {"server": server, **(metadata or {})}}),
         )
         write_text(f"{folder}/samples/addition.jsonl", '{"id": "0", "score": 1.0}\n')
         evidence[run] = f"{folder}/run.json"

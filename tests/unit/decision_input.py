@@ -25,7 +25,6 @@ def described_source(**changes):
         "dtypes": {},
         "config": {},
         "trust_remote_code": False,
-        "license": None,
     } | changes
 
 

@@ -22,7 +22,7 @@ from day0.records.attempts import Attempts, AttemptStatus, EvaluationAttempt
 from day0.records.early_stopping import EarlyStop
 from day0.records.failure_class import FailureClass
 from day0.records.part import Part
-from day0.records.results import Accounting, RunMetadata, ShardMetadata
+from day0.records.results import Accounting, Dataset, RunMetadata, ShardMetadata
 from day0.records.samples import write_samples
 
 ATTEMPTS = "attempts.json"
@@ -112,6 +112,11 @@ def write_run(folder: Path, suite: Mapping[str, Any], parts: Sequence[Part], com
             name: fingerprint_of(suite, task, outcomes[name] or {}, server)
             for name, task in suite["tasks"].items()
             if not stop or (outcomes[name] or {}).get("samples")
+        },
+        datasets={
+            name: [Dataset(**one) for one in found_in]
+            for name in suite["tasks"]
+            if (found_in := (outcomes[name] or {}).get("datasets"))
         },
         timing=first.timing,
         canary=first.canary,

@@ -21,6 +21,7 @@ from day0.decision.external import ExternalScores, parse_external_scores
 from day0.plan.config import Config, Defaults, ImportedRun, Publish, Release, Serving
 from day0.plan.plan import BASELINE, Plan, PlannedRelease
 from day0.recipe.recipes import Calibration, recipe_of_checkpoint, resolve_recipe
+from day0.records.card import CardSettings
 from day0.records.policy import Policy, PolicySettings, Scale
 from day0.records.recipe import UNKNOWN
 from day0.serving.container import image_command
@@ -166,8 +167,14 @@ def _plan_releases(
             publish = _publication(config.publish, release.publish, release.model, name)
         except UnusableInput as error:
             mistakes.add(f"{place}.publish", str(error))
+        model = config.models.get(release.model)
+        card = _card([config.card, *([model.card] if model else []), release.card])
+        if card.template and not (root / card.template).is_file():
+            mistakes.add(
+                f"{place}.card", f"template: found no file {card.template}; give the path of a jinja2 template"
+            )
         planned.append(
-            PlannedRelease(name, release.model, recipe, candidate, suite, policy, release.candidate_run, publish)
+            PlannedRelease(name, release.model, recipe, candidate, suite, policy, release.candidate_run, publish, card)
         )
     general = config.defaults
     for key, named in (
@@ -409,6 +416,18 @@ def _policy_of(defaults: Defaults, release: Release, tasks: Mapping[str, Task]) 
         "thresholds": thresholds,
     }
     return Policy.model_validate(merged)
+
+
+def _card(layers: Iterable[CardSettings]) -> CardSettings:
+    """Settings of a model card from the general to the particular: a licence takes its name and link along."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        given = layer.model_dump(exclude_unset=True)
+        if "license" in given:
+            merged |= {"license_name": None, "license_link": None}
+        given["tags"] = [*merged.get("tags", []), *given.get("tags", [])]
+        merged |= given
+    return CardSettings(**merged)
 
 
 def _publication(general: Publish | None, own: Publish | None, model: str, release: str) -> dict[str, Any] | None:

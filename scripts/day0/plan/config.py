@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from day0.base.mistakes import Name, PositiveInteger, Strict
 from day0.recipe.recipes import Calibration, Recipe
+from day0.records.card import CardSettings
 from day0.records.policy import (
     Criterion,
     EarlyStopping,
@@ -152,6 +153,7 @@ class Model(Strict):
     calibration: Calibration | None = None
     serving: Serving = Serving()
     baseline: dict[str, ImportedRun] = Field({}, description="by suite: a run that stands in for the baseline's")
+    card: CardSettings = Field(CardSettings(), description="values in place of the general ones; tags are added")
     resources: Resources = Field(Resources(), description="what the model's heavy jobs ask for on a cluster")
 
     @model_validator(mode="after")
@@ -242,6 +244,7 @@ class Release(Strict):
     early_stopping: EarlyStopping | None = None
     expected_disagreement_rate: PositiveShare | None = None
     publish: Publish | None = None
+    card: CardSettings = Field(CardSettings(), description="values in place of the model's; tags are added")
 
 
 class Quantization(Strict):
@@ -345,5 +348,6 @@ class Config(Strict):
         description="files of published scores that baselines are held against, the last one first; null: none",
     )
     publish: Publish | None = Field(None, description="where accepted bundles go, for the target publish")
+    card: CardSettings = Field(CardSettings(), description="what the model cards of bundles say besides the evidence")
     mlflow: Mlflow | None = Field(None, description="log every release with MLflow")
     releases: list[Release] = Field(min_length=1)

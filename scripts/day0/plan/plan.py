@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from day0.base.artefacts import digest_of
 from day0.plan.config import Config, ImportedRun
 from day0.recipe.recipes import Calibration, ResolvedRecipe
+from day0.records.card import CardSettings
 from day0.records.early_stopping import StoppingRules
 from day0.records.policy import EarlyStopping, Policy
 from day0.suite.suites import Suite
@@ -36,6 +37,7 @@ class PlannedRelease:
     policy: Policy
     candidate_run: ImportedRun | None = None
     publish: dict[str, Any] | None = None
+    card: CardSettings = field(default_factory=CardSettings)
 
 
 @dataclass(frozen=True)

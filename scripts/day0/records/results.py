@@ -86,6 +86,14 @@ class ServerFacts(Record):
     engine_starts: Count | None = None
 
 
+class Dataset(Record):
+    """Data that a task's questions come from."""
+
+    path: str = Field(description="repository of the hub, or the loader of local files, as json")
+    name: str | None = Field(None, description="configuration of the data set")
+    split: str | None = None
+
+
 class ShardMetadata(Record):
     """One shard of a run."""
 
@@ -111,6 +119,7 @@ class RunMetadata(Artefact):
     accounting: dict[str, Accounting]
     requests: dict[str, dict[str, Any] | None] = Field({}, description="counts by task")
     fingerprint: dict[str, dict[str, Any]] = Field({}, description="by task, what must be alike in two runs")
+    datasets: dict[str, list[Dataset]] = Field({}, description="by task, where its harness reports them")
     timing: Timing | None = None
     canary: Canary | None = None
     server: ServerFacts | dict[str, Any] | None = Field(None, description="empty: no server was started")

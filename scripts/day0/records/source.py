@@ -23,6 +23,16 @@ class FolderLocation(Record):
     path: str
 
 
+class SourceCard(Record):
+    """What the front matter of the source's model card says; null or empty where it says nothing."""
+
+    license: str | list[str] | None = Field(None, description="identifiers as the hub has them; other: see its name")
+    license_name: str | None = None
+    license_link: str | None = None
+    languages: list[str] = Field([])
+    pipeline_tag: str | None = None
+
+
 class Source(Artefact):
     """source.json: the source model, its files and what they hold."""
 
@@ -38,4 +48,4 @@ class Source(Artefact):
     dtypes: dict[str, Count] = Field(description="elements by safetensors data type")
     config: dict[str, Any] = Field(description="the model's config.json")
     trust_remote_code: bool = Field(description="whether the model's own Python code may run")
-    license: str | None = Field(description="as the front matter of the model card names it")
+    card: SourceCard = Field(SourceCard(), description="of the source's README.md")

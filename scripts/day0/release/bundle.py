@@ -86,10 +86,13 @@ class AcceptedRelease:
         folders = {run.removesuffix("_run"): self.evidence[run].with_name("samples") for run in RUNS}
         return {side: inventory(folder) if folder.is_dir() else {} for side, folder in folders.items()}
 
+    def metadata(self, run: str) -> Mapping[str, Any]:
+        """What a run's results.yml records about its making."""
+        return read_metadata(self._results(run), self.evidence[f"{run}_results"])
+
     def server(self, run: str) -> Mapping[str, Any]:
         """What a run's results.yml records about its server."""
-        metadata = read_metadata(self._results(run), self.evidence[f"{run}_results"])
-        return mapping_or_empty(metadata.get("server"))
+        return mapping_or_empty(self.metadata(run).get("server"))
 
     def commands(self) -> dict[str, str]:
         """The commands that made the runs and started their servers, as far as they are recorded."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput
+from day0.base.numbers import mapping_or_empty
 from day0.records.file_states import FileStates
 from day0.records.files import Files, digest_of_files
-from day0.records.source import FolderLocation, HubLocation, Source
+from day0.records.source import FolderLocation, HubLocation, Source, SourceCard
 from day0.source.recorded_files import RecordedFiles, hash_files
 from day0.source.safetensors_headers import payload_bytes, read_tensors
 from day0.source.side_files import side_files
@@ -103,7 +104,7 @@ def describe_source(
         dtypes=dict(sorted(dtypes.items())),
         config=read_json(folder / "config.json"),
         trust_remote_code=trust_remote_code,
-        license=_license(folder),
+        card=_card(folder),
     )
     return source, states
 
@@ -124,11 +125,29 @@ def _belongs(name: str, trust_remote_code: bool) -> bool:
     )
 
 
-def _license(folder: Path) -> str | None:
-    """The licence that the model card's front matter names."""
+def _card(folder: Path) -> SourceCard:
+    """What the front matter of the model card says; of one that is broken nothing, with a line on standard error."""
+    from huggingface_hub.repocard import metadata_load  # half a second, and only this stage reads a card
+    from yaml import YAMLError
+
     card = folder / "README.md"
-    if not card.is_file():
-        return None
-    front = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
-    found = re.search(r"^license:\s*(\S+)", front[1], re.MULTILINE) if front else None
-    return found[1] if found else None
+    try:
+        content = mapping_or_empty(metadata_load(card) if card.is_file() else None)
+    except (OSError, ValueError, YAMLError, RecursionError) as error:
+        print(
+            f"warning: {card}: its front matter cannot be read, so no licence is taken from it: {error}",
+            file=sys.stderr,
+        )
+        return SourceCard()
+    license_, languages = content.get("license"), content.get("language")
+    several = [entry for entry in license_ if isinstance(entry, str)] if isinstance(license_, list) else []
+    return SourceCard(
+        license=license_ if isinstance(license_, str) else several or None,
+        languages=[str(one) for one in (languages if isinstance(languages, list) else [languages]) if _is_word(one)],
+        **{key: content[key] for key in ("license_name", "license_link", "pipeline_tag") if _is_word(content.get(key))},
+    )
+
+
+def _is_word(value: object) -> bool:
+    """Whether a value is a text; YAML 1.1 reads the language `no` as false."""
+    return isinstance(value, str) and bool(value)

@@ -27,5 +27,4 @@ Source(
     dtypes={"BF16": 16},
     config={},
     trust_remote_code=False,
-    license=None,
 ).write(arguments.output)

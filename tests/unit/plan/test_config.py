@@ -56,6 +56,30 @@ def test_default_configuration_plans_one_accepting_release():
     }
 
 
+def test_a_release_lays_its_card_over_that_of_its_model():
+    raw = changed(card={"tags": ["a"], "license": "other", "license_name": "n", "quantized_by": "team"})
+    raw["models"]["tiny-llama"]["card"] = {"base_model": "org/origin", "license": "mit", "tags": ["b"]}
+    raw["releases"][0]["card"] = {"tags": ["c"], "quantized_by": "me"}
+    (release,) = plan(raw).releases
+    given = {key: value for key, value in release.card.as_plain().items() if value}
+    assert given == {"base_model": "org/origin", "license": "mit", "tags": ["a", "b", "c"], "quantized_by": "me"}
+
+
+@pytest.mark.parametrize(
+    ("card", "place", "words"),
+    [
+        ({"template": "none.jinja"}, "releases[0].card", "template: found no file none.jinja"),
+        ({"license": "other"}, "card", "'other' needs a license_name"),
+        ({"license_link": "LICENSE"}, "card", "need a license; give license: other"),
+        ({"base_model": "nothing"}, "card.base_model", "nothing"),
+        ({"tag": ["x"]}, "card", "tag"),
+    ],
+)
+def test_mistakes_in_the_card_are_found_at_planning(card, place, words):
+    (line,) = mistakes(changed(card=card))
+    assert line.startswith(place) and words in line, line
+
+
 def test_a_release_lays_its_policy_over_the_defaults():
     defaults = {
         "suite": "demo",

@@ -29,7 +29,7 @@ SOURCE = {
     "dtypes": {"BF16": 8},
     "config": {"model_type": "llama", "rope_scaling": None},
     "trust_remote_code": False,
-    "license": None,
+    "card": {"license": "mit", "license_name": None, "license_link": None, "languages": [], "pipeline_tag": None},
 }
 PREFLIGHT = {
     "schema_version": 1,

@@ -41,7 +41,8 @@ def test_the_bundle_is_whole_and_its_sums_cover_every_file(release):
 def test_the_model_card_has_the_front_matter_of_the_hub(release):
     bundle()
     _, front, text = (release / "release" / "README.md").read_text().split("---\n", 2)
-    assert yaml.safe_load(front)["license"] == "mit" and "fp8" in yaml.safe_load(front)["tags"]
+    found = yaml.safe_load(front)
+    assert (found["license"], found["tags"]) == ("mit", ["quantized", "modelopt", "fp8", "vllm"])
     for words in (
         "1,234,567 parameters",
         "50.0 %",
@@ -63,7 +64,7 @@ def test_the_card_of_a_checkpoint_made_elsewhere_makes_nothing_up(release):
     done = bundle()
     assert done.returncode == 0, done.stdout + done.stderr
     _, front, text = (release / "release" / "README.md").read_text().split("---\n", 2)
-    assert yaml.safe_load(front)["tags"] == ["quantized", "compressed-tensors", "vllm"]
+    assert yaml.safe_load(front)["tags"] == ["quantized", "compressed-tensors", "fp8", "vllm"]
     for words in (
         "# m, quantized\n",
         "Quantized elsewhere with compressed-tensors 0.19.0 and evaluated",
@@ -86,6 +87,131 @@ def test_the_hub_reads_every_score_from_the_card(release):
     (score,) = card.data.eval_results
     found = (score.dataset_name, score.metric_type, score.metric_value, score.task_type)
     assert found == ("addition", "exact_match", 0.995, "text-generation")
+
+
+@pytest.mark.parametrize(
+    ("config", "library", "sentence"),
+    [
+        ({"quantization_config": {"quant_method": "modelopt"}}, "Model Optimizer", "Not with `transformers`: it skips"),
+        (
+            {"quantization_config": {"quant_method": "compressed-tensors"}},
+            "transformers",
+            "package `compressed-tensors`",
+        ),
+        ({"quantization_config": {"quant_method": "strange"}}, None, "Whether `transformers` reads it is not known."),
+        ({}, None, "Whether `transformers` reads it is not known."),
+    ],
+)
+def test_the_card_names_the_library_that_reads_the_checkpoint(tmp_path, monkeypatch, config, library, sentence):
+    monkeypatch.chdir(tmp_path)
+    release = make_accepted_release(tmp_path, {"config.json": config})
+    done = bundle()
+    assert done.returncode == 0, done.stdout + done.stderr
+    card = ModelCard.load(release / "release" / "README.md", ignore_metadata_errors=False)
+    assert card.data.library_name == library and sentence in card.text
+
+
+def test_modelopts_own_file_alone_names_the_library_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    release = make_accepted_release(tmp_path, {"hf_quant_config.json": {"quantization": {"quant_algo": "FP8"}}})
+    assert bundle().returncode == 0
+    assert ModelCard.load(release / "release" / "README.md").data.library_name == "Model Optimizer"
+
+
+@pytest.mark.parametrize(
+    ("source", "tag"),
+    [
+        ({}, "text-generation"),
+        ({"config": {"vision_config": {"depth": 2}}}, "image-text-to-text"),
+        ({"config": {"audio_config": {"depth": 2}}}, "audio-text-to-text"),
+        ({"config": {"vision_config": {"depth": 2}}, "card": {"pipeline_tag": "any-to-any"}}, "any-to-any"),
+    ],
+)
+def test_the_pipeline_tag_is_that_of_the_models_kind(release, source, tag):
+    write_json("m/source.json", json.loads(Path("m/source.json").read_text()) | source)
+    assert bundle().returncode == 0
+    card = ModelCard.load(release / "release" / "README.md")
+    assert card.data.pipeline_tag == tag and card.data.eval_results[0].task_type == tag
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "expected", "sentence"),
+    [
+        (
+            {"license": ["mit", "apache-2.0"]},
+            {},
+            {"license": ["mit", "apache-2.0"]},
+            "source, `mit`, `apache-2.0`, holds",
+        ),
+        (
+            {"license": "other", "license_name": "acme", "license_link": "https://acme.example/licence"},
+            {},
+            {"license": "other", "license_name": "acme", "license_link": "https://acme.example/licence"},
+            "source, `acme` (https://acme.example/licence), holds",
+        ),
+        ({}, {}, {}, "The source names no licence"),
+        ({"license": "mit"}, {"license": "apache-2.0"}, {"license": "apache-2.0"}, "- Licence: `apache-2.0`."),
+        ({}, {"license_text": "Ask the legal team."}, {}, "- Ask the legal team."),
+    ],
+)
+def test_the_licence_is_the_sources_or_the_configurations(release, source, settings, expected, sentence):
+    write_json("m/source.json", json.loads(Path("m/source.json").read_text()) | {"card": source})
+    done = bundle("--card", json.dumps(settings))
+    assert done.returncode == 0, done.stdout + done.stderr
+    card = ModelCard.load(release / "release" / "README.md", ignore_metadata_errors=False)
+    found = {key: getattr(card.data, key) for key in ("license", "license_name", "license_link")}
+    assert {key: value for key, value in found.items() if value} == expected and sentence in card.text
+
+
+def test_what_the_configuration_says_of_the_card_stands_there(release, tmp_path):
+    own = {"base_model": "org/origin", "tags": ["acme", "fp8"], "quantized_by": "acme-team"}
+    assert bundle("--card", json.dumps(own)).returncode == 0
+    card = ModelCard.load(release / "release" / "README.md", ignore_metadata_errors=False)
+    found = card.data.base_model, card.data.base_model_relation, card.data.to_dict()["quantized_by"]
+    assert found == ("org/origin", "quantized", "acme-team")
+    assert card.data.tags == ["quantized", "modelopt", "fp8", "vllm", "acme"]
+
+
+def test_ones_own_template_stands_below_the_front_matter(release, tmp_path):
+    (tmp_path / "own.jinja").write_text("# Ours\n{{ model }}: {{ decision }} on {{ suite }}\n")
+    assert bundle("--card", json.dumps({"template": "own.jinja"})).returncode == 0
+    assert (release / "release" / "README.md").read_text().endswith("---\n# Ours\nm: ACCEPT on s\n")
+
+
+@pytest.mark.parametrize("text", ["{{ nothing }}", "{% if %}", "{{ size_ratio | thousands_ }}"])
+def test_a_template_that_cannot_be_filled_in_makes_no_bundle(release, tmp_path, text):
+    (tmp_path / "own.jinja").write_text(text)
+    done = bundle("--card", json.dumps({"template": "own.jinja"}))
+    assert done.returncode == 2 and "own.jinja: cannot be rendered as a model card" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr and not (release / "release").exists()
+
+
+def test_the_card_says_how_each_task_was_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    metadata = {
+        "datasets": {"addition": [{"path": "org/numbers", "name": "main", "split": "test"}]},
+        "fingerprint": {
+            "addition": {
+                "harness": "lm-eval 0.4.13",
+                "task": "numbers",
+                "num_fewshot": 5,
+                "repeats": 4,
+                "sampling": {"temperature": 0.6, "top_p": 0.95, "until": ["x"]},
+                "apply_chat_template": True,
+            }
+        },
+    }
+    release = make_accepted_release(tmp_path, metadata=metadata)
+    done = bundle()
+    assert done.returncode == 0, done.stdout + done.stderr
+    card = ModelCard.load(release / "release" / "README.md", ignore_metadata_errors=False)
+    (score,) = card.data.eval_results
+    found = score.dataset_type, score.dataset_name, score.dataset_config, score.dataset_split, score.dataset_args
+    assert found == ("org/numbers", "addition", "main", "test", {"num_few_shot": 5})
+    row = (
+        "| addition | `org/numbers` main, test by lm-eval 0.4.13 | 5 | 4 | temperature 0.6, top_p 0.95, chat template |"
+    )
+    assert row in card.text
 
 
 def test_an_advisory_task_without_a_result_has_an_empty_row(release):

@@ -52,8 +52,39 @@ def test_a_folder_is_described_with_digests_and_precisions(folder):
     source = describe_source(folder)
     assert sorted(source["files"]) == ["README.md", "config.json", "model.safetensors"]
     assert (source["parameters"], source["payload_bytes"], source["dtypes"]) == (8, 16, {"BF16": 8})
-    assert (source["license"], source["config"]) == ("apache-2.0", {"model_type": "llama"})
+    assert (source["card"]["license"], source["config"]) == ("apache-2.0", {"model_type": "llama"})
     assert "modeling.py" in describe_source(folder, trust_remote_code=True)["files"]
+
+
+@pytest.mark.parametrize(
+    ("front", "expected"),
+    [
+        ("license: mit", {"license": "mit"}),
+        ("license: 'apache-2.0'  # quoted", {"license": "apache-2.0"}),
+        ("license:\n- mit\n- apache-2.0", {"license": ["mit", "apache-2.0"]}),
+        ("license: []", {}),
+        ("license: 3", {}),
+        (
+            "license: other\nlicense_name: acme\nlicense_link: LICENSE",
+            {"license": "other", "license_name": "acme", "license_link": "LICENSE"},
+        ),
+        ("language: en\npipeline_tag: image-text-to-text", {"languages": ["en"], "pipeline_tag": "image-text-to-text"}),
+        ("language: [en, no, de]", {"languages": ["en", "de"]}),
+        ("license: [", {}),
+        ("- license", {}),
+        ("license: !python/object:os.system mit", {}),
+    ],
+)
+@pytest.mark.parametrize("form", ["---\n{}\n---\nx", "\ufeff---\n{}\n---\nx", "---\r\n{}\r\n---\r\n"])
+def test_the_card_of_the_source_is_read_as_the_hub_reads_it(folder, form, front, expected):
+    (folder / "README.md").write_text(form.format(front), encoding="utf-8", newline="")
+    card = describe_source(folder)["card"]
+    assert {key: value for key, value in card.items() if value} == expected
+
+
+def test_a_source_without_a_card_names_no_licence(folder):
+    (folder / "README.md").unlink()
+    assert not any(describe_source(folder)["card"].values())
 
 
 def test_a_source_is_opened_by_its_record_or_by_its_folder_alone(folder, tmp_path):

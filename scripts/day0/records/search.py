@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from day0.records.assessment import Assessment
+from day0.records.early_stopping import End
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.record import Artefact, Count, Number, Record, Sha256, Share
 
@@ -56,6 +57,7 @@ class MeanLoss(Frozen):
     drop: Number
     low: Number
     high: Number
+    limit: Number = Field(description="the same mean of the tasks' limits")
 
 
 class Outcome(Frozen):
@@ -71,6 +73,7 @@ class Outcome(Frozen):
     )
     regressed: tuple[str, ...] = Field((), description="blocking tasks beyond their limit, the worst first")
     conclusive: bool = Field(False, description="a loss that the samples prove; only such a one excludes others")
+    early_end: End | None = Field(None, description="of an evaluation that was stopped before every question was asked")
     samples_asked: Count = Field(0, description="of the candidate; the baseline's are counted once for the search")
     score: Number | None = Field(None, description="mean over the blocking tasks, as a fraction of their scales")
     loss: MeanLoss | None = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from statistics import NormalDist
 
 from day0.decision.verdict import EXTERNAL_STAGE
-from day0.records.comparison import Task
+from day0.records.comparison import Comparison, Task
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import BLOCKING_TIERS
 from day0.records.search import Kind, MeanLoss, Outcome
 from day0.records.verdict import Verdict
+from day0.statistics.paired import CONCLUSIVE
 from day0.statistics.resolution import CONFIDENCE
 
 # Assessments that say nothing of the recipe: what failed there fails for every candidate.
@@ -17,19 +18,19 @@ OF_ALL_CANDIDATES = ("preflight_model", "preflight_suite", EXTERNAL_STAGE)
 LARGEST_DROP = 1e6  # of a task that allows none, in limits
 
 
-def outcome_of(name: str, kind: Kind, verdict: Verdict) -> Outcome:
+def outcome_of(name: str, kind: Kind, verdict: Verdict, comparison: Comparison | None = None) -> Outcome:
     """The outcome that a candidate's verdict is.
 
     Args:
         name: of the candidate.
         kind: which suite was asked.
         verdict: of the release that the candidate was decided as.
+        comparison: that it was made from, which says whether the evaluation was stopped early.
     """
     blocking = {task: entry for task, entry in verdict.tasks.items() if entry.tier in BLOCKING_TIERS}
     drops = {task: drop for task, entry in blocking.items() if (drop := _drop_in_limits(entry)) is not None}
     beyond = [task for task, entry in blocking.items() if entry.within is False]
     regressed = sorted(beyond, key=lambda task: (-drops.get(task, 0.0), task))
-    is_loss = verdict.decision is Decision.REGRESSION and verdict.failure_class is None
     return Outcome(
         name=name,
         kind=kind,
@@ -38,8 +39,8 @@ def outcome_of(name: str, kind: Kind, verdict: Verdict) -> Outcome:
         of_baseline=_is_of_baseline(verdict),
         worst_drop=max(drops.values(), default=None),
         regressed=tuple(regressed),
-        # Of more tokens, too, is not known that riskier recipes need them.
-        conclusive=is_loss and verdict.evidence_strength == "conclusive",
+        conclusive=_is_beyond(verdict),
+        early_end=comparison.early_stop.end if comparison is not None and comparison.early_stop is not None else None,
         samples_asked=sum(entry.paired.samples or 0 for entry in verdict.tasks.values()),
         score=_score(list(blocking.values())),
         loss=_loss(verdict),
@@ -53,6 +54,20 @@ def _is_of_baseline(verdict: Verdict) -> bool:
         return False
     of_baseline = verdict.stage in OF_ALL_CANDIDATES or verdict.stage.startswith("baseline")
     return of_baseline or verdict.failure_class is FailureClass.EXTERNAL_BASELINE_MISMATCH
+
+
+def _is_beyond(verdict: Verdict) -> bool:
+    """Whether a loss beyond the limits is proven: of a task, or of the mean over the tasks.
+
+    That the criterion suite calls a loss proven is less: a lossless candidate would not have it, and by its score it is
+    beyond the limit. A growth of the answers proves nothing of riskier recipes.
+    """
+    if verdict.decision is not Decision.REGRESSION or verdict.failure_class is not None:
+        return False
+    confident, loss = verdict.criteria.get("confident"), _loss(verdict)
+    if confident is None:
+        return verdict.evidence_strength == CONCLUSIVE
+    return confident.decision is Decision.REGRESSION or (loss is not None and loss.low > loss.limit)
 
 
 def _drop_in_limits(entry: Task) -> float | None:
@@ -80,4 +95,4 @@ def _loss(verdict: Verdict) -> MeanLoss | None:
         return None
     mean = verdict.suite_evidence.plain
     reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * mean.error
-    return MeanLoss(drop=mean.drop, low=mean.drop - reach, high=mean.drop + reach)
+    return MeanLoss(drop=mean.drop, low=mean.drop - reach, high=mean.drop + reach, limit=mean.limit)

@@ -2,15 +2,20 @@
 
 Costs are exact before anything is quantized, so only the accuracy is searched. Risk orders the candidates as a guide:
 it says where to look first, and what a *proven* loss makes not worth asking. The first rung asks the cheapest and the
-safest. Each later one drops what is no cheaper than the best that was accepted and what is as risky as a proven loss,
+safest. Each later one drops what is no cheaper than the best that passed and what is as risky as a proven loss,
 keeps those that no other beats in cost and risk at once, and asks evenly spaced ones of them. When nothing cheaper is
-left to look at, the accepted ones are put to the deciding suite, the cheapest first, until one is accepted.
+left to look at, those that passed are put to the deciding suite, the cheapest first, until one is accepted.
+
+A screening chooses and does not judge. A candidate passes it where it is accepted, and also where its mean loss is
+within the screening's limits and no loss beyond them is proven: to call such a one lost for a single task that dropped
+by chance cost more than it saved (benchmarks/search.py). The winner is always one that the deciding suite accepted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from day0.base.artefacts import digest_of
 from day0.decision.failures import CONSEQUENCES, severity
@@ -132,48 +137,48 @@ class _State:
         """Digest of the evidence, whatever its order."""
         return digest_of([part.as_plain() for part in (*self.candidates, *self.outcomes, self.budget)])
 
-    @property
+    @cached_property
     def unasked(self) -> list[Candidate]:
         """Candidates that nothing was asked of, cheapest first."""
         return [one for one in self.candidates if one.name not in self.screens and one.name not in self.finals]
 
-    @property
+    @cached_property
     def asked(self) -> list[Candidate]:
         return [one for one in self.candidates if one.name in self.screens or one.name in self.finals]
 
-    @property
+    @cached_property
     def baseline_failure(self) -> Outcome | None:
         """The outcome that condemns the baseline, the most severe one."""
         failed = [one for one in self.outcomes if one.of_baseline and one.decision is not Decision.ACCEPT]
         return min(failed, key=_by_severity, default=None)
 
-    @property
+    @cached_property
     def winner(self) -> Candidate | None:
         """The cheapest candidate that the deciding suite accepted; none where the baseline failed."""
         if self.baseline_failure:
             return None
         return next((one for one in self.candidates if _is(self.finals.get(one.name), Decision.ACCEPT)), None)
 
-    @property
+    @cached_property
     def best(self) -> Candidate | None:
-        """The cheapest candidate that is accepted by the last that was asked of it."""
-        return next((one for one in self.candidates if _is(self.last(one), Decision.ACCEPT)), None)
+        """The cheapest candidate that passed the last that was asked of it."""
+        return next((one for one in self.candidates if _passes(self.last(one))), None)
 
     def last(self, candidate: Candidate) -> Outcome | None:
         """The outcome that counts: the deciding suite's, else the screening's."""
         return self.finals.get(candidate.name) or self.screens.get(candidate.name)
 
-    @property
+    @cached_property
     def finalists(self) -> list[Candidate]:
-        """Candidates that wait for the deciding suite, in their order: accepted by the screening, then undecided.
+        """Candidates that wait for the deciding suite, in their order: those that passed, the cheapest first.
 
         Undecided ones come last, those with the smaller loss first: nothing shows that they lose too much.
         """
         waiting = [one for one in self.candidates if one.name in self.screens and one.name not in self.finals]
         cheaper = [one for one in waiting if self.winner is None or one.cost < self.winner.cost]
-        accepted = [one for one in cheaper if _is(self.screens[one.name], Decision.ACCEPT)]
-        undecided = [one for one in cheaper if _is_undecided(self.screens[one.name])]
-        return [*accepted, *sorted(undecided, key=lambda one: (_drop(self.screens[one.name]), *_by_cost(one)))]
+        passed = [one for one in cheaper if _passes(self.screens[one.name])]
+        undecided = [one for one in cheaper if one not in passed and _is_undecided(self.screens[one.name])]
+        return [*passed, *sorted(undecided, key=lambda one: (_drop(self.screens[one.name]), *_by_cost(one)))]
 
     @property
     def decisions_left(self) -> int:
@@ -200,15 +205,15 @@ class _State:
             return f"{refused[0].name}, of the same group ({candidate.group}), is infeasible: {found}"
         best = self.best
         if best is not None and candidate.cost >= best.cost:
-            kind = "the deciding suite" if best.name in self.finals else "the screening"
-            return f"no cheaper than {best.name} ({candidate.cost:.4g}, {best.cost:.4g}), which {kind} accepted"
+            kind = "the deciding suite accepted" if best.name in self.finals else "passed the screening"
+            return f"no cheaper than {best.name} ({candidate.cost:.4g}, {best.cost:.4g}), which {kind}"
         lost = [one for one in self.asked if _is_proven_loss(self.last(one)) and candidate.risk >= one.risk]
         if lost:
             worst = min(lost, key=lambda one: (one.risk, one.name))
             return f"as risky as {worst.name} ({candidate.risk:.4g}, {worst.risk:.4g}), which is shown to lose too much"
         return None
 
-    @property
+    @cached_property
     def open(self) -> list[Candidate]:
         """Candidates worth asking, cheapest first; those riskier than an undecided one only where no other is left."""
         worth = [one for one in self.unasked if self.ruled_out(one) is None]
@@ -271,21 +276,33 @@ def _explore(state: _State) -> tuple[list[Asked], str]:
             ask((cheapest, "the cheapest"), (safest, "the safest")),
             "the two ends: the cheapest candidate and the safest",
         )
-    front = [one for one in state.open if not any(_beats(other, one) for other in state.open)]
-    count = min(state.budget.parallel, state.candidates_left, len(front))
-    chosen = [front[(place + 1) * (len(front) + 1) // (count + 1) - 1] for place in range(count)]
-    reason = f"{len(state.open)} worth asking, {len(front)} of them beaten by none in cost and risk"
-    each = "the only one left" if len(front) == 1 else "evenly spaced among those that none beats"
-    return ask(*((one, f"{each}: cost {one.cost:.4g}, risk {one.risk:.4g}") for one in chosen)), reason
+    count = min(state.budget.parallel, state.candidates_left)
+    chosen: list[tuple[Candidate, str]] = []
+    left, each = list(state.open), "evenly spaced among those that none beats"
+    while left and len(chosen) < count:
+        # Places that the front leaves free go to those that only it beats: risk is a guide, no order.
+        front = [one for one in left if not any(_beats(other, one) for other in left)]
+        chosen += [(one, each) for one in _evenly(front, count - len(chosen))]
+        left, each = [one for one in left if one not in front], "beaten in cost and risk only by those asked with it"
+    reason = f"{len(state.open)} worth asking, the cheapest at {state.open[0].cost:.4g}"
+    return ask(*((one, f"{each}: cost {one.cost:.4g}, risk {one.risk:.4g}") for one, each in chosen)), reason
+
+
+def _evenly(front: Sequence[Candidate], count: int) -> list[Candidate]:
+    """Evenly spaced ones of a front."""
+    count = min(count, len(front))
+    return [front[(place + 1) * (len(front) + 1) // (count + 1) - 1] for place in range(count)]
 
 
 def _decide(state: _State, chosen: Sequence[Candidate]) -> tuple[list[Asked], str]:
     """Finalists, which the deciding suite is asked about."""
     asked = []
     for one in chosen:
-        is_accepted = _is(state.screens[one.name], Decision.ACCEPT)
-        reason = "the cheapest that the screening accepted" if is_accepted else "undecided by the screening"
-        asked.append(Asked(name=one.name, kind="final", reason=f"{reason}: cost {one.cost:.4g}"))
+        screened = state.screens[one.name]
+        reason = "passed the screening" if _passes(screened) else "undecided by the screening"
+        loss = screened.loss
+        of_loss = f", mean loss {loss.drop:.4g} of at most {loss.limit:.4g}" if loss else ""
+        asked.append(Asked(name=one.name, kind="final", reason=f"{reason}: cost {one.cost:.4g}{of_loss}"))
     return asked, f"to the deciding suite, {state.decisions_left} of {state.budget.decisions} decisions left"
 
 
@@ -386,8 +403,22 @@ def _is(outcome: Outcome | None, decision: Decision) -> bool:
     return outcome is not None and outcome.decision is decision
 
 
+def _passes(outcome: Outcome | None) -> bool:
+    """Whether a candidate is accepted by the deciding suite, or good enough in the screening to be put to it."""
+    if outcome is None or outcome.kind == "final" or outcome.decision is Decision.ACCEPT:
+        return _is(outcome, Decision.ACCEPT)
+    if outcome.failure_class not in (None, FailureClass.INSUFFICIENT_EVIDENCE):
+        return False
+    if outcome.early_end is not None:
+        # A screening that ends early since no task can have lost much is no release, so it is not accepted.
+        return outcome.early_end == "accepted"
+    return not outcome.conclusive and outcome.loss is not None and outcome.loss.drop <= outcome.loss.limit
+
+
 def _is_undecided(outcome: Outcome | None) -> bool:
-    return outcome is not None and outcome.failure_class is FailureClass.INSUFFICIENT_EVIDENCE
+    """Whether the samples neither let a candidate pass nor show a loss."""
+    is_short = outcome is not None and outcome.failure_class is FailureClass.INSUFFICIENT_EVIDENCE
+    return is_short and not _passes(outcome)
 
 
 def _is_proven_loss(outcome: Outcome | None) -> bool:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from day0.records.comparison import Comparison
+from day0.records.early_stopping import EarlyStop
 from day0.records.verdict import Verdict
 from day0.search.outcomes import outcome_of
 from day0.statistics.paired import NOTHING
@@ -52,18 +54,27 @@ def test_a_limit_of_nothing(drop, expected):
 
 
 @pytest.mark.parametrize(
-    ("decision", "failure_class", "strength", "conclusive"),
+    ("decision", "failure_class", "confident", "low", "conclusive"),
     [
-        ("REGRESSION", None, "conclusive", True),
-        ("REGRESSION", None, "inconclusive", False),
-        ("REGRESSION", None, None, False),
-        ("REGRESSION", "TOKEN_GROWTH", "conclusive", False),
-        ("ACCEPT", None, "conclusive", False),
-        ("ANOMALOUS", "INSUFFICIENT_EVIDENCE", "inconclusive", False),
+        ("REGRESSION", None, "REGRESSION", 0.0, True),
+        ("REGRESSION", None, "ANOMALOUS", 0.019, False),
+        ("REGRESSION", None, "ANOMALOUS", 0.021, True),
+        ("REGRESSION", "TOKEN_GROWTH", "REGRESSION", 0.03, False),
+        ("ACCEPT", None, "REGRESSION", 0.03, False),
+        ("ANOMALOUS", "INSUFFICIENT_EVIDENCE", "REGRESSION", 0.03, False),
     ],
 )
-def test_only_a_proven_loss_is_conclusive(decision, failure_class, strength, conclusive):
-    assert outcome_of("n", "screen", verdict(decision, failure_class, strength=strength)).conclusive is conclusive
+def test_only_a_loss_proven_beyond_the_limits_is_conclusive(decision, failure_class, confident, low, conclusive):
+    mean = {"drop": low + 0.0196, "error": 0.01, "largest": 0.05, "limit": 0.02}
+    evidence = {"plain": mean, "weighted": mean, "proven_by": None, "no_loss_p": 0.5, "likely_drops": {}}
+    criteria = {"suite": {"decision": decision, "sentence": ""}, "confident": {"decision": confident, "sentence": ""}}
+    made = verdict(decision, failure_class, criteria=criteria, suite_evidence=evidence)
+    assert outcome_of("n", "screen", made).conclusive is conclusive
+
+
+@pytest.mark.parametrize(("strength", "conclusive"), [("conclusive", True), ("inconclusive", False), (None, False)])
+def test_a_comparison_without_criteria_is_as_conclusive_as_it_says(strength, conclusive):
+    assert outcome_of("n", "screen", verdict(strength=strength)).conclusive is conclusive
 
 
 @pytest.mark.parametrize(
@@ -92,3 +103,11 @@ def test_the_mean_loss_has_an_interval():
         0.00196, 1e-3
     )
     assert outcome_of("n", "final", verdict()).loss is None and outcome_of("n", "final", verdict()).worst_drop is None
+
+
+@pytest.mark.parametrize("end", ["accepted", "rejected", None])
+def test_an_evaluation_that_ended_early_is_known_by_its_comparison(end):
+    stop = {"end": end, "tasks_decided": [], "mode": "both", "baseline_digest": "0" * 64, "tasks": {}}
+    made = Comparison.model_construct(early_stop=EarlyStop.model_validate(stop) if end else None)
+    assert outcome_of("n", "screen", verdict(), made).early_end == end
+    assert outcome_of("n", "screen", verdict()).early_end is None

@@ -24,6 +24,10 @@ def decide(workspace, example, *releases):
     return status, output, verdicts
 
 
+def metadata_of(workspace, candidate):
+    return yaml.safe_load(workspace.path(f"tiny-llama/{candidate}/demo/results.yml").read_text())["metadata"]
+
+
 def test_the_default_release_is_accepted_and_bundled(workspace):
     verdict = workspace.read("tiny-llama/fp8/verdict.json")
     assert (verdict["decision"], verdict["failure_class"]) == ("ACCEPT", None)
@@ -93,10 +97,31 @@ def test_nvfp4_is_a_regression_on_addition(workspace):
     assert status == 1 and (verdict["decision"], verdict["failure_class"]) == ("REGRESSION", None), output
     assert verdict["tasks"]["addition"]["drop"] > 0.01 and verdict["tasks"]["addition"]["within"] is False
     assert "addition" in verdict["detail"]
-    results = yaml.safe_load(workspace.path("tiny-llama/nvfp4/demo/results.yml").read_text())
-    assert results["metadata"]["server"]["emulated"] is True
+    metadata = metadata_of(workspace, "nvfp4")
+    assert metadata["server"]["emulated"] is True
     assert not workspace.path("tiny-llama/nvfp4/release").exists()
     assert "tiny-llama nvfp4: REGRESSION" in "\n".join(output.splitlines()[-8:])
+    assert (metadata["status"], metadata["early_stop"]["tasks_decided"]) == ("STOPPED_EARLY", ["addition"])
+    counts = metadata["accounting"]
+    assert all(entry["asked"] == entry["scored"] for entry in counts.values())
+    assert sum(entry["asked"] for entry in counts.values()) < 3000 and "stopped early" in verdict["detail"]
+
+
+def test_a_stopped_run_is_finished_by_asking_only_the_rest(workspace):
+    stopped = metadata_of(workspace, "nvfp4")
+    assert stopped["status"] == "STOPPED_EARLY"
+    whole = workspace.folder / "whole.yaml"
+    example = yaml.safe_load((workspace.folder / "config/examples/regression.yaml").read_text())
+    whole.write_text(yaml.safe_dump(example | {"defaults": {"early_stopping": "off"}}).replace("'off'", "off"))
+    status, output = workspace.snakemake("verdict", "--configfile", str(whole))
+    assert status == 0 and "quantize_candidate" not in output, output[-5000:]
+    metadata, verdict = metadata_of(workspace, "nvfp4"), workspace.read("tiny-llama/nvfp4/verdict.json")
+    assert metadata["status"] == "COMPLETED" and "early_stop" not in metadata
+    for task, counts in metadata["accounting"].items():
+        assert counts["asked"] == counts["scored"] == 1000
+        requests, before = metadata["requests"][task], stopped["requests"][task]
+        assert requests["from_store"] >= stopped["accounting"][task]["asked"] > 0, (requests, before)
+    assert (verdict["decision"], verdict["tasks"]["addition"]["within"]) == ("REGRESSION", False), verdict["detail"]
 
 
 def test_what_cannot_be_published_is_infeasible(workspace):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from day0.records.record import Record, StrictNumber
 
@@ -12,7 +12,10 @@ Direction = Literal["higher", "lower"]
 Tier = Literal["critical", "supporting", "advisory"]
 Criterion = Literal["suite", "point", "confident"]
 Requirement = Literal["proven"]
-EarlyStopping = Literal["off", "reject", "both"]
+# YAML 1.1 reads a bare `off` as false.
+EarlyStopping = Annotated[
+    Literal["off", "reject", "both"], BeforeValidator(lambda value: "off" if value is False else value)
+]
 TIERS: tuple[Tier, ...] = ("critical", "supporting", "advisory")  # the stricter first
 BLOCKING_TIERS: tuple[Tier, ...] = TIERS[:2]
 
@@ -103,7 +106,7 @@ class PolicySettings(Record):
         {}, description="task to proven: by the criterion suite, its own drop must be proven within its limit"
     )
     early_stopping: EarlyStopping = Field(
-        "off",
+        "reject",
         description="reject: the candidate's evaluation ends once a task is shown to have lost more than its limit; "
         "both: also once no task can have lost much, which is no release yet; off: every question is asked",
     )

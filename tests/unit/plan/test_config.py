@@ -49,7 +49,7 @@ def test_default_configuration_plans_one_accepting_release():
         "tiers": {"addition": "critical", "reversal": "critical", "sorting": "supporting"},
         "criterion": "suite",
         "require": {},
-        "early_stopping": "off",
+        "early_stopping": "reject",
         "expected_disagreement_rate": 0.01,
         "scales": {},
         "decisions": 1,
@@ -78,6 +78,16 @@ def test_a_release_lays_its_card_over_that_of_its_model():
 def test_mistakes_in_the_card_are_found_at_planning(card, place, words):
     (line,) = mistakes(changed(card=card))
     assert line.startswith(place) and words in line, line
+@pytest.mark.parametrize("written", ["off", '"off"', "Off"])
+def test_early_stopping_is_switched_off_by_the_word_that_yaml_reads_as_false(written):
+    raw = DEFAULT | {"defaults": yaml.safe_load(f"early_stopping: {written}")}
+    assert [release.policy.early_stopping for release in plan(raw).releases] == ["off"]
+
+
+@pytest.mark.parametrize("written", ["on", "true", "0", "accept"])
+def test_early_stopping_takes_nothing_else_for_off(written):
+    (line,) = mistakes(DEFAULT | {"defaults": yaml.safe_load(f"early_stopping: {written}")})
+    assert "defaults.early_stopping" in line and "'off', 'reject' or 'both'" in line
 
 
 def test_a_release_lays_its_policy_over_the_defaults():

@@ -78,6 +78,8 @@ def test_a_release_lays_its_card_over_that_of_its_model():
 def test_mistakes_in_the_card_are_found_at_planning(card, place, words):
     (line,) = mistakes(changed(card=card))
     assert line.startswith(place) and words in line, line
+
+
 @pytest.mark.parametrize("written", ["off", '"off"', "Off"])
 def test_early_stopping_is_switched_off_by_the_word_that_yaml_reads_as_false(written):
     raw = DEFAULT | {"defaults": yaml.safe_load(f"early_stopping: {written}")}

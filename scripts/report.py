@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from day0.base.artefacts import digest_of_file, read_json, read_yaml, write_text
 from day0.base.cli import UnusableInput, run_cli
+from day0.records.search import Search
 from day0.release.figures import Stage
 from day0.release.release_page import benchmark_row, float_or_none, page_content
 from day0.release.verdicts import read_verdict
@@ -103,6 +104,7 @@ def main() -> int:
     ):
         parser.add_argument(f"--{name}", type=Path, help=f"{what}; default: the one that the verdict names")
     parser.add_argument("--quantization", type=Path, help="quantization.json; default: the one beside the validation")
+    parser.add_argument("--search", type=Path, help="search.json; default: search/search.json beside the verdict")
     parser.add_argument("--benchmark", action="append", default=[], metavar="NAME=FILE", help="Snakemake's file")
     parser.add_argument("--output", type=Path, required=True, help="HTML page to write")
     parser.add_argument("--figures", type=Path, help="folder to write the figures to, NAME.svg each")
@@ -134,8 +136,11 @@ def main() -> int:
     groups = {str(model): "source", str(arguments.verdict.parent): "decision"} | groups
     folders = [Path(folder) for folder in groups]
     stages, memory = read_stages(find_benchmarks(arguments.benchmark, folders), groups)
+    of_search = arguments.search or arguments.verdict.parent / "search" / "search.json"
+    search = Search.read(of_search) if arguments.search or of_search.is_file() else None
     page = page_content(
         verdict,
+        search=search,
         comparison=content.get("comparison"),
         validation=content.get("validation"),
         quantization=content.get("quantization"),

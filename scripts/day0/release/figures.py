@@ -21,7 +21,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from day0.records.failure_class import Decision
+from day0.records.search import Candidate as SearchCandidate
+from day0.records.search import Outcome, Search
 from day0.release.portfolio import Candidate, pareto_front
+from day0.release.search_page import KINDS, OBJECTIVES, last_outcomes, rungs_of
 
 INK, SOFT, LINE, GRID = "#1c2430", "#5b6675", "#dde2e8", "#e6eaee"
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW = (
@@ -232,6 +235,81 @@ def pareto_chart(title: str, candidates: Sequence[Candidate], baseline_score: fl
             for point in points
         ]
         return _svg(figure, f"Size and accuracy of {title}", "; ".join(sentences))
+
+
+def search_chart(search: Search) -> str | None:
+    """What each candidate of a search costs and keeps, the path that was taken, and those that were not tried.
+
+    A filled mark is the deciding suite's, a hollow one the screening's; the line joins the candidates in the order in
+    which they were asked, and a name's numbers are its rungs. None where the space has no candidate.
+    """
+    if not search.candidates:
+        return None
+    outcomes, rungs = last_outcomes(search), rungs_of(search)
+    measured = {
+        one.name: (one.cost, found) for one in search.candidates if (found := outcomes.get(one.name)) and found.loss
+    }
+    names = []
+    with _style(9):
+        figure = Figure(figsize=(WIDTH_INCHES, 4.0), layout="constrained")
+        axes = figure.subplots()
+        for name, (cost, found) in measured.items():
+            if found.loss is None:
+                continue
+            color, shape = MARKS[found.decision]
+            change, ends = -100 * found.loss.drop, [-100 * found.loss.low, -100 * found.loss.high]
+            axes.plot([cost, cost], ends, color=color, linewidth=1.8, solid_capstyle="butt", zorder=2)
+            axes.plot(
+                [cost], [change], marker=shape, markersize=9, color=color, linestyle="none", zorder=3,
+                markerfacecolor=color if found.kind == "final" else "white",
+            )  # fmt: skip
+            winner = ", winner" if name == search.winner else ""
+            names.append((f"{name} ({', '.join(map(str, rungs.get(name, [])))}){winner}", cost, change))
+        path = [one.name for rung in search.rungs for one in rung.asked if one.name in measured]
+        steps = [place for number, place in enumerate(path) if number == 0 or path[number - 1] != place]
+        if len(steps) > 1:
+            places = [(measured[name][0], -100 * measured[name][1].loss.drop) for name in steps]  # type: ignore[union-attr]
+            axes.plot(*zip(*places, strict=True), color=SOFT, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+        limits = [found.loss.limit for _, found in measured.values() if found.loss and found.kind == "final"]
+        if limits:
+            axes.axhline(-100 * limits[0], color=INK, linewidth=1.2, linestyle=(0, (3, 1.5)), zorder=0)
+        axes.axhline(0, color=SOFT, linewidth=0.9, zorder=0)
+        axes.margins(x=0.12, y=0.2)
+        bottom = axes.get_ylim()[0]
+        others = [one for one in search.candidates if one.name not in measured]
+        for one in others:
+            axes.plot([one.cost], [bottom], marker="|", markersize=12, color=SOFT, linestyle="none", clip_on=False)
+            names.append((one.name, one.cost, bottom))
+        axes.set_ylim(bottom, None)
+        axes.set_xlabel(f"{OBJECTIVES[search.objective]} (to the left: better)", color=SOFT)
+        axes.set_ylabel("change of the mean score, % of the scale", color=SOFT)
+        _bare(axes)
+        axes.grid(axis="y", color=GRID, linewidth=0.7)
+        shown = [name for name in MARKS if any(found.decision == name for _, found in measured.values())]
+        handles = [
+            Line2D([], [], color=MARKS[name][0], marker=MARKS[name][1], linestyle="none", markersize=8, label=name)
+            for name in shown
+        ]
+        handles += [
+            Line2D([], [], color=SOFT, marker="o", markerfacecolor="white", linestyle="none", label="by screening"),
+            Line2D([], [], color=SOFT, marker="|", linestyle="none", markersize=10, label="no score, or not tried"),
+            Line2D([], [], color=INK, linewidth=1.2, linestyle=(0, (3, 1.5)), label="limit of the mean"),
+        ]
+        figure.legend(handles=handles, loc="outside upper left", ncols=6, frameon=False)
+        figure.draw_without_rendering()  # settles where the points come to lie
+        _name_points(axes, names)
+        reasons = {one.name: one.reason for one in search.not_tried}
+        sentences = [_sentence_of(one, outcomes.get(one.name), reasons) for one in search.candidates]
+        return _svg(figure, "Cost and accuracy of the candidates of the search", "; ".join(sentences))
+
+
+def _sentence_of(candidate: SearchCandidate, outcome: Outcome | None, reasons: Mapping[str, str]) -> str:
+    """A candidate of a search in words."""
+    text = f"{candidate.name}: cost {candidate.cost:.4g}"
+    if outcome is None:
+        return f"{text}, not tried: {reasons.get(candidate.name, 'no reason recorded')}"
+    drop = f", mean drop {outcome.loss.drop:.2%} of the scale" if outcome.loss else ""
+    return f"{text}, {outcome.decision} by the {KINDS[outcome.kind]}{drop}"
 
 
 def _face(decision: str) -> str:

@@ -15,7 +15,9 @@ from typing import Any
 
 from day0.base.numbers import mapping_or_empty
 from day0.records.failure_class import Decision
-from day0.release.figures import Stage, drop_chart, layer_map_chart, timeline_chart
+from day0.records.search import Search
+from day0.release.figures import Stage, drop_chart, layer_map_chart, search_chart, timeline_chart
+from day0.release.search_page import search_section
 
 TONES: dict[str, dict[str, str]] = {
     Decision.ACCEPT: {
@@ -63,6 +65,8 @@ FIGURE_CAPTIONS = {
     "drops": "Drop of the candidate against the baseline, in percent of each task's scale. Dot: the drop; bar: its "
     "interval; dashed line: the limit.",
     "precisions": "Each row is a kind of module, each column a layer; the experts of a layer are one cell.",
+    "search": "Cost of each candidate against its change of the mean score, with its interval. Numbers: the rungs that "
+    "asked it; dotted line: their order.",
     "timeline": "When each stage ran, from Snakemake's benchmark files. Dotted lines: idle time was cut.",
 }
 
@@ -76,6 +80,7 @@ def page_content(
     stages: Sequence[Stage] = (),
     memory: Mapping[str, float] | None = None,
     states: Mapping[str, str] | None = None,
+    search: Search | None = None,
 ) -> dict[str, Any]:
     """Variables of the template.
 
@@ -86,6 +91,7 @@ def page_content(
         stages: the finished stages.
         memory: name of a stage to its largest resident memory in MiB.
         states: name of an evidence to "unchanged", "changed" or "missing".
+        search: that found the release's recipe, where one did.
     """
     comparison, validation, quantization = comparison or {}, validation or {}, quantization or {}
     runs, tasks = runs or {}, comparison.get("tasks") or verdict.get("tasks") or {}
@@ -103,7 +109,8 @@ def page_content(
         "key_figures": _key_figures(verdict, comparison, tasks, validation),
         "tasks": [_task_row(name, tasks[name]) for name in ordered],
         "confidence": _confidence(tasks),
-        "figures": page_figures(tasks, validation, stages),
+        "figures": page_figures(tasks, validation, stages, search),
+        "search": search_section(search) if search is not None else None,
         "captions": FIGURE_CAPTIONS,
         "paired": [_paired_row(name, tasks[name]) for name in ordered if tasks[name].get("paired")],
         "answers": _answer_rows(tasks, ordered),
@@ -141,13 +148,17 @@ def page_content(
 
 
 def page_figures(
-    tasks: Mapping[str, Mapping[str, Any]], validation: Mapping[str, Any], stages: Sequence[Stage]
+    tasks: Mapping[str, Mapping[str, Any]],
+    validation: Mapping[str, Any],
+    stages: Sequence[Stage],
+    search: Search | None = None,
 ) -> dict[str, str]:
     """The figures of a release as SVG, by name; those that have nothing to show are left out."""
     drawn = {
         "drops": drop_chart(tasks, order_of_tasks(tasks)),
         "precisions": layer_map_chart(validation.get("layer_map") or []),
         "timeline": timeline_chart(stages),
+        "search": search_chart(search) if search is not None else None,
     }
     return {name: svg for name, svg in drawn.items() if svg}
 

@@ -12,6 +12,9 @@ import pytest
 import yaml
 
 from day0.base.artefacts import digest_of_inventory, inventory
+from day0.records.quantization import Quantization
+from day0.search.candidates import Recipe, candidates_of
+from day0.source.safetensors_headers import read_tensors
 
 pytestmark = pytest.mark.e2e
 ENGINE_RULE = "ModelOpt currently only supports: ['FP8'"
@@ -38,6 +41,16 @@ def test_the_default_release_is_accepted_and_bundled(workspace):
     last = "\n".join(workspace.output.splitlines()[-25:])
     for words in ("ACCEPT", "bundle: results/tiny-llama/fp8/release", "report: results/tiny-llama/fp8/report.html"):
         assert words in last
+
+
+def test_the_size_was_known_before_the_model_was_quantized(workspace):
+    source = workspace.read("tiny-llama/source.json")
+    record = Quantization.read(workspace.path("tiny-llama/fp8/quantization.json"))
+    tensors = read_tensors(workspace.folder / source["path"])
+    [predicted] = candidates_of([Recipe("fp8", record.recipe.quant_cfg)], tensors, source["config"], "size")
+    verdict = workspace.read("tiny-llama/fp8/verdict.json")
+    assert predicted.cost == pytest.approx(verdict["size_ratio"], rel=1e-9)
+    assert predicted.costs.bits_per_weight == pytest.approx(verdict["bits_per_weight"], rel=1e-9)
 
 
 def test_the_decisions_artefacts_hold_to_their_schemas_and_say_how_they_were_made(workspace):

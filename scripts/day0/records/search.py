@@ -45,6 +45,10 @@ class Candidate(Frozen):
 
     name: str = Field(description="name of the candidate's folder")
     cost: NotNegative = Field(description="by the search's objective")
+    problem: str | None = Field(
+        None,
+        description="why the recipe cannot be made for this model, so that it is never asked; costs are the source's",
+    )
     saves: bool = Field(True, description="whether it costs less than the source by that objective")
     costs: Costs
     risk: NotNegative = Field(description="expected loss of accuracy, in a unit of its own: only its order is used")

@@ -17,11 +17,15 @@ TOLERANCE = 1e-9
 
 
 class Recipe(NamedTuple):
-    """A recipe of a space, resolved: name of its candidate's folder, what ModelOpt is given, and its group."""
+    """A recipe of a space, resolved: name of its candidate's folder, what ModelOpt is given, and its group.
+
+    ``problem``: why it cannot be made for the model, and then there is no configuration.
+    """
 
     name: str
-    configuration: ModelOptConfiguration
+    configuration: ModelOptConfiguration | None
     group: str = ""
+    problem: str | None = None
 
 
 def candidates_of(
@@ -45,7 +49,8 @@ def candidates_of(
     Raises:
         UnusableInput: what a recipe makes of the model is not known before it is quantized; all such are named.
     """
-    patterns = {one.name: Patterns.of_configuration(one.configuration) for one in recipes}
+    made = [one for one in recipes if one.problem is None]
+    patterns = {one.name: Patterns.of_configuration(one.configuration) for one in made}
     unknown = [name for name, found in patterns.items() if found is None]
     if unknown:
         raise UnusableInput(
@@ -55,13 +60,18 @@ def candidates_of(
     model = Model(tensors, config, sensitivity, catalogue)
     candidates = []
     for recipe in recipes:
-        found = patterns[recipe.name]
-        if found is None:
-            continue
-        costs = model.costs(found)
+        found = patterns.get(recipe.name)
+        costs = model.costs(found) if found is not None else model.costs_of_source
         cost, of_source = getattr(costs, objective), getattr(model.costs_of_source, objective)
-        saves = cost < of_source - TOLERANCE
         candidates.append(
-            Candidate(name=recipe.name, cost=cost, saves=saves, costs=costs, risk=model.risk(found), group=recipe.group)
+            Candidate(
+                name=recipe.name,
+                cost=cost,
+                problem=recipe.problem,
+                saves=cost < of_source - TOLERANCE,
+                costs=costs,
+                risk=model.risk(found) if found is not None else 0.0,
+                group=recipe.group,
+            )
         )
     return candidates

@@ -192,6 +192,8 @@ class _State:
 
     def ruled_out(self, candidate: Candidate) -> str | None:
         """Why a candidate is not worth asking by the evidence, or None."""
+        if candidate.problem is not None:
+            return f"cannot be made for this model: {candidate.problem}"
         if not candidate.saves:
             return f"costs no less than the source ({candidate.cost:.4g})"
         refused = [
@@ -314,7 +316,7 @@ def _failure(state: _State, rungs: int) -> tuple[FailureClass, str]:
     found = [(one, outcome) for one in state.asked if (outcome := state.last(one))]
     if not state.open and all(_is(outcome, Decision.INFEASIBLE) for _, outcome in found):
         reasons = _listed(f"{one.name} ({outcome.failure_class})" for one, outcome in found)
-        sentence = f"No candidate can be served: {reasons}" if found else "No candidate costs less than the source"
+        sentence = f"No candidate can be served: {reasons}" if found else "No candidate can be made and costs less"
         return FailureClass.SEARCH_SPACE_INFEASIBLE, sentence
     nearest = _nearest_sentence(state)
     spent = _spent(state, rungs)

@@ -9,8 +9,10 @@ from model_headers import llama_like, qwen3_moe_like
 
 from day0.base.cli import UnusableInput
 from day0.recipe.resolve import resolve_configuration
+from day0.records.search import Budget
 from day0.records.sensitivity import Sensitivity
 from day0.search.candidates import Recipe, candidates_of
+from day0.search.rule import propose
 from day0.source.safetensors_headers import Tensor
 
 CATALOGUE = json.loads((Path(__file__).parents[3] / "envs" / "modelopt_catalogue.json").read_text())
@@ -169,3 +171,12 @@ def test_recipes_that_choose_while_they_quantize_are_refused_together():
     recipes = [recipe("x", modelopt_recipe=name), recipe("fp8"), recipe("y", modelopt_recipe=name)]
     with pytest.raises(UnusableInput, match="x, y: ModelOpt chooses"):
         candidates_of(recipes, llama_like(), DENSE, "size")
+
+
+def test_a_recipe_that_cannot_be_made_is_a_candidate_that_is_never_asked():
+    recipes = [recipe("fp8"), Recipe("x", None, problem="the model has no experts")]
+    found, other = candidates_of(recipes, llama_like(), DENSE, "size")
+    assert found.saves and not other.saves and other.problem == "the model has no experts" and other.cost == 1
+    rung = propose([found, other], [], Budget(), 0)
+    assert [one.name for one in rung.asked] == ["fp8"]
+    assert rung.excluded[0].reason == "cannot be made for this model: the model has no experts"

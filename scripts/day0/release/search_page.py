@@ -111,13 +111,14 @@ def _result(outcome: Outcome | None, candidate: Candidate | None) -> dict[str, s
     """What was found of a candidate, as the page's table has it."""
     cost = _short(candidate.cost) if candidate else ""
     if outcome is None:
-        return {"cost": cost, "decision": "not known", "tone": "odd", "drop": "", "samples": ""}
-    decision = f"{outcome.decision}{f' ({outcome.failure_class})' if outcome.failure_class else ''}"
+        unknown = dict.fromkeys(("failure_class", "drop", "samples"), "")
+        return {"cost": cost, "decision": "not known", "tone": "odd", **unknown}
     loss = outcome.loss
-    drop = f"{loss.drop:.2%} [{loss.low:.2%}, {loss.high:.2%}] of at most {loss.limit:.2%}" if loss else ""
+    drop = f"{loss.drop:.2%} [{loss.low:.2%}, {loss.high:.2%}], limit {loss.limit:.2%}" if loss else ""
     return {
         "cost": cost,
-        "decision": decision,
+        "decision": str(outcome.decision),
+        "failure_class": str(outcome.failure_class or ""),
         "tone": TONES.get(outcome.decision, "odd"),
         "drop": drop,
         "samples": f"{outcome.samples_asked:,}",

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from decided_release import make_release, run_script
 
 import report
 from day0.records.search import Budget, Candidate, Costs, MeanLoss, Outcome
@@ -97,7 +98,8 @@ def test_a_search_without_a_score_has_a_picture(search):
     changes = {"winner": None, "decision": "INFEASIBLE", "failure_class": "SEARCH_SPACE_INFEASIBLE", "passed": False}
     ended = search.model_copy(update={**changes, "outcomes": infeasible})
     ElementTree.fromstring(search_chart(ended))
-    assert "INFEASIBLE (MODEL_UNSUPPORTED)" in search_section(ended)["rungs"][0]["asked"][0]["decision"]
+    first = search_section(ended)["rungs"][0]["asked"][0]
+    assert (first["decision"], first["failure_class"]) == ("INFEASIBLE", "MODEL_UNSUPPORTED")
     assert search_chart(ended.model_copy(update={"candidates": []})) is None
 
 
@@ -116,3 +118,17 @@ def test_the_page_has_the_section_where_there_is_a_search(search):
     with_search = report.page_content(verdict, search=search)
     assert with_search["search"]["rungs"] and "search" in with_search["figures"]
     assert report.page_content(verdict)["search"] is None
+
+
+def test_the_report_of_a_searchs_release_shows_it(search, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    verdict = make_release(tmp_path, "ACCEPT")
+    assert run_script("report.py", "--verdict", verdict, "--output", "plain.html").returncode == 0
+    search.write(verdict.parent / "search" / "search.json")
+    done = run_script("report.py", "--verdict", verdict, "--output", "page.html", "--figures", "figures")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "page.html").read_text()
+    for text in (search.detail, "figure-search", "Not tried", "costs no less than the source", "two full evaluations"):
+        assert text in page, text
+    assert "<h2>Search</h2>" not in (tmp_path / "plain.html").read_text()
+    assert (tmp_path / "figures" / "search.svg").is_file()

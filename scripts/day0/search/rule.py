@@ -101,7 +101,7 @@ def conclude(
         rungs=list(rungs),
         outcomes=state.outcomes,
         not_tried=[Excluded(name=one.name, reason=state.why_not(one)) for one in state.unasked],
-        alpha=Alpha(total=alpha, each=alpha / budget.decisions, spent=alpha / budget.decisions * len(state.finals)),
+        alpha=Alpha(total=alpha, each=alpha / budget.decisions, spent=alpha / budget.decisions * state.decisions_made),
         samples=_samples(state, suite_samples),
     )
 
@@ -181,8 +181,13 @@ class _State:
         return [*passed, *sorted(undecided, key=lambda one: (_drop(self.screens[one.name]), *_by_cost(one)))]
 
     @property
+    def decisions_made(self) -> int:
+        """Candidates that the deciding suite was asked about; one that cannot be served was not."""
+        return sum(not _is(one, Decision.INFEASIBLE) for one in self.finals.values())
+
+    @property
     def decisions_left(self) -> int:
-        return self.budget.decisions - len(self.finals)
+        return self.budget.decisions - self.decisions_made
 
     @property
     def candidates_left(self) -> int:

@@ -113,6 +113,13 @@ def test_an_infeasible_candidate_excludes_its_group_where_the_engine_refused_it(
     assert ("infeasible" in reasons(rung).get("b", "")) is excludes
 
 
+def test_a_candidate_that_cannot_be_served_spends_no_decision():
+    budget = Budget(decisions=1, screened=False)
+    rung = asked_after(outcome("a", "final", **INFEASIBLE), candidates=TWO, budget=budget)
+    assert [one.name for one in rung.asked] == ["b"]
+    assert ended(TWO, [outcome("a", "final", **INFEASIBLE)], budget).alpha.spent == 0
+
+
 def test_candidates_without_a_group_fail_alone():
     space = [candidate("a", 0.3, 3), candidate("b", 0.4, 2)]
     rung = asked_after(outcome("a", decision="INFEASIBLE", failure_class="MODEL_UNSUPPORTED"), candidates=space)
@@ -282,7 +289,8 @@ def test_every_search_keeps_its_promises(case, budget, random):
     assert len(set(asked)) == len(asked), "a candidate was asked the same twice"
     tried = {name for name, _ in asked}
     assert len(rungs) <= budget.rungs + 1 and len(tried) <= budget.candidates
-    assert sum(kind == "final" for _, kind in asked) <= budget.decisions
+    decided = [answers[one] for one in asked if one[1] == "final" and answers[one].decision != "INFEASIBLE"]
+    assert len(decided) <= budget.decisions and found.alpha.spent <= found.alpha.total + 1e-12
     if budget.screened:
         assert {name for name, kind in asked if kind == "final"} <= {name for name, kind in asked if kind == "screen"}
     if found.winner:

@@ -2,12 +2,46 @@
 include: "lookups/quantize.smk"
 
 
+rule measure_sensitivity:
+    """Measure once for a model what each group of its layers loses in each format."""
+    input:
+        source="results/{model}/source.json",
+        calibration=lambda wildcards: get_files_of_calibration(PLAN.sensitivity_calibration(wildcards.model)),
+        environment=get_environment("quantize"),
+    output:
+        record="results/{model}/sensitivity.json",
+    log:
+        "results/{model}/logs/measure_sensitivity.log",
+    benchmark:
+        "results/{model}/benchmarks/measure_sensitivity.tsv"
+    resources:
+        mem_mb=get_mem_mb("quantize"),
+        gpu=get_gpu("quantize"),
+        cpus_per_task=get_cpus("quantize"),
+        nodes=1,
+        runtime=get_runtime("quantize", 240),
+    params:
+        code=get_code("measure_sensitivity.py"),
+        python=get_python("quantize"),
+        formats=lambda wildcards: PLAN.sensitivity_formats(wildcards.model),
+        calibration=lambda wildcards: get_text(PLAN.sensitivity_calibration(wildcards.model)),
+        device=PLAN.config.quantization.device,
+        seed=PLAN.config.quantization.seed,
+    message:
+        "Measuring the sensitivity of {wildcards.model}"
+    shell:
+        "{params.python} scripts/measure_sensitivity.py --source {input.source} --formats {params.formats}"
+        " --calibration {params.calibration:q} --device {params.device} --seed {params.seed}"
+        " --output {output.record} 2>&1 | tee {log}"
+
+
 rule quantize_candidate:
     """Quantize the source model by a recipe with ModelOpt and export the checkpoint."""
     input:
         source="results/{model}/source.json",
         gate=ancient("results/{model}/{recipe}/preflight.ok"),
         calibration=lambda wildcards: get_calibration_files(wildcards.model, wildcards.recipe),
+        sensitivity=lambda wildcards: get_sensitivity(wildcards.model, wildcards.recipe),
         environment=get_environment("quantize"),
     output:
         checkpoint=directory("results/{model}/{recipe}/checkpoint"),
@@ -29,13 +63,14 @@ rule quantize_candidate:
         python=get_python("quantize"),
         recipe=lambda wildcards: get_text(PLAN.recipe(wildcards.model, wildcards.recipe).of_the_weights().as_plain()),
         calibration=lambda wildcards: get_text(PLAN.calibration(wildcards.model, wildcards.recipe)),
+        sensitivity=lambda wildcards, input: [f"--sensitivity={file}" for file in input.sensitivity],
         device=PLAN.config.quantization.device,
         seed=PLAN.config.quantization.seed,
     message:
         "Quantizing {wildcards.model} by {wildcards.recipe}"
     shell:
         "{params.python} scripts/quantize.py --source {input.source} --recipe-json {params.recipe:q}"
-        " --calibration {params.calibration:q} --device {params.device} --seed {params.seed}"
+        " --calibration {params.calibration:q} --device {params.device} --seed {params.seed} {params.sensitivity}"
         " --output {output.checkpoint} --record {output.record} 2>&1 | tee {log}"
 
 

@@ -20,12 +20,15 @@ from day0.base.artefacts import read_json
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, run_cli
 from day0.checkpoint.assess import assess_checkpoint, evaluate_checkpoint
 from day0.checkpoint.vllm_rules import ENGINE, ENGINE_VERSION
+from day0.recipe.modules import linear_modules
 from day0.recipe.recipes import read_definition, resolve_named
 from day0.recipe.resolve import resolve_configuration
+from day0.recipe.sensitivity import formats_to_measure
 from day0.records.failure_class import FailureClass
 from day0.records.quantization import ModelOptConfiguration, Quantization
 from day0.records.source import Source
 from day0.records.validation import Validation
+from day0.source.safetensors_headers import read_tensors
 
 ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE, RECIPES = ROOT / "envs" / "modelopt_catalogue.json", ROOT / "config" / "recipes"
@@ -77,9 +80,11 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def resolve_recipe_of(
-    arguments: argparse.Namespace, record: Quantization | None
+    arguments: argparse.Namespace, record: Quantization | None, folder: Path
 ) -> tuple[str | None, ModelOptConfiguration | None]:
     """Name of the recipe, and the configuration that the catalogue gives it: of --recipe, else of the record's recipe.
+
+    What follows from a measured sensitivity stands in the record alone.
 
     Raises:
         UnusableInput: there is no recipe as --recipe says. A record's recipe that the catalogue does not know is no
@@ -89,14 +94,25 @@ def resolve_recipe_of(
     kv_cache = record.kv_cache if record is not None else None
     if arguments.recipe:
         recipe = resolve_named(arguments.recipe, RECIPES, catalogue)
-        return recipe.name, resolve_configuration(recipe.definition, catalogue, f"recipe {recipe.name!r}", kv_cache)
+        return recipe.name, _configuration(recipe.definition, catalogue, f"recipe {recipe.name!r}", kv_cache, folder)
     if record is None or record.recipe.checkpoint is not None:
         return None, None
     try:
         read_definition(record.recipe.definition, "the record's recipe")
-        return None, resolve_configuration(record.recipe.definition, catalogue, "the record's recipe", kv_cache)
+        return None, _configuration(record.recipe.definition, catalogue, "the record's recipe", kv_cache, folder)
     except UnusableInput:
         return None, None
+
+
+def _configuration(
+    definition: Mapping[str, Any], catalogue: Mapping[str, Any], place: str, kv_cache: str | None, folder: Path
+) -> ModelOptConfiguration | None:
+    if formats_to_measure(definition):
+        return None
+    modules = None
+    if definition.get("base") is not None:
+        modules = linear_modules({name: tensor.shape for name, tensor in read_tensors(folder).items()})
+    return resolve_configuration(definition, catalogue, place, kv_cache, modules)
 
 
 def assess(arguments: argparse.Namespace) -> Validation:
@@ -109,7 +125,7 @@ def assess(arguments: argparse.Namespace) -> Validation:
         )
     if not arguments.checkpoint.is_dir():
         raise UnusableInput(f"--checkpoint: found no folder {arguments.checkpoint}")
-    name, configuration = resolve_recipe_of(arguments, record)
+    name, configuration = resolve_recipe_of(arguments, record, Path(folder))
     assessment = assess_checkpoint(
         arguments.checkpoint,
         Path(folder),

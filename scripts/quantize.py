@@ -1,10 +1,11 @@
 """Quantize a model by a recipe with NVIDIA ModelOpt and export the Hugging Face checkpoint, with a record of how.
 
 The recipe is resolved and checked before any weight is loaded. Activations are measured on calibration texts by
-ModelOpt's own forward loop; a recipe of the type auto_quantize searches a format per layer instead. The weights are
-ModelOpt's export. Everything else in the checkpoint is the source's, byte for byte (tokenizer, chat template,
-generation config, processor, licence), and config.json is the source's with the export's ``quantization_config``:
-baseline and candidate then differ in nothing but the weights and what declares them.
+ModelOpt's own forward loop; a recipe of the type auto_quantize searches a format per layer instead. A recipe that
+chooses formats or protects layers by their sensitivity is worked out by ``--sensitivity``, and recorded in full. The
+weights are ModelOpt's export. Everything else in the checkpoint is the source's, byte for byte (tokenizer, chat
+template, generation config, processor, licence), and config.json is the source's with the export's
+``quantization_config``: baseline and candidate then differ in nothing but the weights and what declares them.
 
 A failure that a second run would only repeat (a recipe that covers nothing, an architecture or format that cannot be
 exported) is recorded, exit 0. What a retry could cure (out of memory, killed, a full disk) exits non-zero, no record. A
@@ -15,21 +16,13 @@ states compared before and after.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib.metadata
-import logging
 import os
-import platform
-import random
 import re
-import resource
 import shutil
 import sys
 import tempfile
-import traceback
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,10 +31,13 @@ from day0.base.cli import EXIT_PASS, UnusableInput, json_argument, run_cli
 from day0.base.gpus import reserve_gpus
 from day0.base.stopwatch import Stopwatch
 from day0.recipe.calibration import check_dataset, read_calibration, read_texts
-from day0.recipe.failures import Unsupported, is_transient, unsupported
+from day0.recipe.failures import Unsupported
+from day0.recipe.forms import BySensitivity
 from day0.recipe.modelopt_form import as_json, recipe_file_text
-from day0.recipe.recipes import KV_CACHE_NONE, Recipe, read_resolved, resolve_named
-from day0.records.failure_class import FailureClass
+from day0.recipe.modules import linear_modules
+from day0.recipe.recipes import Recipe, read_resolved, resolve_named
+from day0.recipe.resolve import protections, resolve_configuration
+from day0.recipe.sensitivity import choose_formats, formats_to_measure
 from day0.records.file_states import FileStates
 from day0.records.files import digest_of_files
 from day0.records.quantization import (
@@ -51,13 +47,25 @@ from day0.records.quantization import (
     Quantizers,
     RecordedRecipe,
 )
-from day0.records.recipe import Calibration, ResolvedRecipe
+from day0.records.recipe import KV_CACHE_NONE, ResolvedRecipe
+from day0.records.sensitivity import Sensitivity
 from day0.source.model_folder import SourceModel, open_source
 from day0.source.recorded_files import RecordedFiles, hash_files, write_states_beside
 from day0.source.side_files import carry_side_files
+from loaded_model import (
+    failures_recorded,
+    import_modelopt,
+    load_recorded,
+    make_batches,
+    peak_memory,
+    prepare_process,
+    read_shapes,
+    set_seed,
+    versions,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("torch", "nvidia-modelopt", "transformers", "safetensors", "tokenizers")
+CATALOGUE = ROOT / "envs" / "modelopt_catalogue.json"
 LONGEST_SUMMARY = 2000
 _LAYER_NUMBER = re.compile(r"[.][0-9]+(?=[.]|$)")
 _RANGE = re.compile(r" amax=[^)]*?(?= calibrator| quant|[)])")
@@ -71,6 +79,7 @@ def parse_arguments() -> argparse.Namespace:
     recipe = parser.add_mutually_exclusive_group(required=True)
     recipe.add_argument("--recipe", help="preset, recipe of ModelOpt's wheel, name in config/recipes, or a recipe file")
     recipe.add_argument("--recipe-json", help="the recipe in its resolved form, as the plan hands it over")
+    parser.add_argument("--sensitivity", type=Path, help="sensitivity.json of the source, for a recipe that needs it")
     parser.add_argument("--calibration", help="calibration settings as JSON; the options below take precedence")
     parser.add_argument("--dataset", help="calibration texts: FILE.jsonl, FILE.txt or the name of a ModelOpt data set")
     parser.add_argument("--samples", type=int, help="number of calibration texts")
@@ -96,8 +105,29 @@ def read_recipe(arguments: argparse.Namespace) -> ResolvedRecipe:
     """The recipe: in its resolved form as the plan hands it over, or by a name or file given by hand."""
     if arguments.recipe_json is not None:
         return read_resolved(json_argument("--recipe-json", arguments.recipe_json), "--recipe-json")
-    catalogue = read_json(ROOT / "envs" / "modelopt_catalogue.json")
-    return resolve_named(arguments.recipe, ROOT / "config" / "recipes", catalogue).of_the_weights()
+    return resolve_named(arguments.recipe, ROOT / "config" / "recipes", read_json(CATALOGUE)).of_the_weights()
+
+
+def read_sensitivity(path: Path | None, recipe: ResolvedRecipe, source: SourceModel) -> Sensitivity | None:
+    """The sensitivity of the source, where the recipe needs it.
+
+    Raises:
+        UnusableInput: it is not given, or is that of another model.
+    """
+    if not formats_to_measure(recipe.definition):
+        return None
+    if path is None:
+        raise UnusableInput(
+            f"recipe {recipe.name!r} needs the model's sensitivity: give --sensitivity, as "
+            "scripts/measure_sensitivity.py writes it"
+        )
+    sensitivity = Sensitivity.read(path)
+    if None not in (source.digest, sensitivity.source_digest) and source.digest != sensitivity.source_digest:
+        raise UnusableInput(
+            f"{path}: source_digest: found {sensitivity.source_digest}; expected {source.digest}, that of the model; "
+            "measure the sensitivity anew"
+        )
+    return sensitivity
 
 
 class LoadedRecipe(NamedTuple):
@@ -116,11 +146,23 @@ class LoadedRecipe(NamedTuple):
         return ModelOptConfiguration(**{name: as_json(value) for name, value in self._asdict().items()})
 
 
-def load_configuration(definition: Mapping[str, Any], kv_cache: str | None) -> LoadedRecipe:
+def load_configuration(
+    definition: Mapping[str, Any],
+    kv_cache: str | None,
+    modules: Sequence[str] = (),
+    sensitivity: Sensitivity | None = None,
+) -> LoadedRecipe:
     """Have ModelOpt read a recipe's definition.
 
+    Args:
+        definition: of the recipe.
+        kv_cache: ModelOpt's KV-cache preset, or none; None: as the recipe has it.
+        modules: linear modules of the model.
+        sensitivity: of the model, where the recipe needs it.
+
     Raises:
-        UnusableInput: ModelOpt does not accept it.
+        UnusableInput: ModelOpt does not accept it, or the model has not the layers that it names.
+        Unsupported: the sensitivity does not allow what it asks for.
     """
     from modelopt.recipe import load_recipe
     from modelopt.recipe.presets import KV_QUANT_CFG_CHOICES, QUANT_CFG_CHOICES
@@ -130,6 +172,15 @@ def load_configuration(definition: Mapping[str, Any], kv_cache: str | None) -> L
     try:
         if recipe.preset is not None:
             fixed = QUANT_CFG_CHOICES[recipe.preset]
+        elif recipe.sensitivity is not None:
+            worked_out = resolve_configuration(definition, read_json(CATALOGUE), "recipe", None, modules, sensitivity)
+            fixed = _load_body(Recipe(quantize=worked_out.quantize)).quantize.model_dump()
+        elif isinstance(recipe.base, dict):
+            fixed = load_configuration(recipe.base, None, modules, sensitivity).quantize or {}
+            entries = as_json(fixed["quant_cfg"])
+            more = protections(definition, entries, read_json(CATALOGUE), "recipe", modules, sensitivity)
+            loaded = _load_body(Recipe(quantize={"quant_cfg": more, "algorithm": "max"}))
+            fixed = {**fixed, "quant_cfg": [*fixed["quant_cfg"], *loaded.quantize.model_dump()["quant_cfg"]]}
         else:
             if recipe.modelopt_recipe is not None:
                 loaded = load_recipe(recipe.modelopt_recipe, overrides=recipe.overrides or None)
@@ -146,6 +197,8 @@ def load_configuration(definition: Mapping[str, Any], kv_cache: str | None) -> L
         raise UnusableInput(
             f"the installed ModelOpt has no preset {error}; make envs/modelopt_catalogue.json anew"
         ) from error
+    except (UnusableInput, Unsupported):
+        raise
     except Exception as error:
         raise UnusableInput(f"ModelOpt does not accept the recipe: {error}") from error
     if search is not None:
@@ -184,108 +237,6 @@ def known_datasets() -> list[str]:
     from modelopt.torch.utils.dataset_utils import get_supported_datasets
 
     return get_supported_datasets()
-
-
-def model_class(config: Any, trust_remote_code: bool) -> Any:
-    """The transformers class that loads a model, by its ``config.architectures``.
-
-    Raises:
-        Unsupported: transformers has no class of that name.
-    """
-    import transformers
-    from transformers.models.auto import modeling_auto
-
-    architecture = (getattr(config, "architectures", None) or [None])[0]
-    if architecture is None:
-        raise Unsupported("config.json names no architecture ('architectures')")
-    if trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
-        return transformers.AutoModelForCausalLM
-    if architecture in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
-        return transformers.AutoModelForCausalLM
-    if architecture in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values():
-        return transformers.AutoModelForImageTextToText
-    found = getattr(transformers, architecture, None)
-    if found is None:
-        raise Unsupported(f"transformers {transformers.__version__} has no architecture {architecture}")
-    return found
-
-
-def load_model(source: SourceModel, device: str) -> tuple[Any, Any]:
-    """Load model and tokenizer from local files only.
-
-    Raises:
-        Unsupported: transformers does not know the model.
-    """
-    import torch
-    from transformers import AutoConfig, AutoTokenizer
-
-    folder, trust = str(source.folder), source.trust_remote_code
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
-    except (ValueError, KeyError) as error:
-        if "trust_remote_code" in str(error):
-            raise Unsupported(
-                f"{folder} brings its own Python code; set trust_remote_code for this model if you trust it",
-                FailureClass.USER_CONFIG_ERROR,
-            ) from error
-        raise Unsupported(f"transformers does not know this model: {' '.join(str(error).split())}") from error
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UnusableInput(
-            "--device cuda: torch finds no CUDA device here; use cpu, or the CUDA environment on a GPU node"
-        )
-    device_map = (
-        {"device_map": "auto"} if device == "device_map" else {"device_map": {"": 0}} if device == "cuda" else {}
-    )
-    model = model_class(config, trust).from_pretrained(
-        folder, dtype="auto", trust_remote_code=trust, local_files_only=True, use_safetensors=True, **device_map
-    )
-    model.eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
-    tokenizer.padding_side = "left"
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
-
-
-def make_batches(calibration: Calibration, texts: list[str], tokenizer: Any, device: Any, labels: bool) -> Any:
-    """Calibration batches of input_ids and attention_mask of shape [batch_size, tokens], padded left to the longest.
-
-    With ``labels``, also those: input_ids with -100 for padding.
-    """
-    import torch
-
-    if not texts:
-        from modelopt.torch.utils.dataset_utils import get_dataset_dataloader
-
-        return get_dataset_dataloader(
-            calibration.dataset,
-            tokenizer,
-            calibration.batch_size,
-            calibration.samples,
-            calibration.sequence_length,
-            device,
-            labels,
-        )
-    if len(texts) < calibration.samples:
-        print(
-            f"[quantize] {calibration.dataset} holds {len(texts)} texts, fewer than the {calibration.samples} asked for"
-        )
-    batches = []
-    for start in range(0, len(texts), calibration.batch_size):
-        encoded = tokenizer(
-            texts[start : start + calibration.batch_size],
-            return_tensors="pt",
-            padding=True,
-            truncation=True,
-            max_length=calibration.sequence_length,
-        )
-        batch = {key: encoded[key].to(device) for key in ("input_ids", "attention_mask")}
-        if labels:
-            batch["labels"] = torch.where(batch["attention_mask"] > 0, batch["input_ids"], -100)
-        batches.append(batch)
-    return batches
 
 
 def quantize(model: Any, configuration: LoadedRecipe, batches: Any) -> FormatSearch | None:
@@ -383,40 +334,6 @@ def export(model: Any, source: SourceModel, folder: Path) -> None:
     carry_side_files(source.folder, folder, source.trust_remote_code)
 
 
-@contextlib.contextmanager
-def failures_recorded(what: str, device: str) -> Iterator[None]:
-    """Turn an error of ModelOpt or transformers that a second run would only repeat into Unsupported."""
-    import torch
-
-    try:
-        yield
-    except (Unsupported, UnusableInput):
-        raise
-    except Exception as error:
-        if is_transient(error):
-            raise
-        traceback.print_exc()
-        raise unsupported(what, error, has_gpu=device != "cpu" and torch.cuda.is_available()) from error
-
-
-def peak_memory() -> tuple[int, int | None]:
-    """Largest resident memory of this process, and largest allocation on the GPUs together, in bytes."""
-    import torch
-
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return of_process, sum(map(torch.cuda.max_memory_allocated, gpus)) if gpus else None
-
-
-def set_seed(seed: int) -> None:
-    import numpy
-    import torch
-
-    random.seed(seed)
-    numpy.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
 def make_checkpoint(
     source: SourceModel,
     recorded: RecordedFiles,
@@ -433,15 +350,8 @@ def make_checkpoint(
         UnusableInput: the source is not what its record says.
     """
     device = record.device
-    with (
-        stopwatch.step("load", f"loading {source.folder}"),
-        failures_recorded("the model cannot be loaded", device),
-    ):
-        recorded.begin()
-        try:
-            model, tokenizer = load_model(source, device)
-        finally:  # what another file than the recorded one does to the loader is no failure of the model
-            recorded.check_digests()
+    with stopwatch.step("load", f"loading {source.folder}"):
+        model, tokenizer = load_recorded(source, recorded, device)
     record.device = "device_map" if device == "device_map" else str(model.device)
     with (
         stopwatch.step("calibrate", f"quantizing to {record.recipe.name}"),
@@ -452,7 +362,7 @@ def make_checkpoint(
         if needs_calibration(configuration):
             assert record.calibration is not None  # which only a checkpoint that was made elsewhere lacks
             batches = make_batches(record.calibration, texts, tokenizer, model.device, labels=is_search)
-        record.search = quantize(model, configuration, batches)
+        record.search = quantize(model, configuration, batches) or record.search
     record.quantizers = describe_quantizers(model)
     with (
         stopwatch.step("export", f"exporting {record.recipe.name}"),
@@ -460,6 +370,25 @@ def make_checkpoint(
     ):
         export(model, source, folder)
     recorded.finish()
+
+
+def work_out(
+    recipe: ResolvedRecipe, kv_cache: str | None, source: SourceModel, sensitivity: Sensitivity | None
+) -> tuple[LoadedRecipe, FormatSearch | None]:
+    """What a recipe gives to ModelOpt for this model, and what a choice of formats by sensitivity comes to.
+
+    Raises:
+        UnusableInput, Unsupported: see :func:`load_configuration`.
+    """
+    modules: Sequence[str] = ()
+    if recipe.definition.get("base") is not None:
+        modules = linear_modules(read_shapes(source))
+    configuration = load_configuration(recipe.definition, kv_cache, modules, sensitivity)
+    wanted = recipe.definition.get("sensitivity")
+    if wanted is None or sensitivity is None:
+        return configuration, None
+    choice = choose_formats(sensitivity, BySensitivity.model_validate(wanted))
+    return configuration, FormatSearch(is_satisfied=True, constraints={"effective_bits": choice.bits})
 
 
 def main() -> int:
@@ -472,13 +401,17 @@ def main() -> int:
     texts = read_texts(calibration)
     kv_cache = arguments.kv_cache or recipe.definition.get("kv_cache")
     stopwatch = Stopwatch("quantize")
+    sensitivity = read_sensitivity(arguments.sensitivity, recipe, source)
     with stopwatch.step("import", "loading ModelOpt"):
-        import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    configuration = load_configuration(recipe.definition, kv_cache)
+        import_modelopt()
+    configuration, refused, found = LoadedRecipe(None, None, None), None, None
+    try:
+        configuration, found = work_out(recipe, kv_cache, source, sensitivity)
+    except Unsupported as error:
+        refused = error
     is_named = calibration.dataset is not None and calibration.local_file is None
-    check_dataset(calibration, needs_calibration(configuration), known_datasets() if is_named else [])
+    is_needed = refused is None and needs_calibration(configuration)
+    check_dataset(calibration, is_needed, known_datasets() if is_named else [])
     set_seed(arguments.seed)
     record = Quantization.begun(
         model=source.name,
@@ -488,11 +421,9 @@ def main() -> int:
         calibration=calibration,
         seed=arguments.seed,
         device=arguments.device,
-        versions={
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
-        },
+        versions=versions(),
     )
+    record.search = found
 
     partial = arguments.output.with_name(f".{arguments.output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -501,6 +432,8 @@ def main() -> int:
     recorded, states = source.recorded_files(), FileStates(files={})
     try:
         try:
+            if refused is not None:
+                raise refused
             make_checkpoint(source, recorded, configuration, texts, record, partial, stopwatch)
             record.files, states = hash_files(partial)
             record.checkpoint_digest = digest_of_files(record.files)
@@ -531,8 +464,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # Spinning threads cost a machine that is shared by jobs most of its time; waiting ones cost nothing measurable.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.getLogger("deepspeed").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    prepare_process()
     run_cli(main)

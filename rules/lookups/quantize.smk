@@ -9,8 +9,18 @@ def get_calibration_files(model, recipe):
     """The calibration data where it is a local file; of a checkpoint that was made elsewhere none is known."""
     if PLAN.recipe(model, recipe).checkpoint is not None:
         return []
-    file = Calibration(**PLAN.calibration(model, recipe)).local_file
+    return get_files_of_calibration(PLAN.calibration(model, recipe))
+
+
+def get_files_of_calibration(settings):
+    """The calibration data where it is a local file."""
+    file = Calibration(**settings).local_file
     return [str(file)] if file else []
+
+
+def get_sensitivity(model, recipe):
+    """The model's measured sensitivity, where the recipe is worked out by it."""
+    return [f"results/{model}/sensitivity.json"] if PLAN.needs_sensitivity(model, recipe) else []
 
 
 def get_imported_files(model, recipe):

@@ -26,6 +26,7 @@ from day0.base.artefacts import read_json
 from day0.recipe.calibration import read_texts
 from day0.records.recipe import Calibration
 from day0.source.model_folder import SourceModel, open_source
+from loaded_model import import_modelopt, load_model, make_batches
 
 ROOT = Path(__file__).parents[2]
 OUTCOMES = (
@@ -41,11 +42,11 @@ def outcome_of(definition: dict[str, Any], source: SourceModel, calibration: Cal
     try:
         recipe = quantize.load_configuration(definition, None)
         stage = "load"
-        model, tokenizer = quantize.load_model(source, "cpu")
+        model, tokenizer = load_model(source, "cpu")
         stage, batches = "calibrate", None
         if quantize.needs_calibration(recipe):
             labels = recipe.auto_quantize is not None
-            batches = quantize.make_batches(calibration, read_texts(calibration), tokenizer, model.device, labels)
+            batches = make_batches(calibration, read_texts(calibration), tokenizer, model.device, labels)
         quantize.quantize(model, recipe, batches)
         stage = "export"
         with tempfile.TemporaryDirectory() as folder:
@@ -73,6 +74,7 @@ def main() -> None:
     import modelopt.torch.export
     import modelopt.torch.quantization  # noqa: F401
 
+    import_modelopt()
     torch.set_num_threads(1)  # a copy of a process has none of its threads
     for name in arguments.names or [*catalogue["presets"], *catalogue["recipes"]]:
         child = os.fork()

@@ -15,6 +15,7 @@ ON_COMPUTE_NODES = {
     "wrap_image",
     "train_demo_model",
     "describe_source",
+    "measure_sensitivity",
     "quantize_candidate",
     "import_checkpoint",
     "evaluate_run",

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = sorted(path for path in (Path(__file__).parents[2] / "scripts").glob("*.py"))
-# Read their instructions from standard input, or train; they have no use by hand without their environment.
+# Read their instructions from standard input, train, or are imported; they have no use by hand.
 DRIVEN = {"harness_lm_eval.py", "harness_questions.py", "harness_transport.py", "make_demo_model.py"}
+DRIVEN |= {"loaded_model.py", "nvfp4_emulation.py"}
 BY_HAND = [script for script in SCRIPTS if script.name not in DRIVEN]
 
 
@@ -44,6 +45,10 @@ def test_an_unknown_option_is_unusable_input(script):
         ("describe_source.py", ["--model", "{", "--output", "none.json"]),
         ("preflight.py", ["--request", "{", "--output", "none.json"]),
         ("preflight.py", ["--request", "1", "--output", "none.json"]),
+        (
+            "measure_sensitivity.py",
+            ["--source", "none", "--formats", "fp8", "--calibration", "{}", "--output", "none.json"],
+        ),
         ("quantize.py", ["--source", "none", "--recipe", "fp8", "--output", "none", "--record", "none.json"]),
     ],
 )

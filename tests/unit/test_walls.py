@@ -50,6 +50,7 @@ STAGES = {
     "make_demo_model.py": {"base"},
     "describe_source.py": {"base", "records", "source"},
     "quantize.py": {"base", "records", "source", "recipe"},
+    "measure_sensitivity.py": {"base", "records", "source", "recipe"},
     "import_checkpoint.py": {"base", "records", "source"},
     "evaluate.py": MAKERS - {"recipe"},
     "harness_lm_eval.py": set(),
@@ -103,7 +104,14 @@ def test_the_closure_of_a_stage_stays_within_its_walls(script):
     assert reached <= STAGES[script], f"{script} reaches {sorted(reached - STAGES[script])}"
 
 
-MAKING = ["quantize.py", "import_checkpoint.py", "evaluate.py", "merge_shards.py", "describe_source.py"]
+MAKING = [
+    "quantize.py",
+    "measure_sensitivity.py",
+    "import_checkpoint.py",
+    "evaluate.py",
+    "merge_shards.py",
+    "describe_source.py",
+]
 
 
 @pytest.mark.parametrize("script", MAKING)

@@ -49,9 +49,9 @@ from day0.checkpoint.size import SOURCE_BITS, expected_sizes, ratio_bounds
 from day0.checkpoint.source_weights import SourceWeights
 from day0.checkpoint.summary import CheckpointSummary, Layer, distinct, parse_summary
 from day0.checkpoint.vllm_rules import ENGINE
-from day0.recipe.recipes import KV_CACHE_NONE
 from day0.records.failure_class import FailureClass
 from day0.records.quantization import ModelOptConfiguration, Quantization
+from day0.records.recipe import KV_CACHE_NONE
 from day0.records.validation import Validation
 from day0.source.safetensors_headers import Tensor, payload_bytes, read_headers, read_scalars, read_tensors
 

@@ -17,7 +17,7 @@ from day0.checkpoint.diagnosis import ALMOST_ALL
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION, MIXED
 from day0.checkpoint.fused_scales import check_fused_scales
 from day0.checkpoint.intentions import Intention
-from day0.checkpoint.names import NUMBER, family_of, first_of
+from day0.checkpoint.names import NUMBER, first_of
 from day0.checkpoint.size import SOURCE_BITS
 from day0.checkpoint.summary import CheckpointSummary, Layer, distinct
 from day0.checkpoint.unquantized import TRAINED
@@ -32,6 +32,7 @@ from day0.checkpoint.vllm_rules import (
     UNQUANTIZED_PREFIXES,
     fused_with,
 )
+from day0.recipe.modules import family_of
 from day0.records.failure_class import FailureClass
 from day0.records.validation import FamilyCoverage, ValueErrors
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from day0.checkpoint.names import FAMILIES, NUMBER
+from day0.checkpoint.names import NUMBER
 from day0.checkpoint.summary import Layer, distinct
+from day0.recipe.modules import FAMILIES
 from day0.records.validation import FamilyCoverage
 
 

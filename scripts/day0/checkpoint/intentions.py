@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from day0.checkpoint.formats import FORMATS, algorithm_of_quantizers, number_format
-from day0.checkpoint.names import MUST_BE_NAMED, family_of
+from day0.checkpoint.names import MUST_BE_NAMED
+from day0.recipe.modules import family_of, stems_of
 from day0.records.quantization import ModelOptConfiguration
 
 
@@ -73,7 +74,7 @@ class Patterns:
         Returns:
             False: left alone; None: not known, as its names in memory and in the checkpoint lead to different answers.
         """
-        stems = self._stems(module)
+        stems = stems_of(module)
         answers = [self._setting(f"{stem}weight_quantizer") for stem in stems]
         named = MUST_BE_NAMED.get(family_of(module))
         if named is not None and not any(one.is_enabled and named.search(one.pattern) for one in answers):
@@ -89,20 +90,12 @@ class Patterns:
 
     def may_quantize(self, module: str) -> bool:
         """Whether a weight quantizer is on, by any of the names that it may have; wide patterns count everywhere."""
-        return any(self._setting(f"{stem}weight_quantizer").is_enabled for stem in self._stems(module))
+        return any(self._setting(f"{stem}weight_quantizer").is_enabled for stem in stems_of(module))
 
     def input_kind(self, module: str) -> str | None:
         """Number format of a linear module's inputs, "none" where they stay as they are; None where not known."""
-        found = {self._setting(f"{stem}input_quantizer").input_kind for stem in self._stems(module)}
+        found = {self._setting(f"{stem}input_quantizer").input_kind for stem in stems_of(module)}
         return found.pop() if len(found) == 1 else None
-
-    def _stems(self, module: str) -> list[str]:
-        """What the names of a module's quantizers may begin with."""
-        expert = re.fullmatch(r"(.+\.experts)\.(?:\d+|\*)\.(\w+)", module)
-        if expert:
-            fused = "gate_up_proj" if expert[2] in ("gate_proj", "up_proj", "w1", "w3") else "down_proj"
-            return [f"{module}.", f"{expert[1]}.{fused}_"]
-        return [f"{module}_"] if ".experts." in module else [f"{module}."]
 
     def _setting(self, quantizer: str) -> _Setting:
         found = _Setting(True, None, None, "")

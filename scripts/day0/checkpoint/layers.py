@@ -11,8 +11,9 @@ from typing import NamedTuple
 from day0.checkpoint.declaration import Declaration
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION, Form, bytes_of, logical_shapes, problem_of
 from day0.checkpoint.intentions import Intention, Patterns
-from day0.checkpoint.names import KV_PART, NOT_LINEAR, NUMBER, PART, PART_NAMES, family_of
+from day0.checkpoint.names import KV_PART, NUMBER, PART, PART_NAMES
 from day0.checkpoint.summary import KEPT, Layer
+from day0.recipe.modules import NOT_LINEAR, family_of
 from day0.source.safetensors_headers import BITS, Tensor
 
 # Stacks of layers beside the text model's, whose numbers may be larger.

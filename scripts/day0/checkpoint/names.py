@@ -22,34 +22,14 @@ PART_NAMES_OF_OTHER_TOOLS = PART_NAMES | {
     "weight_shape",
 }
 KV_PART = re.compile(r".+\.(?:[kv]_scale|[kv]_bias|[kv]_zero_point)")
-NOT_LINEAR = re.compile(
-    r"(embed|wte$|wpe$|norm|ln_|router|(^|[._])gate$|shared_expert_gate$|conv|position|relative_attention|rotary|codebook)",
-    re.I,
-)
 EXPERT_NUMBER = re.compile(r"experts[.]\d")
 NUMBER = re.compile(r"(?<=[.])\d+(?=[.]|$)")
-# The first that matches a module's name is its family.
-FAMILIES = (
-    ("vision", re.compile(r"(^|[._])(visual|vision|image|multi_modal_projector|mm_projector|vit)", re.I)),
-    ("MTP", re.compile(r"(^|[.])(mtp|nextn)[._]|eh_proj", re.I)),
-    ("lm_head", re.compile(r"(^|[.])(lm_head|output_layer)$|^head$")),
-    ("embeddings", re.compile(r"(embed|wte$|wpe$)")),
-    ("router", re.compile(r"(router|[.]gate$|shared_expert_gate$)")),
-    ("experts", re.compile(r"experts?([.]|$)")),
-    ("attention", re.compile(r"(attn|attention|mixer[.][qkvo]_proj)")),
-    ("MLP", re.compile(r"(mlp|feed_forward|ffn|[.]fc\d)")),
-)
 # Families that a pattern quantizes only where it names them: a wide one such as *mlp* matches them by accident.
 MUST_BE_NAMED = {
     "vision": re.compile(r"vis|image|projector|vit", re.I),
     "router": re.compile(r"router|gate[.*]|gate$", re.I),
 }
 BUFFERS = re.compile(r"(rotary_emb\.inv_freq|masked_bias|attn\.bias|position_ids)$")
-
-
-def family_of(module: str) -> str:
-    """Family of a module by its name, the first of :data:`FAMILIES` that matches."""
-    return next((family for family, pattern in FAMILIES if pattern.search(module)), "other")
 
 
 def is_part(name: str) -> bool:

@@ -19,20 +19,19 @@ from day0.checkpoint.checks import Check, check_engine
 from day0.checkpoint.formats import FORMATS, MIXED, number_format
 from day0.checkpoint.intentions import Intention, Patterns
 from day0.checkpoint.layers import sort_tensors
-from day0.checkpoint.names import NOT_LINEAR, NUMBER, family_of, first_of
+from day0.checkpoint.names import NUMBER, first_of
 from day0.checkpoint.source_weights import DEQUANTIZED, SourceWeights
 from day0.checkpoint.summary import CheckpointSummary, Layer
 from day0.checkpoint.vllm_rules import DEFAULT_NVFP4_GROUP, NVFP4_ALGORITHMS
+from day0.recipe.modules import NOT_LINEAR, family_of
 from day0.records.quantization import ModelOptConfiguration
 from day0.source.safetensors_headers import Tensor
 
 # Algorithms whose scales are learned by training, which a calibration does not do (modelopt/.../config.py:1330).
 TRAINED_METHODS = frozenset({"lsq"})
-# Algorithms that run the model with its weights and inputs rounded. For NVFP4 that takes a kernel of CUDA
-# (tensor_quant.py:172); max and nvfp4_act_headroom only look at ranges.
-ROUNDING_METHODS = frozenset({"awq_lite", "awq_clip", "awq_full", "svdquant", "local_hessian", "gptq"})
-# Algorithms that try scales of static NVFP4 blocks, which takes Triton (tensor_quant.py:587).
-SWEEPING_METHODS = frozenset({"mse"})
+# Algorithms that try scales of static NVFP4 blocks, or round these one after the other, which takes Triton
+# (tensor_quant.py:587). What else rounds to NVFP4 runs on a CPU too, see scripts/nvfp4_emulation.py.
+TRITON_METHODS = frozenset({"mse", "local_hessian", "gptq"})
 # Modules that stand for those of any model, where the source's are not known.
 _ANY_MODEL = tuple(
     f"model.layers.0.{place}"
@@ -257,12 +256,8 @@ def _needs_cuda(parts: Sequence[_Part], found: Sequence[Mapping[str, Layer]]) ->
     for part, layers in zip(parts, found, strict=True):
         if not any(_kind_of(layer) == "NVFP4" for layer in layers.values()):
             continue
-        if part.is_candidate:
-            return "a search runs the model with NVFP4 layers, whose rounding needs CUDA"
-        if rounding := part.methods & ROUNDING_METHODS:
-            return f"{first_of(sorted(rounding))} runs the model with NVFP4 layers, whose rounding needs CUDA"
-        if (sweeping := part.methods & SWEEPING_METHODS) and _has_static_nvfp4(part.patterns):
-            return f"{first_of(sorted(sweeping))} tries scales of NVFP4 blocks, which needs CUDA and Triton"
+        if (methods := part.methods & TRITON_METHODS) and _has_static_nvfp4(part.patterns):
+            return f"{first_of(sorted(methods))} tries scales of NVFP4 blocks, which needs CUDA and Triton"
     return None
 
 

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from day0.checkpoint.formats import AWQ, GPTQ, compressed
+from day0.recipe.modules import FUSED_GROUPS
 
 ENGINE, ENGINE_VERSION = "vllm", "0.32.0"
 
@@ -80,17 +81,6 @@ DIVISOR_OF_INPUTS = {"NVFP4": 16, "W4A16_NVFP4": 16, "MXFP8": 32, "FP8_PB_WO": 1
 # vLLM looks for a group size at the top of quantization_config only, where ModelOpt writes none, and then assumes 16.
 NVFP4_ALGORITHMS = ("NVFP4", "W4A16_NVFP4")
 DEFAULT_NVFP4_GROUP = 16
-
-# Linear layers that vLLM fuses into one at load, so that they must share one algorithm; source: packed_modules_mapping
-# and the stacked parameters of its models (llama, mixtral, deepseek_v2, qwen3_5).
-FUSED_GROUPS = (
-    ("q_proj", "k_proj", "v_proj"),
-    ("gate_proj", "up_proj"),
-    ("w1", "w3"),
-    ("q_a_proj", "kv_a_proj_with_mqa"),
-    ("in_proj_qkv", "in_proj_z"),
-    ("in_proj_b", "in_proj_a"),
-)
 
 # Models whose router vLLM builds with the checkpoint's quantization config, so that it must be excluded; those of all
 # other models (deepseek_v2, glm4_moe, mixtral, gpt_oss, qwen2_moe, qwen3_next and so on) are never quantized.

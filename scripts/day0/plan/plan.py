@@ -10,6 +10,7 @@ from typing import Any
 from day0.base.artefacts import digest_of
 from day0.plan.config import Config, ImportedRun
 from day0.recipe.recipes import Calibration, ResolvedRecipe
+from day0.recipe.sensitivity import ALWAYS_MEASURED, formats_to_measure
 from day0.records.card import CardSettings
 from day0.records.early_stopping import StoppingRules
 from day0.records.policy import EarlyStopping, Policy
@@ -136,17 +137,30 @@ class Plan:
 
     def calibration(self, model: str, candidate: str) -> dict[str, Any]:
         """Calibration settings of a candidate: the recipe's above the model's above ``quantization``'s."""
-        layers = [
-            self.config.quantization.calibration,
-            self.config.models[model].calibration,
-            self.recipe(model, candidate).definition.get("calibration"),
-        ]
+        of_recipe = self.recipe(model, candidate).definition.get("calibration")
+        return self._calibration(self.config.quantization.calibration, self.config.models[model].calibration, of_recipe)
+
+    @staticmethod
+    def _calibration(*layers: Calibration | dict[str, Any] | None) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for layer in layers:
             if isinstance(layer, Calibration):
                 layer = layer.model_dump(mode="json", exclude_unset=True)
             merged |= layer or {}
         return Calibration(**merged).model_dump(mode="json")
+
+    def needs_sensitivity(self, model: str, candidate: str) -> bool:
+        """Whether a candidate's recipe is worked out by the measured sensitivity of its model."""
+        return bool(formats_to_measure(self.recipe(model, candidate).definition))
+
+    def sensitivity_formats(self, model: str) -> list[str]:
+        """Formats that a model's sensitivity is measured in, those of all recipes that are worked out by it."""
+        asked = {name for r in self.releases if r.model == model for name in formats_to_measure(r.recipe.definition)}
+        return sorted(asked | set(ALWAYS_MEASURED))
+
+    def sensitivity_calibration(self, model: str) -> dict[str, Any]:
+        """Calibration settings of a model's sensitivity: the model's above ``quantization``'s, whatever recipes say."""
+        return self._calibration(self.config.quantization.calibration, self.config.models[model].calibration)
 
     def definition_digest(self, model: str, candidate: str, suite: str | None = None) -> str:
         """Digest of what defines a candidate, and with ``suite`` its evaluation.
@@ -160,6 +174,8 @@ class Plan:
             definition |= {"recipe": recipe.digest}
             if recipe.checkpoint is None:
                 definition |= {"calibration": self.calibration(model, candidate)}
+            if self.needs_sensitivity(model, candidate):
+                definition |= {"sensitivity": self.sensitivity_calibration(model)}
         if suite is not None:
             definition |= {
                 "suite": self.suites[suite].model_dump(mode="json"),

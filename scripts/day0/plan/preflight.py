@@ -20,6 +20,7 @@ from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput
 from day0.checkpoint.recipe_support import RecipeSupport, recipe_support
 from day0.checkpoint.vllm_rules import ARITHMETIC_CAPABILITY, MINIMUM_CAPABILITY
+from day0.recipe.modules import linear_modules
 from day0.recipe.resolve import resolve_configuration
 from day0.records.environment import ImageEnvironment
 from day0.records.failure_class import FailureClass
@@ -150,11 +151,12 @@ def _check_disk(needed: int, output: Path, purpose: str) -> Check:
 def check_recipe(request: RecipeRequest) -> list[Check]:
     """Check a recipe against the model's modules, ModelOpt, the engine, this machine's GPU and its calibration data."""
     place = f"recipe {request.recipe!r}"
+    tensors, is_tied, unread = _read_source(request.location)
+    modules = linear_modules({name: one.shape for name, one in tensors.items()}) if tensors is not None else None
     try:
-        configuration = resolve_configuration(request.definition, read_json(CATALOGUE), place)
+        configuration = resolve_configuration(request.definition, read_json(CATALOGUE), place, None, modules)
     except UnusableInput as error:
         return [Check("recipe", str(error), USER_CONFIG_ERROR)]
-    tensors, is_tied, unread = _read_source(request.location)
     support = recipe_support(configuration, request.engine, tensors, is_tied)
     checks = [_check_recipe(support, unread), *_check_device(support, request), _check_engine(support, request)]
     if dataset := request.calibration.local_file:

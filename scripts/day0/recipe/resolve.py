@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,19 @@ from pydantic import ValidationError
 from day0.base.artefacts import read_text
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import mistakes_of
+from day0.base.numbers import mapping_or_empty
 from day0.base.parsing import MAX_YAML_BYTES, Unparsable, parse_yaml, parse_yaml_documents
-from day0.recipe.recipes import KV_CACHE_NONE
+from day0.recipe.formats import FULL_PRECISION, LayerFormat, format_of
+from day0.recipe.forms import BySensitivity, Protected
+from day0.recipe.protection import protecting_entries
+from day0.recipe.sensitivity import choose_formats, entries_of_choice
 from day0.records.quantization import ModelOptConfiguration
+from day0.records.recipe import KV_CACHE_NONE
+from day0.records.sensitivity import Sensitivity
 
 PRESETS, KV_PRESETS = "configs/ptq/presets/model", "configs/ptq/presets/kv"
+# Modules that no format is chosen for: routers, gates, convolutions, vision towers.
+NEVER_CHOSEN_FOR = "configs/auto_quantize/units/base_disabled_layers"
 _SMALL_FLOAT = re.compile(r"[Ee](\d+)[Mm](\d+)")
 
 
@@ -57,7 +65,12 @@ def _plain(value: Any, key: str = "") -> Any:
 
 
 def resolve_configuration(
-    definition: Mapping[str, Any], catalogue: Mapping[str, Any], place: str, kv_cache: str | None = None
+    definition: Mapping[str, Any],
+    catalogue: Mapping[str, Any],
+    place: str,
+    kv_cache: str | None = None,
+    modules: Sequence[str] | None = None,
+    sensitivity: Sensitivity | None = None,
 ) -> ModelOptConfiguration:
     """Work out what the quantize stage will give to ModelOpt, in the form that quantization.json records.
 
@@ -66,9 +79,15 @@ def resolve_configuration(
         catalogue: envs/modelopt_catalogue.json.
         place: the recipe, for messages.
         kv_cache: KV-cache preset that takes precedence over the recipe's.
+        modules: linear modules of the model, see :func:`day0.recipe.modules.linear_modules`; None: they are not known,
+            and no layer of a recipe is protected.
+        sensitivity: of the model; None: it is not known. A recipe that chooses formats by it is then a search of them,
+            and the most sensitive groups are not protected.
 
     Raises:
-        UnusableInput: a block that does not exist, imports in a circle, or an override that only ModelOpt can apply.
+        UnusableInput: a block that does not exist, imports in a circle, an override that only ModelOpt can apply, or
+            layers to protect that the model does not have.
+        Unsupported: the sensitivity does not allow what the recipe asks for.
     """
     if definition.get("preset") is not None:
         body = {"quantize": _block(f"{PRESETS}/{definition['preset']}", catalogue, place)}
@@ -76,6 +95,14 @@ def resolve_configuration(
         body = _block(definition["modelopt_recipe"].removesuffix(".yaml"), catalogue, place)
         for override in definition.get("overrides") or []:
             body = _overridden(body, override, place)
+    elif definition.get("sensitivity") is not None:
+        body = _by_sensitivity(BySensitivity.model_validate(definition["sensitivity"]), catalogue, place, sensitivity)
+    elif definition.get("base") is not None:
+        base = resolve_configuration(definition["base"], catalogue, f"{place}: base", None, modules, sensitivity)
+        entries = list((base.quantize or {})["quant_cfg"])
+        if modules is not None:
+            entries += protections(definition, entries, catalogue, place, modules, sensitivity)
+        body = {"quantize": {**(base.quantize or {}), "quant_cfg": entries}}
     else:
         own = {key: definition[key] for key in ("quantize", "auto_quantize") if definition.get(key) is not None}
         body = _filled(_plain(own), _imported(definition.get("imports"), catalogue, place, ()), place)
@@ -96,6 +123,63 @@ def resolve_configuration(
         return ModelOptConfiguration(quantize=fixed, auto_quantize=search, kv_cache=kv)
     except ValidationError as error:
         raise UnusableInput("\n".join(mistakes_of(error, ModelOptConfiguration, place))) from None
+
+
+def _by_sensitivity(
+    wanted: BySensitivity, catalogue: Mapping[str, Any], place: str, sensitivity: Sensitivity | None
+) -> dict[str, Any]:
+    """The body of a recipe that chooses a format for each group of layers."""
+    if sensitivity is None:
+        never = [*_block(NEVER_CHOSEN_FOR, catalogue, place), *([] if wanted.lm_head else ["*lm_head*"])]
+        formats = [_block(f"{PRESETS}/{name}", catalogue, place) for name in wanted.formats]
+        constraints = {"effective_bits": wanted.bits}
+        search = {"constraints": constraints, "candidate_formats": formats, "disabled_layers": never}
+        return {"auto_quantize": search}
+    choice = choose_formats(sensitivity, wanted)
+    entries = entries_of_choice(choice, sensitivity, {name: read_format(name, catalogue) for name in wanted.formats})
+    return {"quantize": {"quant_cfg": entries, "algorithm": "max"}}
+
+
+def protections(
+    definition: Mapping[str, Any],
+    entries: Sequence[Mapping[str, Any]],
+    catalogue: Mapping[str, Any],
+    place: str,
+    modules: Sequence[str],
+    sensitivity: Sensitivity | None,
+) -> list[dict[str, Any]]:
+    """The entries by which a recipe protects layers of its base.
+
+    Args:
+        definition: of the recipe.
+        entries: ``quant_cfg`` of its base.
+        catalogue: envs/modelopt_catalogue.json.
+        place: the recipe, for messages.
+        modules: linear modules of the model.
+        sensitivity: of the model; None: it is not known.
+
+    Raises:
+        UnusableInput, Unsupported: see :func:`day0.recipe.protection.protecting_entries`.
+    """
+    protect = [Protected.model_validate(item) for item in definition["protect"]]
+    by = FULL_PRECISION if definition["by"] == "bf16" else read_format(definition["by"], catalogue)
+    return protecting_entries(entries, protect, by, modules, sensitivity, place)
+
+
+def read_format(preset: str, catalogue: Mapping[str, Any]) -> LayerFormat:
+    """The format that a preset gives to a layer, where it can be given to some layers and not to others.
+
+    Raises:
+        ValueError: it cannot, with the reason.
+    """
+    body = _block(f"{PRESETS}/{preset}", catalogue, f"preset {preset!r}")
+    if body.get("algorithm") not in (None, "max"):
+        method = mapping_or_empty(body["algorithm"]).get("method", body["algorithm"])
+        raise ValueError(f"whose scales are calibrated by {method}: layers of several formats are calibrated by max")
+    found = format_of(body)
+    if found.weight is None:
+        raise ValueError("which quantizes layers of certain names only")
+    return found
 
 
 def _block(path: Any, catalogue: Mapping[str, Any], place: str, loading: tuple[str, ...] = ()) -> Any:

@@ -15,6 +15,7 @@ from day0.records.record import Record, Sha256
 Kind = Literal["preset", "modelopt_recipe", "file", "inline", "imported"]
 UNKNOWN = "unknown"
 LOCAL_DATASET_SUFFIXES = (".jsonl", ".txt")
+KV_CACHE_NONE = "none"
 NOT_OF_THE_WEIGHTS = frozenset({"description", "calibration", "serving"})
 
 

@@ -16,6 +16,13 @@ from day0.plan.preflight import (
 from day0.records.environment import ImageEnvironment
 from day0.records.preflight import ModelRequest, RecipeRequest, SuiteRequest
 
+BY_SENSITIVITY = {"sensitivity": {"formats": ["nvfp4", "fp8"], "bits": 5.5}}
+
+
+def protecting(*layers):
+    protect = [layer if isinstance(layer, dict) else {"modules": layer} for layer in layers]
+    return {"base": {"preset": "nvfp4"}, "protect": protect, "by": "fp8"}
+
 
 def assess_setup(checks):
     return preflight.assess_setup(checks, ModelRequest(model="m", path="m")).as_plain()
@@ -124,7 +131,8 @@ def test_activations_that_the_gpu_will_not_quantize_are_warned_of(monkeypatch, p
         ("mxfp6", {}, "MODEL_UNSUPPORTED", "recipe", "cannot export MXFP6"),
         ("nvfp4_experts_only", {}, "MODEL_UNSUPPORTED", "recipe", "none of the model's 22 linear layers"),
         ("general/qad/nvfp4_lsq-mse_init-fp8_kv", {}, "USER_CONFIG_ERROR", "recipe", "learns scales by training"),
-        ("nvfp4_awq_lite", {}, "USER_CONFIG_ERROR", "device", "awq_lite runs the model with NVFP4 layers"),
+        ("nvfp4_awq_lite", {}, "DEPLOYMENT_HEALTH_FAILED", "engine", "NVFP4_AWQ, which vllm does not load"),
+        ("nvfp4_svdquant", {}, "DEPLOYMENT_HEALTH_FAILED", "engine", "NVFP4_SVD, which vllm does not load"),
         ("nvfp4_four_over_six", {}, "USER_CONFIG_ERROR", "device", "needs CUDA and Triton; the accelerator is cpu"),
         ("nvfp4_four_over_six", {"accelerator": "cuda"}, None, "device", "must run on a GPU"),
         (
@@ -138,14 +146,34 @@ def test_activations_that_the_gpu_will_not_quantize_are_warned_of(monkeypatch, p
         ("nvfp4_mlp_weight_only", {}, "DEPLOYMENT_HEALTH_FAILED", "engine", "reads as groups of 16"),
         ("fp8_2d_blockwise_weight_only", {"hidden": 192}, "DEPLOYMENT_HEALTH_FAILED", "engine", "divide by 128"),
         ("int4_awq", {"engine": "vllm==0.40.0"}, None, "engine", "warning: vllm 0.40.0 is configured"),
-        ("general/auto_quantize/nvfp4_fp8_at_5p4bits", {}, "USER_CONFIG_ERROR", "device", "a search runs the model"),
+        ("general/auto_quantize/nvfp4_fp8_at_5p4bits", {}, None, "engine", "vLLM 0.32 loads FP8 and NVFP4"),
+        (
+            "general/auto_quantize/nvfp4_mse_fp8_at_6p0bits",
+            {},
+            "USER_CONFIG_ERROR",
+            "device",
+            "mse tries scales of NVFP4",
+        ),
+        (BY_SENSITIVITY, {}, None, "recipe", "21 to FP8, 21 to NVFP4"),
+        (protecting("attention"), {}, None, "recipe", "12 to FP8, 9 to NVFP4"),
+        (protecting("attention", {"groups": 2}), {}, None, "recipe", "12 to FP8, 9 to NVFP4"),
+        (
+            protecting("experts"),
+            {},
+            "USER_CONFIG_ERROR",
+            "recipe",
+            "'experts'; no linear layer of the model is of this",
+        ),
+        (protecting("lm_head"), {}, "USER_CONFIG_ERROR", "recipe", "so that nothing is protected"),
     ],
 )
 def test_a_recipe_is_known_before_anything_runs(tmp_path, monkeypatch, name, changes, failure_class, check, words):
     monkeypatch.setattr(preflight, "_gpu_capability", lambda: None)
     hidden = changes.pop("hidden", 128)
     write_model(tmp_path / "model", llama_like(hidden=hidden, inner=2 * hidden))
-    definition = {"modelopt_recipe": name} if "/" in name else {"preset": name}
+    definition = name
+    if isinstance(name, str):
+        definition = {"modelopt_recipe": name} if "/" in name else {"preset": name}
     location = {"path": str(tmp_path / "model")}
     request = {"definition": definition, "calibration": {}, "accelerator": "cpu", "engine": "vllm==0.32.0"}
     checks = check_recipe({**request, "location": location, **changes})

@@ -92,7 +92,10 @@ def test_a_name_never_leaves_the_folder(name):
         ({"preset": "fp9"}, "preset: found 'fp9'; did you mean fp8"),
         ({"preset": "fp8", "kv_cache": "fp7"}, "kv_cache: found 'fp7'; did you mean fp8"),
         ({"modelopt_recipe": "general/ptq/none"}, "modelopt_recipe: found 'general/ptq/none'"),
-        ({"preset": "fp8", "kv_cach": "fp8"}, "kv_cach: unknown key; allowed here: auto_quantize, calibration"),
+        (
+            {"preset": "fp8", "kv_cach": "fp8"},
+            "kv_cach: unknown key; allowed here: auto_quantize, base, by, calibration",
+        ),
         ({"preset": 8}, "found 8"),
         ({"preset": "fp8", "calibration": {"samples": 0}}, "greater than 0"),
         ({"preset": "fp8", "calibration": {"sample": 1}}, "sample"),
@@ -107,7 +110,7 @@ def test_a_recipe_with_a_mistake(definition, says):
 def test_a_file_with_a_mistake_is_named(tmp_path):
     write_yaml(tmp_path / "x.yaml", {"preset": "fp9"})
     with pytest.raises(UnusableInput, match=r"x\.yaml: preset"):
-        resolve_recipe_file(tmp_path / "x.yaml", CATALOGUE)
+        resolve_recipe_file(tmp_path / "x.yaml", tmp_path, CATALOGUE)
 
 
 @pytest.mark.parametrize("settings", [{"samples": True}, {"batch_size": -1}, {"sequence_length": "8"}, {"seed": 1}])
@@ -145,7 +148,14 @@ def test_any_definition_is_a_recipe_or_a_clear_error(definition):
     except UnusableInput as error:
         assert "any" in str(error)
     else:
-        assert sum(key in recipe.definition for key in ("preset", "modelopt_recipe", "quantize", "auto_quantize")) >= 1
+        assert recipe.definition.keys() & {
+            "preset",
+            "modelopt_recipe",
+            "quantize",
+            "auto_quantize",
+            "sensitivity",
+            "base",
+        }
 
 
 def test_a_recipe_is_handed_on_in_its_resolved_form_and_taken_as_it_is():

@@ -7,8 +7,13 @@ from typing import Any, NamedTuple
 
 from day0.base.cli import UnusableInput
 from day0.checkpoint.intentions import Patterns
+from day0.checkpoint.source_weights import SourceWeights
+from day0.recipe.failures import Unsupported
+from day0.recipe.modules import linear_modules
+from day0.recipe.resolve import resolve_configuration
+from day0.recipe.sensitivity import formats_to_measure
 from day0.records.quantization import ModelOptConfiguration
-from day0.records.search import Candidate, Objective
+from day0.records.search import Candidate, Objective, RequestedMove
 from day0.records.sensitivity import Sensitivity
 from day0.search.costs import Model
 from day0.source.safetensors_headers import Tensor
@@ -26,6 +31,41 @@ class Recipe(NamedTuple):
     configuration: ModelOptConfiguration | None
     group: str = ""
     problem: str | None = None
+
+
+def resolve_moves(
+    moves: Sequence[RequestedMove],
+    tensors: Mapping[str, Tensor],
+    catalogue: Mapping[str, Any],
+    sensitivity: Sensitivity | None = None,
+) -> list[Recipe]:
+    """What the recipes of a space make of a model; those that it cannot take are kept with the reason.
+
+    Args:
+        moves: of the space, with the definitions that the plan resolved.
+        tensors: of the source's safetensors files.
+        catalogue: envs/modelopt_catalogue.json.
+        sensitivity: of the model; only recipes that go by it need it.
+
+    Raises:
+        UnusableInput: recipes go by the sensitivity, and it is not given; all such are named.
+    """
+    without = [move.name for move in moves if sensitivity is None and formats_to_measure(move.definition)]
+    if without:
+        raise UnusableInput(
+            f"{', '.join(without)}: these go by the model's sensitivity; give --sensitivity, as "
+            "scripts/measure_sensitivity.py writes it"
+        )
+    modules = linear_modules({name: tensor.shape for name, tensor in SourceWeights(tensors).logical.items()})
+    recipes = []
+    for move in moves:
+        try:
+            configuration = resolve_configuration(move.definition, catalogue, move.name, None, modules, sensitivity)
+        except (UnusableInput, Unsupported) as error:
+            recipes.append(Recipe(move.name, None, move.group, str(error)))
+            continue
+        recipes.append(Recipe(move.name, configuration, move.group))
+    return recipes
 
 
 def candidates_of(

@@ -26,6 +26,7 @@ include: "rules/preflight.smk"
 include: "rules/source.smk"
 include: "rules/quantize.smk"
 include: "rules/evaluate.smk"
+include: "rules/search.smk"
 include: "rules/decide.smk"
 include: "rules/tracking.smk"
 include: "rules/release.smk"
@@ -64,14 +65,14 @@ rule verdict:
 rule quantize:
     """Target: quantize every candidate."""
     input:
-        get_releases("results/{model}/{recipe}/quantization.json"),
+        get_candidates("results/{model}/{recipe}/quantization.json"),
 
 
 rule evaluate:
-    """Target: evaluate every baseline and candidate."""
+    """Target: evaluate every baseline and candidate; of a search those that it asks for."""
     input:
         get_releases("results/{model}/baseline/{suite}/run.json"),
-        get_releases("results/{model}/{recipe}/{suite}/run.json"),
+        get_evaluations(),
 
 
 rule compare:

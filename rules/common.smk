@@ -16,7 +16,7 @@ from day0.base.artefacts import digest_of
 from day0.base.cli import UnusableInput
 from day0.base.closure import CannotFollow, code_digest, remember_in, save_memory
 from day0.plan.check import check_configuration_file, make_plan, read_published_scores, resolution_warnings
-from day0.plan.plan import BASELINE
+from day0.plan.plan import BASELINE, PlannedSearch
 from day0.records.assessment import AnyAssessment
 from day0.serving.multinode import JOB_ID_VARIABLE
 from day0.suite.content import suite_digest
@@ -47,7 +47,8 @@ VARIANT = get_variant()
 def warn_of_resolution(workflow):
     """Say on standard error which tasks cannot resolve their thresholds: once, where a plan is read or a run starts."""
     if workflow.is_main_process:
-        for release in PLAN.releases:
+        for target in PLAN.targets:
+            release = target.without_winner() if isinstance(target, PlannedSearch) else target
             for warning in resolution_warnings(PLAN, release):
                 print(f"warning: {release.model} {release.name}: {warning['sentence']}", file=sys.stderr)
 
@@ -107,13 +108,30 @@ def get_harnesses(suite):
 
 
 def get_releases(pattern):
-    """A path per release, for the targets."""
-    return [pattern.format(model=r.model, release=r.name, recipe=r.candidate, suite=r.suite) for r in PLAN.releases]
+    """A path per release that the configuration lists, for the targets."""
+    return [pattern.format(model=target.model, release=target.name, suite=target.suite) for target in PLAN.targets]
+
+
+def get_candidates(pattern):
+    """A path per candidate, for the targets: of a release its own, of a search all of its space."""
+    paths = []
+    for target in PLAN.targets:
+        candidates = target.recipes if isinstance(target, PlannedSearch) else [target.candidate]
+        paths += [pattern.format(model=target.model, recipe=name, suite=target.suite) for name in candidates]
+    return list(dict.fromkeys(paths))
 
 
 def get_release(wildcards):
-    """The planned release of a decision's folder."""
-    return PLAN.release(wildcards.model, wildcards.release)
+    """The planned release of a decision's folder; of a search the one that its winner became, or one without a recipe.
+
+    Raises:
+        IncompleteCheckpointException: the search has not ended.
+    """
+    search = PLAN.search(wildcards.model, wildcards.release)
+    if search is None:
+        return PLAN.release(wildcards.model, wildcards.release)
+    winner = get_ended_search(search).winner
+    return search.without_winner() if winner is None else search.won_by(winner)
 
 
 def get_definition(model=None, recipe=None, candidate=None, suite=None, subject=None):

@@ -1,14 +1,15 @@
 # How this project's graph is run: the Slurm executor, refused jobs, crashes; see scripts/driver.
 import atexit
 
-from driver import crashes, needrun, refusals
+from driver import checkpoints as done_checkpoints, crashes, needrun, refusals
 
 
 def get_release_names(wildcards):
     """Names of the releases that wait for a job with these wildcards."""
     model, *rest = Path(wildcards["subject"]).parts if "subject" in wildcards else [wildcards.get("model")]
     candidate = wildcards.get("recipe") or wildcards.get("candidate") or wildcards.get("release") or (rest or [None])[0]
-    return [
+    searches = [s.name for s in PLAN.searches if (s.model, s.name) == (model, candidate)]
+    return searches + [
         r.name
         for r in PLAN.releases
         if model in (None, r.model)
@@ -19,10 +20,11 @@ def get_release_names(wildcards):
 
 RELEASES = crashes.Releases(
     verdicts=tuple(map(Path, get_releases("results/{model}/{release}/verdict.json"))),
-    request_of=get_release_request,
+    request_of=get_crash_request,
 )
 
 needrun.install()
+done_checkpoints.install()
 refusals.install()
 
 # The executor plugins are loaded by the time that a Snakefile is read; a job within Slurm has no use for this one.

@@ -14,16 +14,18 @@ from pydantic import ValidationError
 from day0.base.artefacts import digest_of_file
 from day0.base.cli import UnusableInput, json_argument, run_cli
 from day0.base.mistakes import mistakes_of
-from day0.decision.verdict import STAGES, Evidence, ReleaseRequest, make_verdict
+from day0.decision.verdict import Evidence, ReleaseRequest, make_verdict
 from day0.records.comparison import Comparison
 from day0.records.preflight import Preflight
 from day0.records.record import Artefact
 from day0.records.run import RunAssessment
+from day0.records.search import Search
 from day0.records.tracking import Tracking
 from day0.records.validation import Validation
 from day0.release.made_with import gather, stamp
 
 TYPES: dict[str, type[Artefact]] = {
+    "search": Search,
     "preflight_model": Preflight,
     "preflight_recipe": Preflight,
     "preflight_suite": Preflight,
@@ -65,9 +67,9 @@ def main() -> int:
 
     release = read_release(arguments.release)
     paths = json_argument("--evidence", arguments.evidence)
-    unknown = sorted(paths.keys() - set(STAGES))
+    unknown = sorted(paths.keys() - TYPES.keys())
     if unknown:
-        raise UnusableInput(f"--evidence: unknown: {', '.join(unknown)}; expected some of {', '.join(STAGES)}")
+        raise UnusableInput(f"--evidence: unknown: {', '.join(unknown)}; expected some of {', '.join(TYPES)}")
     if not all(isinstance(path, str) for path in paths.values()):
         raise UnusableInput(f"--evidence: expected a path for each name, found {paths}")
     if arguments.baseline_run and "baseline_run" not in paths:

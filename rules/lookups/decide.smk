@@ -4,7 +4,12 @@ from day0.base.artefacts import digest_of_file
 
 def get_comparison_input(wildcards):
     """Both runs of a release, and the tokens that they passed their gates."""
-    release = get_release(wildcards)
+    try:
+        release = get_release(wildcards)
+    except IncompleteCheckpointException as error:
+        # Which candidate it is shows once the search has ended; the names are kept, for the command has them.
+        source = f"results/{wildcards.model}/source.json"
+        return {"source": source, "baseline": error.targetfile, "candidate": error.targetfile}
     runs = {"baseline": BASELINE, "candidate": release.candidate}
     folders = {side: f"results/{release.model}/{candidate}/{release.suite}" for side, candidate in runs.items()}
     return {
@@ -19,9 +24,21 @@ def get_published_scores(wildcards):
     return get_text({"scores": PUBLISHED_SCORES[wildcards.model]})
 
 
+def get_crash_request(wildcards):
+    """What the verdict of a crash holds about its release; a search that has not ended has no recipe yet."""
+    try:
+        return get_release_request(wildcards)
+    except IncompleteCheckpointException:
+        return as_request(PLAN.search(wildcards.model, wildcards.release).without_winner())
+
+
 def get_release_request(wildcards):
     """What a verdict holds about its release besides the evidence."""
-    release = get_release(wildcards)
+    return as_request(get_release(wildcards))
+
+
+def as_request(release):
+    """A planned release as a verdict holds it."""
     return {
         "name": release.name,
         "model": release.model,
@@ -38,6 +55,11 @@ def get_verdict_evidence(wildcards):
     """The assessments of a release in order, up to the first that failed; else the comparison."""
     release = get_release(wildcards)
     model, recipe, suite = release.model, release.candidate, release.suite
+    evidence = {}
+    if search := PLAN.search(wildcards.model, wildcards.release):
+        evidence["search"] = get_search_path(search)
+        if get_ended_search(search).winner is None:
+            return evidence
     assessments = {
         "preflight_model": (checkpoints.check_preflight, {"subject": model}),
         "preflight_recipe": (checkpoints.check_preflight, {"subject": f"{model}/{recipe}"}),
@@ -46,7 +68,6 @@ def get_verdict_evidence(wildcards):
         "baseline_run": (checkpoints.assess_run, {"model": model, "candidate": BASELINE, "suite": suite}),
         "candidate_run": (checkpoints.assess_run, {"model": model, "candidate": recipe, "suite": suite}),
     }
-    evidence = {}
     for name, (checkpoint, values) in assessments.items():
         evidence[name] = str(checkpoint.rule.expand_output(values)[0][0])
         if not assessment_passed(checkpoint, **values):

@@ -23,7 +23,7 @@ def get_card_template(wildcards):
 
 def get_published(dry_run):
     """The releases that the target publish takes along, by whether it only shows what it would do."""
-    return [r for r in PLAN.releases if r.publish and r.publish["dry_run"] == dry_run]
+    return [r for r in PLAN.targets if r.publish and r.publish["dry_run"] == dry_run]
 
 
 def get_publish_input(wildcards):

@@ -11,4 +11,4 @@ def get_model_files(model):
 
 def needs_hub():
     """Whether a model of the plan is fetched from the hub."""
-    return any(PLAN.config.models[release.model].hub for release in PLAN.releases)
+    return any(PLAN.config.models[release.model].hub for release in PLAN.targets)

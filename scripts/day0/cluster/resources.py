@@ -59,3 +59,30 @@ def grown_memory(memory_mb: int, attempts: Sequence[Attempt], limit_mb: int | No
 def reading_minutes(weights: int, minimum: int) -> int:
     """Minutes to fetch, hash or copy the weights at 100 MB/s, a slow shared file system."""
     return minimum + math.ceil(weights / 100e6 / 60)
+
+
+# A candidate's GPU hours are a guess before anything ran; what follows from the model's size is kept, the rest assumed.
+START_SECONDS = 600  # of a job: loading libraries, compiling kernels, capturing graphs
+CALIBRATION_PASSES = 3.0  # readings of the weights: load, calibrate, export
+ANSWER_TOKENS, ANSWERS_AT_ONCE = 256, 64
+GPU_BYTES_PER_SECOND = 2e12  # that a decoding step reads of the weights, of an H100's 3.35e12
+
+
+def quantize_gpu_hours(weights: int, gpus: int) -> float:
+    """About how many GPU hours a quantize job takes; ``weights`` in bytes."""
+    return gpus * (START_SECONDS + CALIBRATION_PASSES * weights / 100e6) / 3600
+
+
+def evaluate_gpu_hours(weights: int, gpus: int, samples: int) -> float:
+    """About how many GPU hours an evaluate job takes: start, load, and a reading of the weights for each token step.
+
+    Args:
+        weights: bytes.
+        gpus: of the server.
+        samples: answers, repeats counted.
+    """
+    if not gpus:
+        return 0.0
+    steps = math.ceil(samples / ANSWERS_AT_ONCE) * ANSWER_TOKENS
+    seconds = START_SECONDS + weights / 100e6 + steps * weights / (gpus * GPU_BYTES_PER_SECOND)
+    return gpus * seconds / 3600

@@ -35,6 +35,7 @@ STAGES = (
 )
 
 EXTERNAL_STAGE = "external_check"
+SEARCH_STAGE = "search"  # where a search chose the recipe: how it ended
 REFUSAL_ACTION = "Correct what the stage names, then run the same command again."
 ABOUT_THE_CANDIDATE = ("preflight_recipe", "validation", "candidate_run")
 
@@ -230,6 +231,10 @@ def _external_check(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -
 
 
 def _deciding(evidence: Mapping[str, Evidence]) -> tuple[str, FailureClass | None, str]:
+    if SEARCH_STAGE in evidence:
+        search = evidence[SEARCH_STAGE].content
+        if search.get("winner") is None:
+            return SEARCH_STAGE, FailureClass.of(search.get("failure_class")), str(search.get("detail"))
     for stage in STAGES:
         if stage not in evidence:
             return stage, FailureClass.UNKNOWN, f"The assessment {stage} is missing, so nothing can be decided."

@@ -6,9 +6,11 @@ allowed. A sound plan warns of limits that a suite cannot resolve.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,14 @@ from day0.base.artefacts import read_json, read_yaml
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import SAFE_NAME, mistakes_of, nearest
 from day0.decision.external import ExternalScores, parse_external_scores
-from day0.plan.config import Config, Defaults, ImportedRun, Publish, Release, Serving
-from day0.plan.plan import BASELINE, Plan, PlannedRelease
+from day0.plan.config import Config, Defaults, ImportedRun, Publish, Release, Search, Serving
+from day0.plan.plan import BASELINE, Plan, PlannedRelease, PlannedSearch
+from day0.plan.search import budget_of, final_policy, find_mistakes, screening_policy
 from day0.recipe.recipes import Calibration, recipe_of_checkpoint, resolve_recipe
 from day0.records.card import CardSettings
 from day0.records.policy import Policy, PolicySettings, Scale
-from day0.records.recipe import UNKNOWN
+from day0.records.recipe import UNKNOWN, ResolvedRecipe
+from day0.search.space import Move, load_space
 from day0.serving.container import image_command
 from day0.serving.multinode import serving_gpus, serving_nodes
 from day0.source.model_folder import check_model_folder
@@ -43,6 +47,7 @@ from day0.suite.suites import SUITES_FOLDER, Suite, Task, load_suite
 RESERVED_MODEL_NAMES = ("benchmarks", "demo", "figures", "logs")
 RECIPES_FOLDER = Path("config/recipes")
 CATALOGUE = Path("envs/modelopt_catalogue.json")
+SPACES_FOLDER = Path("config/spaces")
 RESULTS = Path("results")
 
 
@@ -51,13 +56,13 @@ class _Mistakes:
         self.sentences: list[str] = []
 
     def add(self, place: str, sentence: str) -> None:
-        self._append(f"{place}: {sentence}")
+        self.add_line(f"{place}: {sentence}")
 
     def add_validation(self, place: str, error: ValidationError, types: type[BaseModel]) -> None:
         for sentence in mistakes_of(error, types, place):
-            self._append(sentence)
+            self.add_line(sentence)
 
-    def _append(self, sentence: str) -> None:
+    def add_line(self, sentence: str) -> None:
         if sentence not in self.sentences:
             self.sentences.append(sentence)
 
@@ -98,8 +103,10 @@ def make_plan(
 
     _check_models(config, is_produced, mistakes, root)
     suites: dict[str, Suite] = {}
-    planned = _plan_releases(config, raw, indices, suites, mistakes, root)
-    plan = Plan(config, tuple(planned), suites)
+    targets = _plan_targets(config, raw, indices, suites, mistakes, root)
+    releases = [r for made in targets for r in (made.releases() if isinstance(made, PlannedSearch) else [made])]
+    _check_folders(targets, releases, mistakes)
+    plan = Plan(config, tuple(targets), tuple(releases), suites)
     _check_files(plan, is_produced, mistakes, root)
     _check_suites(plan, mistakes, root)
     _check_disjoint(plan, mistakes, root)
@@ -110,18 +117,18 @@ def make_plan(
     return plan
 
 
-def _plan_releases(
+def _plan_targets(
     config: Config,
     raw: Mapping[str, Any],
     indices: Iterable[int],
     suites: dict[str, Suite],
     mistakes: _Mistakes,
     root: Path,
-) -> list[PlannedRelease]:
+) -> list[PlannedRelease | PlannedSearch]:
     """Resolve what the releases name; their suites are put into ``suites``, ``indices`` are their places."""
     catalogue = read_json(root / CATALOGUE)
     definitions = {name: recipe.model_dump(mode="json", exclude_none=True) for name, recipe in config.recipes.items()}
-    planned: list[PlannedRelease] = []
+    planned: list[PlannedRelease | PlannedSearch] = []
     places: dict[tuple[str, str], str] = {}
     for index, release in zip(indices, config.releases, strict=True):
         place = f"releases[{index}]"
@@ -132,28 +139,24 @@ def _plan_releases(
                 f"unknown model {release.model!r}; 'models' has {', '.join(known)}{nearest(release.model, known)}",
             )
         suite = release.suite or config.defaults.suite
-        if suite not in suites:
-            try:
-                suites[suite] = load_suite(suite, root / SUITES_FOLDER)
-            except UnusableInput as error:
-                mistakes.add(f"{place}.suite" if release.suite else "defaults.suite", str(error))
-        if release.checkpoint is not None:
-            for key, mistake in _problems_of_checkpoint(release, config, root):
-                mistakes.add(f"{place}.{key}", mistake)
-            recipe = recipe_of_checkpoint(release.recipe, release.checkpoint)
+        _load(suite, f"{place}.suite" if release.suite else "defaults.suite", suites, mistakes, root)
+        policy = _checked_policy(config.defaults, release, suite, suites, mistakes, place)
+        made: PlannedRelease | PlannedSearch
+        if release.search is not None:
+            moves = _moves_of_search(release.search, definitions, catalogue, mistakes, f"{place}.search", root)
+            made = _plan_search(
+                config.defaults, release, release.search, suite, policy, moves, suites, mistakes, place, root
+            )
+            name, folders = made.name, list(made.recipes)
         else:
-            try:
-                recipe = resolve_recipe(release.recipe, definitions, root / RECIPES_FOLDER, catalogue)
-            except UnusableInput as error:
-                mistakes.add(f"{place}.recipe", str(error))
+            recipe = _recipe_of(release, config, definitions, catalogue, mistakes, place, root)
+            if recipe is None:
                 continue
-        try:
-            Serving.model_validate(recipe.definition.get("serving") or {})
-        except ValidationError as error:
-            mistakes.add_validation(f"recipe {release.recipe}: serving", error, Serving)
-        name = release.name or recipe.path_name
-        candidate = recipe.path_name if recipe.checkpoint is None else name
-        if BASELINE in (name, candidate):
+            name = release.name or recipe.path_name
+            candidate = recipe.path_name if recipe.checkpoint is None else name
+            made = PlannedRelease(name, release.model, recipe, candidate, suite, policy, release.candidate_run)
+            folders = [candidate]
+        if BASELINE in (name, *folders):
             mistakes.add(f"{place}.name", f"{BASELINE!r} is the folder of the baseline; give another name")
         earlier = places.setdefault((release.model, name), place)
         if earlier != place:
@@ -161,7 +164,6 @@ def _plan_releases(
                 f"{place}.name",
                 f"model {release.model!r} has a release {name!r} already, at {earlier}; give one a 'name'",
             )
-        policy = _checked_policy(config.defaults, release, suite, suites, mistakes, place)
         publish = None
         try:
             publish = _publication(config.publish, release.publish, release.model, name)
@@ -173,9 +175,7 @@ def _plan_releases(
             mistakes.add(
                 f"{place}.card", f"template: found no file {card.template}; give the path of a jinja2 template"
             )
-        planned.append(
-            PlannedRelease(name, release.model, recipe, candidate, suite, policy, release.candidate_run, publish, card)
-        )
+        planned.append(replace(made, publish=publish, card=card))
     general = config.defaults
     for key, named in (
         ("tiers", general.tiers),
@@ -185,15 +185,135 @@ def _plan_releases(
         known_tasks = {task for settings in suites.values() for task in settings.tasks}
         for task in sorted(named.keys() - known_tasks) if suites else ():
             mistakes.add(f"defaults.{key}.{task}", _unknown_task(task, " and ".join(suites), known_tasks))
-    recipes = {(r.model, r.candidate): r.recipe for r in planned}
-    for made in planned:
+    return planned
+
+
+def _load(suite: str, place: str, suites: dict[str, Suite], mistakes: _Mistakes, root: Path) -> None:
+    """Put a suite into ``suites``."""
+    if suite not in suites:
+        try:
+            suites[suite] = load_suite(suite, root / SUITES_FOLDER)
+        except UnusableInput as error:
+            mistakes.add(place, str(error))
+
+
+def _recipe_of(
+    release: Release,
+    config: Config,
+    definitions: Mapping[str, Mapping[str, Any]],
+    catalogue: Mapping[str, Any],
+    mistakes: _Mistakes,
+    place: str,
+    root: Path,
+) -> ResolvedRecipe | None:
+    """The recipe of a release; None where it has a mistake that leaves none."""
+    name = str(release.recipe)
+    if release.checkpoint is not None:
+        for key, mistake in _problems_of_checkpoint(release, config, root):
+            mistakes.add(f"{place}.{key}", mistake)
+        return recipe_of_checkpoint(name, release.checkpoint)
+    try:
+        recipe = resolve_recipe(name, definitions, root / RECIPES_FOLDER, catalogue)
+    except UnusableInput as error:
+        mistakes.add(f"{place}.recipe", str(error))
+        return None
+    _check_serving(recipe, mistakes)
+    return recipe
+
+
+def _plan_search(
+    defaults: Defaults,
+    release: Release,
+    search: Search,
+    suite: str,
+    policy: Policy,
+    moves: Sequence[tuple[Move, ResolvedRecipe]],
+    suites: dict[str, Suite],
+    mistakes: _Mistakes,
+    place: str,
+    root: Path,
+) -> PlannedSearch:
+    """The search of a release whose policy was checked; its screening suite is put into ``suites``."""
+    screen = None
+    if search.screen is not None:
+        name = search.screen.suite
+        _load(name, f"{place}.search.screen.suite", suites, mistakes, root)
+        own = Policy()
+        if name in suites:
+            with contextlib.suppress(ValidationError):  # reported for the deciding suite
+                own = _policy_of(defaults, release, suites[name].tasks)
+        screen = (name, screening_policy(own, search.screen.margin))
+    for key, sentence in find_mistakes(search, suite, policy, suites):
+        mistakes.add(f"{place}.{key}", sentence)
+    return PlannedSearch(
+        name=str(release.name),
+        model=release.model,
+        objective=search.objective,
+        recipes={recipe.path_name: recipe for _, recipe in moves},
+        groups={recipe.path_name: move.group for move, recipe in moves},
+        suite=suite,
+        policy=final_policy(policy, search),
+        budget=budget_of(search),
+        screen=screen,
+    )
+
+
+def _moves_of_search(
+    search: Search,
+    definitions: Mapping[str, Mapping[str, Any]],
+    catalogue: Mapping[str, Any],
+    mistakes: _Mistakes,
+    place: str,
+    root: Path,
+) -> list[tuple[Move, ResolvedRecipe]]:
+    """The moves of a search's space with their recipes, as far as they can be resolved."""
+    try:
+        space = load_space(search.space, root / SPACES_FOLDER, f"{place}.space")
+    except UnusableInput as error:
+        for line in str(error).splitlines():
+            mistakes.add_line(line)
+        return []
+    if problem := space.problem_with(search.objective):
+        mistakes.add(f"{place}.objective", problem)
+    found = []
+    for move in space.moves:
+        try:
+            known = {**definitions, **space.definitions}
+            recipe = resolve_recipe(move.recipe_name, known, root / RECIPES_FOLDER, catalogue)
+        except UnusableInput as error:
+            mistakes.add(f"{place}.space", str(error))
+            continue
+        _check_serving(recipe, mistakes)
+        found.append((move, recipe))
+    return found
+
+
+def _check_serving(recipe: ResolvedRecipe, mistakes: _Mistakes) -> None:
+    try:
+        Serving.model_validate(recipe.definition.get("serving") or {})
+    except ValidationError as error:
+        mistakes.add_validation(f"recipe {recipe.name}: serving", error, Serving)
+
+
+def _check_folders(
+    targets: Sequence[PlannedRelease | PlannedSearch], releases: Sequence[PlannedRelease], mistakes: _Mistakes
+) -> None:
+    """Folders of results that two recipes, two decisions, or a recipe and a decision would share."""
+    recipes = {(made.model, made.candidate): made.recipe for made in releases}
+    taken = "the name is the folder of another recipe of model {!r}; give another name"
+    for made in releases:
         is_taken = made.name != made.candidate and (made.model, made.name) in recipes
         if is_taken or recipes[made.model, made.candidate].digest != made.recipe.digest:
-            mistakes.add(
-                f"release {made.name!r}",
-                f"the name is the folder of another recipe of model {made.model!r}; give another name",
-            )
-    return planned
+            mistakes.add(f"release {made.name!r}", taken.format(made.model))
+    listed = {(target.model, target.name) for target in targets}
+    for search in targets:
+        if isinstance(search, PlannedSearch):
+            if (search.model, search.name) in recipes:
+                mistakes.add(f"release {search.name!r}", taken.format(search.model))
+            for made in search.releases():
+                if (made.model, made.name) in listed:
+                    sentence = f"search {search.name!r} decides on a candidate under this name; give another name"
+                    mistakes.add(f"release {made.name!r}", sentence)
 
 
 def _problems_of_checkpoint(release: Release, config: Config, root: Path) -> list[tuple[str, str]]:
@@ -207,7 +327,7 @@ def _problems_of_checkpoint(release: Release, config: Config, root: Path) -> lis
                 f"remove 'checkpoint', or give the recipe another name or {UNKNOWN!r}",
             )
         )
-    if release.name is None and not SAFE_NAME.fullmatch(recipe_of_checkpoint(release.recipe, "").path_name):
+    if release.name is None and not SAFE_NAME.fullmatch(recipe_of_checkpoint(str(release.recipe), "").path_name):
         problems.append(("name", f"{release.recipe!r} cannot be a folder's name; give a 'name'"))
     folder = root / str(release.checkpoint)
     model = config.models.get(release.model)

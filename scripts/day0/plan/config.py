@@ -25,6 +25,7 @@ from day0.records.policy import (
     Thresholds,
     Tier,
 )
+from day0.records.search import Objective
 
 SECRET_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS?)(_|$)", re.I)
 OWN_ARGUMENTS = frozenset(
@@ -218,11 +219,45 @@ class Mlflow(Strict):
         return self
 
 
+class Screen(Strict):
+    """A first look at the candidates of a search, on samples of its own."""
+
+    suite: str = Field(description="file of config/suites, without .yaml; must share no document with the deciding one")
+    margin: PositiveShare = Field(
+        0.5, description="fraction of the release's limits that a candidate may use up and still become a finalist"
+    )
+
+
+class SearchBudget(Strict):
+    """What a search may spend."""
+
+    candidates: PositiveInteger = Field(8, description="recipes that may be quantized")
+    decisions: PositiveInteger = Field(
+        3, description="finalists that may be decided on; each proof has its share of the 5 % that one alone would have"
+    )
+    parallel: PositiveInteger = Field(2, description="candidates of a rung after the first, side by side")
+    rungs: PositiveInteger = Field(5, description="rounds of choosing by what was found so far")
+
+
+class Search(Strict):
+    """A search for the cheapest recipe that passes, in place of a release's recipe."""
+
+    objective: Objective = Field(description="what the winner has least of")
+    space: str | list[str | dict[str, Any]] = Field(
+        description="file of config/spaces, without .yaml; or its moves in place, each also just a recipe's name"
+    )
+    screen: Screen | None = Field(
+        None, description="choose finalists by a cheaper suite; null: every one is decided on"
+    )
+    budget: SearchBudget = SearchBudget()
+
+
 class Release(Strict):
-    """One candidate to decide on."""
+    """One candidate to decide on, or a search for one."""
 
     model: str
-    recipe: str = Field(description="of a checkpoint made elsewhere: the name to show, or unknown")
+    recipe: str | None = Field(None, description="of a checkpoint made elsewhere: the name to show, or unknown")
+    search: Search | None = Field(None, description="in place of a recipe: choose one")
     checkpoint: LocalPath | None = Field(
         None, description="folder of a checkpoint made elsewhere; nothing is quantized here"
     )
@@ -245,6 +280,18 @@ class Release(Strict):
     expected_disagreement_rate: PositiveShare | None = None
     publish: Publish | None = None
     card: CardSettings = Field(CardSettings(), description="values in place of the model's; tags are added")
+
+    @model_validator(mode="after")
+    def _recipe_or_search(self) -> Release:
+        if (self.recipe is None) == (self.search is None):
+            raise ValueError("give exactly one of 'recipe' and 'search' (which chooses one)")
+        if self.search is not None:
+            for key in ("checkpoint", "candidate_run"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"a search makes and evaluates its candidates itself; remove {key!r}")
+            if self.name is None:
+                raise ValueError("a search has no recipe to be named after; give a 'name'")
+        return self
 
 
 class Quantization(Strict):

@@ -14,6 +14,7 @@ from day0.recipe.sensitivity import ALWAYS_MEASURED, formats_to_measure
 from day0.records.card import CardSettings
 from day0.records.early_stopping import StoppingRules
 from day0.records.policy import EarlyStopping, Policy
+from day0.records.search import Budget, Kind, Objective, RequestedMove, SearchRequest
 from day0.suite.suites import Suite
 
 BASELINE = "baseline"
@@ -42,20 +43,122 @@ class PlannedRelease:
 
 
 @dataclass(frozen=True)
+class PlannedSearch:
+    """A release whose recipe is to be chosen: the candidates, and how each is asked.
+
+    Attributes:
+        recipes: of the candidates, by the name of their folder, in the order of the space.
+        groups: of candidates that the engine refuses together, by the same names.
+        suite: the deciding one.
+        policy: of the decisions on finalists, and of the release that the winner becomes.
+        screen: suite and policy of the screening; None: every candidate that is asked is decided on.
+    """
+
+    name: str
+    model: str
+    objective: Objective
+    recipes: dict[str, ResolvedRecipe]
+    groups: dict[str, str]
+    suite: str
+    policy: Policy
+    budget: Budget
+    screen: tuple[str, Policy] | None = None
+    publish: dict[str, Any] | None = None
+    card: CardSettings = field(default_factory=CardSettings)
+
+    def asked_as(self, candidate: str, kind: Kind) -> str:
+        """Name of the release by which a candidate is screened or decided on."""
+        return f"{self.name}.{kind}.{candidate}"
+
+    def releases(self) -> list[PlannedRelease]:
+        """The releases by which its candidates are screened and decided on."""
+        asked: list[tuple[Kind, str, Policy]] = [("final", self.suite, self.policy)]
+        if self.screen is not None:
+            asked.insert(0, ("screen", *self.screen))
+        return [
+            PlannedRelease(self.asked_as(candidate, kind), self.model, recipe, candidate, suite, policy)
+            for candidate, recipe in self.recipes.items()
+            for kind, suite, policy in asked
+        ]
+
+    def won_by(self, candidate: str) -> PlannedRelease:
+        """The release that a winner becomes."""
+        return self._release(self.recipes[candidate], candidate)
+
+    def without_winner(self) -> PlannedRelease:
+        """The release as long as there is no winner: it has no recipe and no checkpoint."""
+        name = f"search for {self.objective}"
+        return self._release(ResolvedRecipe(name=name, kind="search", definition={}, digest=digest_of({})), self.name)
+
+    def _release(self, recipe: ResolvedRecipe, candidate: str) -> PlannedRelease:
+        return PlannedRelease(
+            self.name,
+            self.model,
+            recipe,
+            candidate,
+            self.suite,
+            self.policy,
+            publish=self.publish,
+            card=self.card,
+        )
+
+
+@dataclass(frozen=True)
 class Plan:
-    """A checked configuration, ready for the graph."""
+    """A checked configuration, ready for the graph.
+
+    Attributes:
+        targets: what the configuration lists, in its order.
+        releases: all that are decided on, those of the searches' candidates among them.
+    """
 
     config: Config
+    targets: tuple[PlannedRelease | PlannedSearch, ...]
     releases: tuple[PlannedRelease, ...]
     suites: dict[str, Suite]
 
     def release(self, model: str, name: str) -> PlannedRelease:
-        """The release of that model and name.
+        """The release of that model and name; a search is none.
 
         Raises:
             KeyError: the configuration has none.
         """
         return next(r for r in self.releases if (r.model, r.name) == (model, name))
+
+    def search_request(self, search: PlannedSearch) -> SearchRequest:
+        """What the rungs and the end of a search need to know of it."""
+        return SearchRequest(
+            name=search.name,
+            objective=search.objective,
+            budget=search.budget,
+            moves=[
+                RequestedMove(name=name, definition=recipe.of_the_weights().definition, group=search.groups[name])
+                for name, recipe in search.recipes.items()
+            ],
+            definition_digest=self.search_digest(search),
+        )
+
+    def search_digest(self, search: PlannedSearch) -> str:
+        """Digest of what defines a search: its candidates, how each is asked, to which limits, and what it may spend.
+
+        A rung of another definition counts as unknown: by it jobs would start that are not wanted any more.
+        """
+        asked = [
+            (made.name, self.definition_digest(made.model, made.candidate, made.suite), made.policy.as_plain())
+            for made in search.releases()
+        ]
+        suites = {made.suite for made in search.releases()}
+        baselines = [self.definition_digest(search.model, BASELINE, suite) for suite in sorted(suites)]
+        return digest_of([search.objective, search.budget.as_plain(), search.groups, asked, baselines])
+
+    @property
+    def searches(self) -> list[PlannedSearch]:
+        """The searches, in the configuration's order."""
+        return [target for target in self.targets if isinstance(target, PlannedSearch)]
+
+    def search(self, model: str, name: str) -> PlannedSearch | None:
+        """The search of that model and name; None where a release has another, or no such name."""
+        return next((s for s in self.searches if (s.model, s.name) == (model, name)), None)
 
     def recipe(self, model: str, candidate: str) -> ResolvedRecipe:
         """The recipe behind a candidate's folder."""

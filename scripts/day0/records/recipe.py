@@ -12,7 +12,7 @@ from pydantic.json_schema import SkipJsonSchema
 from day0.base.mistakes import PositiveInteger, Strict
 from day0.records.record import Record, Sha256
 
-Kind = Literal["preset", "modelopt_recipe", "file", "inline", "imported"]
+Kind = Literal["preset", "modelopt_recipe", "file", "inline", "imported", "search"]
 UNKNOWN = "unknown"
 LOCAL_DATASET_SUFFIXES = (".jsonl", ".txt")
 KV_CACHE_NONE = "none"
@@ -45,7 +45,8 @@ class ResolvedRecipe(Record):
     name: str
     kind: Kind
     definition: dict[str, Any] = Field(
-        description="the recipe in full, with the keys of a recipe file; of kind imported: the checkpoint's folder"
+        description="the recipe in full, with the keys of a recipe file; of kind imported: the checkpoint's folder; "
+        "of kind search: nothing, for none was chosen"
     )
     digest: Sha256 = Field(description="of what decides the weights: all but description, calibration and serving")
     file: SkipJsonSchema[Path | None] = Field(None, exclude=True, repr=False)

@@ -1,4 +1,4 @@
-"""Stand-in: a model folder with one layer of zeros."""
+"""Stand-in: a model folder with a block of zeros, whose shapes a search takes its costs from."""
 
 import argparse
 import json
@@ -17,5 +17,7 @@ arguments.output.mkdir(parents=True, exist_ok=True)
 for name in ("generation_config.json", "tokenizer.json", "tokenizer_config.json"):
     (arguments.output / name).write_text("{}")
 (arguments.output / "chat_template.jinja").write_text("{{ messages }}")
-tensors = {"model.layers.0.self_attn.q_proj.weight": ("BF16", (4, 4))}
+linear = [f"self_attn.{name}_proj" for name in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
+tensors = {f"model.layers.0.{name}.weight": ("BF16", (64, 64)) for name in linear}
+tensors |= {name: ("BF16", (128, 64)) for name in ("model.embed_tokens.weight", "lm_head.weight")}
 write_safetensors(arguments.output / "model.safetensors", tensors)

@@ -177,7 +177,7 @@ def test_every_mistake_is_reported_at_once_with_its_place():
         ("releases[1].model:", "unknown model 'tinny-llama'; 'models' has tiny-llama; did you mean tiny-llama?"),
         ("releases[1].threshold:", "found -1"),
         ("releases[2].suite:", "unknown suite 'dmeo'"),
-        ("releases[3].recipe:", "missing"),
+        ("releases[3]:", "give exactly one of 'recipe' and 'search'"),
     ]:
         assert [line for line in found if line.startswith(place) and words in line], (place, found)
     assert len(found) == 7

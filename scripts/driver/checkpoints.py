@@ -1,0 +1,41 @@
+"""Checkpoints that are found to be done while the graph is extended.
+
+An input function asks ``checkpoints.NAME.get`` whether a checkpoint's output is there. Snakemake 9.27.1 answers by a
+set (``Checkpoints.created_output``) that ``DAG.update_checkpoint_dependencies`` fills with the checkpoints of the graph
+as it was. Where finishing one extends the graph by jobs that wait for others, which an earlier run has finished, these
+are not in the set: the new jobs keep a mark in the place of their inputs, their changes go unseen, and one that has to
+run would run without its inputs. A search for a recipe extends the graph so, rung by rung. ``install`` repeats the step
+until no such checkpoint is left.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from snakemake.dag import DAG
+
+update_checkpoint_dependencies = DAG.update_checkpoint_dependencies
+
+
+async def done_but_unknown(dag: Any) -> list[Any]:
+    """Checkpoint jobs whose output is there and need not be made again, but not yet known to input functions."""
+    known = dag.workflow.checkpoints.created_output
+    found = []
+    for job in dag.jobs:
+        is_new = job.is_checkpoint and not known.issuperset(job.output)
+        is_done = is_new and (dag.finished(job) or not dag.needrun(job))
+        if is_done and all([await output.exists() for output in job.output]):
+            found.append(job)
+    return found
+
+
+async def _update_checkpoint_dependencies(dag: Any, jobs: Any = None) -> bool:
+    updated = await update_checkpoint_dependencies(dag, jobs)
+    while found := await done_but_unknown(dag):
+        updated = await update_checkpoint_dependencies(dag, found) or updated
+    return updated
+
+
+def install() -> None:
+    """Let input functions know of every checkpoint that is done."""
+    DAG.update_checkpoint_dependencies = _update_checkpoint_dependencies

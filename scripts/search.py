@@ -1,0 +1,120 @@
+"""Choose the candidates that a search asks next, or end it: with a winner, or with the reason that there is none.
+
+The rule is in day0/search; this reads what the rule goes by, from the source model and the verdicts so far.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from day0.base.artefacts import read_json
+from day0.base.cli import UnusableInput, json_argument, run_cli
+from day0.base.mistakes import mistakes_of
+from day0.recipe.resolve import resolve_configuration
+from day0.records.comparison import Comparison
+from day0.records.run import RunAssessment
+from day0.records.search import Candidate, Kind, Outcome, Rung, SearchRequest
+from day0.records.source import Source
+from day0.records.verdict import Verdict
+from day0.search.candidates import Recipe, candidates_of
+from day0.search.outcomes import outcome_of
+from day0.search.rule import conclude, propose
+from day0.source.safetensors_headers import read_tensors
+from day0.statistics.resolution import CONFIDENCE
+
+KINDS: tuple[Kind, ...] = ("screen", "final")
+CATALOGUE = Path("envs/modelopt_catalogue.json")
+
+
+def read_request(text: str) -> SearchRequest:
+    """The search as the command line gives it.
+
+    Raises:
+        UnusableInput: it is no JSON, or not what the type says; all mistakes are named.
+    """
+    try:
+        return SearchRequest.model_validate(json_argument("--search", text))
+    except ValidationError as error:
+        lines = mistakes_of(error, SearchRequest)
+        raise UnusableInput("\n".join(f"--search: {line}" for line in lines)) from None
+
+
+def read_outcome(path: Path, name: str) -> Outcome:
+    """What a candidate's verdict says to the search of that name.
+
+    Raises:
+        UnusableInput: the verdict cannot be read, or is of no candidate of the search.
+    """
+    verdict = Verdict.read(path)
+    for kind in KINDS:
+        if verdict.release == f"{name}.{kind}.{verdict.candidate}":
+            compared = verdict.evidence.get("comparison")
+            comparison = Comparison.read(compared.path) if compared else None
+            return outcome_of(verdict.candidate, kind, verdict, comparison)
+    raise UnusableInput(f"{path}: release: found {verdict.release!r}; expected {name}.KIND.{verdict.candidate}")
+
+
+def candidates_of_request(request: SearchRequest, source: Source) -> list[Candidate]:
+    """The candidates with their costs, which follow from the shapes of the source's tensors.
+
+    Raises:
+        UnusableInput: a recipe does not say before it is quantized what becomes of the model.
+    """
+    catalogue = read_json(CATALOGUE)
+    recipes = [
+        Recipe(move.name, resolve_configuration(move.definition, catalogue, move.name), move.group)
+        for move in request.moves
+    ]
+    return candidates_of(recipes, read_tensors(source.path), source.config, request.objective, catalogue=catalogue)
+
+
+def samples_of_baselines(verdicts: Sequence[Path], name: str) -> dict[Kind, int]:
+    """Samples that the baseline was asked on each kind's suite, as far as it was."""
+    found: dict[Kind, int] = {}
+    for path in verdicts:
+        verdict = Verdict.read(path)
+        run = verdict.evidence.get("baseline_run")
+        if run is not None:
+            kind: Kind = "screen" if verdict.release.startswith(f"{name}.screen.") else "final"
+            scores = RunAssessment.read(run.path).scores
+            found[kind] = sum(score.samples or 0 for score in scores.values())
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--search", required=True, help="JSON: name, objective, budget, moves, definition_digest")
+    parser.add_argument("--source", type=Path, required=True, help="source.json: the shapes that costs follow from")
+    parser.add_argument("--rungs", nargs="*", type=Path, default=[], help="rung-K.json of all rungs so far, in order")
+    parser.add_argument("--verdicts", nargs="*", type=Path, default=[], help="verdict.json that these rungs asked for")
+    parser.add_argument("--rung", type=int, help="choose the candidates of this rung; without: end the search")
+    parser.add_argument("--output", type=Path, required=True, help="rung-K.json or search.json to write")
+    arguments = parser.parse_args()
+
+    request = read_request(arguments.search)
+    candidates = candidates_of_request(request, Source.read(arguments.source))
+    outcomes = [read_outcome(path, request.name) for path in arguments.verdicts]
+    of_this = {"definition_digest": request.definition_digest}
+    if arguments.rung is not None:
+        rung = propose(candidates, outcomes, request.budget, arguments.rung).model_copy(update=of_this)
+        rung.write(arguments.output)
+        print(f"rung {rung.rung}: {rung.reason}")
+        for one in rung.asked:
+            print(f"  {one.name} ({one.kind}): {one.reason}")
+        return 0
+    rungs = [Rung.read(path) for path in arguments.rungs]
+    samples = samples_of_baselines(arguments.verdicts, request.name)
+    search = conclude(
+        candidates, outcomes, request.budget, rungs, request.objective, 1 - CONFIDENCE, samples
+    ).model_copy(update=of_this)
+    search.write(arguments.output)
+    print(f"{search.decision}: {search.detail}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

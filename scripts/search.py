@@ -14,13 +14,13 @@ from pydantic import ValidationError
 from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput, json_argument, run_cli
 from day0.base.mistakes import mistakes_of
-from day0.recipe.resolve import resolve_configuration
 from day0.records.comparison import Comparison
 from day0.records.run import RunAssessment
 from day0.records.search import Candidate, Kind, Outcome, Rung, SearchRequest
+from day0.records.sensitivity import Sensitivity
 from day0.records.source import Source
 from day0.records.verdict import Verdict
-from day0.search.candidates import Recipe, candidates_of
+from day0.search.candidates import candidates_of, resolve_moves
 from day0.search.outcomes import outcome_of
 from day0.search.rule import conclude, propose
 from day0.source.safetensors_headers import read_tensors
@@ -58,18 +58,15 @@ def read_outcome(path: Path, name: str) -> Outcome:
     raise UnusableInput(f"{path}: release: found {verdict.release!r}; expected {name}.KIND.{verdict.candidate}")
 
 
-def candidates_of_request(request: SearchRequest, source: Source) -> list[Candidate]:
+def candidates_of_request(request: SearchRequest, source: Source, sensitivity: Sensitivity | None) -> list[Candidate]:
     """The candidates with their costs, which follow from the shapes of the source's tensors.
 
     Raises:
         UnusableInput: a recipe does not say before it is quantized what becomes of the model.
     """
-    catalogue = read_json(CATALOGUE)
-    recipes = [
-        Recipe(move.name, resolve_configuration(move.definition, catalogue, move.name), move.group)
-        for move in request.moves
-    ]
-    return candidates_of(recipes, read_tensors(source.path), source.config, request.objective, catalogue=catalogue)
+    catalogue, tensors = read_json(CATALOGUE), read_tensors(source.path)
+    recipes = resolve_moves(request.moves, tensors, catalogue, sensitivity)
+    return candidates_of(recipes, tensors, source.config, request.objective, sensitivity, catalogue)
 
 
 def samples_of_baselines(verdicts: Sequence[Path], name: str) -> dict[Kind, int]:
@@ -89,6 +86,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--search", required=True, help="JSON: name, objective, budget, moves, definition_digest")
     parser.add_argument("--source", type=Path, required=True, help="source.json: the shapes that costs follow from")
+    parser.add_argument("--sensitivity", type=Path, help="sensitivity.json, where recipes of the space go by it")
     parser.add_argument("--rungs", nargs="*", type=Path, default=[], help="rung-K.json of all rungs so far, in order")
     parser.add_argument("--verdicts", nargs="*", type=Path, default=[], help="verdict.json that these rungs asked for")
     parser.add_argument("--rung", type=int, help="choose the candidates of this rung; without: end the search")
@@ -96,7 +94,8 @@ def main() -> int:
     arguments = parser.parse_args()
 
     request = read_request(arguments.search)
-    candidates = candidates_of_request(request, Source.read(arguments.source))
+    sensitivity = Sensitivity.read(arguments.sensitivity) if arguments.sensitivity else None
+    candidates = candidates_of_request(request, Source.read(arguments.source), sensitivity)
     outcomes = [read_outcome(path, request.name) for path in arguments.verdicts]
     of_this = {"definition_digest": request.definition_digest}
     if arguments.rung is not None:

@@ -58,7 +58,14 @@ def get_search_evidence(search, rungs):
     That one is marked as the checkpoint to wait for, and the one after it is shown, so that a plan shows what comes
     next. The mark also lets Snakemake follow the whole chain where another process builds the graph anew.
     """
-    evidence = {"source": f"results/{search.model}/source.json", "rungs": [], "verdicts": [], "undecided": []}
+    is_measured = any(PLAN.needs_sensitivity(search.model, candidate) for candidate in search.recipes)
+    evidence = {
+        "source": f"results/{search.model}/source.json",
+        "sensitivity": [f"results/{search.model}/sensitivity.json"] if is_measured else [],
+        "rungs": [],
+        "verdicts": [],
+        "undecided": [],
+    }
     for rung in range(rungs):
         path = get_rung_path(search, rung)
         record = read_decided(checkpoints.propose_rung, Rung, search, rung=str(rung))
@@ -88,7 +95,7 @@ def get_conclusion_input(wildcards):
 def get_search_options(wildcards, input):
     """The evidence of a rung or of the end, as options of the command."""
     options = ["--source", str(input.source)]
-    for name in ("rungs", "verdicts"):
+    for name in ("sensitivity", "rungs", "verdicts"):
         paths = input.get(name) or []
         options += [f"--{name}", *map(str, [paths] if isinstance(paths, str) else paths)] if paths else []
     return options

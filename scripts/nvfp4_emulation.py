@@ -2,7 +2,7 @@
 
 A search of formats, AWQ-lite and SVDQuant run the model with its weights and inputs rounded; ModelOpt 0.47.0 rounds to
 NVFP4 on CUDA only (modelopt/torch/quantization/tensor_quant.py:172). The values are those of ModelOpt's export
-(qtensor/nvfp4_tensor.py), which runs on a CPU; tests/exports/test_nvfp4_emulation.py holds one against the other. The
+(qtensor/nvfp4_tensor.py), which runs on a CPU; tests/exports/compare_with_modelopt.py holds one against the other. The
 kernel differs from both where a whole block is below the smallest scale, and rounds it to zero.
 """
 

@@ -339,6 +339,6 @@ def algorithm_of_quantizers(weight: str | None, inputs: str | None, method: str 
     if weight == "FP8 per channel":
         return "FP8_PER_CHANNEL_PER_TOKEN"
     algorithm = _ALGORITHM_OF_QUANTIZERS.get((weight or "", inputs or ""))
-    if algorithm == "NVFP4" and method.startswith("awq"):
+    if algorithm == "NVFP4" and method in ("awq_lite", "awq_full"):  # awq_clip leaves none: it exports NVFP4
         return "NVFP4_AWQ"
     return "NVFP4_SVD" if algorithm == "NVFP4" and method == "svdquant" else algorithm

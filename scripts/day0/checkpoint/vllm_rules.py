@@ -130,7 +130,7 @@ ALGORITHM_OF_PRESET = {
     "mxfp4_mlp_weight_only": "MXFP4",
     "mxfp8": "MXFP8",
     "nvfp4": "NVFP4",
-    "nvfp4_awq_clip": "NVFP4_AWQ",
+    "nvfp4_awq_clip": "NVFP4",
     "nvfp4_awq_full": "NVFP4_AWQ",
     "nvfp4_awq_lite": "NVFP4_AWQ",
     "nvfp4_experts_only": "NVFP4",

@@ -17,11 +17,13 @@ test: check ## run all tests, the end-to-end ones included
 # One process each, three at a time on two cores, begun in this order as soon as what they need is there, since a third
 # of their time is waiting: for clusters, servers, deadlines. The folders share no file that they write.
 $(SUITES:%=test-%):
-	.venv/bin/python -m pytest $(PYTEST_OPTIONS) $(@:test-%=tests/%)
+	.venv/bin/python -m pytest $(PYTEST_OPTIONS) $(or $(FOLDERS),$(@:test-%=tests/%))
 	@$(if $(PYTEST_OPTIONS),echo "coverage of scripts/day0: $$(.venv/bin/coverage report --format=total) %")
 
 # Lines that tests/unit runs in its own process: measuring the scripts that it starts would double its time.
 test-unit: private PYTEST_OPTIONS = --cov --cov-report=
+# The library of faults shares what the unit tests import, and takes under a minute.
+test-unit: private FOLDERS = tests/unit tests/faults
 test-unit: browser
 test-evaluation test-e2e test-exports test-slurm: environments
 
@@ -39,10 +41,12 @@ browser: ## install what the tests of the pages need; without it they are skippe
 		{ apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium poppler-utils; } || \
 		echo 'no chromium or pdftotext, and no right to install them: the tests of the pages are skipped'
 
-locks: .venv/develop ## remake envs/*.lock from envs/*.in, and the catalogue of ModelOpt's recipes
+locks: .venv/develop ## remake envs/*.lock from envs/*.in, the catalogue of ModelOpt's recipes, the table of the server's options
 	.venv/bin/python scripts/make_locks.py
 	.venv/bin/snakemake --quiet all -- .envs/quantize.cpu.json
 	.envs/quantize.cpu/bin/python scripts/make_recipe_catalogue.py
+	.venv/bin/snakemake --quiet all -- .envs/serve.cpu.json
+	.envs/serve.cpu/bin/python scripts/make_server_options.py
 
 generated: .venv/develop ## remake the schemas and the pictures of the packages and of the graph (needs graphviz)
 	.venv/bin/python scripts/make_schemas.py

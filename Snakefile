@@ -41,11 +41,14 @@ rule release:
         bundles=get_releases("results/{model}/{release}/release/SHA256SUMS"),
         index="results/index.html",
         tracking=get_tracking(),
+    retries: 0
     localrule: True
+    params:
+        verify=PLAN.config.verify,
     message:
         "Every release is accepted"
     shell:
-        "python scripts/summarize.py {input.verdicts} --index {input.index}"
+        "python scripts/summarize.py {input.verdicts:q} --index {input.index:q} --verify {params.verify:q} --bundles"
 
 
 rule verdict:
@@ -55,11 +58,14 @@ rule verdict:
         reports=get_releases("results/{model}/{release}/report.html"),
         index="results/index.html",
         tracking=get_tracking(),
+    retries: 0
     localrule: True
+    params:
+        verify=PLAN.config.verify,
     message:
         "Every release is decided"
     shell:
-        "python scripts/summarize.py {input.verdicts} --index {input.index}"
+        "python scripts/summarize.py {input.verdicts:q} --index {input.index:q} --verify {params.verify:q}"
 
 
 rule quantize:

@@ -20,8 +20,8 @@ rule compare_runs:
     message:
         "Comparing {wildcards.release} with the baseline"
     shell:
-        "python scripts/gate_compare.py --baseline $(dirname {input.baseline}) --candidate $(dirname {input.candidate})"
-        " --policy {params.policy:q} --source-record {input.source} --external {params.external:q} --assess --output {output.comparison} > {log} 2>&1"
+        "python scripts/gate_compare.py --baseline {input.baseline:q} --candidate {input.candidate:q}"
+        " --policy {params.policy:q} --source-record {input.source:q} --external {params.external:q} --assess --output {output.comparison:q} > {log:q} 2>&1"
 
 
 rule decide_release:
@@ -40,12 +40,12 @@ rule decide_release:
         release=lambda wildcards: get_text(get_release_request(wildcards)),
         evidence=lambda wildcards, input: get_text({k: v for k, v in input.items() if k != "tracking"}),
         baseline=get_existing_baseline,
-        tracking="--mlflow results/{model}/{release}/mlflow.json" if PLAN.config.mlflow else "",
+        tracking=["--mlflow", "results/{model}/{release}/mlflow.json"] if PLAN.config.mlflow else [],
     message:
         "Deciding on {wildcards.release} of {wildcards.model}"
     shell:
-        "python scripts/decide.py --release {params.release:q} --evidence {params.evidence:q} {params.baseline}"
-        " {params.tracking} --output {output.verdict} 2>&1 | tee {log}"
+        "python scripts/decide.py --release {params.release:q} --evidence {params.evidence:q} {params.baseline:q}"
+        " {params.tracking:q} --output {output.verdict:q} 2>&1 | tee {log:q}"
 
 
 rule render_report:
@@ -79,8 +79,8 @@ rule render_report:
     message:
         "Rendering the report of {wildcards.release}"
     shell:
-        "python scripts/report.py --verdict {input.verdict} --output {output.page} --figures {output.figures}"
-        " > {log} 2>&1"
+        "python scripts/report.py --verdict {input.verdict:q} --output {output.page:q} --figures {output.figures:q}"
+        " > {log:q} 2>&1"
 
 
 rule render_index:
@@ -111,5 +111,5 @@ rule render_index:
     message:
         "Rendering the page over all releases"
     shell:
-        "python scripts/index.py {input.verdicts} --others results --output {output.page} --table {output.table}"
-        " --figures {output.figures} > {log} 2>&1"
+        "python scripts/index.py {input.verdicts:q} --others results --output {output.page:q} --table {output.table:q}"
+        " --figures {output.figures:q} > {log:q} 2>&1"

@@ -20,7 +20,7 @@ rule build_environment:
     message:
         "Building the {wildcards.environment} environment (progress in {log})"
     shell:
-        "python scripts/build_environment.py --lock {input.lock} --output {output.marker} > {log} 2>&1"
+        "python scripts/build_environment.py --lock {input.lock:q} --output {output.marker:q} > {log:q} 2>&1"
 
 
 rule wrap_image:
@@ -46,8 +46,8 @@ rule wrap_image:
     message:
         "Wrapping the image of {wildcards.stage}"
     shell:
-        "python scripts/wrap_image.py --runtime {params.runtime} --image {input.image:q} --python {params.python:q}"
-        " --mount {params.mounts:q} --output {output.marker} > {log} 2>&1"
+        "python scripts/wrap_image.py --runtime {params.runtime:q} --image {input.image:q} --python {params.python:q}"
+        " --mount {params.mounts:q} --output {output.marker:q} > {log:q} 2>&1"
 
 
 if not PLAN.config.cluster.jobs_have_internet:

@@ -16,7 +16,7 @@ rule plan_stopping:
     message:
         "Early stopping of {wildcards.candidate} on {wildcards.suite}"
     shell:
-        "printf '%s\\n' {params.rules:q} > {output.rules} 2> {log}"
+        "printf '%s\\n' {params.rules:q} > {output.rules:q} 2> {log:q}"
 
 
 rule evaluate_run:
@@ -61,10 +61,10 @@ rule evaluate_run:
     message:
         "Evaluating {wildcards.candidate} of {wildcards.model} on {wildcards.suite}"
     shell:
-        "python scripts/evaluate.py --record {input.record} --suite config/suites/{wildcards.suite}.yaml"
-        " --serving {params.serving:q} --serve-python {params.serve} --harness-python {params.harness} {params.generated_code}"
-        " --model {wildcards.model} --candidate {wildcards.candidate} --walltime-minutes {resources.runtime}"
-        " {params.options} --output-dir {params.folder} 2>&1 | tee -i {log}"
+        "python scripts/evaluate.py --record {input.record:q} --suite config/suites/{wildcards.suite:q}.yaml"
+        " --serving {params.serving:q} --serve-python {params.serve:q} --harness-python {params.harness:q} {params.generated_code:q}"
+        " --model {wildcards.model:q} --candidate {wildcards.candidate:q} --walltime-minutes {resources.runtime:q}"
+        " {params.options:q} --output-dir {params.folder:q} 2>&1 | tee -i {log:q}"
 
 
 if PLAN.config.shards != 1:
@@ -103,8 +103,8 @@ if PLAN.config.shards != 1:
         message:
             "Putting the shards of {wildcards.candidate} on {wildcards.suite} together"
         shell:
-            "python scripts/merge_shards.py {input.parts} --suite config/suites/{wildcards.suite}.yaml"
-            " --output-dir $(dirname {output.results}) > {log} 2>&1"
+            "python scripts/merge_shards.py {input.parts:q} --suite config/suites/{wildcards.suite:q}.yaml"
+            " --output-dir results/{wildcards.model:q}/{wildcards.candidate:q}/{wildcards.suite:q} > {log:q} 2>&1"
 
 
 rule import_run:
@@ -130,9 +130,9 @@ rule import_run:
     message:
         "Importing the run of {wildcards.candidate} of {wildcards.model} on {wildcards.suite}"
     shell:
-        "python scripts/import_run.py --request {params.request:q} --record {input.record} --suite config/suites/{wildcards.suite}.yaml"
-        " --model {wildcards.model} --candidate {wildcards.candidate}"
-        " --output-dir results/{wildcards.model}/{wildcards.candidate}/{wildcards.suite} 2>&1 | tee -i {log}"
+        "python scripts/import_run.py --request {params.request:q} --record {input.record:q} --suite config/suites/{wildcards.suite:q}.yaml"
+        " --model {wildcards.model:q} --candidate {wildcards.candidate:q}"
+        " --output-dir results/{wildcards.model:q}/{wildcards.candidate:q}/{wildcards.suite:q} 2>&1 | tee -i {log:q}"
 
 
 checkpoint assess_run:
@@ -155,8 +155,8 @@ checkpoint assess_run:
     message:
         "Assessing the run of {wildcards.candidate} on {wildcards.suite}"
     shell:
-        "python scripts/gate_run.py --run results/{wildcards.model}/{wildcards.candidate}/{wildcards.suite}"
-        " --suite config/suites/{wildcards.suite}.yaml --definition-digest {params.definition} --assess --output {output.assessment} > {log} 2>&1"
+        "python scripts/gate_run.py --run results/{wildcards.model:q}/{wildcards.candidate:q}/{wildcards.suite:q}"
+        " --suite config/suites/{wildcards.suite:q}.yaml --definition-digest {params.definition:q} --assess --output {output.assessment:q} > {log:q} 2>&1"
 
 
 use rule gate_preflight as gate_run with:

@@ -21,8 +21,8 @@ checkpoint check_preflight:
     message:
         "Checking the set-up of {wildcards.subject}"
     shell:
-        "python scripts/preflight.py --request {params.request:q} --definition-digest {params.definition}"
-        " --environment {input.environments} --output {output.assessment} 2>&1 | tee {log}"
+        "python scripts/preflight.py --request {params.request:q} --definition-digest {params.definition:q}"
+        " --environment {input.environments:q} --output {output.assessment:q} 2>&1 | tee {log:q}"
 
 
 rule gate_preflight:
@@ -42,7 +42,7 @@ rule gate_preflight:
     message:
         "Gate: {input.assessment}"
     shell:
-        "python scripts/gate.py --assessment {input.assessment} --token {output.token} 2>&1 | tee {log}"
+        "python scripts/gate.py --assessment {input.assessment:q} --token {output.token:q} 2>&1 | tee {log:q}"
 
 
 # The interpreters of images start on compute nodes only.

@@ -30,9 +30,9 @@ rule measure_sensitivity:
     message:
         "Measuring the sensitivity of {wildcards.model}"
     shell:
-        "{params.python} scripts/measure_sensitivity.py --source {input.source} --formats {params.formats}"
-        " --calibration {params.calibration:q} --device {params.device} --seed {params.seed}"
-        " --output {output.record} 2>&1 | tee {log}"
+        "{params.python:q} scripts/measure_sensitivity.py --source {input.source:q} --formats {params.formats:q}"
+        " --calibration {params.calibration:q} --device {params.device:q} --seed {params.seed:q}"
+        " --output {output.record:q} 2>&1 | tee {log:q}"
 
 
 rule quantize_candidate:
@@ -69,9 +69,9 @@ rule quantize_candidate:
     message:
         "Quantizing {wildcards.model} by {wildcards.recipe}"
     shell:
-        "{params.python} scripts/quantize.py --source {input.source} --recipe-json {params.recipe:q}"
-        " --calibration {params.calibration:q} --device {params.device} --seed {params.seed} {params.sensitivity}"
-        " --output {output.checkpoint} --record {output.record} 2>&1 | tee {log}"
+        "{params.python:q} scripts/quantize.py --source {input.source:q} --recipe-json {params.recipe:q}"
+        " --calibration {params.calibration:q} --device {params.device:q} --seed {params.seed:q} {params.sensitivity:q}"
+        " --output {output.checkpoint:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
 rule import_checkpoint:
@@ -101,8 +101,8 @@ rule import_checkpoint:
     message:
         "Importing the checkpoint {wildcards.recipe} of {wildcards.model}"
     shell:
-        "python scripts/import_checkpoint.py --source {input.source} --recipe-json {params.recipe:q}"
-        " --output {output.checkpoint} --record {output.record} 2>&1 | tee {log}"
+        "python scripts/import_checkpoint.py --source {input.source:q} --recipe-json {params.recipe:q}"
+        " --output {output.checkpoint:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
 checkpoint assess_checkpoint:
@@ -126,8 +126,8 @@ checkpoint assess_checkpoint:
     message:
         "Assessing the checkpoint of {wildcards.recipe}"
     shell:
-        "python scripts/gate_ptq.py --checkpoint {input.checkpoint} --record {input.record} --source-record {input.source}"
-        " --definition-digest {params.definition} --engine {params.engine} --assess --output {output.assessment} > {log} 2>&1"
+        "python scripts/gate_ptq.py --checkpoint {input.checkpoint:q} --record {input.record:q} --source-record {input.source:q}"
+        " --definition-digest {params.definition:q} --engine {params.engine:q} --assess --output {output.assessment:q} > {log:q} 2>&1"
 
 
 use rule gate_preflight as gate_ptq with:

@@ -34,13 +34,17 @@ rule bundle_release:
         folder=lambda wildcards: f"results/{wildcards.model}/{get_release(wildcards).candidate}",
         builder=PLAN.config.builder,
         card=lambda wildcards: get_text(get_release(wildcards).card.as_plain()),
+        release=lambda wildcards: get_text(get_release_request(wildcards)),
+        suite=lambda wildcards: f"config/suites/{get_release(wildcards).suite}.yaml",
     message:
         "Bundling {wildcards.release} of {wildcards.model}"
     shell:
-        "python scripts/bundle.py --verdict {input.verdict} --report {input.report} "
-        " --checkpoint {params.folder}/checkpoint --record {params.folder}/quantization.json"
-        " --source-record results/{wildcards.model}/source.json --materials {input.materials}"
-        " --builder {params.builder:q} --card {params.card:q} --output $(dirname {output.sums}) 2>&1 | tee {log}"
+        "python scripts/bundle.py --verdict {input.verdict:q} --report {input.report:q} "
+        " --checkpoint {params.folder:q}/checkpoint --record {params.folder:q}/quantization.json"
+        " --source-record results/{wildcards.model:q}/source.json --materials {input.materials:q}"
+        " --release {params.release:q} --suite {params.suite:q}"
+        " --builder {params.builder:q} --card {params.card:q}"
+        " --output results/{wildcards.model:q}/{wildcards.release:q}/release 2>&1 | tee {log:q}"
 
 
 rule publish_release:
@@ -63,5 +67,5 @@ rule publish_release:
     message:
         "Publishing {wildcards.release} of {wildcards.model}"
     shell:
-        "python scripts/publish.py --bundle $(dirname {input.sums}) --destination {params.destination:q}"
-        " --output {output.record} 2>&1 | tee {log}"
+        "python scripts/publish.py --bundle results/{wildcards.model:q}/{wildcards.release:q}/release --destination {params.destination:q}"
+        " --output {output.record:q} 2>&1 | tee {log:q}"

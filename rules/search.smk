@@ -23,8 +23,8 @@ checkpoint propose_rung:
     message:
         "Choosing the candidates of rung {wildcards.rung} of {wildcards.release}"
     shell:
-        "python scripts/search.py --search {params.search:q} {params.evidence} --rung {wildcards.rung}"
-        " --output {output.rung} > {log} 2>&1"
+        "python scripts/search.py --search {params.search:q} {params.evidence:q} --rung {wildcards.rung:q}"
+        " --output {output.rung:q} > {log:q} 2>&1"
 
 
 checkpoint conclude_search:
@@ -47,6 +47,6 @@ checkpoint conclude_search:
     message:
         "Ending the search {wildcards.release}"
     shell:
-        "{{ python scripts/search.py --search {params.search:q} {params.evidence} --output {output.record}"
-        " && python scripts/portfolio.py --search {output.record} --table {output.table} --figure {output.figure}; }}"
-        " > {log} 2>&1"
+        "{{ python scripts/search.py --search {params.search:q} {params.evidence:q} --output {output.record:q}"
+        " && python scripts/portfolio.py --search {output.record:q} --table {output.table:q} --figure {output.figure:q}; }}"
+        " > {log:q} 2>&1"

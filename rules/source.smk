@@ -23,7 +23,7 @@ rule describe_source:
     message:
         "Describing the source model {wildcards.model}"
     shell:
-        "python scripts/describe_source.py --model {params.model:q} --output {output.record} 2>&1 | tee {log}"
+        "python scripts/describe_source.py --model {params.model:q} --output {output.record:q} 2>&1 | tee {log:q}"
 
 
 if needs_hub() and not PLAN.config.cluster.jobs_have_internet:

@@ -26,8 +26,8 @@ rule log_evidence:
     message:
         "Logging the evidence on {wildcards.release} of {wildcards.model}"
     shell:
-        "{params.python} scripts/log_mlflow.py --settings {params.settings:q} --release {params.release:q}"
-        " --evidence {params.evidence:q} --output {output.record} 2>&1 | tee {log}"
+        "{params.python:q} scripts/log_mlflow.py --settings {params.settings:q} --release {params.release:q}"
+        " --evidence {params.evidence:q} --output {output.record:q} 2>&1 | tee {log:q}"
 
 
 rule log_decision:
@@ -54,5 +54,5 @@ rule log_decision:
     message:
         "Logging the decision on {wildcards.release} of {wildcards.model}"
     shell:
-        "{params.python} scripts/log_mlflow.py --settings {params.settings:q} --run {input.run}"
-        " --verdict {input.verdict} --report {input.report} --output {output.record} 2>&1 | tee {log}"
+        "{params.python:q} scripts/log_mlflow.py --settings {params.settings:q} --run {input.run:q}"
+        " --verdict {input.verdict:q} --report {input.report:q} --output {output.record:q} 2>&1 | tee {log:q}"

@@ -1,7 +1,9 @@
 """Bundle an accepted checkpoint for publication: the model folder, a model card, evidence, provenance, SHA256SUMS.
 
-Refuses unless the verdict is ACCEPT and every file is still the one that the verdict was made from. The checkpoint is
-hard-linked where the file system allows it, else copied; never moved. The folder appears whole or not at all.
+Refuses unless the verdict is ACCEPT, every file is still the one that the verdict was made from, and the runs give that
+verdict when they are judged, compared and decided on once more: one that was edited by hand never gets here. The
+checkpoint is hard-linked where the file system allows it, else copied; never moved. The folder appears whole or not at
+all.
 """
 
 from __future__ import annotations
@@ -14,14 +16,24 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import gate_compare
 from day0.base.artefacts import digest_of_file, write_json, write_text
 from day0.base.cli import EXIT_FAILED_CHECK, UnusableInput, json_argument, run_cli
+from day0.decision.assess_run import assess_run
+from day0.decision.verdict import ReleaseRequest, make_verdict
 from day0.records.card import CardSettings
+from day0.records.comparison import Comparison
 from day0.records.provenance import Statement
+from day0.records.run import RunAssessment
+from day0.records.source import Source
 from day0.records.validation import Validation
-from day0.release.bundle import CARD, AcceptedRelease
+from day0.release.bundle import CARD, RUNS, AcceptedRelease
+from day0.release.damage import write_states
+from day0.release.judged_again import decided, differences
 from day0.release.model_card import render_model_card
 from day0.release.provenance import make_statement
+from day0.suite.suites import read_suite
+from decide import read_evidence, read_release
 from verify_release import verify
 
 PROVENANCE, SAMPLES, SUMS = "provenance.json", "evidence/samples.json", "SHA256SUMS"
@@ -37,6 +49,33 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(source.resolve(), target)
     except OSError:
         shutil.copy2(source, target)
+
+
+def judge_again(release: AcceptedRelease, request: ReleaseRequest, suite: Path, source: Path) -> list[str]:
+    """Judge both runs again, compare them and decide; returns where the files of the release say something else.
+
+    Raises:
+        UnusableInput: a file of the runs cannot be read.
+    """
+    found = []
+    definition = read_suite(suite)
+    for run in RUNS:
+        path = release.evidence[run]
+        made = assess_run(path.parent, definition, suite).as_plain()
+        recorded = RunAssessment.read(path).as_plain()
+        found += differences(path, recorded | {"definition_digest": None}, made)
+    comparison = release.evidence["comparison"]
+    compared = gate_compare.compare_files(
+        release.evidence["baseline_run"],
+        release.evidence["candidate_run"],
+        request.policy.as_plain(),
+        Source.read(source),
+        [entry.model_dump(mode="json") for entry in request.external],
+    )
+    found += differences(comparison, Comparison.read(comparison).as_plain(), compared.as_plain())
+    evidence = read_evidence({name: entry.path for name, entry in release.verdict.evidence.items()})
+    made = make_verdict(request, evidence)
+    return found + differences(release.evidence["verdict"], decided(release.verdict), decided(made))
 
 
 def fill(folder: Path, release: AcceptedRelease, card: CardSettings) -> dict[str, str]:
@@ -91,6 +130,8 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, required=True, help="the accepted checkpoint")
     parser.add_argument("--record", type=Path, required=True, help="its quantization.json")
     parser.add_argument("--source-record", type=Path, required=True, help="source.json")
+    parser.add_argument("--release", required=True, help="JSON: the release as decide.py was given it")
+    parser.add_argument("--suite", type=Path, required=True, help="its suite's file")
     parser.add_argument("--report", type=Path, required=True, help="report.html")
     parser.add_argument("--materials", type=Path, nargs="*", default=[], help="suite, data and lock files")
     parser.add_argument("--builder", default="urn:day0:builder", help="URI of who runs the workflow")
@@ -102,7 +143,9 @@ def main() -> int:
     release = AcceptedRelease.read(
         arguments.verdict, arguments.record, arguments.source_record, arguments.report, arguments.checkpoint
     )
-    if changes := release.find_changes():
+    changes = release.find_changes()
+    changes = changes or judge_again(release, read_release(arguments.release), arguments.suite, arguments.source_record)
+    if changes:
         print(f"error: no bundle, the chain of evidence is broken: {'; '.join(changes)}; rerun from the changed stage")
         return EXIT_FAILED_CHECK
     unfinished = arguments.output.with_name(f".{arguments.output.name}.unfinished")
@@ -116,12 +159,13 @@ def main() -> int:
     write_text(unfinished / PROVENANCE, text + "\n")
     sums[PROVENANCE] = digest_of_file(unfinished / PROVENANCE)
     write_text(unfinished / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
-    problems, _ = verify(unfinished)
+    problems, digests = verify(unfinished)
     if problems:
         print(f"error: no bundle, it would not hold: {'; '.join(problems)}; rerun from the stage that these name")
         return EXIT_FAILED_CHECK
     shutil.rmtree(arguments.output, ignore_errors=True)
     unfinished.rename(arguments.output)
+    write_states(arguments.output, digests)
     print(f"{arguments.output}: {len(sums) + 1} files")
     return 0
 

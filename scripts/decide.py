@@ -7,6 +7,7 @@ day0/decision/verdict.py.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -14,7 +15,8 @@ from pydantic import ValidationError
 from day0.base.artefacts import digest_of_file
 from day0.base.cli import UnusableInput, json_argument, run_cli
 from day0.base.mistakes import mistakes_of
-from day0.decision.verdict import Evidence, ReleaseRequest, make_verdict
+from day0.decision.chain import Evidence
+from day0.decision.verdict import ReleaseRequest, make_verdict
 from day0.records.comparison import Comparison
 from day0.records.preflight import Preflight
 from day0.records.record import Artefact
@@ -49,6 +51,16 @@ def read_release(text: str) -> ReleaseRequest:
         raise UnusableInput("\n".join(f"--release: {line}" for line in lines)) from None
 
 
+def read_evidence(paths: Mapping[str, str]) -> dict[str, Evidence]:
+    """The assessments at these paths, by the names of STAGES.
+
+    Raises:
+        UnusableInput: one is missing, of another version, or not what its type says.
+    """
+    contents = {name: TYPES[name].read(path).as_plain() for name, path in paths.items()}
+    return {name: Evidence(path, digest_of_file(path), contents[name]) for name, path in paths.items()}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -76,10 +88,7 @@ def main() -> int:
         path, digest = arguments.baseline_run
         if Path(path).is_file() and digest_of_file(path) == digest:
             paths["baseline_run"] = path
-    evidence = {}
-    for name, path in paths.items():
-        content = TYPES[name].read(path).as_plain()
-        evidence[name] = Evidence(path, digest_of_file(path), content)
+    evidence = read_evidence(paths)
     made = gather(paths) | stamp()
     if arguments.mlflow:
         made["mlflow"] = Tracking.read(arguments.mlflow)

@@ -29,6 +29,7 @@ from day0.decision.stopped_comparison import compare_stopped_run
 from day0.records.comparison import ScoreComparison
 from day0.records.failure_class import FailureClass
 from day0.records.policy import DEFAULT_THRESHOLD
+from day0.records.record import AGAIN
 from day0.records.results import read_metadata
 from day0.records.run import RunAssessment
 from day0.records.source import Source
@@ -82,6 +83,12 @@ def _read_run(
     metadata = read_metadata(content, results)
     if assessment is not None and assessment.is_file():
         judged, report = assessment, RunAssessment.read(assessment).as_plain()
+        recorded = report["results_digest"]
+        if recorded is not None and results.is_file() and digest_of_file(results) != recorded:
+            raise UnusableInput(
+                f"{assessment}: results_digest: found {recorded}, expected that of {results}, which changed since it "
+                f"was assessed; {AGAIN}"
+            )
     else:
         judged, report = results, _assessment_of_results(results, content, metadata, metrics)
     scores = mapping_or_empty(report.get("scores"))
@@ -155,6 +162,33 @@ def _external_scores(text: str | None, models: list[str]) -> list[dict[str, Any]
     return scores.of_model(*(models or {entry.model for entry in scores.scores}))
 
 
+def compare_files(
+    baseline: Path, candidate: Path, policy: Mapping[str, Any], source: Source, external: list[dict[str, Any]]
+) -> ScoreComparison:
+    """The comparison of two assessed runs, by their run.json, as the graph makes it.
+
+    Raises:
+        UnusableInput: a file of a run cannot be read.
+    """
+    sides = [read_side(path, {}) for path in (baseline, candidate)]
+    runs = [side.run for side in sides if side.run is not None]
+    if len(runs) != len(sides):
+        raise UnusableInput(f"{baseline}, {candidate}: expected two assessed runs")
+    return _compared(*sides, policy, source.as_plain(), external)
+
+
+def _compared(
+    baseline: Side, candidate: Side, policy: Any, source: Mapping[str, Any] | None, external: list[dict[str, Any]]
+) -> ScoreComparison:
+    """The comparison of two runs, with the digests of the files that were judged."""
+    assert baseline.run and candidate.run
+    was_stopped = candidate.run.assessment.get("early_stop") is not None
+    make = compare_stopped_run if was_stopped else compare_runs
+    return make(baseline.run, candidate.run, policy, source, external).model_copy(
+        update={"baseline_sha256": baseline.sha256, "candidate_sha256": candidate.sha256}
+    )
+
+
 def compare(arguments: argparse.Namespace) -> ScoreComparison:
     """The comparison that the command line asks for."""
     policy = _json_argument("policy", arguments.policy)
@@ -171,14 +205,11 @@ def compare(arguments: argparse.Namespace) -> ScoreComparison:
     baseline, candidate = (read_side(path, metrics) for path in (arguments.baseline, arguments.candidate))
     source = Source.read(arguments.source_record).as_plain() if arguments.source_record else None
     external = _external_scores(arguments.external, arguments.model)
-    result: ScoreComparison
     if baseline.run and candidate.run:
         described = any(side.run.metadata.get("fingerprint") for side in (baseline, candidate))
         if not (described or arguments.assess) and isinstance(policy, dict):
             policy = {"require_fingerprints": False, **policy}
-        was_stopped = candidate.run.assessment.get("early_stop") is not None
-        compared = compare_stopped_run if was_stopped else compare_runs
-        result = compared(baseline.run, candidate.run, policy, source, external)
+        return _compared(baseline, candidate, policy, source, external)
     elif arguments.assess:
         raise UnusableInput("--assess compares two runs; give run folders, results.yml or run.json on both sides")
     elif source is not None or external:

@@ -51,7 +51,7 @@ from day0.records.recipe import KV_CACHE_NONE, ResolvedRecipe
 from day0.records.sensitivity import Sensitivity
 from day0.source.model_folder import SourceModel, open_source
 from day0.source.recorded_files import RecordedFiles, hash_files, write_states_beside
-from day0.source.side_files import carry_side_files
+from day0.source.side_files import carry_side_files, left_behind
 from loaded_model import (
     failures_recorded,
     import_modelopt,
@@ -332,6 +332,8 @@ def export(model: Any, source: SourceModel, folder: Path) -> None:
     with torch.inference_mode():
         export_hf_checkpoint(model, export_dir=folder)
     carry_side_files(source.folder, folder, source.trust_remote_code)
+    for name, why in left_behind(source.folder, source.trust_remote_code).items():
+        print(f"left behind: {name}: {why}", flush=True)
 
 
 def make_checkpoint(

@@ -1,23 +1,30 @@
-"""Print the decisions as a table: size, precision and scores of each release, and where report and bundle are."""
+"""Print the decisions as a table: size, precision and scores of each release, and where report and bundle are.
+
+Exit status 1 where a file of an accepted release is no longer what was decided on or bundled (day0/release/damage.py).
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tabulate import tabulate
 
-from day0.base.cli import run_cli
+from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, run_cli
 from day0.records.failure_class import Decision
 from day0.records.publication import Publication
+from day0.release.damage import find_damage
 from day0.release.verdicts import read_verdict
 
 HEADERS = ["model", "release", "decision", "size ratio", "bits/weight", "task", "baseline", "candidate", "drop"]
 
 
-def format_decisions(verdicts: Iterable[Path]) -> str:
+def format_decisions(verdicts: Iterable[Path], damage: Mapping[Path, list[str]] | None = None) -> str:
     """The table, and below it a paragraph for each release: its files, or why it was refused and what to do next.
+
+    Args:
+        damage: by verdict, what of the release is no longer as it was.
 
     Raises:
         UnusableInput: a verdict cannot be read.
@@ -36,7 +43,9 @@ def format_decisions(verdicts: Iterable[Path]) -> str:
             rows.append([*lead, task, *scores, "" if drop is None else f"{drop:+.4f}"])
         if not tasks:
             rows.append([*head, "", "", "", ""])
-        notes.append(_note(path, verdict))
+        notes.append(
+            "\n".join([_note(path, verdict), *(f"  DAMAGED: {what}" for what in (damage or {}).get(path, []))])
+        )
     return "\n".join([tabulate(rows, headers=HEADERS, disable_numparse=True), "", *notes])
 
 
@@ -73,11 +82,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verdicts", nargs="+", type=Path, help="verdict.json files")
     parser.add_argument("--index", type=Path, help="the page over all releases, to be named last")
+    parser.add_argument("--bundles", action="store_true", help="every accepted release must have its bundle")
+    parser.add_argument(
+        "--verify", choices=("quick", "full"), default="quick", help="full: hash every file of a bundle"
+    )
     arguments = parser.parse_args()
-    print("\n" + format_decisions(arguments.verdicts))
+    damage = {path: find_damage(path, arguments.verify == "full", arguments.bundles) for path in arguments.verdicts}
+    print("\n" + format_decisions(arguments.verdicts, damage))
     if arguments.index:
         print(f"all releases: {arguments.index}")
-    return 0
+    if found := sum(map(len, damage.values())):
+        print(f"error: {found} files are no longer what was decided on or bundled; they are named above as DAMAGED")
+        return EXIT_FAILED_CHECK
+    return EXIT_PASS
 
 
 if __name__ == "__main__":

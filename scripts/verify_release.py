@@ -1,8 +1,10 @@
 """Check a release bundle, offline and with Python's standard library alone: run it where the bundle arrived.
 
-Every file must be the one that SHA256SUMS and provenance.json name, none may lack and none be added; the verdict must
-be ACCEPT and each link of its chain of evidence hold: source, checkpoint, both runs, comparison, verdict. What is wrong
-is named, a line each. Exit status: 0 sound, 1 not sound, 2 no bundle to check.
+Every file must be the one that SHA256SUMS and provenance.json name, none may lack and none be added; weights, config
+and tokenizer must be there, and nothing that could be run or unpickled. The verdict must be ACCEPT and each link of its
+chain of evidence hold: source, checkpoint, both runs, comparison, verdict, which must agree in model, candidate, suite,
+scores, counts and decisions. What is wrong is named, a line each; what is no file, or larger than recorded, is named,
+not read. Exit status: 0 sound, 1 not sound, 2 no bundle to check.
 
 A bundle that was remade whole by somebody else is sound in itself: compare the printed digest of SHA256SUMS with the
 one that its publisher gives, or give that with --sha256.
@@ -13,8 +15,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +34,16 @@ STAGES = (
     "preflight_model", "preflight_recipe", "preflight_suite", "validation", "baseline_run", "candidate_run",
     "comparison",
 )  # fmt: skip
+# What a model folder may hold besides weights, as day0/records/files.py has it; Python code only where it was trusted.
+CARRIED = re.compile(
+    r".*\.(json|jinja|model|tiktoken|vocab|bpe)|[\w.-]*(vocab|merges)[\w.-]*\.txt"
+    r"|(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)[\w-]*(\.(txt|md|rst|pdf))?",
+    re.IGNORECASE,
+)
+TOKENIZER = re.compile(r"tokenizer.*|vocab\..*|.*\.(model|tiktoken)|tekken\.json")
+WEIGHTS, INDEX, CODE = ".safetensors", "model.safetensors.index.json", ".py"
+MOST_BYTES = 256 << 20  # of a file that no record gives a size of; reports and tokenizers have some 30 MiB
+SPARSE_BYTES = 1 << 30  # from here on a file with next to nothing on the disk is named, not read
 
 
 class NoBundle(Exception):
@@ -53,27 +67,83 @@ def verify(folder: Path, pinned: str | None = None) -> tuple[list[str], dict[str
         raise NoBundle(f"{folder}: found no folder; expected a release bundle")
     if not any((folder / name).exists() for name in (SUMS, PROVENANCE, EVIDENCE)):
         raise NoBundle(f"{folder}: found none of {SUMS}, {PROVENANCE} and {EVIDENCE}/; expected a release bundle")
+    problems: list[str] = []
     try:
-        actual = hash_files(folder)
+        actual = hash_files(folder, problems)
     except OSError as error:
         return [f"{error.filename}: cannot be read: {error.strerror}"], {}
-    problems = [f"{name}: is no file; a release holds files alone" for name in _entries(folder) - actual.keys()]
+    unread = _entries(folder) - actual.keys()
     if pinned and actual.get(SUMS) != pinned:
         problems.append(f"{SUMS}: its sha256 is {actual.get(SUMS)}, the publisher's {pinned}")
-    listed = _read_sums(folder, problems)
-    statement = _read(folder / PROVENANCE, problems)
+    listed = _read_sums(folder, actual, problems)
+    statement = _read(folder, PROVENANCE, actual, problems)
     subjects = _subjects(statement, problems)
-    problems += _compare(actual, listed, subjects)
+    problems += [problem for name, problem in _compare(actual, listed, subjects) if name not in unread]
     problems += _chain(folder, actual, problems)
     return list(dict.fromkeys(problems)), actual
 
 
-def hash_files(folder: Path) -> dict[str, str]:
-    """sha256 of every file by its relative name; read side by side, the largest first."""
-    kept = {name: folder / name for name in _entries(folder) if (folder / name).is_file()}
-    ordered = sorted(kept, key=lambda name: -kept[name].stat().st_size)
+def hash_files(folder: Path, problems: list[str]) -> dict[str, str]:
+    """sha256 of every file by its relative name; read side by side, the largest first.
+
+    What is no file, is sparse, or has another size than its record says is a problem and is not read: a pipe, a device
+    or a terabyte of nothing would keep the reader waiting.
+    """
+    recorded, sizes = _recorded_sizes(folder), {}
+    for name in sorted(_entries(folder)):
+        try:
+            found = os.stat(folder / name)
+        except OSError:
+            problems.append(f"{name}: is no file; a release holds files alone")
+            continue
+        expected = recorded.get(name)
+        if not stat.S_ISREG(found.st_mode):
+            problems.append(f"{name}: is no file; a release holds files alone")
+        elif expected is not None and found.st_size != expected:
+            what = f"it has {found.st_size} bytes, expected {expected}"
+            problems.append(f"{name}: is not the file that was quantized, validated and evaluated: {what}")
+        elif expected is None and found.st_size > MOST_BYTES:
+            problems.append(f"{name}: has {found.st_size} bytes, which no record of the bundle says; it is not read")
+        elif found.st_size > SPARSE_BYTES and found.st_blocks * 512 < found.st_size // 8:
+            problems.append(f"{name}: has {found.st_size} bytes, but next to none on the disk; it is not read")
+        else:
+            sizes[name] = found.st_size
+    ordered = sorted(sizes, key=lambda name: -sizes[name])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(ordered, pool.map(lambda name: _digest(kept[name]), ordered), strict=True))
+        digests = pool.map(lambda name: _digest(folder / name, sizes[name]), ordered)
+        return dict(zip(ordered, digests, strict=True))
+
+
+def _recorded_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of the checkpoint's and the source's files, as their records in the bundle say."""
+    sizes: dict[str, int] = {}
+    for record in ("source", "quantization"):
+        path = folder / EVIDENCE / f"{record}.json"
+        if _is_small_file(path):
+            files = _get(_parse(_content(path), []), "files")
+            for name, entry in files.items() if isinstance(files, dict) else ():
+                if isinstance(size := _get(entry, "bytes"), int) and (record == "quantization" or name not in sizes):
+                    sizes[name] = size
+    # The bundle has a model card of its own.
+    sizes.pop(CARD, None)
+    return sizes
+
+
+def _content(path: Path) -> bytes:
+    """What a small file holds, as much as its size says: a file of /proc has none, and some of those never end."""
+    size = os.stat(path).st_size
+    if not size:
+        return b""
+    with open(path, "rb") as stream:
+        return stream.read(size)
+
+
+def _is_small_file(path: Path) -> bool:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size <= MOST_BYTES
 
 
 def _entries(folder: Path) -> set[str]:
@@ -83,21 +153,25 @@ def _entries(folder: Path) -> set[str]:
     return {name for name in names if not ADDED_BY_HUBS.fullmatch(name)}
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, size: int) -> str:
     digest, block = hashlib.sha256(), memoryview(bytearray(1 << 20))
+    if not size:  # a file of /proc has no size either, and some of those never end
+        return digest.hexdigest()
     with open(path, "rb", buffering=0) as stream:
         while count := stream.readinto(block):
             digest.update(block[:count])
+            size -= count
+            if size < 0:
+                raise OSError(0, "it grows while it is read", str(path))
     return digest.hexdigest()
 
 
-def _read_sums(folder: Path, problems: list[str]) -> dict[str, str]:
+def _read_sums(folder: Path, actual: dict[str, str], problems: list[str]) -> dict[str, str]:
     """The lines of SHA256SUMS; anything but sorted lines of its exact form is a problem."""
-    try:
-        content = (folder / SUMS).read_bytes()
-    except OSError:
+    if SUMS not in actual:
         problems.append(f"{SUMS}: missing")
         return {}
+    content = _content(folder / SUMS)
     listed: dict[str, str] = {}
     names = []
     for number, line in enumerate(content.splitlines(keepends=True), start=1):
@@ -122,18 +196,27 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _read(path: Path, problems: list[str]) -> Any:
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _parse(data: bytes, mistakes: list[str]) -> Any:
     try:
-        return json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=_unique)
-    except OSError:
-        problems.append(f"{_name(path)}: missing")
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        problems.append(f"{_name(path)}: does not parse as JSON: {error}")
-    return None
+        mistakes.append(f"does not parse as JSON: {error}")
+        return None
 
 
-def _name(path: Path) -> str:
-    return f"{EVIDENCE}/{path.name}" if path.parent.name == EVIDENCE else path.name
+def _read(folder: Path, name: str, actual: dict[str, str], problems: list[str]) -> Any:
+    """The content of a JSON file that was hashed, so that it is a file and has a size."""
+    if name not in actual:
+        problems.append(f"{name}: missing")
+        return None
+    mistakes: list[str] = []
+    content = _parse(_content(folder / name), mistakes)
+    problems += [f"{name}: {mistake}" for mistake in mistakes]
+    return content
 
 
 def _subjects(statement: Any, problems: list[str]) -> dict[str, str]:
@@ -156,8 +239,8 @@ def _subjects(statement: Any, problems: list[str]) -> dict[str, str]:
     return subjects
 
 
-def _compare(actual: dict[str, str], listed: dict[str, str], subjects: dict[str, str]) -> Iterator[str]:
-    """Where files, SHA256SUMS and provenance.json do not agree, the one that stands alone is named."""
+def _compare(actual: dict[str, str], listed: dict[str, str], subjects: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Where files, SHA256SUMS and provenance.json do not agree, the one that stands alone is named, with a sentence."""
     for name in sorted((actual.keys() | listed.keys() | subjects.keys()) - {SUMS}):
         found, summed, vouched = actual.get(name), listed.get(name), subjects.get(name)
         if name == PROVENANCE:
@@ -166,18 +249,18 @@ def _compare(actual: dict[str, str], listed: dict[str, str], subjects: dict[str,
             continue
         if found is None:
             holders = [holder for holder, digest in ((SUMS, summed), (PROVENANCE, vouched)) if digest is not None]
-            yield f"{name}: missing; named by {' and '.join(holders)}"
+            yield name, f"{name}: missing; named by {' and '.join(holders)}"
         elif summed is None and vouched is None:
-            yield f"{name}: not part of the release; neither {SUMS} nor {PROVENANCE} names it"
+            yield name, f"{name}: not part of the release; neither {SUMS} nor {PROVENANCE} names it"
         elif summed == vouched:
-            yield f"{name}: changed; its sha256 is {found}, expected {summed}"
+            yield name, f"{name}: changed; its sha256 is {found}, expected {summed}"
         elif found == vouched and name != PROVENANCE:
             what = "does not name" if summed is None else "gives another sha256 for"
-            yield f"{SUMS}: {what} {name}, which is as {PROVENANCE} says"
+            yield name, f"{SUMS}: {what} {name}, which is as {PROVENANCE} says"
         elif found == summed:
-            yield f"{PROVENANCE}: names another sha256 or none for {name}, which is as {SUMS} says"
+            yield name, f"{PROVENANCE}: names another sha256 or none for {name}, which is as {SUMS} says"
         else:
-            yield f"{name}: its sha256 is {found}; {SUMS} says {summed}, {PROVENANCE} {vouched}"
+            yield name, f"{name}: its sha256 is {found}; {SUMS} says {summed}, {PROVENANCE} {vouched}"
 
 
 def _served_digest(run: Any) -> Any:
@@ -194,7 +277,7 @@ def _get(content: Any, *keys: str) -> Any:
 def _chain(folder: Path, actual: dict[str, str], problems: list[str]) -> list[str]:
     """Links of the chain of evidence that do not hold."""
     read = {
-        name: _read(folder / EVIDENCE / f"{name}.json", problems)
+        name: _read(folder, f"{EVIDENCE}/{name}.json", actual, problems)
         for name in ("verdict", "quantization", "source", "samples", *STAGES)
     }
     broken: list[str] = []
@@ -209,12 +292,10 @@ def _chain(folder: Path, actual: dict[str, str], problems: list[str]) -> list[st
             found = ", ".join(f"{place} has {str(value)[:16]}" for place, value in places)
             broken.append(f"{EVIDENCE}/{places[0][0]}: the {what} is not the same all along the chain: {found}")
 
-    verdict, record = read["verdict"], read["quantization"]
-    decision = _get(verdict, "decision")
-    require(decision == "ACCEPT" and _get(verdict, "pass") is True, "verdict.json", f"its decision is {decision!r}")
+    verdict, record, source = read["verdict"], read["quantization"], read["source"]
     named = _get(verdict, "evidence")
     others = sorted(set(named if isinstance(named, dict) else ()) - set(STAGES))
-    read |= {name: _read(folder / EVIDENCE / f"{name}.json", problems) for name in others}
+    read |= {name: _read(folder, f"{EVIDENCE}/{name}.json", actual, problems) for name in others}
     for stage in (*STAGES, *others):
         if read[stage] is None:
             continue
@@ -222,6 +303,17 @@ def _chain(folder: Path, actual: dict[str, str], problems: list[str]) -> list[st
         is_of = digest == actual.get(f"{EVIDENCE}/{stage}.json")
         require(is_of, f"{stage}.json", "is not the file that the verdict was made from")
         require(_get(read[stage], "pass") is True, f"{stage}.json", "did not pass")
+        failed = _get(read[stage], "failure_class")
+        require(failed is None, f"{stage}.json", f"says both that it passed and that it failed with {failed!r}")
+    for name in ("verdict", "comparison"):
+        decision, failed = _get(read[name], "decision"), _get(read[name], "failure_class")
+        require(
+            decision == "ACCEPT" and _get(read[name], "pass") is True, f"{name}.json", f"its decision is {decision!r}"
+        )
+        is_alone = failed is None and _get(read[name], "failure_classes") == []
+        require(is_alone, f"{name}.json", f"says both that it is accepted and that it failed with {failed!r}")
+        said = _get(read[name], "criteria", str(_get(read[name], "criterion")), "decision")
+        require(said == "ACCEPT", f"{name}.json", f"the criterion that decided says {said!r}")
     for side in ("baseline", "candidate"):
         run = f"{side}_run"
         assessed, compared = _get(read[run], "results_digest"), _get(read["comparison"], f"{side}_sha256")
@@ -231,35 +323,131 @@ def _chain(folder: Path, actual: dict[str, str], problems: list[str]) -> list[st
         require(is_of, "comparison.json", f"was made from another {run}.json")
         stopped = _get(read[run], "early_stop") is not None
         require(not stopped, f"{run}.json", "is of a run that was stopped early, whose scores are not the suite's")
+    # Who they are of.
+    ours = ("verdict.json", "baseline_run.json", "candidate_run.json", "source.json", "quantization.json")
+    same("model", *((file, _get(read[file.removesuffix(".json")], "model")) for file in ours))
+    same("suite", *((file, _get(read[file.removesuffix(".json")], "suite")) for file in ours[:3]))
+    same("candidate", *((f"{file}.json", _get(read[file], "candidate")) for file in ("verdict", "candidate_run")))
+    baseline = _get(read["baseline_run"], "candidate")
+    require(baseline == "baseline", "baseline_run.json", f"is the run of {baseline!r}, not of the baseline")
+    _agree(read, require)
     same(
         "source's digest",
-        ("source.json", _get(read["source"], "digest")),
+        ("source.json", _get(source, "digest")),
+        ("source.json (its files)", _digest_of_files(source)),
         ("quantization.json", _get(record, "source_digest")),
         ("validation.json", _get(read["validation"], "source_digest")),
         ("baseline_run.json", _served_digest(read["baseline_run"])),
         ("verdict.json", _get(verdict, "digests", "source_digest")),
     )
-    files = _get(record, "files")
-    files = files if isinstance(files, dict) else {}
-    pairs = sorted((name, _get(entry, "sha256")) for name, entry in files.items())
-    text = json.dumps(pairs, ensure_ascii=False, separators=(",", ":"))
     same(
         "checkpoint's digest",
         ("quantization.json", _get(record, "checkpoint_digest")),
-        ("quantization.json (its files)", hashlib.sha256(text.encode()).hexdigest()),
+        ("quantization.json (its files)", _digest_of_files(record)),
         ("validation.json", _get(read["validation"], "checkpoint_digest")),
         ("candidate_run.json", _served_digest(read["candidate_run"])),
         ("verdict.json", _get(verdict, "digests", "checkpoint_digest")),
     )
-    for name, digest in pairs:
-        if name != CARD and actual.get(name) not in (digest, None):
+    files = _files(record)
+    for name in sorted(files):
+        if name != CARD and actual.get(name) not in (_get(files[name], "sha256"), None):
             broken.append(f"{name}: is not the file that was quantized, validated and evaluated")
-    source_files = _get(read["source"], "files")
-    for name in sorted(actual.keys() - files.keys() - {SUMS, PROVENANCE, CARD}):
-        of_the_source = isinstance(source_files, dict) and _get(source_files, name, "sha256") == actual[name]
-        if not name.startswith(f"{EVIDENCE}/") and not of_the_source:
+    broken += _lacking(folder, actual, files)
+    for name in sorted(actual.keys() - {SUMS, PROVENANCE, CARD}):
+        if name.startswith(f"{EVIDENCE}/"):
+            is_evidence = name.endswith((".json", ".yml", ".html"))
+            require(is_evidence, name.removeprefix(f"{EVIDENCE}/"), "is no kind of file that evidence has")
+        elif name not in files and _get(_files(source), name, "sha256") != actual[name]:
             broken.append(f"{name}: is part of neither the quantized checkpoint nor the evidence")
+        elif not _may_travel(name, _get(source, "trust_remote_code") is True):
+            broken.append(f"{name}: is no kind of file that a model needs; it could hold code or a pickle")
     return broken
+
+
+def _agree(read: dict[str, Any], require: Any) -> None:
+    """Hold the scores and counts of both runs, the comparison and the verdict against one another, task by task."""
+    compared, decided = (_get(read[name], "tasks") for name in ("comparison", "verdict"))
+    require(compared == decided, "verdict.json", "its tasks are not those of the comparison")
+    tasks = compared if isinstance(compared, dict) else {}
+    scored = {side: _get(read[f"{side}_run"], "scores") for side in ("baseline", "candidate")}
+    for side, scores in scored.items():
+        found = sorted(scores) if isinstance(scores, dict) else []
+        without = [task for task, entry in tasks.items() if _get(entry, side) is None]
+        is_same = bool(found) and found == sorted(set(tasks) - set(without))
+        require(is_same, "comparison.json", f"its tasks are not those of {side}_run.json: {sorted(tasks)}, {found}")
+    for task, entry in tasks.items():
+        pairs = {side: (_get(entry, side), _get(scores, task, "score")) for side, scores in scored.items()}
+        for side, (score, of_run) in pairs.items():
+            said = f"{task}: the {side}'s score is {score}, in {side}_run.json {of_run}"
+            require(_is_close(score, of_run), "comparison.json", said)
+        drop, values = _get(entry, "drop"), [score for score, _ in pairs.values()]
+        if all(_is_number(value) for value in (drop, *values)):
+            change = values[0] - values[1] if _get(entry, "scale", "direction") != "lower" else values[1] - values[0]
+            require(_is_close(drop, change), "comparison.json", f"{task}: its drop is {drop}, of its scores {change}")
+            limit, guard = _get(entry, "limit"), _get(entry, "relative_guard", "within")
+            within = _is_number(limit) and drop <= limit + 1e-9 * max(1.0, _width(entry)) and guard is not False
+            is_said = _get(entry, "within") in (within, None)
+            require(is_said, "comparison.json", f"{task}: within its limit by its own word, not by its numbers")
+        paired = _get(entry, "paired", "samples")
+        for side, scores in scored.items():
+            count = _get(scores, task, "samples")
+            is_same = paired is None or count is None or paired == count
+            require(is_same, "comparison.json", f"{task}: {paired} samples are paired, {side}_run.json has {count}")
+
+
+def _width(entry: Any) -> float:
+    ends = [_get(entry, "scale", end) for end in ("max", "min")]
+    return ends[0] - ends[1] if all(map(_is_number, ends)) else 1.0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_close(one: Any, other: Any) -> bool:
+    if _is_number(one) and _is_number(other):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
+    return one is None and other is None
+
+
+def _files(record: Any) -> dict[str, Any]:
+    files = _get(record, "files")
+    return files if isinstance(files, dict) else {}
+
+
+def _digest_of_files(record: Any) -> str:
+    """The digest of a folder, over the names and digests of its files."""
+    pairs = sorted((name, _get(entry, "sha256")) for name, entry in _files(record).items())
+    text = json.dumps(pairs, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _lacking(folder: Path, actual: dict[str, str], files: dict[str, Any]) -> Iterator[str]:
+    """What a model folder cannot be without."""
+    named = {name for name in files if "/" not in name}
+    needs = {
+        "config.json": "config.json" in named,
+        "*.safetensors": any(name.endswith(WEIGHTS) for name in named),
+        "tokenizer.json": any(TOKENIZER.fullmatch(name) for name in named),
+    }
+    for name, is_there in needs.items():
+        if not is_there:
+            yield f"{EVIDENCE}/quantization.json: the checkpoint holds no {name}; no engine can load it"
+    if INDEX in named and INDEX in actual:
+        placed = _get(_parse(_content(folder / INDEX), []), "weight_map")
+        shards = {name for name in placed.values() if isinstance(name, str)} if isinstance(placed, dict) else set()
+        for name in sorted(shards - named):
+            yield f"{INDEX}: names {name}, which the checkpoint does not hold"
+
+
+def _may_travel(name: str, is_code_trusted: bool) -> bool:
+    """Whether a file of a model folder is of a kind that a model needs."""
+    base = name.rpartition("/")[2]
+    if any(part.startswith(".") for part in name.split("/")):
+        return False
+    if base.endswith(CODE):
+        return is_code_trusted
+    return base.endswith(WEIGHTS) or CARRIED.fullmatch(base) is not None
 
 
 def main() -> int:

@@ -24,6 +24,7 @@ from day0.decision.verdict import ReleaseRequest, make_crash_verdict
 from day0.records.assessment import AnyAssessment
 from day0.records.failure_class import FailureClass
 from day0.records.verdict import Verdict
+from day0.release.damage import find_damage
 from day0.release.made_with import stamp
 from driver.refusals import REFUSED, error_in
 from summarize import format_decisions
@@ -122,7 +123,9 @@ def show_decisions(dag: Any, verdicts: Iterable[Path]) -> None:
         for path in everything
         if path not in decided
     ]
-    text = "\n".join([*([format_decisions(decided)] if decided else []), *rest])
+    text = "\n".join(
+        [*([format_decisions(decided, {path: find_damage(path) for path in decided})] if decided else []), *rest]
+    )
     # Registered, so that the decisions are the last lines, below Snakemake's own.
     atexit.register(lambda: print(f"\n{text}", file=sys.stderr))
 

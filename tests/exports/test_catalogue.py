@@ -1,6 +1,7 @@
 """What the catalogue gives a recipe is what ModelOpt makes of it, for every preset, recipe and KV-cache preset."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,9 @@ def test_every_recipe_resolves_as_by_modelopt_itself(exports):
         assert (first is None) is (second is None), entry["definition"]
         if first is not None:
             assert differences(first, second) == [] and first.method == second.method, entry["definition"]
+
+
+def test_the_table_of_the_servers_options_is_what_its_parser_takes():
+    python, script = ROOT / ".envs" / "serve.cpu" / "bin" / "python", ROOT / "scripts" / "make_server_options.py"
+    done = subprocess.run([python, script, "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

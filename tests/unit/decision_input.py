@@ -3,8 +3,10 @@
 import hashlib
 
 from day0.decision import assess_run, comparison, verdict
+from day0.decision.chain import Evidence
 from day0.decision.comparability import Run
-from day0.decision.verdict import STAGES, Evidence, ReleaseRequest
+from day0.decision.verdict import STAGES, ReleaseRequest
+from day0.statistics.paired import NOTHING
 
 
 def sha(name):
@@ -99,8 +101,37 @@ RELEASE = {
 PASSED = {"pass": True, "failure_class": None, "detail": "fine"}
 
 
+SUITE_REQUEST = {
+    "model": "m",
+    "location": {"path": "m"},
+    "suite": "demo",
+    "settings": {},
+    "asked": True,
+    "accelerator": "cpu",
+}
 COUNTS = {"source_bytes": 2, "output_bytes": 1, "bits_per_weight": 8.0, "layer_precision_counts": {}}
 VALIDATED = {"recipe": "fp8", "checks": [], "metadata_diffs": [], "offenders": [], **COUNTS}
+SCORED = {
+    "metric": "acc",
+    "score": 0.9,
+    "stderr": None,
+    "samples": 10,
+    "scale": {"min": 0, "max": 1, "direction": "higher"},
+    "tier": "critical",
+}
+COMPARED_TASK = {
+    "baseline": 0.9,
+    "candidate": 0.9,
+    "drop": 0.0,
+    "drop_fraction": 0.0,
+    "limit": 0.01,
+    "within": True,
+    "relative_guard": None,
+    "scale": SCORED["scale"],
+    "tier": "critical",
+    "note": None,
+    "paired": {**dict.fromkeys(NOTHING), "evidence": "inconclusive", "sentence": "Inconclusive.", "flips": None},
+}
 COMPARED = {
     "decision": "ACCEPT",
     "failure_classes": [],
@@ -108,7 +139,8 @@ COMPARED = {
     "threshold": 0.01,
     "relative": False,
     "warnings": [],
-    "tasks": {},
+    "criteria": {"point": {"decision": "ACCEPT", "sentence": "Within the limits."}},
+    "tasks": {"a": COMPARED_TASK},
     "evidence": "inconclusive",
     "evidence_sentence": "Inconclusive.",
     "comparability": {"pass": True, "checked": True, "fields": [], "differences": [], "unknown": []},
@@ -123,14 +155,18 @@ def evidence(**changes):
     contents = {stage: dict(PASSED) for stage in STAGES}
     for stage in STAGES[:3]:
         contents[stage] |= {"checks": [], "request": {"model": "m"}}
+    contents["preflight_suite"]["request"] = SUITE_REQUEST
     contents["validation"] |= {**VALIDATED, "checkpoint_digest": sha("c"), "source_digest": sha("s")}
     contents["validation"] |= {"recipe_digest": sha("r"), "size_ratio": 0.5}
-    contents["baseline_run"]["checkpoint_digest"] = sha("s")
-    contents["candidate_run"]["checkpoint_digest"] = sha("c")
+    of_release = {"model": "m", "suite": "demo", "scores": {"a": SCORED}}
+    contents["baseline_run"] |= {"checkpoint_digest": sha("s"), "candidate": "baseline", **of_release}
+    contents["candidate_run"] |= {"checkpoint_digest": sha("c"), "candidate": "fp8", **of_release}
     sides = {f"{side}_sha256": sha(f"{side}_run") for side in ("baseline", "candidate")}
     contents["comparison"] |= {**COMPARED, **sides}
     for stage, change in changes.items():
         contents[stage] = None if change is None else contents[stage] | change
+        if stage == "comparison" and change and "pass" in change and "decision" not in change:
+            contents[stage]["decision"] = "ACCEPT" if change["pass"] is True else "REGRESSION"
     return {
         stage: Evidence(f"{stage}.json", sha(stage), content)
         for stage, content in contents.items()

@@ -20,7 +20,17 @@ def _safe_name(name: str) -> str:
             f"{name!r} becomes a folder's name; it must start with a letter or digit and hold only letters, digits, "
             "'.', '_' and '-'"
         )
+    if len(name) > MOST_NAME_BYTES:
+        raise ValueError(
+            f"a name of {len(name)} characters becomes a folder's name; expected at most {MOST_NAME_BYTES}"
+        )
     return name
+
+
+def _local_path(path: str) -> str:
+    if not path.strip() or any(character < " " or character == "\x7f" for character in path):
+        raise ValueError("expected a path: not empty, on one line, without control characters")
+    return path
 
 
 def is_file_name(name: object) -> bool:
@@ -31,6 +41,7 @@ def is_file_name(name: object) -> bool:
 
 
 Name = Annotated[str, AfterValidator(_safe_name)]
+LocalPath = Annotated[str, AfterValidator(_local_path), Field(json_schema_extra={"pattern": r"^[^\x00-\x1f\x7f]+$"})]
 PositiveInteger = Annotated[int, Field(gt=0, strict=True)]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
 from day0.base.mistakes import mistakes_of
+from day0.decision.chain import Evidence, Identity, broken_links
 from day0.decision.comparability import Run, scores_of
 from day0.decision.external import FAILED, ExternalScore, check_external
 from day0.decision.failures import COMPARISON_STAGE, decide, lasting
@@ -36,17 +36,9 @@ STAGES = (
 
 EXTERNAL_STAGE = "external_check"
 SEARCH_STAGE = "search"  # where a search chose the recipe: how it ended
+CHAIN = "evidence"
 REFUSAL_ACTION = "Correct what the stage names, then run the same command again."
 ABOUT_THE_CANDIDATE = ("preflight_recipe", "validation", "candidate_run")
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """An assessment as it lies on disk."""
-
-    path: str
-    sha256: str
-    content: Mapping[str, Any]
 
 
 class ReleaseRequest(Record):
@@ -99,10 +91,10 @@ def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> V
         release: its warnings are the plan's, and hold until a comparison has its own.
         evidence: the assessments that exist, by the names in STAGES; whatever they contain, there is a verdict.
     """
-    stage, failure_class, detail = _deciding(evidence)
+    stage, failure_class, detail = _deciding(release, evidence)
     comparison = evidence[COMPARISON_STAGE].content if COMPARISON_STAGE in evidence else {}
     taken, mistakes = _take_over(comparison)
-    if mistakes and stage == COMPARISON_STAGE and failure_class is None:
+    if mistakes and (failure_class is None or stage == CHAIN) and stage in (COMPARISON_STAGE, CHAIN):
         failure_class, detail = FailureClass.UNKNOWN, f"The comparison cannot be read: {'; '.join(mistakes)}."
     classes = _classes(stage, failure_class, evidence)
     within_limits = stage == COMPARISON_STAGE and comparison.get("pass") is True
@@ -230,7 +222,7 @@ def _external_check(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -
     return check_external([entry.model_dump(mode="json") for entry in release.external], scores, policy.scales)
 
 
-def _deciding(evidence: Mapping[str, Evidence]) -> tuple[str, FailureClass | None, str]:
+def _deciding(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> tuple[str, FailureClass | None, str]:
     if SEARCH_STAGE in evidence:
         search = evidence[SEARCH_STAGE].content
         if search.get("winner") is None:
@@ -249,39 +241,10 @@ def _deciding(evidence: Mapping[str, Evidence]) -> tuple[str, FailureClass | Non
             return stage, failure_class or FailureClass.UNKNOWN, detail
         if passed is True and failure_class is not None:
             return stage, FailureClass.UNKNOWN, f"{stage} says both that it passed and that it failed with {named}."
-    broken = _broken_links(evidence)
-    if broken:
-        return "evidence", FailureClass.UNKNOWN, f"The chain of evidence is broken: {'; '.join(broken)}."
+    identity = Identity(release.model, release.candidate, release.suite, release.policy)
+    if broken := broken_links(identity, evidence):
+        return CHAIN, FailureClass.UNKNOWN, f"The chain of evidence is broken: {'; '.join(broken)}."
     return COMPARISON_STAGE, failure_class, detail
-
-
-def _broken_links(evidence: Mapping[str, Evidence]) -> list[str]:
-    """Places where an artefact was not made from the one that lies beside it."""
-
-    def value(stage: str, key: str) -> Any:
-        return evidence[stage].content.get(key)
-
-    def evaluated(stage: str) -> Any:
-        """Digest that a run states; an imported one that states none is of the checkpoint that it was imported for."""
-        imported = value(stage, "imported")
-        attributed = imported.get("attributed_digest") if isinstance(imported, Mapping) else None
-        return value(stage, "checkpoint_digest") or attributed
-
-    links = [
-        ("the checkpoint that was validated", value("validation", "checkpoint_digest"),
-         "the one that was evaluated", evaluated("candidate_run")),
-        ("the source that the checkpoint was validated against", value("validation", "source_digest"),
-         "the baseline's model", evaluated("baseline_run")),
-        ("the baseline's run", evidence["baseline_run"].sha256,
-         "the one that was compared", value(COMPARISON_STAGE, "baseline_sha256")),
-        ("the candidate's run", evidence["candidate_run"].sha256,
-         "the one that was compared", value(COMPARISON_STAGE, "candidate_sha256")),
-    ]  # fmt: skip
-    return [
-        f"{first} has digest {str(found)[:12]}, {second} {str(expected)[:12]}"
-        for first, found, second, expected in links
-        if not isinstance(found, str) or found != expected
-    ]
 
 
 def _digests(evidence: Mapping[str, Evidence]) -> dict[str, str | None]:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from day0.base.artefacts import read_json, read_yaml
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import SAFE_NAME, mistakes_of, nearest
+from day0.base.secret_texts import find_secrets
 from day0.decision.external import ExternalScores, parse_external_scores
 from day0.plan.config import Config, Defaults, ImportedRun, Publish, Release, Search, Serving
 from day0.plan.plan import BASELINE, Plan, PlannedRelease, PlannedSearch
@@ -49,6 +50,10 @@ RECIPES_FOLDER = Path("config/recipes")
 CATALOGUE = Path("envs/modelopt_catalogue.json")
 SPACES_FOLDER = Path("config/spaces")
 RESULTS = Path("results")
+PROJECT_FOLDERS = frozenset(
+    {"results", "config", "scripts", "rules", "envs", "docs", "profiles", "tests", "benchmarks"}
+)
+HIDDEN_FOLDERS = frozenset({".git", ".github", ".venv", ".envs", ".snakemake"})
 
 
 class _Mistakes:
@@ -90,6 +95,8 @@ def make_plan(
         UnusableInput: with every mistake, a line each.
     """
     mistakes = _Mistakes()
+    for place, kind in find_secrets(raw):
+        mistakes.add(place, f"holds {kind}; a secret does not belong in a file: set it as an environment variable")
     indices = list(range(len(raw["releases"]))) if isinstance(raw.get("releases"), list) else []
     try:
         config = Config.model_validate(dict(raw))
@@ -112,6 +119,7 @@ def make_plan(
     _check_disjoint(plan, mistakes, root)
     _check_imports(plan, mistakes, root)
     _check_servers(plan, mistakes)
+    _check_destinations(plan, mistakes, root)
     if mistakes.sentences:
         raise _unusable(mistakes)
     return plan
@@ -396,6 +404,46 @@ def _check_files(plan: Plan, is_produced: Callable[[str], bool], mistakes: _Mist
                 mistakes.add(
                     f"release {release.name!r}", f"found no calibration data {data}; correct calibration.dataset"
                 )
+
+
+def _check_destinations(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
+    """Places to publish to where something else lies, or where two releases would replace each other."""
+    known: dict[tuple[str, ...], str] = {}
+    sources = [settings.path for settings in plan.config.models.values()]
+    sources += [release.recipe.checkpoint for release in plan.releases]
+    for release in plan.releases:
+        if release.publish is None:
+            continue
+        place, folder = f"release {release.name!r}: publish", release.publish["folder"]
+        key = (
+            (folder and str((root / folder).resolve()),)
+            if folder
+            else (release.publish["hub"], release.publish["branch"])
+        )
+        if known.setdefault(key, release.name) != release.name:
+            mistakes.add(
+                place, f"{key[0]} is the destination of another release, {known[key]!r}; name {{release}} in it"
+            )
+        if folder and (problem := _problem_of_destination(folder, [path for path in sources if path], root)):
+            mistakes.add(place, f"folder {folder}: {problem}; choose a folder of its own, which need not exist yet")
+
+
+def _problem_of_destination(folder: str, sources: Iterable[str], root: Path) -> str | None:
+    """Why no bundle may take the place of a folder, or None."""
+    if folder.startswith("~"):
+        return "'~' is not expanded"
+    found, project = (root / folder).resolve(), root.resolve()
+    if project.is_relative_to(found) or Path.home().is_relative_to(found):
+        return "it holds this project or a home"
+    if found.parent == Path(found.anchor):
+        return "it lies at the root of the file system"
+    if found.is_relative_to(project) and found.relative_to(project).parts[0] in PROJECT_FOLDERS | HIDDEN_FOLDERS:
+        return "it is part of this project"
+    for source in sources:
+        model = (root / source).resolve()
+        if found.is_relative_to(model) or model.is_relative_to(found):
+            return f"{source} is read from there"
+    return None
 
 
 def _check_servers(plan: Plan, mistakes: _Mistakes) -> None:

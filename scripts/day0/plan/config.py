@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from day0.base.mistakes import Name, PositiveInteger, Strict
+from day0.base.mistakes import LocalPath, Name, PositiveInteger, Strict
+from day0.base.secret_texts import is_secret_name
 from day0.recipe.recipes import Calibration, Recipe
 from day0.records.card import CardSettings
 from day0.records.policy import (
@@ -26,12 +27,88 @@ from day0.records.policy import (
     Tier,
 )
 from day0.records.search import Objective
+from day0.serving.server_options import NotRead, read_arguments
 
-SECRET_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS?)(_|$)", re.I)
-OWN_ARGUMENTS = frozenset(
-    {"--api-key", "--host", "--port", "--model", "--served-model-name", "--seed"}
-    | {"--nnodes", "--node-rank", "--master-addr", "--master-port", "--headless"}
-)
+OWN_ARGUMENT = "the evaluate stage sets this itself; remove it"
+ANOTHER_MODEL = "it would serve something else than the checkpoint that is decided on; remove it"
+ANOTHER_DOOR = "the server listens on loopback alone, behind a key; remove it"
+# What may not stand among a server's further arguments, by the first name that vLLM's parser has for it, and why.
+REFUSED_ARGUMENTS = {
+    **dict.fromkeys(
+        (
+            "--api-key",
+            "--host",
+            "--port",
+            "--model",
+            "--served-model-name",
+            "--seed",
+            "--nnodes",
+            "--node-rank",
+            "--master-addr",
+            "--master-port",
+            "--headless",
+            "--generation-config",
+            "--override-generation-config",
+            "--uvicorn-log-level",
+            "--disable-log-stats",
+            "-h",
+        ),
+        OWN_ARGUMENT,
+    ),
+    **{
+        f"--{name.replace('_', '-')}": f"set serving.{name} instead"
+        for name in (
+            "tensor_parallel_size",
+            "pipeline_parallel_size",
+            "data_parallel_size",
+            "max_model_len",
+            "dtype",
+            "kv_cache_dtype",
+        )
+    },
+    "--trust-remote-code": "the model's own trust_remote_code says it; set that instead",
+    **dict.fromkeys(
+        (
+            "--tokenizer",
+            "--revision",
+            "--code-revision",
+            "--tokenizer-revision",
+            "--hf-config-path",
+            "--lora-modules",
+            "--enable-lora",
+        ),
+        ANOTHER_MODEL,
+    ),
+    **dict.fromkeys(
+        ("--uds", "--grpc", "--middleware", "--root-path", "--ssl-keyfile", "--ssl-certfile"), ANOTHER_DOOR
+    ),
+    "--hf-token": "a secret does not belong in a file; set HF_TOKEN in the shell, the server inherits it",
+    "--config": "its file would bring arguments that nobody checks; write them here",
+    "--logits-processors": "it runs code that changes what the model answers; remove it",
+}
+LOAD_FORMATS = ("auto", "safetensors")
+
+KvCacheDtype = Literal[
+    "auto",
+    "bfloat16",
+    "float16",
+    "fp8",
+    "fp8_ds_mla",
+    "fp8_e4m3",
+    "fp8_e5m2",
+    "fp8_inc",
+    "fp8_per_token_head",
+    "int4_per_token_head",
+    "int8_per_token_head",
+    "nvfp4",
+    "nvfp4_4over6",
+    "nvfp4_ds_mla",
+    "turboquant_3bit_nc",
+    "turboquant_4bit_nc",
+    "turboquant_k3v4_nc",
+    "turboquant_k8v4",
+    "ultraquant_4bit",
+]
 
 
 # What the executor sets by itself, and where a site says it instead.
@@ -50,10 +127,6 @@ MANAGED_FLAGS = {
         "the executor sets it for every job; remove it",
     ),
 }
-
-
-# Any name that a file can have: neither empty nor with a NUL.
-LocalPath = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 
 
 class ServerContainer(Strict):
@@ -79,7 +152,7 @@ class Serving(Strict):
     )
     max_model_len: PositiveInteger | None = Field(None, description="tokens; null: what the suite needs")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    kv_cache_dtype: str = Field("auto", description="vLLM's --kv-cache-dtype")
+    kv_cache_dtype: KvCacheDtype = Field("auto", description="vLLM's --kv-cache-dtype")
     extra_arguments: list[str] = Field([], description="further arguments of vLLM's server")
     environment: dict[str, str] = Field({}, description="environment variables of the server; no secrets")
     container: ServerContainer | None = Field(
@@ -89,16 +162,25 @@ class Serving(Strict):
 
     @field_validator("extra_arguments")
     @classmethod
-    def _not_the_stages_own(cls, arguments: list[str]) -> list[str]:
-        own = [argument for argument in arguments if argument.partition("=")[0] in OWN_ARGUMENTS]
-        if own:
-            raise ValueError(f"{', '.join(own)}: the evaluate stage sets this itself; remove it")
+    def _allowed(cls, arguments: list[str]) -> list[str]:
+        try:
+            given = read_arguments(arguments)
+        except NotRead as error:
+            raise ValueError(f"vLLM's server would refuse {' '.join(arguments)!r:.200}: {error}") from None
+        wrong = [f"{entry.spelt}: {why}" for entry in given if (why := REFUSED_ARGUMENTS.get(entry.option))]
+        for entry in given:
+            if entry.option == "--load-format" and entry.value not in LOAD_FORMATS:
+                wrong.append(
+                    f"{entry.spelt} {entry.value}: expected {' or '.join(LOAD_FORMATS)}; pickles are not loaded"
+                )
+        if wrong:
+            raise ValueError("; ".join(dict.fromkeys(wrong)))
         return arguments
 
     @field_validator("environment")
     @classmethod
     def _no_secrets(cls, environment: dict[str, str]) -> dict[str, str]:
-        secret = [name for name, value in environment.items() if value and SECRET_NAME.search(name)]
+        secret = [name for name, value in environment.items() if value and is_secret_name(name)]
         if secret:
             raise ValueError(
                 f"{', '.join(secret)}: a secret does not belong in a file; set it in the shell, the server inherits it"
@@ -189,7 +271,7 @@ class Publish(Strict):
     token_variable: str = Field(
         "HF_TOKEN", pattern=r"^[A-Za-z_]\w*$", description="name of the environment variable that holds the token"
     )
-    folder: str | None = Field(None, description="folder to copy the bundle to; may hold {model} and {release}")
+    folder: LocalPath | None = Field(None, description="folder to copy the bundle to; may hold {model} and {release}")
     dry_run: bool = Field(True, description="only show what would be uploaded or copied")
 
     @model_validator(mode="after")
@@ -338,7 +420,7 @@ class Cluster(Strict):
 class Container(Strict):
     """An image that stands in for a stage's environment."""
 
-    image: str = Field(min_length=1, description="squashfs file (pyxis, enroot) or .sif file (apptainer)")
+    image: LocalPath = Field(description="squashfs file (pyxis, enroot) or .sif file (apptainer)")
     python: str = Field("python3", description="interpreter within the image that has the stage's packages")
 
 
@@ -373,6 +455,11 @@ class Config(Strict):
     shards: PositiveInteger | Literal["per-task"] = Field(
         1, description="jobs, each with a server of its own, that share a run: by documents, or one per task"
     )
+    verify: Literal["quick", "full"] = Field(
+        "quick",
+        description="how accepted releases are looked at for damage as a run ends: quick hashes what changed its size, "
+        "inode or times since it was hashed; full hashes everything",
+    )
     allow_generated_code: bool = Field(
         False, description="let tasks that are marked runs_generated_code run what the model wrote, on this machine"
     )
@@ -390,7 +477,7 @@ class Config(Strict):
     models: dict[Name, Model] = Field(min_length=1)
     recipes: dict[Name, Recipe] = Field({}, description="recipes defined here instead of in config/recipes")
     defaults: Defaults = Defaults()
-    external_scores: str | list[str] | None = Field(
+    external_scores: LocalPath | list[LocalPath] | None = Field(
         "config/external_scores.yaml",
         description="files of published scores that baselines are held against, the last one first; null: none",
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from day0.records.assessment import check_agreement
 from day0.records.early_stopping import EarlyStop
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import Criterion, Scale, Tier
@@ -244,6 +245,11 @@ class ScoreComparison(Artefact):
     tasks: dict[str, Task]
     baseline_sha256: Sha256 | None = Field(None, description="of the file that was compared")
     candidate_sha256: Sha256 | None = Field(None, description="of the file that was compared")
+
+    @model_validator(mode="after")
+    def _decides_one_thing(self) -> Self:
+        check_agreement(self.passed, self.failure_class, self.decision)
+        return self
 
 
 class Comparison(ScoreComparison):

@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from day0.base.artefacts import digest_of_inventory, inventory
 from day0.records.record import Count, Record, Sha256
+
+LEGAL = r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)[\w-]*(\.(txt|md|rst|pdf))?"
+LEGAL_FILES = re.compile(LEGAL, re.IGNORECASE)
+# What travels with a model besides weights: configurations, tokenizers, templates, preprocessors, licences; no scripts,
+# archives or pickles, whatever they are called.
+CARRIED = re.compile(
+    r".*\.(json|jinja|model|tiktoken|vocab|bpe)|[\w.-]*(vocab|merges)[\w.-]*\.txt|" + LEGAL, re.IGNORECASE
+)
+CODE = ".py"
+_SECRETS = re.compile(
+    r"(^|[._-])(secrets?|credentials?|passw(or)?ds?|private|service[._-]?account|api[._-]?keys?|access[._-]?keys?"
+    r"|id_(rsa|dsa|ecdsa|ed25519)|netrc|htpasswd)([._-]|$)|^((hf[._-]?)?token|auth|keys?)(\.|$)",
+    re.IGNORECASE,
+)
+
+
+def why_left_behind(name: str, is_code_trusted: bool) -> str | None:
+    """Why a file of a model folder, by its relative name, does not go into a checkpoint; None where it does."""
+    base = name.rpartition("/")[2]
+    if any(part.startswith(".") for part in name.split("/")):
+        return "hidden"
+    if base.endswith(CODE):
+        return None if is_code_trusted else "code, which trust_remote_code does not allow"
+    if _SECRETS.search(base):
+        return "named like a secret"
+    return None if CARRIED.fullmatch(base) else "no kind of file that a model needs"
 
 
 class FileEntry(Record):

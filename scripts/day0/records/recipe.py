@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from day0.base.mistakes import PositiveInteger, Strict
+from day0.base.mistakes import LocalPath, PositiveInteger, Strict
 from day0.records.record import Record, Sha256
 
 Kind = Literal["preset", "modelopt_recipe", "file", "inline", "imported", "search"]
@@ -22,7 +22,7 @@ NOT_OF_THE_WEIGHTS = frozenset({"description", "calibration", "serving"})
 class Calibration(Strict):
     """Texts that the activations are measured on."""
 
-    dataset: str | None = Field(
+    dataset: LocalPath | None = Field(
         None,
         description="local file (.jsonl: an object a line, .txt: a text a line) or the name of a ModelOpt data set",
     )

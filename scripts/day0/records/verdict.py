@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from day0.records.assessment import check_agreement
 from day0.records.comparison import CriterionResult, Evidence, External, SuiteEvidence, Task, TaskWarning, Tokens
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import Criterion, Policy
@@ -61,3 +62,8 @@ class Verdict(Artefact):
     mlflow: Tracking | None = Field(None, description="the run that the evidence was logged as")
     git_commit: str | None = None
     created: str | None = None
+
+    @model_validator(mode="after")
+    def _decides_one_thing(self) -> Self:
+        check_agreement(self.passed, self.failure_class, self.decision)
+        return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,15 +11,16 @@ from typing import Any, Self
 from day0.base.artefacts import digest_of_file, inventory, read_json, read_yaml
 from day0.base.cli import UnusableInput
 from day0.base.numbers import mapping_or_empty
+from day0.decision.verdict import STAGES
 from day0.records.failure_class import Decision
-from day0.records.files import list_files
+from day0.records.files import LEGAL_FILES, list_files
 from day0.records.quantization import Quantization
+from day0.records.record import AGAIN
 from day0.records.results import read_metadata
 from day0.records.source import Source
 from day0.records.verdict import Verdict
 
 RUNS = ("baseline_run", "candidate_run")
-LEGAL_FILES = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY).*", re.IGNORECASE)
 CARD = "README.md"
 
 
@@ -46,8 +46,11 @@ class AcceptedRelease:
             raise UnusableInput(
                 f"{verdict}: only an accepted release is bundled; the decision is {content.get('decision')!r}"
             )
+        accepted = Verdict.parse(content, verdict)
+        if missing := [stage for stage in STAGES if stage not in accepted.evidence]:
+            raise UnusableInput(f"{verdict}: evidence: found no {', '.join(missing)}; {AGAIN}")
         return cls(
-            Verdict.parse(content, verdict),
+            accepted,
             Quantization.read(quantization),
             Source.read(source),
             checkpoint,

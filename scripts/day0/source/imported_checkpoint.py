@@ -11,19 +11,26 @@ from day0.base.artefacts import files_below, read_json
 from day0.base.cli import UnusableInput
 from day0.base.numbers import mapping_or_empty
 from day0.records.file_states import FileState
+from day0.records.files import why_left_behind
+from day0.source.side_files import CARD, WEIGHT_SUFFIXES
 
 
 def files_of_checkpoint(folder: Path, trust_remote_code: bool) -> list[str]:
-    """Relative names of the files that belong to a checkpoint, sorted: no hidden ones, Python code only where trusted.
+    """Relative names of the files that belong to a checkpoint, sorted: its weights, and what travels with them.
 
-    Weights in other forms than safetensors count as files of it, so that the gate finds them.
+    Weights in other forms than safetensors count as files of it, so that the gate finds them; no script, hidden file or
+    file named like a secret does (day0/records/files.py).
     """
     return [
         name
         for name in files_below(folder)
-        if not any(part.startswith(".") for part in Path(name).parts)
-        and (trust_remote_code or not name.endswith(".py"))
+        if why_left_behind(name, trust_remote_code) is None or _is_weights(name) or name == CARD
     ]
+
+
+def _is_weights(name: str) -> bool:
+    is_hidden = any(part.startswith(".") for part in Path(name).parts)
+    return name.endswith(WEIGHT_SUFFIXES) and not is_hidden
 
 
 def file_states(files: Iterable[str | Path]) -> dict[str, list[int]]:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from day0.base.artefacts import files_below, read_json
+from day0.base.secret_texts import kind_of_secret
+from day0.records.files import why_left_behind
 from day0.source.safetensors_headers import INDEX_FILE
 
 WEIGHTS_DECLARATION = (INDEX_FILE, "hf_quant_config.json", "config.json")
-_WEIGHT_SUFFIXES = (
+WEIGHT_SUFFIXES = (
     ".safetensors",
     ".bin",
     ".pt",
@@ -25,23 +27,47 @@ _WEIGHT_SUFFIXES = (
     ".pkl",
     ".index.json",
 )
+# Texts up to this size are looked through for secrets; vocabularies are larger.
+MOST_READ_BYTES = 1 << 20
+_NOT_READ = (".model", ".tiktoken", ".vocab", ".bpe", ".pdf")
 LAYER_LISTS = ("layer_types", "mlp_layer_types")
-_NOT_CARRIED = ("README.md", *WEIGHTS_DECLARATION)
+CARD = "README.md"
+_NOT_CARRIED = (CARD, *WEIGHTS_DECLARATION)
 
 
 def side_files(folder: str | Path, trust_remote_code: bool) -> list[str]:
     """Relative names of a source's files that go into its checkpoint as they are.
 
-    These are all but the weights, their declarations, the model card and, unless trusted, Python code.
+    These are configurations, tokenizers, templates, preprocessors and licences, and Python code where it is trusted.
     """
-    return [
-        name
-        for name in files_below(folder)
-        if not any(part.startswith(".") for part in Path(name).parts)
-        and name not in _NOT_CARRIED
-        and not name.endswith(_WEIGHT_SUFFIXES)
-        and (trust_remote_code or not name.endswith(".py"))
-    ]
+    left = left_behind(folder, trust_remote_code)
+    return [name for name in _besides_weights(folder) if name not in left]
+
+
+def left_behind(folder: str | Path, trust_remote_code: bool) -> dict[str, str]:
+    """Files of a source that stay behind, though they are neither weights nor their declarations, and why."""
+    found = {}
+    for name in _besides_weights(folder):
+        if why := why_left_behind(name, trust_remote_code) or _why_not_read(Path(folder), name):
+            found[name] = why
+    return found
+
+
+def _besides_weights(folder: str | Path) -> list[str]:
+    return [name for name in files_below(folder) if name not in _NOT_CARRIED and not name.endswith(WEIGHT_SUFFIXES)]
+
+
+def _why_not_read(folder: Path, name: str) -> str | None:
+    """Why a file of an allowed kind stays behind for what it is: a link out of the folder, or a text with a secret."""
+    target, root = (folder / name).resolve(), folder.resolve()
+    # The hub's cache holds nothing but links to its own blobs.
+    is_blob = target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
+    if not (target.is_relative_to(root) or is_blob):
+        return "a link to a file outside of the folder"
+    if target.suffix not in _NOT_READ and target.stat().st_size <= MOST_READ_BYTES:
+        text = target.read_text(encoding="utf-8", errors="replace")
+        return f"holds {kind}" if (kind := kind_of_secret(text)) else None
+    return None
 
 
 def merged_config(source: Mapping[str, Any], exported: Mapping[str, Any]) -> dict[str, Any]:

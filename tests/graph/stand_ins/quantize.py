@@ -25,15 +25,16 @@ failure = called("quantize", name).get("failure_class")
 arguments.output.mkdir(parents=True, exist_ok=True)
 if failure is None:
     (arguments.output / "config.json").write_text(json.dumps({"recipe": arguments.recipe_json}))
+    (arguments.output / "tokenizer.json").write_text("{}")
     tensors = {"model.layers.0.self_attn.q_proj.weight": ("U8", (4, 2))}
     write_safetensors(arguments.output / "model.safetensors", tensors)
-files = list_files(arguments.output)
+files, source = list_files(arguments.output), Source.read(arguments.source)
 Quantization(
     status="failed" if failure else "done",
     failure_class=failure,
     detail=f"stand-in: {failure}",
-    model="stand-in",
-    source_digest=Source.read(arguments.source).digest,
+    model=source.model,
+    source_digest=source.digest,
     recipe=arguments.recipe_json,
     kv_cache=None,
     calibration=arguments.calibration,

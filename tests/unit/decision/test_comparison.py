@@ -11,6 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 from decision_input import (
+    RELEASE,
+    SCORED,
     compare_runs,
     described_source,
     evaluate_comparison,
@@ -190,9 +192,18 @@ def runs_of(*sides):
 def verdict_on(comparison, policy):
     """The verdict of a release that came to this comparison."""
     digests = {key: held for key, held in evidence()["comparison"].content.items() if key.endswith("_sha256")}
-    release = dict.fromkeys(("name", "model", "recipe", "candidate", "suite"), "x")
-    release["policy"] = read_policy(policy)[0].as_plain()
-    return make_verdict(release, evidence(comparison=comparison | digests))
+    release = RELEASE | {"policy": read_policy(policy)[0].as_plain()}
+    runs = {
+        f"{side}_run": {
+            "scores": {
+                task: SCORED | {"score": entry[side], "samples": entry["paired"]["samples"]}
+                for task, entry in comparison["tasks"].items()
+                if entry[side] is not None
+            }
+        }
+        for side in ("baseline", "candidate")
+    }
+    return make_verdict(release, evidence(comparison=comparison | digests, **runs))
 
 
 def test_a_regressions_detail_names_what_regressed_first_and_the_rest_apart():

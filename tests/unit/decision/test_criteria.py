@@ -2,12 +2,10 @@
 
 import pytest
 from tests.unit.decision_input import (
-    PASSED,
     RELEASE,
-    VALIDATED,
-    Evidence,
     compare_runs,
     evaluate_comparison,
+    evidence,
     make_verdict,
     run,
     sha,
@@ -146,19 +144,12 @@ def test_a_proven_loss_names_the_families_to_protect(after, protects):
         name: {"layers": 4, "quantized": count, "intended": count, "coverage": "whole", "bits_per_weight": bits}
         for name, count, bits in (("mlp", 4, 4.5), ("attention", 4, 8.0), ("lm_head", 0, 16.0))
     }
-    comparison = compare_runs(run(1900, 2000), run(after, 2000)) | {
-        "baseline_sha256": sha("baseline_run"),
-        "candidate_sha256": sha("candidate_run"),
-    }
-    digest = {"checkpoint_digest": sha("checkpoint"), "source_digest": sha("source")}
+    sides = {"baseline_run": run(1900, 2000), "candidate_run": run(after, 2000)}
+    digests = {f"{name.removesuffix('_run')}_sha256": sha(name) for name in sides}
+    comparison = compare_runs(*sides.values()) | digests
     check = {"name": "coverage", "pass": True, "detail": "", "families": families}
-    contents = dict.fromkeys(("preflight_model", "preflight_recipe", "preflight_suite"), PASSED) | {
-        "validation": {**VALIDATED, **PASSED, **digest, "checks": [check]},
-        "baseline_run": {**PASSED, "checkpoint_digest": sha("source")},
-        "candidate_run": {**PASSED, "checkpoint_digest": sha("checkpoint")},
-        "comparison": comparison,
-    }
-    verdict = make_verdict(RELEASE, {name: Evidence(name, sha(name), content) for name, content in contents.items()})
+    scores = {name: {"scores": side.assessment["scores"]} for name, side in sides.items()}
+    verdict = make_verdict(RELEASE, evidence(validation={"checks": [check]}, comparison=comparison, **scores))
     assert verdict["decision"] == comparison["decision"], verdict["detail"]
     assert ("fewest bits (4.5 per weight): mlp; then attention (8)." in verdict["next_action"]) == protects
     assert verdict["criteria"] == comparison["criteria"] and verdict["criterion"] == "suite"

@@ -7,15 +7,20 @@ from pathlib import Path
 
 import pytest
 import yaml
-from accepted_release import bundle, change_verdict, make_accepted_release
+from accepted_release import RECIPE, bundle, change_verdict, make_accepted_release
 from google.protobuf import json_format
 from huggingface_hub import ModelCard
 from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenance
 from in_toto_attestation.v1.statement import Statement
 from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
 
-from day0.base.artefacts import digest_of_file, write_json
-from day0.release.model_card import serving_arguments
+from day0.base.artefacts import digest_of_file, read_json, write_json
+from day0.records.card import CardSettings
+from day0.records.quantization import Quantization
+from day0.records.source import Source
+from day0.records.validation import Validation
+from day0.records.verdict import Verdict
+from day0.release.model_card import render_model_card, serving_arguments
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def test_the_bundle_is_whole_and_its_sums_cover_every_file(release):
     listed = {line.split("  ")[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert listed == there - {"SHA256SUMS"}
-    assert {"README.md", "below/config.json", "evidence/verdict.json", "evidence/baseline_run_results.yml"} <= listed
+    assert {"README.md", "below/vocab.txt", "evidence/verdict.json", "evidence/baseline_run_results.yml"} <= listed
     assert (folder / "model.safetensors").stat().st_ino == (release / "checkpoint" / "model.safetensors").stat().st_ino
 
 
@@ -47,21 +52,25 @@ def test_the_model_card_has_the_front_matter_of_the_hub(release):
         "1,234,567 parameters",
         "50.0 %",
         "21 FP8, 2 BF16",
-        "| addition | exact_match | 1.0000 | 0.9950 | +0.0050 | 0.0100 | -0.0010 to +0.0080 |",
+        "| addition | exact_match | 1.0000 | 0.9950 | +0.0050 | 0.0100 | -0.0059 to +0.0159 |",
         "vllm serve PATH_OF_THIS_FOLDER --max-model-len 64\n",
         "The licence of the source, `mit`, holds",
     ):
         assert words in text, words
 
 
-def test_the_card_of_a_checkpoint_made_elsewhere_makes_nothing_up(release):
-    record = json.loads(Path("m/fp8/quantization.json").read_text())
-    definition = {"checkpoint": "/data/made"}
-    record["recipe"] |= {"name": "unknown", "kind": "imported", "definition": definition}
-    record |= {"calibration": None, "seed": None, "device": None, "versions": {"compressed-tensors": "0.19.0"}}
-    write_json("m/fp8/quantization.json", record)
-    change_verdict(release, recipe="unknown")
-    done = bundle()
+@pytest.fixture
+def made_elsewhere(tmp_path, monkeypatch):
+    """An accepted release of a checkpoint that was made elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    recipe = RECIPE | {"name": "unknown", "kind": "imported", "definition": {"checkpoint": "/data/made"}}
+    unknown = {"calibration": None, "seed": None, "device": None, "versions": {"compressed-tensors": "0.19.0"}}
+    return make_accepted_release(tmp_path, recipe=recipe, **unknown)
+
+
+def test_the_card_of_a_checkpoint_made_elsewhere_makes_nothing_up(made_elsewhere):
+    release = made_elsewhere
+    done = bundle(recipe="unknown")
     assert done.returncode == 0, done.stdout + done.stderr
     _, front, text = (release / "release" / "README.md").read_text().split("---\n", 2)
     assert yaml.safe_load(front)["tags"] == ["quantized", "compressed-tensors", "fp8", "vllm"]
@@ -214,25 +223,28 @@ def test_the_card_says_how_each_task_was_asked(tmp_path, monkeypatch):
     assert row in card.text
 
 
+def card_of(release, **changes):
+    """The model card of the release, with keys of its verdict changed; such a verdict has no bundle."""
+    verdict = Verdict.model_validate(read_json(release / "verdict.json") | changes)
+    validation = Validation.read(release / "validation.json")
+    records = Quantization.read(release / "quantization.json"), Source.read("m/source.json")
+    return ModelCard(render_model_card(verdict, *records, validation, {}, release / "checkpoint", CardSettings()))
+
+
 def test_an_advisory_task_without_a_result_has_an_empty_row(release):
-    tasks = json.loads((release / "verdict.json").read_text())["tasks"]
-    nothing = tasks["addition"] | {"paired": tasks["addition"]["paired"] | {"interval": None}}
+    tasks = read_json(release / "verdict.json")["tasks"]
+    nothing = tasks["addition"] | {"paired": tasks["addition"]["paired"] | {"interval": None, "detectable_drop": None}}
     lost = {"baseline": 0.5, "candidate": None, "drop": None, "limit": 0.01, "tier": "advisory", "metric": None}
-    lost = nothing | lost
-    change_verdict(release, tasks={**tasks, "lost": lost})
-    assert bundle().returncode == 0
-    card = ModelCard.load(release / "release" / "README.md")
+    card = card_of(release, tasks={**tasks, "lost": nothing | lost})
     assert [result.dataset_name for result in card.data.eval_results] == ["addition"]
     assert "| lost (advisory) |  | 0.5000 |  |  | 0.0100 |  |  |" in card.text
 
 
 def test_the_card_states_the_tokens_per_answer(release):
     numbers = {"baseline": 100, "candidate": 112.5, "ratio": 1.125, "interval": [1.1, 1.15], "answers": 9, "unknown": 0}
-    tasks = json.loads((release / "verdict.json").read_text())["tasks"]
+    tasks = read_json(release / "verdict.json")["tasks"]
     tokens = numbers | {"sentence": "112.5 tokens per answer, the baseline 100.0: +12.5%."}
-    change_verdict(release, tasks={"addition": tasks["addition"] | {"tokens": tokens}}, tokens=tokens)
-    assert bundle().returncode == 0
-    text = (release / "release" / "README.md").read_text()
+    text = card_of(release, tasks={"addition": tasks["addition"] | {"tokens": tokens}}, tokens=tokens).text
     assert "| 112.5 (source 100.0) |" in text and "Over the suite: 112.5 tokens per answer" in text
 
 

@@ -1,0 +1,53 @@
+"""Secrets in texts that people write: known by the name of a variable, or by the look of a value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_NAME = re.compile(
+    r"(^|_)(TOKENS?|KEYS?|SECRETS?|PASS(WORD|WD|PHRASE)?|PWD|CREDENTIALS?|PATS?|AUTH(ORIZATION)?|BEARER|COOKIE|PRIVATE)(_|$)"
+    r"|(APIKEY|ACCESSKEY|SECRETKEY|AUTHTOKEN|PASSWORD)$",
+    re.IGNORECASE,
+)
+# The forms that issuers give their secrets, so that a scanner finds them; each with what it is.
+_VALUES = {
+    "a token of the Hugging Face hub": re.compile(r"\bhf_[A-Za-z0-9]{20,}"),
+    "a token of GitHub": re.compile(r"\b(gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})"),
+    "a token of GitLab": re.compile(r"\bglpat-[\w-]{16,}"),
+    "a key of an API": re.compile(r"\b(sk|nvapi|xox[abpr])-[\w-]{16,}"),
+    "a key of AWS": re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b"),
+    "a JSON web token": re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"),
+    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+    "a password in an address": re.compile(r"[a-z][a-z0-9+.-]*://[^/\s@:]*:?[^/\s@]*@", re.IGNORECASE),
+    "a secret in an address": re.compile(
+        r"://\S*[?&;](access_?token|token|key|api_?key|sig|signature|secret|password|auth)=[^&\s]", re.IGNORECASE
+    ),
+    "a value of an authorization header": re.compile(r"\b(Bearer|Basic) [A-Za-z0-9+/._~-]{12,}"),
+}
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether the name of a variable says that it holds a secret."""
+    return _NAME.search(name) is not None
+
+
+def kind_of_secret(text: str) -> str | None:
+    """What a text looks like, or holds, if that is a secret."""
+    return next((kind for kind, form in _VALUES.items() if form.search(text)), None)
+
+
+def find_secrets(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Place and kind of each text of a configuration that looks like a secret; the text itself is not repeated."""
+    if isinstance(content, str):
+        if kind := kind_of_secret(content):
+            yield place, kind
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            if isinstance(key, str) and (kind := kind_of_secret(key)):
+                yield place or "configuration", f"{kind} as a key"
+            yield from find_secrets(value, f"{place}.{key}" if place else str(key))
+    elif isinstance(content, list):
+        for number, value in enumerate(content):
+            yield from find_secrets(value, f"{place}[{number}]")

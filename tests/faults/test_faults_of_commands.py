@@ -108,7 +108,7 @@ def test_the_commands_of_the_target_publish_are_quoted(tmp_path):
     """They are made by a lookup, which is read from its file as Snakemake does."""
     space = {
         "PLAN": SimpleNamespace(
-            releases=[
+            targets=[
                 SimpleNamespace(model="m", name="r", publish={"dry_run": True, "folder": text})
                 for text in HOSTILE.values()
             ]

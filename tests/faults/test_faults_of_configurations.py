@@ -16,6 +16,10 @@ from day0.serving.server_options import TABLE, choices_of, read_arguments
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+DEFAULT |= {
+    "defaults": {"suite": "demo", "expected_disagreement_rate": 0.01},
+    "releases": [{"model": "tiny-llama", "recipe": "fp8"}],
+}
 MODEL = {"path": "results/demo/model"}
 
 

@@ -64,6 +64,8 @@ class Project:
                 shutil.copy2(source, folder / name)
         (folder / "slurm").symlink_to("profiles/slurm")
         shutil.copytree(STAND_INS, folder / "scripts", dirs_exist_ok=True)
+        defaults = {"suite": "demo", "expected_disagreement_rate": 0.01}
+        self.configure(defaults=defaults, releases=[{"model": "tiny-llama", "recipe": "fp8"}])
         self.behave({})
 
     def behave(self, behaviour):

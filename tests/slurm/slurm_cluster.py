@@ -127,7 +127,7 @@ class Workspace:
     def configure(self, model=(), **changes):
         """Change keys of config/config.yaml and of its model, whose jobs get what two side by side leave them."""
         path = self.folder / "config" / "config.yaml"
-        configuration = yaml.safe_load(path.read_text()) | changes
+        configuration = {"defaults": {"suite": "demo"}} | yaml.safe_load(path.read_text()) | changes
         configuration["models"]["tiny-llama"] |= {"resources": {"mem_mb": 6000}, **dict(model)}
         path.write_text(yaml.safe_dump(configuration))
 

@@ -146,8 +146,12 @@ def _plan_targets(
                 f"{place}.model",
                 f"unknown model {release.model!r}; 'models' has {', '.join(known)}{nearest(release.model, known)}",
             )
-        suite = release.suite or config.defaults.suite
-        _load(suite, f"{place}.suite" if release.suite else "defaults.suite", suites, mistakes, root)
+        suite = release.suite or config.defaults.suite or ""
+        if suite:
+            _load(suite, f"{place}.suite" if release.suite else "defaults.suite", suites, mistakes, root)
+        else:
+            there = ", ".join(sorted(file.stem for file in (root / SUITES_FOLDER).glob("*.yaml")))
+            mistakes.add(f"{place}.suite", f"names no suite; give one here or under 'defaults'; there are {there}")
         policy = _checked_policy(config.defaults, release, suite, suites, mistakes, place)
         made: PlannedRelease | PlannedSearch
         if release.search is not None:

@@ -259,7 +259,7 @@ class Model(Strict):
 class Defaults(PolicySettings):
     """What a release must hold to, and on which suite, where it says nothing else itself."""
 
-    suite: str = Field("demo", description="file of config/suites, without .yaml")
+    suite: str | None = Field(None, description="file of config/suites, without .yaml")
 
 
 class Publish(Strict):

@@ -13,10 +13,13 @@ from day0.base.cli import UnusableInput
 from day0.plan.check import make_plan
 from day0.plan.config import Config
 from day0.plan.plan import Plan
+from day0.recipe.recipes import Calibration
 from day0.records.policy import Policy
 
 ROOT = Path(__file__).parents[3]
+DEFAULTS = {"suite": "demo", "expected_disagreement_rate": 0.01}
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+DEFAULT |= {"defaults": DEFAULTS, "releases": [{"model": "tiny-llama", "recipe": "fp8"}]}
 
 
 def plan(raw, produced=True) -> Plan:
@@ -25,6 +28,11 @@ def plan(raw, produced=True) -> Plan:
 
 def changed(**changes):
     return copy.deepcopy(DEFAULT) | changes
+
+
+def calibrated_by(**settings):
+    model = DEFAULT["models"]["tiny-llama"]
+    return {"tiny-llama": model | {"calibration": model["calibration"] | settings}}
 
 
 def mistakes(raw, produced=True):
@@ -82,14 +90,29 @@ def test_mistakes_in_the_card_are_found_at_planning(card, place, words):
 
 @pytest.mark.parametrize("written", ["off", '"off"', "Off"])
 def test_early_stopping_is_switched_off_by_the_word_that_yaml_reads_as_false(written):
-    raw = DEFAULT | {"defaults": yaml.safe_load(f"early_stopping: {written}")}
+    raw = DEFAULT | {"defaults": DEFAULTS | yaml.safe_load(f"early_stopping: {written}")}
     assert [release.policy.early_stopping for release in plan(raw).releases] == ["off"]
 
 
 @pytest.mark.parametrize("written", ["on", "true", "0", "accept"])
 def test_early_stopping_takes_nothing_else_for_off(written):
-    (line,) = mistakes(DEFAULT | {"defaults": yaml.safe_load(f"early_stopping: {written}")})
+    (line,) = mistakes(DEFAULT | {"defaults": DEFAULTS | yaml.safe_load(f"early_stopping: {written}")})
     assert "defaults.early_stopping" in line and "'off', 'reject' or 'both'" in line
+
+
+def test_a_users_model_inherits_nothing_of_the_embedded_one(tmp_path):
+    """As --configfile lays a user's file over config/config.yaml."""
+    model = {"hub": "org/model", "revision": "0" * 40}
+    merged = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    merged["models"]["own"], merged["releases"] = model, [{"model": "own", "recipe": "fp8", "suite": "standard"}]
+    made = plan(merged)
+    alone = plan({"models": {"own": model}, "releases": merged["releases"]})
+    assert made.releases == alone.releases
+    assert made.calibration("own", "fp8") == alone.calibration("own", "fp8") == Calibration().model_dump(mode="json")
+    del merged["releases"][0]["suite"]
+    (line,) = mistakes(merged)
+    assert line.startswith("releases[0].suite: names no suite; give one here or under 'defaults'; there are ")
+    assert "standard" in line
 
 
 def test_a_release_lays_its_policy_over_the_defaults():
@@ -191,7 +214,7 @@ def test_a_mistake_that_two_releases_share_is_reported_once():
 
 @pytest.mark.parametrize("threshold", [math.nan, math.inf, -0.01, 1.5, "much", True])
 def test_threshold_must_be_a_fraction(threshold):
-    (line,) = mistakes(changed(defaults={"threshold": threshold}))
+    (line,) = mistakes(changed(defaults={"suite": "demo", "threshold": threshold}))
     assert line.startswith("defaults.threshold: found")
 
 
@@ -286,7 +309,7 @@ def test_a_checkpoint_made_elsewhere_is_a_candidate_of_its_own_name(elsewhere):
     ]
     assert made.imported_checkpoint_pattern() == r"tiny\-llama/awq|tiny\-llama/unknown"
     assert plan(DEFAULT).imported_checkpoint_pattern() == "(?!)"
-    loose = plan(changed(releases=releases, quantization={"calibration": {"samples": 3}}))
+    loose = plan(changed(releases=releases, models=calibrated_by(samples=3)))
     kept = [made.definition_digest("tiny-llama", c) == loose.definition_digest("tiny-llama", c) for c in ("fp8", "awq")]
     assert kept == [False, True]
 
@@ -362,7 +385,7 @@ def test_code_that_a_model_is_trusted_with_is_trusted_in_its_candidates_too():
 def test_local_data_must_exist(tmp_path):
     (folder := tmp_path / "folder.jsonl").mkdir()
     for dataset in ("data/none.jsonl", str(folder)):
-        (line,) = mistakes(changed(quantization={"calibration": {"dataset": dataset}}))
+        (line,) = mistakes(changed(models=calibrated_by(dataset=dataset)))
         assert f"found no calibration data {dataset}" in line
 
 
@@ -378,8 +401,7 @@ def test_mistakes_within_a_recipe_name_the_recipe():
 def test_a_definition_changes_with_what_it_is_made_of_and_nothing_else():
     base = plan(DEFAULT)
     loose = plan(changed(defaults={"suite": "demo", "threshold": 0.5}))
-    calibration = {"dataset": "results/demo/data/calibration.jsonl", "samples": 1}
-    other = plan(changed(quantization={"calibration": calibration}))
+    other = plan(changed(models=calibrated_by(samples=1)))
     digests = [p.definition_digest("tiny-llama", "fp8") for p in (base, loose, other)]
     assert digests[0] == digests[1] != digests[2]
     baselines = [p.definition_digest("tiny-llama", "baseline", "demo") for p in (base, other)]

@@ -13,7 +13,9 @@ from day0.plan.config import Defaults
 from day0.statistics.resolution import EXPECTED_DISAGREEMENT_RATE
 
 ROOT = Path(__file__).parents[3]
+DEFAULTS = {"suite": "demo", "expected_disagreement_rate": 0.01}
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+DEFAULT |= {"defaults": DEFAULTS, "releases": [{"model": "tiny-llama", "recipe": "fp8"}]}
 
 
 def plan(**changes):

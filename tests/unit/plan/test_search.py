@@ -12,6 +12,10 @@ from day0.plan.search import Hours, announcement, planned_samples, search_hours
 
 ROOT = Path(__file__).parents[3]
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+DEFAULT |= {
+    "defaults": {"suite": "demo", "expected_disagreement_rate": 0.01},
+    "releases": [{"model": "tiny-llama", "recipe": "fp8"}],
+}
 SEARCH = {"objective": "throughput", "space": ["nvfp4", "fp8", "int8"]}
 SCREEN = {"suite": "demo-screening", "margin": 0.5}
 

@@ -24,6 +24,10 @@ from day0.suite.suites import load_suite
 ROOT = Path(__file__).parents[3]
 SUITES = sorted(path.stem for path in (ROOT / "config" / "suites").glob("*.yaml"))
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+DEFAULT |= {
+    "defaults": {"suite": "demo", "expected_disagreement_rate": 0.01},
+    "releases": [{"model": "tiny-llama", "recipe": "fp8"}],
+}
 DEMO = yaml.safe_load((ROOT / "config" / "suites" / "demo.yaml").read_text())
 
 

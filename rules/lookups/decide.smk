@@ -1,5 +1,6 @@
 # What the rules of decide.smk look up.
 from day0.base.artefacts import digest_of_file
+from day0.plan.search import is_base
 
 
 def get_comparison_input(wildcards):
@@ -48,6 +49,7 @@ def as_request(release):
         "policy": release.policy.as_plain(),
         "external": PUBLISHED_SCORES[release.model],
         "warnings": resolution_warnings(PLAN, release),
+        "may_be_searched": PLAN.search(release.model, release.name) is None and is_base(release.recipe),
     }
 
 

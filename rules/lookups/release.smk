@@ -5,13 +5,14 @@ import shlex
 def get_materials(wildcards):
     """What a release was made by, besides its model and the scripts: suite, calibration data, locks of its stages."""
     release = get_release(wildcards)
-    quantize = [] if release.recipe.checkpoint else ["quantize"]
+    is_made = release.recipe.kind not in ("imported", "search")  # a search without a winner made no checkpoint
+    quantize = ["quantize"] if is_made else []
     stages = [*quantize, "serve", *(HARNESSES[name].environment for name in get_harnesses(release.suite))]
     return [
         # Its meaning is the evaluations' parameter: what changes it makes the evidence anew, and so the bundle.
         ancient(f"config/suites/{release.suite}.yaml"),
         *PLAN.suites[release.suite].data_files,
-        *get_calibration_files(release.model, release.candidate),
+        *(get_calibration_files(release.model, release.candidate) if is_made else []),
         *map(get_environment_definition, stages),
     ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,6 +40,9 @@ EXTERNAL_STAGE = "external_check"
 SEARCH_STAGE = "search"  # where a search chose the recipe: how it ended
 CHAIN = "evidence"
 REFUSAL_ACTION = "Correct what the stage names, then run the same command again."
+FP8_BITS = 8.0
+PROTECTED_FAMILIES = ("attention", "mlp", "experts", "lm_head")  # those that a recipe can protect by name
+SENSITIVE_GROUPS = 4
 ABOUT_THE_CANDIDATE = ("preflight_recipe", "validation", "candidate_run")
 
 
@@ -52,6 +57,7 @@ class ReleaseRequest(Record):
     policy: Policy
     external: list[ExternalScore] = Field([])
     warnings: list[TaskWarning] = Field([])
+    may_be_searched: bool = Field(False, description="the recipe is one that a search could go on from")
 
 
 class _FromComparison(Record):
@@ -112,7 +118,10 @@ def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> V
         next_action += f" For the candidate: {of_the_candidate}"
     validation = evidence["validation"].content if "validation" in evidence else {}
     if decision is Decision.REGRESSION and failure_class is None and taken.evidence == CONCLUSIVE:
-        next_action += _protection(validation)
+        bits = _bits_of_families(validation)
+        next_action += _protection(bits)
+        if release.may_be_searched and bits:
+            next_action += f" To search on from here: {search_command(release, bits)}"
     return Verdict(
         release=release.name,
         model=release.model,
@@ -144,8 +153,8 @@ def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> V
     )
 
 
-def _protection(validation: Mapping[str, Any]) -> str:
-    """The families of layers to protect first: those that the checkpoint holds in the fewest bits."""
+def _bits_of_families(validation: Mapping[str, Any]) -> dict[str, float]:
+    """Bits of a weight of each family of layers that the checkpoint holds quantized."""
     bits: dict[str, float] = {}
     checks = validation.get("checks")
     for check in checks if isinstance(checks, list) else []:
@@ -154,6 +163,35 @@ def _protection(validation: Mapping[str, Any]) -> str:
         except ValidationError:
             continue
         bits |= {name: f.bits_per_weight for name, f in families.items() if f.quantized and f.bits_per_weight}
+    return bits
+
+
+def search_command(release: ReleaseRequest, bits: Mapping[str, float]) -> str:
+    """The command of a search that would go on from a recipe that lost.
+
+    Its space: the recipe; the recipe with each family of layers protected, those in the fewest bits first; with its
+    most sensitive groups of layers protected, which measures the sensitivity; and FP8.
+
+    Args:
+        release: that lost.
+        bits: of a weight of each family that is quantized.
+    """
+    by, limit = ("fp8", FP8_BITS) if min(bits.values()) < FP8_BITS else ("bf16", float("inf"))
+    families = sorted((held, name) for name, held in bits.items() if held < limit and name in PROTECTED_FAMILIES)
+    protected: list[tuple[str, Any]] = [(name, name) for _, name in families]
+    protected.append((f"{SENSITIVE_GROUPS}-groups", {"groups": SENSITIVE_GROUPS}))
+    moves: list[Any] = [
+        {"name": f"{release.candidate}-{name}-{by}", "recipe": {"base": release.recipe, "protect": [what], "by": by}}
+        for name, what in protected
+    ]
+    space = [release.recipe, *moves, *(["fp8"] if by == "fp8" else [])]
+    search = {"objective": "size", "space": space}
+    found = [{"model": release.model, "name": f"{release.name}-search", "suite": release.suite, "search": search}]
+    return f"snakemake release --config {shlex.quote(f'releases={json.dumps(found)}')}"
+
+
+def _protection(bits: Mapping[str, float]) -> str:
+    """The families of layers to protect first: those that the checkpoint holds in the fewest bits."""
     if not bits:
         return ""
     fewest = min(bits.values())

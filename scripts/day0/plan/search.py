@@ -8,6 +8,7 @@ from typing import NamedTuple
 from day0.plan.config import Search
 from day0.plan.plan import BASELINE, PlannedSearch
 from day0.records.policy import Policy, Thresholds
+from day0.records.recipe import ResolvedRecipe
 from day0.records.search import Budget
 from day0.suite.disjoint import overlaps
 from day0.suite.documents import declared_documents
@@ -83,6 +84,13 @@ def find_mistakes(search: Search, suite: str, policy: Policy, suites: Mapping[st
     elif name in suites and suite in suites:
         for problem in overlaps(suites[name], suite, suites[suite]):
             yield "search.screen.suite", problem
+
+
+def is_base(recipe: ResolvedRecipe) -> bool:
+    """Whether a search could go on from a recipe: one with fixed patterns, which `base` can name."""
+    made_of_others = {"base", "sensitivity", "auto_quantize"} & recipe.definition.keys()
+    is_search = "/auto_quantize/" in str(recipe.definition.get("modelopt_recipe"))
+    return recipe.kind not in ("imported", "search") and not made_of_others and not is_search
 
 
 def planned_samples(suite: Suite) -> int | None:

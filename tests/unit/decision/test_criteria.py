@@ -1,5 +1,8 @@
 """What each criterion says, which one decides, and what to do about a drop that is not proven."""
 
+import json
+import shlex
+
 import pytest
 from tests.unit.decision_input import (
     RELEASE,
@@ -149,8 +152,19 @@ def test_a_proven_loss_names_the_families_to_protect(after, protects):
     comparison = compare_runs(*sides.values()) | digests
     check = {"name": "coverage", "pass": True, "detail": "", "families": families}
     scores = {name: {"scores": side.assessment["scores"]} for name, side in sides.items()}
-    verdict = make_verdict(RELEASE, evidence(validation={"checks": [check]}, comparison=comparison, **scores))
+    held = evidence(validation={"checks": [check]}, comparison=comparison, **scores)
+    assert "snakemake" not in make_verdict(RELEASE, held)["next_action"]
+    verdict = make_verdict(RELEASE | {"recipe": "nvfp4", "may_be_searched": True}, held)
     assert verdict["decision"] == comparison["decision"], verdict["detail"]
+    command = verdict["next_action"].partition(" To search on from here: ")[2]
+    assert bool(command) == protects
+    if command:
+        *_, option = shlex.split(command)
+        (found,) = json.loads(option.removeprefix("releases="))
+        families = [
+            move if isinstance(move, str) else move["recipe"]["protect"][0] for move in found["search"]["space"]
+        ]
+        assert families == ["nvfp4", "mlp", {"groups": 4}, "fp8"] and found["name"] == "fp8-search"
     assert ("fewest bits (4.5 per weight): mlp; then attention (8)." in verdict["next_action"]) == protects
     assert verdict["criteria"] == comparison["criteria"] and verdict["criterion"] == "suite"
 

@@ -1,14 +1,18 @@
 """A search in the configuration: what it is planned as, its mistakes, and what a plan says of it."""
 
 import copy
+import json
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
 from day0.base.cli import UnusableInput
+from day0.decision.verdict import ReleaseRequest, search_command
 from day0.plan.check import make_plan
-from day0.plan.search import Hours, announcement, planned_samples, search_hours
+from day0.plan.search import Hours, announcement, is_base, planned_samples, search_hours
+from day0.records.policy import Policy
 
 ROOT = Path(__file__).parents[3]
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
@@ -178,3 +182,16 @@ def test_gpu_hours_are_those_of_the_dearest_candidates():
     # Two quantized and screened, one decided on, and the baseline on both suites.
     assert found.at_most == 6 + 12 + 12 + 50
     assert found.full == 7 + 21 + 3 * 30
+
+
+def test_the_search_that_a_regression_names_can_be_planned():
+    """Its recipes are those that the configuration takes, whatever the recipe that lost."""
+    request = ReleaseRequest(
+        name="nvfp4", model="tiny-llama", recipe="nvfp4", candidate="nvfp4", suite="demo", policy=Policy()
+    )
+    *_, option = shlex.split(search_command(request, {"mlp": 4.5, "attention": 4.5, "lm_head": 8.0}))
+    made = plan(*json.loads(option.removeprefix("releases=")))
+    space = ["nvfp4", "nvfp4-attention-fp8", "nvfp4-mlp-fp8", "nvfp4-4-groups-fp8", "fp8"]
+    assert list(made.searches[0].recipes) == space
+    plain, fixed = plan({"model": "tiny-llama", "recipe": "fp8"}), made.searches[0].recipes
+    assert is_base(plain.releases[0].recipe) and not is_base(fixed["nvfp4-mlp-fp8"])

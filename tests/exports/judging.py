@@ -20,9 +20,9 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import value_faults  # noqa: F401  adds its faults to the same lists
-from faults import FAULTS, HARMLESS, Copy, Fault
 
 import gate_ptq
+from faults import FAULTS, HARMLESS, Copy, Fault
 
 Judgement = tuple[int, dict[str, Any], dict[str, Any]]
 

@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from faults import FAULTS, HARMLESS, Copy
 from judging import run_gate
+
+from faults import FAULTS, HARMLESS, Copy
 
 PYTHON = Path(__file__).parents[2] / ".envs" / "serve.cpu" / "bin" / "python"
 FAULT = {fault.name: fault for fault in FAULTS}

@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 import value_faults  # noqa: F401  adds its faults to the same lists
-from faults import FAULTS, HARMLESS, Copy
 from judging import complaints, judge_fault, run_gate
+
+from faults import FAULTS, HARMLESS, Copy
 
 pytestmark = pytest.mark.e2e
 

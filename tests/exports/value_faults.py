@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 
 import numpy
+
 from faults import DOWN, FUSED, GATE, LAYER, UP, Copy, K, O, Q, V, fault, harmless, read_shard, replace, shard_bytes
 
 E0, E1, E2, E3 = (f"{LAYER}.mlp.experts.{number}" for number in range(4))

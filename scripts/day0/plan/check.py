@@ -415,7 +415,7 @@ def _check_destinations(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
     known: dict[tuple[str, ...], str] = {}
     sources = [settings.path for settings in plan.config.models.values()]
     sources += [release.recipe.checkpoint for release in plan.releases]
-    for release in plan.releases:
+    for release in plan.targets:
         if release.publish is None:
             continue
         place, folder = f"release {release.name!r}: publish", release.publish["folder"]

@@ -116,6 +116,11 @@ def test_limits_of_tiers_and_tasks_shrink_with_the_margin():
         (release(candidate_run="x"), {}, "releases[0]: a search makes and evaluates its candidates itself; remove 'ca"),
         (release(name="fp8"), {}, "release 'fp8': the name is the folder of another recipe"),
         (release(name="baseline"), {}, "releases[0].name: 'baseline' is the folder of the baseline"),
+        (
+            release(publish={"folder": "results/published"}),
+            {},
+            "release 'smallest': publish: folder results/published: ",
+        ),
         (release(model="tiny-lama"), {}, "releases[0].model: unknown model 'tiny-lama'"),
         (
             release(search={"space": ["fp8", {"name": "baseline", "recipe": {"preset": "int8"}}]}),

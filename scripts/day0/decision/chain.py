@@ -126,19 +126,28 @@ def _decisions(policy: Policy, comparison: Mapping[str, Any]) -> Iterator[str]:
 
 def _scores(contents: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Where the comparison's scores and counts are not those of the runs, or do not follow from one another."""
-    tasks = mapping_or_empty(contents[COMPARISON_STAGE].get("tasks"))
+    comparison = contents[COMPARISON_STAGE]
+    tasks = mapping_or_empty(comparison.get("tasks"))
+    stopped = mapping_or_empty(comparison.get("early_stop"))
+    if stopped != mapping_or_empty(contents["candidate_run"].get("early_stop")):
+        yield "the comparison and the candidate's run say differently that it was stopped early"
+    if stopped and comparison.get("pass") is True:
+        yield "the comparison says both that it passed and that the candidate was stopped early"
     scores = {side: mapping_or_empty(contents[f"{side}_run"].get("scores")) for side in (BASELINE, "candidate")}
     if not tasks:
         yield "the comparison has no task, so nothing was compared"
     for side, found in scores.items():
-        if more := sorted(map(str, found.keys() - tasks.keys())):
+        # Of a candidate that was stopped, the baseline's part is compared: fewer samples, perhaps fewer tasks.
+        is_part = stopped and side == BASELINE
+        if (more := sorted(map(str, found.keys() - tasks.keys()))) and not is_part:
             yield f"the {side}'s run has scores of {', '.join(more)}, the comparison has none"
     for task, entry in tasks.items():
         entry = mapping_or_empty(entry)
         held = {side: mapping_or_empty(found.get(task)) for side, found in scores.items()}
         for side, of_run in held.items():
             said, made = entry.get(side), of_run.get("score")
-            if not _agree(said, made):
+            is_part = stopped and side == BASELINE and of_run.get("samples") != held["candidate"].get("samples")
+            if not is_part and not _agree(said, made):
                 yield f"{short(task)}: the {side}'s score is {said} in the comparison and {made} in its run"
         old, new, drop = entry.get(BASELINE), entry.get("candidate"), entry.get("drop")
         if is_number(old) and is_number(new) and is_number(drop):
@@ -148,7 +157,8 @@ def _scores(contents: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         paired = mapping_or_empty(entry.get("paired")).get("samples")
         for side, of_run in held.items():
             count = of_run.get("samples")
-            if paired is not None and count is not None and paired != count:
+            is_part = stopped and side == BASELINE and is_number(count) and is_number(paired) and paired <= count
+            if paired is not None and count is not None and paired != count and not is_part:
                 yield f"{short(task)}: {paired} samples are paired, the {side}'s run has {count}"
 
 

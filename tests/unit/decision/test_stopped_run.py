@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+from decision_input import RELEASE, evidence, make_verdict, sha
 
 from day0.decision.assess_run import assess_run
 from day0.decision.comparability import Run
@@ -155,6 +156,31 @@ def test_a_loss_is_a_regression_with_partial_scores():
     )
     assert result.tasks["a"].note.endswith("of 200 of 1000 samples") and "b" not in result.tasks
     assert result.early_stop.tasks_decided == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("edited", "words"),
+    [
+        ({}, None),
+        ({"candidate_run": {"early_stop": None}}, "say differently that it was stopped early"),
+        ({"comparison": {"early_stop": None}}, "say differently that it was stopped early"),
+        ({"comparison": {"pass": True}}, "that it passed and that the candidate was stopped early"),
+        ({"candidate_run": {"scores": {"a": {"score": 0.9, "samples": ASKED}}}}, "candidate's score"),
+        ({"candidate_run": {"scores": {"a": {"score": 0.75, "samples": ASKED - 1}}}}, "the candidate's run has 199"),
+        ({"baseline_run": {"scores": {"a": {"score": 1.0, "samples": ASKED - 1}}}}, "the baseline's run has 199"),
+    ],
+)
+def test_a_verdict_follows_a_stopped_run_and_holds_it_to_its_comparison(edited, words):
+    stop = EarlyStop.model_validate(early_stop()).as_plain()
+    of_release = {"suite": "demo"}
+    contents = {
+        "baseline_run": side({"a": rows(PLANNED), "b": rows(PLANNED)}).assessment | of_release,
+        "candidate_run": side({"a": rows(ASKED, 4)}, early_stop=stop).assessment | of_release,
+        "comparison": compared().as_plain() | {f"{one}_sha256": sha(f"{one}_run") for one in ("baseline", "candidate")},
+    }
+    verdict = make_verdict(RELEASE, evidence(**{key: contents[key] | edited.get(key, {}) for key in contents}))
+    assert verdict["decision"] == ("REGRESSION" if words is None else "ANOMALOUS"), verdict["detail"]
+    assert (words or "stopped early: 200 of 2,000 samples asked") in verdict["detail"]
 
 
 @pytest.mark.parametrize(

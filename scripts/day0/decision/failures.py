@@ -13,6 +13,7 @@ from day0.records.failure_class import Decision, FailureClass
 
 COMPARISON_STAGE, VALIDATION_STAGE = "comparison", "validation"
 RECIPE_STAGE = "preflight_recipe"
+SEARCH_STAGE = "search"  # where a search chose the recipe: how it ended
 BASELINE_STAGE = "baseline"  # a stage of this name, or one that starts with it, assessed the baseline
 
 

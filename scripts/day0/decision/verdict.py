@@ -10,10 +10,11 @@ from typing import Any
 from pydantic import ConfigDict, Field, ValidationError
 
 from day0.base.mistakes import mistakes_of
+from day0.base.numbers import mapping_or_empty
 from day0.decision.chain import Evidence, Identity, broken_links
 from day0.decision.comparability import Run, scores_of
 from day0.decision.external import FAILED, ExternalScore, check_external
-from day0.decision.failures import COMPARISON_STAGE, decide, lasting
+from day0.decision.failures import BASELINE_STAGE, COMPARISON_STAGE, SEARCH_STAGE, decide, lasting
 from day0.decision.policy import read_policy, with_declared
 from day0.decision.quoting import number, printable
 from day0.records.attempt import Attempt, next_action_after
@@ -37,7 +38,6 @@ STAGES = (
 )
 
 EXTERNAL_STAGE = "external_check"
-SEARCH_STAGE = "search"  # where a search chose the recipe: how it ended
 CHAIN = "evidence"
 REFUSAL_ACTION = "Correct what the stage names, then run the same command again."
 FP8_BITS = 8.0
@@ -104,7 +104,8 @@ def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> V
         failure_class, detail = FailureClass.UNKNOWN, f"The comparison cannot be read: {'; '.join(mistakes)}."
     classes = _classes(stage, failure_class, evidence)
     within_limits = stage == COMPARISON_STAGE and comparison.get("pass") is True
-    decision, next_action = decide(failure_class, stage, within_limits)
+    judged_as = BASELINE_STAGE if stage == SEARCH_STAGE and _failed_by_baseline(evidence[stage].content) else stage
+    decision, next_action = decide(failure_class, judged_as, within_limits)
     failure_class = failure_class and lasting(failure_class)
     if stage == COMPARISON_STAGE and taken.next_action and decision == comparison.get("decision"):
         next_action = printable(taken.next_action)
@@ -248,6 +249,13 @@ def _classes(stage: str, failure_class: FailureClass | None, evidence: Mapping[s
     named = evidence[stage].content.get("failure_classes") if stage in evidence else None
     others = [FailureClass.of(name) for name in named if isinstance(name, str)] if isinstance(named, list) else []
     return list(dict.fromkeys([lasting(failure_class), failure_class, *others]))
+
+
+def _failed_by_baseline(search: Mapping[str, Any]) -> bool:
+    """Whether a search ended because its baseline failed, whatever the recipe."""
+    outcomes = search.get("outcomes")
+    found = [mapping_or_empty(one) for one in (outcomes if isinstance(outcomes, list) else [])]
+    return any(one.get("of_baseline") is True and one.get("decision") != Decision.ACCEPT for one in found)
 
 
 def _external_check(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> External | None:

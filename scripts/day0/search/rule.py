@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from day0.base.artefacts import digest_of
-from day0.decision.failures import CONSEQUENCES, severity
+from day0.decision.failures import BASELINE_STAGE, SEARCH_STAGE, decide, severity
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.search import (
     Alpha,
@@ -87,7 +87,9 @@ def conclude(
     state = _State.of(candidates, outcomes, budget)
     asking = sum(not one.is_end for one in rungs)
     failure_class, detail = (None, _sentence_of_winner(state)) if state.winner else _failure(state, asking)
-    decision = Decision.ACCEPT if failure_class is None else CONSEQUENCES[failure_class].decision
+    # What makes a candidate infeasible says, of the baseline, nothing about any of them.
+    stage = BASELINE_STAGE if state.baseline_failure else SEARCH_STAGE
+    decision = Decision.ACCEPT if failure_class is None else decide(failure_class, stage).decision
     return Search(
         passed=state.winner is not None,
         objective=objective,

@@ -5,7 +5,8 @@ set (``Checkpoints.created_output``) that ``DAG.update_checkpoint_dependencies``
 as it was. Where finishing one extends the graph by jobs that wait for others, which an earlier run has finished, these
 are not in the set: the new jobs keep a mark in the place of their inputs, their changes go unseen, and one that has to
 run would run without its inputs. A search for a recipe extends the graph so, rung by rung. ``install`` repeats the step
-until no such checkpoint is left.
+until no such checkpoint is left, and looks for files that a crash has left incomplete (``DAG.check_incomplete``), which
+Snakemake does only before it extends the graph: the verdict on a crash would count as what was found of a candidate.
 """
 
 from __future__ import annotations
@@ -29,10 +30,21 @@ async def done_but_unknown(dag: Any) -> list[Any]:
     return found
 
 
+async def redo_incomplete(dag: Any) -> None:
+    """Have files made again that are marked as incomplete."""
+    known = set(dag.forcefiles)
+    await dag.check_incomplete()
+    if not dag.forcefiles <= known:
+        await dag.postprocess_after_update()
+
+
 async def _update_checkpoint_dependencies(dag: Any, jobs: Any = None) -> bool:
     updated = await update_checkpoint_dependencies(dag, jobs)
+    if updated:
+        await redo_incomplete(dag)
     while found := await done_but_unknown(dag):
         updated = await update_checkpoint_dependencies(dag, found) or updated
+        await redo_incomplete(dag)
     return updated
 
 

@@ -125,7 +125,8 @@ def test_a_stopped_run_is_finished_by_asking_only_the_rest(workspace):
     assert stopped["status"] == "STOPPED_EARLY"
     whole = workspace.folder / "whole.yaml"
     example = yaml.safe_load((workspace.folder / "config/examples/regression.yaml").read_text())
-    whole.write_text(yaml.safe_dump(example | {"defaults": {"early_stopping": "off"}}).replace("'off'", "off"))
+    example["defaults"]["early_stopping"] = "off"
+    whole.write_text(yaml.safe_dump(example).replace("'off'", "off"))
     status, output = workspace.snakemake("verdict", "--configfile", str(whole))
     assert status == 0 and "quantize_candidate" not in output, output[-5000:]
     metadata, verdict = metadata_of(workspace, "nvfp4"), workspace.read("tiny-llama/nvfp4/verdict.json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -49,6 +49,17 @@ class Strict(BaseModel):
     """Refuses keys that it does not know."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+def or_bare_text(field: str) -> Callable[[dict[str, Any]], None]:
+    """For ``json_schema_extra`` of a type that a bare text stands for, as its field of that name."""
+
+    def extend(schema: dict[str, Any]) -> None:
+        whole = dict(schema)
+        schema.clear()
+        schema["anyOf"] = [{"type": "string", "description": whole["properties"][field]["description"]}, whole]
+
+    return extend
 
 
 class Range(Strict):

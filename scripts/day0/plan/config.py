@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from day0.base.mistakes import LocalPath, Name, PositiveInteger, Strict
+from day0.base.mistakes import LocalPath, Name, PositiveInteger, Strict, or_bare_text
 from day0.base.secret_texts import is_secret_name
 from day0.recipe.recipes import Calibration, Recipe
 from day0.records.card import CardSettings
@@ -188,16 +188,10 @@ class Serving(Strict):
         return environment
 
 
-def _or_bare_path(schema: dict[str, Any]) -> None:
-    whole = dict(schema)
-    schema.clear()
-    schema["anyOf"] = [{"type": "string", "description": whole["properties"]["path"]["description"]}, whole]
-
-
 class ImportedRun(Strict):
     """A run that was made elsewhere and stands in for one of the graph's; a bare text is its path."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), json_schema_extra=_or_bare_path)
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), json_schema_extra=or_bare_text("path"))
 
     path: LocalPath = Field(description="a results.yml, a run's folder, or a folder of several runs' folders")
     model_id: str | None = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,17 +42,9 @@ def format_of(body: Mapping[str, Any]) -> LayerFormat:
 
     Those lines of ModelOpt 0.47.0 read the formats of a search: the last entry that matches a quantizer counts.
     """
-    weight, inputs = (_setting(body, f"{part}_quantizer") for part in ("weight", "input"))
+    entries = body.get("quant_cfg") or []
+    weight, inputs = (setting_of(entries, f"{part}_quantizer", (None,)) for part in ("weight", "input"))
     return LayerFormat(weight, inputs, float(body.get("effective_bits") or bits_of(weight)))
-
-
-def _setting(body: Mapping[str, Any], quantizer: str) -> Any:
-    found = None
-    for entry in body.get("quant_cfg") or []:
-        name = str(entry.get("quantizer_name", ""))
-        if entry.get("parent_class") is None and fnmatch.fnmatchcase(quantizer, name):
-            found = None if entry.get("enable") is False else entry.get("cfg", found)
-    return found
 
 
 def bits_of(settings: Any) -> float:
@@ -67,12 +59,16 @@ def bits_of(settings: Any) -> float:
     return float(sum(bits) + 1 if isinstance(bits, list | tuple) else bits)
 
 
-def setting_of(entries: Iterable[Mapping[str, Any]], quantizer: str) -> Any:
-    """Settings that a ``quant_cfg`` gives to a quantizer by its full name, the last match; None: it is off."""
+def setting_of(
+    entries: Iterable[Mapping[str, Any]], quantizer: str, of_classes: Collection[str | None] = (None, "nn.Linear")
+) -> Any:
+    """Settings that a ``quant_cfg`` gives to a quantizer by its full name, the last match; None: it is off.
+
+    ``of_classes``: the ``parent_class`` that an entry may have.
+    """
     found = None
     for entry in entries:
-        if fnmatch.fnmatchcase(quantizer, str(entry.get("quantizer_name", ""))):
-            if entry.get("parent_class") not in (None, "nn.Linear"):
-                continue
+        name = str(entry.get("quantizer_name", ""))
+        if entry.get("parent_class") in of_classes and fnmatch.fnmatchcase(quantizer, name):
             found = None if entry.get("enable") is False else entry.get("cfg", found)
     return found

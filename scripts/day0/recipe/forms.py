@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from day0.base.mistakes import PositiveInteger, Strict, nearest
+from day0.base.mistakes import PositiveInteger, Strict, nearest, or_bare_text
 
 Protection = Literal["fp8", "bf16"]
 FAMILY_NAMES = ("attention", "mlp", "experts", "lm_head")
@@ -30,16 +30,10 @@ class BySensitivity(Strict):
         return self
 
 
-def _or_bare_text(schema: dict[str, Any]) -> None:
-    whole = dict(schema)
-    schema.clear()
-    schema["anyOf"] = [{"type": "string", "description": whole["properties"]["modules"]["description"]}, whole]
-
-
 class Protected(Strict):
     """Layers that a recipe is to protect: by name, by sensitivity or by block; a bare text is ``modules``."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=_or_bare_text)
+    model_config = ConfigDict(extra="forbid", json_schema_extra=or_bare_text("modules"))
 
     modules: str | None = Field(
         None,

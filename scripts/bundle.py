@@ -25,7 +25,6 @@ from day0.records.card import CardSettings
 from day0.records.comparison import Comparison
 from day0.records.provenance import Statement
 from day0.records.run import RunAssessment
-from day0.records.source import Source
 from day0.records.validation import Validation
 from day0.release.bundle import CARD, RUNS, AcceptedRelease
 from day0.release.damage import write_states
@@ -51,7 +50,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def judge_again(release: AcceptedRelease, request: ReleaseRequest, suite: Path, source: Path) -> list[str]:
+def judge_again(release: AcceptedRelease, request: ReleaseRequest, suite: Path) -> list[str]:
     """Judge both runs again, compare them and decide; returns where the files of the release say something else.
 
     Raises:
@@ -69,7 +68,7 @@ def judge_again(release: AcceptedRelease, request: ReleaseRequest, suite: Path, 
         release.evidence["baseline_run"],
         release.evidence["candidate_run"],
         request.policy.as_plain(),
-        Source.read(source),
+        release.source,
         [entry.model_dump(mode="json") for entry in request.external],
     )
     found += differences(comparison, Comparison.read(comparison).as_plain(), compared.as_plain())
@@ -144,7 +143,7 @@ def main() -> int:
         arguments.verdict, arguments.record, arguments.source_record, arguments.report, arguments.checkpoint
     )
     changes = release.find_changes()
-    changes = changes or judge_again(release, read_release(arguments.release), arguments.suite, arguments.source_record)
+    changes = changes or judge_again(release, read_release(arguments.release), arguments.suite)
     if changes:
         print(f"error: no bundle, the chain of evidence is broken: {'; '.join(changes)}; rerun from the changed stage")
         return EXIT_FAILED_CHECK

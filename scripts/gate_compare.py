@@ -171,8 +171,7 @@ def compare_files(
         UnusableInput: a file of a run cannot be read.
     """
     sides = [read_side(path, {}) for path in (baseline, candidate)]
-    runs = [side.run for side in sides if side.run is not None]
-    if len(runs) != len(sides):
+    if any(side.run is None for side in sides):
         raise UnusableInput(f"{baseline}, {candidate}: expected two assessed runs")
     return _compared(*sides, policy, source.as_plain(), external)
 

@@ -43,8 +43,8 @@ def read_request(text: str) -> SearchRequest:
         raise UnusableInput("\n".join(f"--search: {line}" for line in lines)) from None
 
 
-def read_outcome(path: Path, name: str) -> Outcome:
-    """What a candidate's verdict says to the search of that name.
+def read_verdict(path: Path, name: str) -> tuple[Kind, Verdict]:
+    """A candidate's verdict, and which suite of the search of that name it is by.
 
     Raises:
         UnusableInput: the verdict cannot be read, or is of no candidate of the search.
@@ -52,10 +52,18 @@ def read_outcome(path: Path, name: str) -> Outcome:
     verdict = Verdict.read(path)
     for kind in KINDS:
         if verdict.release == f"{name}.{kind}.{verdict.candidate}":
-            compared = verdict.evidence.get("comparison")
-            comparison = Comparison.read(compared.path) if compared else None
-            return outcome_of(verdict.candidate, kind, verdict, comparison)
+            return kind, verdict
     raise UnusableInput(f"{path}: release: found {verdict.release!r}; expected {name}.KIND.{verdict.candidate}")
+
+
+def read_outcome(kind: Kind, verdict: Verdict) -> Outcome:
+    """What a candidate's verdict says to its search.
+
+    Raises:
+        UnusableInput: the comparison that it was made from cannot be read.
+    """
+    compared = verdict.evidence.get("comparison")
+    return outcome_of(verdict.candidate, kind, verdict, Comparison.read(compared.path) if compared else None)
 
 
 def candidates_of_request(request: SearchRequest, source: Source, sensitivity: Sensitivity | None) -> list[Candidate]:
@@ -69,17 +77,13 @@ def candidates_of_request(request: SearchRequest, source: Source, sensitivity: S
     return candidates_of(recipes, tensors, source.config, request.objective, sensitivity, catalogue)
 
 
-def samples_of_baselines(verdicts: Sequence[Path], name: str) -> dict[Kind, int]:
+def samples_of_baselines(verdicts: Sequence[tuple[Kind, Verdict]]) -> dict[Kind, int]:
     """Samples that the baseline was asked on each kind's suite, as far as it was."""
-    found: dict[Kind, int] = {}
-    for path in verdicts:
-        verdict = Verdict.read(path)
-        run = verdict.evidence.get("baseline_run")
-        if run is not None:
-            kind: Kind = "screen" if verdict.release.startswith(f"{name}.screen.") else "final"
-            scores = RunAssessment.read(run.path).scores
-            found[kind] = sum(score.samples or 0 for score in scores.values())
-    return found
+    runs = {kind: run for kind, verdict in verdicts if (run := verdict.evidence.get("baseline_run"))}
+    return {
+        kind: sum(score.samples or 0 for score in RunAssessment.read(run.path).scores.values())
+        for kind, run in runs.items()
+    }
 
 
 def main() -> int:
@@ -96,7 +100,8 @@ def main() -> int:
     request = read_request(arguments.search)
     sensitivity = Sensitivity.read(arguments.sensitivity) if arguments.sensitivity else None
     candidates = candidates_of_request(request, Source.read(arguments.source), sensitivity)
-    outcomes = [read_outcome(path, request.name) for path in arguments.verdicts]
+    verdicts = [read_verdict(path, request.name) for path in arguments.verdicts]
+    outcomes = [read_outcome(*one) for one in verdicts]
     of_this = {"definition_digest": request.definition_digest}
     if arguments.rung is not None:
         rung = propose(candidates, outcomes, request.budget, arguments.rung).model_copy(update=of_this)
@@ -106,7 +111,7 @@ def main() -> int:
             print(f"  {one.name} ({one.kind}): {one.reason}")
         return 0
     rungs = [Rung.read(path) for path in arguments.rungs]
-    samples = samples_of_baselines(arguments.verdicts, request.name)
+    samples = samples_of_baselines(verdicts)
     search = conclude(
         candidates, outcomes, request.budget, rungs, request.objective, 1 - CONFIDENCE, samples
     ).model_copy(update=of_this)

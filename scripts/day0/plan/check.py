@@ -287,10 +287,10 @@ def _moves_of_search(
         return []
     if problem := space.problem_with(search.objective):
         mistakes.add(f"{place}.objective", problem)
+    known = {**definitions, **space.definitions}
     found = []
     for move in space.moves:
         try:
-            known = {**definitions, **space.definitions}
             recipe = resolve_recipe(move.recipe_name, known, root / RECIPES_FOLDER, catalogue)
         except UnusableInput as error:
             mistakes.add(f"{place}.space", str(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from day0.base.artefacts import digest_of
@@ -123,7 +124,12 @@ class Plan:
         Raises:
             KeyError: the configuration has none.
         """
-        return next(r for r in self.releases if (r.model, r.name) == (model, name))
+        return self._releases_by_name[model, name]
+
+    @cached_property
+    def _releases_by_name(self) -> dict[tuple[str, str], PlannedRelease]:
+        # The graph asks for each release many times.
+        return {(one.model, one.name): one for one in reversed(self.releases)}
 
     def search_request(self, search: PlannedSearch) -> SearchRequest:
         """What the rungs and the end of a search need to know of it."""
@@ -158,7 +164,11 @@ class Plan:
 
     def search(self, model: str, name: str) -> PlannedSearch | None:
         """The search of that model and name; None where a release has another, or no such name."""
-        return next((s for s in self.searches if (s.model, s.name) == (model, name)), None)
+        return self._searches_by_name.get((model, name))
+
+    @cached_property
+    def _searches_by_name(self) -> dict[tuple[str, str], PlannedSearch]:
+        return {(one.model, one.name): one for one in reversed(self.searches)}
 
     def recipe(self, model: str, candidate: str) -> ResolvedRecipe:
         """The recipe behind a candidate's folder."""

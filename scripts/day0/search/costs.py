@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from day0.checkpoint.intentions import Intention, Patterns
@@ -151,7 +152,7 @@ class Model:
             read = self._read_share(name, "other", tensor.shape)
             yield Matrix(name, "other", tensor.elements, tensor.bytes, tensor.bytes, read)
 
-    @property
+    @cached_property
     def costs_of_source(self) -> Costs:
         """What the source costs: 1 by each objective but the bits of a weight."""
         elements = sum(tensor.elements for tensor in self.weights.logical.values())

@@ -137,17 +137,17 @@ def _scores(contents: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     if not tasks:
         yield "the comparison has no task, so nothing was compared"
     for side, found in scores.items():
-        # Of a candidate that was stopped, the baseline's part is compared: fewer samples, perhaps fewer tasks.
-        is_part = stopped and side == BASELINE
-        if (more := sorted(map(str, found.keys() - tasks.keys()))) and not is_part:
+        # Of a candidate that was stopped, a part of the baseline is compared: fewer samples, perhaps fewer tasks.
+        if (more := sorted(map(str, found.keys() - tasks.keys()))) and not (stopped and side == BASELINE):
             yield f"the {side}'s run has scores of {', '.join(more)}, the comparison has none"
     for task, entry in tasks.items():
         entry = mapping_or_empty(entry)
         held = {side: mapping_or_empty(found.get(task)) for side, found in scores.items()}
+        if stopped and _is_more(held[BASELINE].get("samples"), held["candidate"].get("samples")):
+            del held[BASELINE]
         for side, of_run in held.items():
             said, made = entry.get(side), of_run.get("score")
-            is_part = stopped and side == BASELINE and of_run.get("samples") != held["candidate"].get("samples")
-            if not is_part and not _agree(said, made):
+            if not _agree(said, made):
                 yield f"{short(task)}: the {side}'s score is {said} in the comparison and {made} in its run"
         old, new, drop = entry.get(BASELINE), entry.get("candidate"), entry.get("drop")
         if is_number(old) and is_number(new) and is_number(drop):
@@ -157,9 +157,12 @@ def _scores(contents: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         paired = mapping_or_empty(entry.get("paired")).get("samples")
         for side, of_run in held.items():
             count = of_run.get("samples")
-            is_part = stopped and side == BASELINE and is_number(count) and is_number(paired) and paired <= count
-            if paired is not None and count is not None and paired != count and not is_part:
+            if paired is not None and count is not None and paired != count:
                 yield f"{short(task)}: {paired} samples are paired, the {side}'s run has {count}"
+
+
+def _is_more(one: Any, other: Any) -> bool:
+    return is_number(one) and is_number(other) and one > other
 
 
 def _agree(one: Any, other: Any) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from accepted_release import bundle, make_accepted_release
+from accepted_release import make_bundled_release
 
 import verify_release
 from day0.base.artefacts import digest_of_file, digest_of_inventory, inventory
@@ -24,13 +24,7 @@ VALIDATION = "evidence/validation.json"
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bundle")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        made = make_accepted_release(folder)
-        done = bundle()
-        assert done.returncode == 0, done.stdout + done.stderr
-    return made / "release"
+    return make_bundled_release(tmp_path_factory.mktemp("bundle")) / "release"
 
 
 @pytest.fixture

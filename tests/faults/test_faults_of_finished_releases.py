@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from accepted_release import bundle, by_hand, make_accepted_release
+from accepted_release import by_hand, make_bundled_release
 
 import summarize
 from day0.base.artefacts import read_json, write_json
@@ -17,11 +17,7 @@ VERDICT, BUNDLE, CHECKPOINT = Path("m/fp8/verdict.json"), Path("m/fp8/release"),
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        make_accepted_release(folder)
-        done = bundle()
-        assert done.returncode == 0, done.stdout + done.stderr
+    make_bundled_release(folder)
     return folder
 
 

@@ -240,6 +240,16 @@ def bundle(*options, **changes):
     return by_hand(bundle_script, *arguments)
 
 
+def make_bundled_release(folder):
+    """The same with its bundle, below a folder that need not be the working directory; returns the release's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        made = make_accepted_release(folder)
+        done = bundle()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return made
+
+
 def change_verdict(release, **changes):
     """Change keys of the release's verdict, as nobody should."""
     verdict = json.loads((release / "verdict.json").read_text())

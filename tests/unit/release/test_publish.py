@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import hub_server
 import huggingface_hub
 import pytest
-from accepted_release import bundle, make_accepted_release
+from accepted_release import make_bundled_release
 
 import publish as publish_script
 import verify_release
@@ -27,11 +27,7 @@ TOKEN = "hf_a-secret-that-stays-here"
 def made(tmp_path_factory):
     """An accepted release with a bundle that holds a large file."""
     folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        make_accepted_release(folder)
-        done = bundle()
-    assert done.returncode == 0, done.stdout
+    make_bundled_release(folder)
     return folder
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from accepted_release import bundle, make_accepted_release
+from accepted_release import make_bundled_release
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,13 +23,7 @@ SCRIPT = Path(__file__).parents[3] / "scripts" / "verify_release.py"
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     """A sound bundle, not to be changed."""
-    folder = tmp_path_factory.mktemp("release")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        made = make_accepted_release(folder)
-        done = bundle()
-    assert done.returncode == 0, done.stdout + done.stderr
-    return made / "release"
+    return make_bundled_release(tmp_path_factory.mktemp("release")) / "release"
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from day0.records.assessment import AnyAssessment
 from day0.serving.multinode import JOB_ID_VARIABLE
 from day0.suite.content import suite_digest
 from day0.suite.harness import HARNESSES, harnesses_of
+from driver.owners import VARIABLE as DRIVER_VARIABLE, this_process
 
 DEMO_MODEL = "results/demo/model"
 
@@ -64,9 +65,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 # A prefix of our own replaces Snakemake's, without which a failure before a pipe would count as success. A stage is one
-# process of its own: what srun, mpirun or torchrun leave behind would make torch wait for other ranks.
+# process of its own: what srun, mpirun or torchrun leave behind would make torch wait for other ranks. It bears the name
+# of its driver, so that it is found and ended where that was killed.
 shell.prefix(
-    f"set -euo pipefail; export {JOB_ID_VARIABLE}=${{{{SLURM_JOB_ID-}}}};"
+    f"set -euo pipefail; export {JOB_ID_VARIABLE}=${{{{SLURM_JOB_ID-}}}} {DRIVER_VARIABLE}='{this_process()}';"
     " unset ${{!SLURM_@}} ${{!PMI_@}} ${{!PMIX_@}} ${{!OMPI_@}} ${{!TORCHELASTIC_@}} RANK LOCAL_RANK GROUP_RANK NODE_RANK"
     " WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT; "
 )

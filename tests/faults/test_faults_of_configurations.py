@@ -243,15 +243,33 @@ PATHS = {
     "external_scores": lambda path: {"external_scores": path},
     "containers": lambda path: {"containers": {"quantize": {"image": path}}},
     "publish": lambda path: {"publish": {"folder": path}},
+    "card.template": lambda path: {"card": {"template": path}},
+    "mounts": lambda path: {"containers": {"mounts": [path]}},
+    "mlflow": lambda path: {"mlflow": {"tracking_uri": path}},
+}
+NO_PATHS = {
+    "empty": "",
+    "blank": " ",
+    "line": "a\nb",
+    "nul": "a\x00b",
+    "a part": "x" * 300,
+    "all": "/".join("yyyy" * 999),
 }
 
 
 @pytest.mark.parametrize("place", sorted(PATHS))
-@pytest.mark.parametrize("path", ["", " ", "a\nb", "a\x00b"], ids=["empty", "blank", "line", "nul"])
-def test_a_path_that_is_none_is_refused_with_its_place(place, path):
-    said = mistakes(**PATHS[place](path))
-    assert place in said and ("found" in said or "expected a path" in said), said
-    assert "Traceback" not in said
+@pytest.mark.parametrize("name", sorted(NO_PATHS))
+def test_a_path_that_is_none_is_refused_with_its_place_in_one_sentence(place, name):
+    first, *others = mistakes(**PATHS[place](NO_PATHS[name])).splitlines()[1:]
+    assert place in first and "found" in first and len(first) < 500, first
+    # Without a destination its release cannot be published either.
+    assert [other for other in others if "names no destination" not in other] == []
+
+
+@pytest.mark.parametrize("folder", ["a{b", "a}b", "{model", "{{model}}", "a{", "{model}{", "{}"])
+def test_a_brace_that_holds_no_name_is_refused_with_its_place(folder):
+    said = mistakes(publish={"folder": folder})
+    assert (said.splitlines()[1].startswith("  publish: ") and "{model}" in said) or "braces stand around" in said, said
 
 
 DESTINATIONS = [

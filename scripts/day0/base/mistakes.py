@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Self
@@ -10,7 +11,9 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 MOST_QUOTED = 200
-MOST_NAME_BYTES = 200  # file systems take 255, endings included
+MOST_PART_BYTES, MOST_PATH_BYTES = 255, 4000  # NAME_MAX and, with room for a checkout's own, PATH_MAX of Linux
+MOST_NAME_BYTES = 200  # of what endings are added to
+_MEMBER_OF_UNION = re.compile(r"(function-\w+|list)\[.*\]$")  # as pydantic writes it into a mistake's place
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -30,6 +33,11 @@ def _safe_name(name: str) -> str:
 def _local_path(path: str) -> str:
     if not path.strip() or any(character < " " or character == "\x7f" for character in path):
         raise ValueError("expected a path: not empty, on one line, without control characters")
+    for part in path.split("/"):
+        if len(os.fsencode(part)) > MOST_PART_BYTES:
+            raise ValueError(f"the part {part[:20]}… is too long; file systems take {MOST_PART_BYTES} bytes of a name")
+    if len(os.fsencode(path)) > MOST_PATH_BYTES:
+        raise ValueError(f"a path of {len(path)} characters; expected at most {MOST_PATH_BYTES}")
     return path
 
 
@@ -84,8 +92,14 @@ def mistakes_of(error: ValidationError, types: type[BaseModel], place: str = "")
         place: where the content stands within its file; empty: it is the whole.
     """
     sentences = []
+    seen = set()
     for mistake in error.errors(include_url=False):
-        location = _dotted((place, *mistake["loc"]) if place else mistake["loc"])
+        parts = [part for part in mistake["loc"] if not _MEMBER_OF_UNION.match(str(part))]
+        location = _dotted([place, *parts] if place else parts)
+        if len(parts) < len(mistake["loc"]):
+            if location in seen:
+                continue  # what another member of the union would have expected
+            seen.add(location)
         message = mistake["msg"].removeprefix("Value error, ")
         if mistake["type"] == "extra_forbidden":
             allowed = _keys_at(types, mistake["loc"][:-1])

@@ -274,16 +274,19 @@ class Publish(Strict):
             raise ValueError("give one of 'hub' (a repository id) and 'folder', not both")
         if self.hub is not None and not re.fullmatch(r"[\w.{}-]+/[\w.{}-]+", self.hub):
             raise ValueError(f"hub: {self.hub!r} is no repository id; expected organisation/name")
-        for field in re.findall(r"\{([^}]*)\}", f"{self.hub or ''}{self.folder or ''}"):
+        destination = self.hub or self.folder or ""
+        for field in re.findall(r"\{([^{}]*)\}", destination):
             if field not in ("model", "release"):
                 raise ValueError(f"{{{field}}} cannot be filled in; there are {{model}} and {{release}}")
+        if re.search(r"[{}]", re.sub(r"\{(model|release)\}", "", destination)):
+            raise ValueError(f"{destination!r} holds a brace alone; braces stand around model and release only")
         return self
 
 
 class Mlflow(Strict):
     """Where runs are logged with MLflow; credentials only by MLflow's own environment variables."""
 
-    tracking_uri: str = Field(description="MLflow's address: http(s)://…, sqlite:///…, a folder, databricks")
+    tracking_uri: LocalPath = Field(description="MLflow's address: http(s)://…, sqlite:///…, a folder, databricks")
     experiment: str = Field("day0", min_length=1)
 
     @model_validator(mode="after")
@@ -424,7 +427,9 @@ class Containers(Strict):
     runtime: Literal["pyxis", "enroot", "apptainer"] = Field(
         "enroot", description="pyxis: a job step with srun --container-image; enroot, apptainer: started directly"
     )
-    mounts: list[str] = Field([], description="further folders to mount, HOST or HOST:INSIDE; the project's is always")
+    mounts: list[LocalPath] = Field(
+        [], description="further folders to mount, HOST or HOST:INSIDE; the project's is always"
+    )
     quantize: Container | None = None
     serve: Container | None = None
 

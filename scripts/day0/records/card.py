@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from day0.base.mistakes import LocalPath
 from day0.records.record import Record
 
 
 class CardSettings(Record):
     """The model card of a bundle; what is not given follows from the source and the evidence."""
 
-    template: str | None = Field(
+    template: LocalPath | None = Field(
         None, description="jinja2 template of the text below the front matter, in place of the project's own"
     )
     base_model: str | None = Field(

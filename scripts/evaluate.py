@@ -59,24 +59,24 @@ def main() -> int:
 
     for end in ends:
         signal.signal(end, stop)
-    request = read_request(
-        model=arguments.model,
-        candidate=arguments.candidate,
-        record=arguments.record,
-        checkpoint=arguments.checkpoint,
-        suite=arguments.suite,
-        serving=arguments.serving,
-        serve_python=arguments.serve_python,
-        harness_pythons=arguments.harness_python,
-        baseline_results=arguments.baseline_results,
-        early_stopping=arguments.early_stopping,
-        shard=arguments.shard,
-        walltime_minutes=arguments.walltime_minutes,
-        allow_generated_code=arguments.allow_generated_code,
-        trust_remote_code=arguments.trust_remote_code,
-        output=arguments.output_dir,
-    )
     try:
+        request = read_request(
+            model=arguments.model,
+            candidate=arguments.candidate,
+            record=arguments.record,
+            checkpoint=arguments.checkpoint,
+            suite=arguments.suite,
+            serving=arguments.serving,
+            serve_python=arguments.serve_python,
+            harness_pythons=arguments.harness_python,
+            baseline_results=arguments.baseline_results,
+            early_stopping=arguments.early_stopping,
+            shard=arguments.shard,
+            walltime_minutes=arguments.walltime_minutes,
+            allow_generated_code=arguments.allow_generated_code,
+            trust_remote_code=arguments.trust_remote_code,
+            output=arguments.output_dir,
+        )
         Evaluation(request).run()
     except Transient as error:
         tell(f"transient: {error}; a retry goes on from {arguments.output_dir}/cache", sys.stderr)

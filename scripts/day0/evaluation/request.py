@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from day0.base.artefacts import digest_of, digest_of_file, read_yaml
-from day0.base.cli import UnusableInput, json_argument
+from day0.base.cli import EXIT_TRANSIENT, UnusableInput, json_argument
 from day0.evaluation.early_stopping import Watch, make_watch
 from day0.records.early_stopping import StoppingRules
 from day0.records.files import Files
@@ -22,7 +22,9 @@ from day0.records.quantization import read_checkpoint_record
 from day0.records.results import read_metadata
 from day0.records.source import Source
 from day0.serving.container import image_identity
+from day0.serving.engine_log import transient_cause
 from day0.serving.multinode import job_id, serving_gpus, serving_nodes
+from day0.serving.processes import Transient
 from day0.serving.server import PLUGIN_FOLDER
 from day0.source.imported_checkpoint import files_of_checkpoint
 from day0.source.model_folder import model_files
@@ -322,6 +324,7 @@ def installed_versions(python: str) -> dict[str, str]:
 
     Raises:
         UnusableInput: the interpreter does not run.
+        Transient: its image, which preflight has started, does not start on this node, or the node is not well.
     """
     program = (
         "import importlib.metadata as m, json, platform, sys\n"
@@ -331,5 +334,10 @@ def installed_versions(python: str) -> dict[str, str]:
     try:
         answer = subprocess.run([python, "-c", program, *PACKAGES], capture_output=True, check=True, text=True).stdout
         return dict(json.loads(answer))
-    except (OSError, subprocess.CalledProcessError, ValueError) as error:
+    except subprocess.CalledProcessError as error:
+        cause = transient_cause(error.returncode, error.stderr)
+        if error.returncode == EXIT_TRANSIENT or cause:
+            raise Transient(f"{python}: {cause or error.stderr.strip()}") from error
+        raise UnusableInput(f"{python}: no working Python of a stage environment: {error}") from error
+    except (OSError, ValueError) as error:
         raise UnusableInput(f"{python}: no working Python of a stage environment: {error}") from error

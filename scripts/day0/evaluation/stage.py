@@ -168,7 +168,7 @@ class Evaluation:
             for worker in workers:
                 say(f"on another node: {shlex.join(worker)}")
         log = request.output / "logs" / "server.log"
-        self.server = Server(children, command, environment, log, port or None, removal, workers)
+        self.server = Server(children, command, environment, log, port or None, removal, workers, not container)
         device = name_device(request.on_cpu)
         self.server_facts = {
             "engine": request.engine,

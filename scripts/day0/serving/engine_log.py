@@ -22,6 +22,11 @@ WEIGHT_ONLY_SENTENCE = (
 _PREFIX = re.compile(r"^(\(\w+( pid=\d+)?\)\s*)?((ERROR|CRITICAL|INFO|WARNING)\s+[\d-]+ [\d:]+ \[[^\]]*\]\s*)?")
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b.*|^[a-z_.]+\.ValidationError.*")
 _WRAPPERS = ("Engine core initialization failed", "EngineCore encountered an issue", "cancelled")
+# Errors 28, 122, 5 and 116 of a file system that is full or broken.
+_NODE = re.compile(r"No space left on device|Disk quota exceeded|Input/output error|Stale file handle")
+# An image's runtime on its own failure; pyxis quotes enroot. The engine's lines follow a start that went well.
+_IMAGE = re.compile(r"^(?:\[ERROR\]|FATAL: |enroot-\w+: |.*\bpyxis: ).*", re.MULTILINE)
+_STARTED = re.compile(r"^(\(\w+ pid=\d+\)|(INFO|WARNING|ERROR) [\d-]+ [\d:]+ \[)", re.MULTILINE)
 
 
 def error_line(log: str) -> str | None:
@@ -47,24 +52,32 @@ def error_line(log: str) -> str | None:
     return found
 
 
-def ended_by_transient(returncode: int | None, log: str) -> bool:
-    """Whether a server was ended from outside: it or its engine killed, or what it needs in another's hands."""
+def transient_cause(returncode: int | None, log: str, is_proven_image: bool = True) -> str | None:
+    """What ended a server from outside, which says nothing about its checkpoint; None where it ended by itself.
+
+    Args:
+        returncode: exit status, negative for a signal.
+        is_proven_image: preflight has started the image that it runs in, if any; another may be a wrong one.
+    """
+    if returncode is not None and max(-returncode, returncode - 128) in TRANSIENT_SIGNALS:
+        return "it was killed"  # 128 and more: as a container runtime reports a signal
     if returncode is not None and returncode < 0:
-        return -returncode in TRANSIENT_SIGNALS
-    if returncode is not None and returncode - 128 in TRANSIENT_SIGNALS:
-        return True  # as a container runtime reports a signal
+        return None
+    error = error_line(log) or ""
     if re.search(r"OSError: \[Errno 98\]|[Aa]ddress already in use", log):
-        return True  # a port that was free when it was chosen
+        return "its port, which was free, was taken by another"
     if gpu_memory_is_taken(log):
-        return True
-    if "pyxis: failed to create container filesystem" in log:
-        return True  # preflight has started the same image
+        return f"others use its GPU's memory: {error}"
+    if _NODE.search(error):
+        return f"its node cannot keep or give its files: {error}"
+    if is_proven_image and not _STARTED.search(log) and (found := _IMAGE.search(log)):
+        return f"its image did not start: {runtime_error(log) or found.group().strip()}"
     codes = re.findall(r"Failed core proc\(s\): \{[^}]*?: (-\d+)", log)
     if codes:
-        return any(-int(code) in TRANSIENT_SIGNALS for code in codes)
+        return "its engine was killed" if any(-int(code) in TRANSIENT_SIGNALS for code in codes) else None
     # An engine that fails by itself says why, and Python's fault handler speaks for one that may not.
     died_silently = not re.search(r"\(EngineCore[^)]*\) (ERROR|CRITICAL)|^Fatal Python error", log, re.MULTILINE)
-    return "engine core exited unexpectedly" in log and died_silently
+    return "its engine was killed" if "engine core exited unexpectedly" in log and died_silently else None
 
 
 def gpu_memory_is_taken(log: str) -> bool:

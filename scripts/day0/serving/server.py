@@ -16,7 +16,7 @@ import psutil
 
 from day0.base.cli import EXIT_TRANSIENT
 from day0.serving.container import NAMES_VARIABLE
-from day0.serving.engine_log import END_LINE, ended_by_transient, error_line, gpu_memory_is_taken
+from day0.serving.engine_log import END_LINE, error_line, transient_cause
 from day0.serving.multinode import OPENAI_SERVER, serving_nodes
 from day0.serving.ports import HOST
 from day0.serving.processes import Children, Transient
@@ -127,12 +127,15 @@ class Server:
         port: int | None = None,
         removal: list[str] | None = None,
         workers: Sequence[Sequence[str]] = (),
+        is_proven_image: bool = True,
     ) -> None:
         """Start it.
 
         Args:
             workers: commands of its workers on other nodes; their logs are written beside the server's.
+            is_proven_image: see :func:`day0.serving.engine_log.transient_cause`.
         """
+        self._is_proven_image = is_proven_image
         self.log = log
         self.key = environment["VLLM_API_KEY"]
         self.port = port
@@ -188,10 +191,10 @@ class Server:
             log = path.read_text(encoding="utf-8", errors="replace")
             if code == EXIT_TRANSIENT:  # of an image's launcher (scripts/wrap_image.py)
                 raise Transient(f"{who} did not start: {error_line(log) or 'no reason is given'}; log: {path}")
-            if ended_by_transient(code, log):
-                if gpu_memory_is_taken(log):
-                    raise Transient(f"{who} ended {when}: others use its GPU's memory: {error_line(log)}; log: {path}")
-                raise Transient(f"{who} was killed {when} (exit status {code}); log: {path}")
+            if cause := transient_cause(code, log, self._is_proven_image):
+                if cause == "it was killed":
+                    raise Transient(f"{who} was killed {when} (exit status {code}); log: {path}")
+                raise Transient(f"{who} ended {when} (exit status {code}): {cause}; log: {path}")
             raise DeploymentFailed(
                 f"{who} ended {when} (exit status {code}): {error_line(log) or 'its log holds no error line'}"
             )

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from day0.base.cli import EXIT_TRANSIENT
-from day0.serving.engine_log import END_LINE, effective_kv_cache_dtype, ended_by_transient, error_line, loaded_facts
+from day0.serving.engine_log import END_LINE, effective_kv_cache_dtype, error_line, loaded_facts, transient_cause
 from day0.serving.multinode import OPENAI_SERVER
 from day0.serving.processes import Children, Transient
 from day0.serving.server import DeploymentFailed, Server, find_impostor, server_command, server_environment
@@ -226,28 +226,48 @@ PROFILING = "AssertionError: Error in memory profiling. Initial free memory 60.1
 SEGMENTATION = "Fatal Python error: Segmentation fault\n\nThread 0x00007f (most recent call first):\n"
 
 
+PYXIS = "slurmstepd-c0: error: pyxis: failed to create container filesystem for image: i.sqsh\n"
+ENROOT = "enroot-mount: failed to mount: squash-tmp: Device or resource busy\n[ERROR] Failed to start i.sqsh\n"
+FULL = "OSError: [Errno 28] No space left on device: '/tmp/x'\n"
+BY_ITSELF = ""
+
+
 @pytest.mark.parametrize(
-    ("code", "log", "transient"),
+    ("code", "log", "cause"),
     [
-        (0, LOG + UNEXPECTED, True),
-        (0, LOG + SEGMENTATION + UNEXPECTED, False),
-        (0, CRASH + UNEXPECTED, False),
-        (0, LOG, False),
-        (-signal.SIGKILL, "", True),
-        (-signal.SIGTERM, "", True),
-        (-signal.SIGSEGV, "", False),
-        (-signal.SIGILL, "", False),
-        (1, CRASH, False),
-        (1, LOG + "OSError: [Errno 98] Address already in use\n", True),
-        (1, CRASH.replace("{}", "{'EngineCore': -9}"), True),
-        (1, LOG + NO_MEMORY, True),
-        (1, LOG + NO_MEMORY.replace("69.73", "78.66"), False),
-        (1, LOG + PROFILING, True),
-        (1, "slurmstepd-c0: error: pyxis: failed to create container filesystem for image: i.sqsh\n", True),
+        (0, LOG + UNEXPECTED, "its engine was killed"),
+        (0, LOG + SEGMENTATION + UNEXPECTED, BY_ITSELF),
+        (0, CRASH + UNEXPECTED, BY_ITSELF),
+        (0, LOG, BY_ITSELF),
+        (-signal.SIGKILL, "", "it was killed"),
+        (-signal.SIGTERM, "", "it was killed"),
+        (128 + signal.SIGKILL, "", "it was killed"),
+        (-signal.SIGSEGV, "", BY_ITSELF),
+        (-signal.SIGILL, "", BY_ITSELF),
+        (1, CRASH, BY_ITSELF),
+        (1, LOG + "OSError: [Errno 98] Address already in use\n", "its port"),
+        (1, CRASH.replace("{}", "{'EngineCore': -9}"), "its engine was killed"),
+        (1, LOG + NO_MEMORY, "others use its GPU's memory: ValueError: Free memory"),
+        (1, LOG + NO_MEMORY.replace("69.73", "78.66"), BY_ITSELF),
+        (1, LOG + PROFILING, "others use its GPU's memory"),
+        (1, PYXIS, "its image did not start: "),
+        (1, ENROOT, "its image did not start: Failed to start i.sqsh"),
+        (1, ENROOT.splitlines()[0] + "\n", "its image did not start: enroot-mount: failed to mount"),
+        (255, "FATAL:   container creation failed: mount hook failed\n", "its image did not start: container creation"),
+        (1, "[ERROR] No space left on device\n", "its node cannot keep or give its files"),
+        (1, LOG + FULL, "its node cannot keep or give its files: OSError: [Errno 28] No space left on device"),
+        (1, LOG + "OSError: [Errno 116] Stale file handle: '/models/x'\n", "its node cannot"),
+        (1, CRASH + FULL, BY_ITSELF),  # what it met after its own error
+        (1, LOG + "[ERROR] said by a library of the engine\n", BY_ITSELF),
     ],
 )
-def test_what_a_retry_may_cure(code, log, transient):
-    assert ended_by_transient(code, log) is transient
+def test_what_a_retry_may_cure(code, log, cause):
+    found = transient_cause(code, log) or BY_ITSELF
+    assert found.startswith(cause) and bool(found) is bool(cause), found
+
+
+def test_an_image_that_preflight_has_not_started_may_be_a_wrong_one():
+    assert transient_cause(255, "FATAL:   stat /p: no such file\n", is_proven_image=False) is None
 
 
 # With a child in its own group and one in another, as Apptainer's helper that mounts the image.

@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +61,24 @@ class Answers:
         return repr((str(first), second if isinstance(second, str) else None))
 
 
-def parse_generations(response: Any, prompts: int, chat: bool) -> list[dict[str, Any]]:
+def parse_generations(
+    response: Any, prompts: int, chat: bool, asked: Sequence[Any] | None = None
+) -> list[dict[str, Any]]:
     """Text, finish reason and number of tokens of each answer, in the order of the prompts.
 
+    Args:
+        asked: the prompts' tokens, which the server was to return (vLLM's ``return_token_ids``); None: it was not.
+
     Raises:
-        ValueError, KeyError, TypeError: the response does not hold one finished text per prompt.
+        ValueError, KeyError, TypeError: the response does not hold one finished text per prompt, or is to others.
     """
     choices = sorted(response["choices"], key=lambda choice: choice["index"])
     if [choice["index"] for choice in choices] != list(range(prompts)):
         raise ValueError(f"{len(choices)} choices for {prompts} prompts")
+    for choice, prompt in zip(choices, asked or [], strict=bool(asked)):
+        answered = choice.get("prompt_token_ids")
+        if answered is not None and list(answered) != list(prompt):
+            raise ValueError(f"choice {choice['index']} answers another prompt than was asked")
     answers = []
     for choice in choices:
         reason = choice["finish_reason"]
@@ -311,7 +320,9 @@ def recording(base: type) -> type:
 
             def parse(response, numbers):
                 if generate:
-                    return parse_generations(response, len(numbers), self.chat)
+                    asked = [batch[number][0] for number in numbers]
+                    are_tokens = not self.chat and all(isinstance(prompt, list | tuple) for prompt in asked)
+                    return parse_generations(response, len(numbers), self.chat, asked if are_tokens else None)
                 return parse_likelihoods(response, [batch[number][2] for number in numbers])
 
             answers = self.answers[repeat]

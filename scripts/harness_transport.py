@@ -203,6 +203,7 @@ class Transport:
         self.first_failure: str | None = None
         self._kinds: Counter[str] = Counter()
         self._in_a_row = 0
+        self._identities: set[str] = set()  # of the responses so far; vLLM gives each its own
         self._headers, self._max_attempts, self._timeout = dict(headers), max_attempts, timeout_seconds
         self._report, self._next_report = report, 0.0
         self._session: aiohttp.ClientSession | None = None
@@ -330,6 +331,7 @@ class Transport:
                     wait = _retry_after(response.headers.get("Retry-After"))
                 if status == 200:
                     content = json.loads(text)
+                    self._check_origin(text, content, payload)
                     parsed = parse(content)
                     self.statuses["200"] += 1
                     self._count_tokens(content)
@@ -355,6 +357,22 @@ class Transport:
                 backoff = min(LONGEST_WAIT_SECONDS, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.75, 1.25)
                 await asyncio.sleep(max(wait, backoff))
         raise NotAnswered(kind, f"{problem} (after {self._max_attempts} attempts)")
+
+    def _check_origin(self, text: bytes, content: Any, payload: Mapping[str, Any]) -> None:
+        """Refuse what cannot be this request's answer, whatever stands between the server and this process.
+
+        Raises:
+            ValueError: it is another model's, one that was given before, or no text (half of a surrogate pair).
+        """
+        asked = payload.get("model")
+        if asked is not None and content["model"] != asked:
+            raise ValueError(f"it is of model {content['model']!r}, asked was {asked!r}")
+        if (identity := content.get("id")) is not None:
+            if identity in self._identities:
+                raise ValueError(f"the answer {identity!r} was given before, to another request")
+            self._identities.add(identity)
+        if b"\\ud" in text.lower():
+            json.dumps(content, ensure_ascii=False).encode()  # a UnicodeEncodeError is a ValueError
 
     def _count_tokens(self, content: Any) -> None:
         usage = content.get("usage") if isinstance(content, dict) else None

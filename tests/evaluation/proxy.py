@@ -24,6 +24,7 @@ BODIES = os.environ.get("BODIES")  # where whole requests of tasks go, for who w
 LONGEST_HOLD_SECONDS = 120  # for what a test waits for and never comes
 
 lock = threading.Lock()
+given = {}
 seen = {"tasks": 0, "faults": 0}
 was_sick = threading.Event()
 
@@ -192,6 +193,23 @@ class Handler(BaseHTTPRequestHandler):
         content["choices"].pop()
         return json.dumps(content).encode()
 
+    def repeat(self, content):
+        """The first answer that was given, whole or to another prompt."""
+        with lock:
+            return json.dumps(given.setdefault("first", content)).encode()
+
+    def reorder(self, content):
+        for choice in content["choices"]:
+            choice["index"] = len(content["choices"]) - 1 - choice["index"]
+        return json.dumps(content).encode()
+
+    def of_another(self, content):
+        return json.dumps(content | {"model": "huge-llama"}).encode()
+
+    def trace(self, content):
+        print("(APIServer pid=1) Traceback (most recent call last):\n  File x\nOSError: of a broken probe", flush=True)
+        return json.dumps(content).encode()
+
     def complain(self, content):
         print(
             "(EngineCore pid=1) WARNING torch.OutOfMemoryError: CUDA out of memory, the request is repeated", flush=True
@@ -221,6 +239,11 @@ AFTER = {
     "no numbers": Handler.without_numbers,
     "swallow": Handler.swallow,
     "complain": Handler.complain,
+    "repeat": Handler.repeat,
+    "reorder": Handler.reorder,
+    "of another": Handler.of_another,
+    "half a character": Handler.change(None, text="1\ud8002"),
+    "trace": Handler.trace,
 }
 LOST = {"drop", "delay", "rate limit", "error 500", "error 400", "refuse the key", "crash", "die"}
 

@@ -54,6 +54,19 @@ CASES = {
     "a choice swallowed": Case({"kind": "swallow", "count": 1}, None, ALL | {"http_failures": 1}, {"garbled": 1}),
     "a null answer": Case({"kind": "null", "count": 1}, None, ALL | {"http_failures": 1}, {"garbled": 1}),
     "an unfinished answer": Case({"kind": "unfinished", "count": 1}, None, ALL | {"retried": 1}, {"garbled": 1}),
+    "an answer of another model": Case({"kind": "of another", "count": 1}, None, ALL | {"retried": 1}, {"garbled": 1}),
+    "answers of another model": Case(
+        {"kind": "of another"}, ACCOUNTING, NONE | {"answered": 0}, words="it is of model 'huge-llama'", suite=QUICK
+    ),
+    "answers of earlier prompts": Case(
+        {"kind": "repeat"}, ACCOUNTING, {"answered": 16, "scored": 0}, words="was given before", suite=QUICK
+    ),
+    "answers in another order": Case({"kind": "reorder", "count": 1}, None, ALL | {"retried": 1}, {"garbled": 1}),
+    "half a character": Case({"kind": "half a character", "count": 1}, None, ALL | {"retried": 1}, {"garbled": 1}),
+    "half a character without end": Case(
+        {"kind": "half a character"}, ACCOUNTING, NONE | {"answered": 0}, words="surrogates not allowed", suite=QUICK
+    ),
+    "an exception that costs no answer": Case({"kind": "trace", "count": 1}, None, ALL, words="no answer was lost"),
     "health fails for a while": Case({"kind": "sick"}, None, ALL, words="/health did not answer"),
     "errors without end": Case(
         {"kind": "error 500"}, ACCOUNTING, NONE | {"answered": 0}, words="requests in a row", suite=QUICK

@@ -50,6 +50,7 @@ LIMITED = (
     ("empty", "empty", "are empty"),
     ("degenerate", "degenerate", "are mostly one part over and over"),
 )
+SERVER_LOG = "server.log"
 CONSTANT_SAMPLES = 20  # from as many samples on, one and the same answer or score is no coincidence
 CONSTANT_TASKS, CONSTANT_TASK_SAMPLES = 3, 100
 
@@ -109,7 +110,8 @@ def evaluate_run(summary: Any) -> RunAssessment:
                 _judge_spread(name, task.get("spread"), score, found)
         if len(scores) == len(tasks):
             _judge_constancy(scores, found)
-    _judge_logs(summary.get("log_findings"), found)
+    is_whole = not is_empty and not findings and len(scores) == len(tasks)
+    _judge_logs(summary.get("log_findings"), is_whole, found, notes)
     for sentence in _listed(summary.get("record_mistakes")):
         found(FailureClass.UNKNOWN, f"the run's record was edited or is of another version: {_short(sentence, 300)}")
     for sentence in _listed(summary.get("shared_samples")):
@@ -293,7 +295,13 @@ def _judge_incidents(incidents: Any, found: Found, notes: list[str]) -> None:
             notes.append(sentence)
 
 
-def _judge_logs(log_findings: Any, found: Found) -> None:
+def _judge_logs(log_findings: Any, is_whole: bool, found: Found, notes: list[str]) -> None:
+    """Judge the suspect lines of a run's logs.
+
+    Args:
+        is_whole: every sample of every task was answered and scored: then an exception that the server has logged, of
+            which its log pattern says no more, was none of the run's.
+    """
     if log_findings is None:
         return
     if not isinstance(log_findings, list):
@@ -303,10 +311,12 @@ def _judge_logs(log_findings: Any, found: Found) -> None:
         if not isinstance(entry, Mapping):
             found(FailureClass.UNKNOWN, f"log_findings: expected mappings; found {_short(entry)}")
             continue
-        found(
-            FailureClass.of(entry.get("class")),
-            f"{entry.get('file')}, line {entry.get('line')}: {_short(entry.get('text'), 300)}",
-        )
+        failure_class = FailureClass.of(entry.get("class"))
+        sentence = f"{entry.get('file')}, line {entry.get('line')}: {_short(entry.get('text'), 300)}"
+        if is_whole and failure_class is FailureClass.UNKNOWN and str(entry.get("file")).endswith(SERVER_LOG):
+            notes.append(f"{sentence}; no answer was lost")
+        else:
+            found(failure_class, sentence)
 
 
 def _assessment(findings: list[Finding], scores: dict[str, Score], notes: list[str], causes: int = 0) -> RunAssessment:

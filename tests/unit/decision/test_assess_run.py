@@ -229,6 +229,22 @@ def test_log_scan_matches_words(line, expected):
         assert found[0]["line"] == 2 and found[0]["text"] == line
 
 
+@pytest.mark.parametrize(
+    ("line", "file", "summary", "passes"),
+    [
+        ("Traceback (most recent call last):", "server.log", {}, True),
+        ("Traceback (most recent call last):", "shards/1-of-2/logs/server.log", {}, True),
+        ("Traceback (most recent call last):", "addition.log", {}, False),
+        ("CUDA out of memory", "server.log", {}, False),
+        ("Traceback (most recent call last):", "server.log", {"status": "FAILED"}, False),
+    ],
+)
+def test_an_exception_of_the_server_that_cost_no_answer_is_a_note(line, file, summary, passes):
+    told = evaluate_run({**healthy(), "log_findings": scan_log(file, line), **summary})
+    assert told["pass"] is passes, told
+    assert any("no answer was lost" in note for note in told["notes"]) is passes
+
+
 def test_log_scan_quotes_three_lines_and_counts_the_rest():
     found = scan_log("a.log", "Traceback (most recent call last):\n" * 5)
     assert len(found) == 3 and found[-1]["text"].endswith("(and 2 more such lines)")

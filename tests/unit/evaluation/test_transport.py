@@ -19,7 +19,7 @@ def opened(path):
     return store
 
 
-def answering(script, store=None, prompts=1, requests=1, **options):
+def answering(script, store=None, prompts=1, requests=1, model=None, **options):
     """Send requests to a server that answers by ``script`` (status, body or "drop"; the last for ever after).
 
     Returns what became of each, the transport, and how many attempts the server saw.
@@ -49,7 +49,7 @@ def answering(script, store=None, prompts=1, requests=1, **options):
             url = f"http://127.0.0.1:{port}/v1/completions"
 
             def payload_of(numbers):
-                return {"prompt": [[number, n] for n in numbers]}
+                return {"prompt": [[number, n] for n in numbers], **({"model": model} if model else {})}
 
             try:
                 return await transport.ask(url, prompts, payload_of, lambda content, numbers: content["answers"])
@@ -81,6 +81,24 @@ def test_what_may_pass_is_repeated(bad):
     assert (counts["answered"], counts["failed"], counts["retried"]) == (1, 0, 2)
     assert counts["attempts"]["200"] == 1 and sum(counts["attempts"].values()) == 3
     assert (counts["prompt_tokens"], counts["completion_tokens"]) == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"model": "another"}, "it is of model 'another', asked was 'm'"),
+        ({"model": None}, "it is of model None"),
+        ({"model": "m", "id": "1"}, "was given before"),
+        ({"model": "m", "answers": [{"text": "\ud800"}]}, "surrogates not allowed"),
+        ({}, "KeyError: 'model'"),
+    ],
+)
+def test_what_cannot_be_this_requests_answer_is_repeated_and_then_given_up(bad, words):
+    first = {"answers": [{"text": "x"}], "model": "m", "id": "1"}
+    fresh, wrong = ((200, json.dumps(content)) for content in (first, {"answers": [{"text": "x"}], **bad}))
+    answers, transport, _ = answering([fresh, wrong], requests=2, model="m", concurrency=1)
+    assert answers[0] == [{"text": "x"}] and isinstance(answers[1], NotAnswered) and words in str(answers[1])
+    assert transport.counts()["attempts"] == {"200": 1, "garbled": 3}
 
 
 @pytest.mark.parametrize(("bad", "kind"), [((500, "x"), "failed"), ((429, "x"), "rate limit"), ((200, "{"), "failed")])
@@ -198,6 +216,16 @@ def test_generations_are_read_in_the_order_of_their_prompts():
         {"text": "a", "finish_reason": "stop", "tokens": 2},
         {"text": "b", "finish_reason": "length", "tokens": 0},
     ]
+
+
+def test_a_generation_of_another_prompt_is_no_answer():
+    asked = [[1, 2], [3]]
+    response = completion({"prompt_token_ids": [1, 2]}, {"prompt_token_ids": [3]})
+    assert len(parse_generations(response, 2, chat=False, asked=asked)) == 2
+    for choice in response["choices"]:
+        choice["index"] = 1 - choice["index"]
+    with pytest.raises(ValueError, match="another prompt"):
+        parse_generations(response, 2, chat=False, asked=asked)
 
 
 @pytest.mark.parametrize(

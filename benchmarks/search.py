@@ -255,6 +255,8 @@ def measure_models(found: Sequence[Searched]) -> bool:
     share = float(np.mean([one.share for one in found]))
     alone = share * 2 * CANDIDATES / (CANDIDATES + 1)
     print(f"  samples asked, of one full evaluation of each candidate and of the baseline: {alone:.1%}")
+    beyond = sum(one.share > SAMPLES for one in found) / len(found)
+    print(f"  searches that ask more than {SAMPLES:.0%} of two full evaluations a candidate: {beyond:.1%}")
     return _verdict("samples asked, of two full evaluations a candidate", share, SAMPLES) and holds
 
 

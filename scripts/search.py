@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput, json_argument, run_cli
 from day0.base.mistakes import mistakes_of
+from day0.checkpoint.source_weights import SourceWeights
 from day0.records.comparison import Comparison
 from day0.records.run import RunAssessment
 from day0.records.search import Candidate, Kind, Outcome, Rung, SearchRequest
@@ -72,9 +73,9 @@ def candidates_of_request(request: SearchRequest, source: Source, sensitivity: S
     Raises:
         UnusableInput: a recipe does not say before it is quantized what becomes of the model.
     """
-    catalogue, tensors = read_json(CATALOGUE), read_tensors(source.path)
-    recipes = resolve_moves(request.moves, tensors, catalogue, sensitivity)
-    return candidates_of(recipes, tensors, source.config, request.objective, sensitivity, catalogue)
+    catalogue, weights = read_json(CATALOGUE), SourceWeights(read_tensors(source.path))
+    recipes = resolve_moves(request.moves, weights, catalogue, sensitivity)
+    return candidates_of(recipes, weights, source.config, request.objective, sensitivity, catalogue)
 
 
 def samples_of_baselines(verdicts: Sequence[tuple[Kind, Verdict]]) -> dict[Kind, int]:

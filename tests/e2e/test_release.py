@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from day0.base.artefacts import digest_of_inventory, inventory
+from day0.checkpoint.source_weights import SourceWeights
 from day0.records.quantization import Quantization
 from day0.search.candidates import Recipe, candidates_of
 from day0.source.safetensors_headers import read_tensors
@@ -47,7 +48,9 @@ def test_the_size_was_known_before_the_model_was_quantized(workspace):
     source = workspace.read("tiny-llama/source.json")
     record = Quantization.read(workspace.path("tiny-llama/fp8/quantization.json"))
     tensors = read_tensors(workspace.folder / source["path"])
-    [predicted] = candidates_of([Recipe("fp8", record.recipe.quant_cfg)], tensors, source["config"], "size")
+    [predicted] = candidates_of(
+        [Recipe("fp8", record.recipe.quant_cfg)], SourceWeights(tensors), source["config"], "size"
+    )
     verdict = workspace.read("tiny-llama/fp8/verdict.json")
     assert predicted.cost == pytest.approx(verdict["size_ratio"], rel=1e-9)
     assert predicted.costs.bits_per_weight == pytest.approx(verdict["bits_per_weight"], rel=1e-9)

@@ -5,9 +5,9 @@ import json
 import pytest
 from make_exports import all_exports
 
+from day0.checkpoint.source_weights import SourceWeights
 from day0.records.quantization import Quantization
 from day0.search.candidates import Recipe, candidates_of
-from day0.search.costs import Model
 from day0.source.safetensors_headers import payload_bytes, read_tensors
 
 pytestmark = pytest.mark.e2e
@@ -28,10 +28,10 @@ def test_the_predicted_size_is_that_of_the_export(exports, name):
         pytest.skip("nothing was exported, or ModelOpt chose the formats itself")
     source = exports.source(name)
     tensors, config = read_tensors(source), json.loads((source / "config.json").read_text())
-    recipe = Recipe(name, record.recipe.quant_cfg)
-    [found] = candidates_of([recipe], tensors, config, "size")
+    weights, recipe = SourceWeights(tensors), Recipe(name, record.recipe.quant_cfg)
+    [found] = candidates_of([recipe], weights, config, "size")
     measured = payload_bytes(read_tensors(exports.checkpoint(name)))
     tolerance = FUSED.get(name) or next((value for part, value in INEXACT.items() if part in name), USUAL)
     assert found.cost == pytest.approx(measured / payload_bytes(tensors), rel=tolerance)
-    elements = sum(tensor.elements for tensor in Model(tensors, config).weights.logical.values())
+    elements = sum(tensor.elements for tensor in weights.logical.values())
     assert found.costs.bits_per_weight == pytest.approx(8 * measured / elements, rel=tolerance)

@@ -16,7 +16,6 @@ from day0.records.quantization import ModelOptConfiguration
 from day0.records.search import Candidate, Objective, RequestedMove
 from day0.records.sensitivity import Sensitivity
 from day0.search.costs import Model
-from day0.source.safetensors_headers import Tensor
 
 TOLERANCE = 1e-9
 
@@ -35,7 +34,7 @@ class Recipe(NamedTuple):
 
 def resolve_moves(
     moves: Sequence[RequestedMove],
-    tensors: Mapping[str, Tensor],
+    weights: SourceWeights,
     catalogue: Mapping[str, Any],
     sensitivity: Sensitivity | None = None,
 ) -> list[Recipe]:
@@ -43,7 +42,7 @@ def resolve_moves(
 
     Args:
         moves: of the space, with the definitions that the plan resolved.
-        tensors: of the source's safetensors files.
+        weights: of the source's safetensors files.
         catalogue: envs/modelopt_catalogue.json.
         sensitivity: of the model; only recipes that go by it need it.
 
@@ -56,7 +55,7 @@ def resolve_moves(
             f"{', '.join(without)}: these go by the model's sensitivity; give --sensitivity, as "
             "scripts/measure_sensitivity.py writes it"
         )
-    modules = linear_modules({name: tensor.shape for name, tensor in SourceWeights(tensors).logical.items()})
+    modules = linear_modules({name: tensor.shape for name, tensor in weights.logical.items()})
     recipes = []
     for move in moves:
         try:
@@ -70,7 +69,7 @@ def resolve_moves(
 
 def candidates_of(
     recipes: Sequence[Recipe],
-    tensors: Mapping[str, Tensor],
+    weights: SourceWeights,
     config: Mapping[str, Any],
     objective: Objective,
     sensitivity: Sensitivity | None = None,
@@ -80,7 +79,7 @@ def candidates_of(
 
     Args:
         recipes: of the space; those that depend on the sensitivity are resolved by it.
-        tensors: of the source's safetensors files, see :func:`day0.source.safetensors_headers.read_tensors`.
+        weights: of the source's safetensors files.
         config: the source's config.json.
         objective: what the search is to make small.
         sensitivity: of the source's layers, where it was measured; else risk is guessed from the formats.
@@ -97,11 +96,11 @@ def candidates_of(
             f"{', '.join(unknown)}: ModelOpt chooses the formats while it quantizes, so the cost is not known before; "
             "expected fixed patterns, or {sensitivity: {formats: [nvfp4, fp8], bits: 5.5}} in its place"
         )
-    model = Model(tensors, config, sensitivity, catalogue)
+    model = Model(weights, config, sensitivity, catalogue)
     candidates = []
     for recipe in recipes:
         found = patterns.get(recipe.name)
-        costs = model.costs(found) if found is not None else model.costs_of_source
+        costs, risk = model.costs_and_risk(found) if found is not None else (model.costs_of_source, 0.0)
         cost, of_source = getattr(costs, objective), getattr(model.costs_of_source, objective)
         candidates.append(
             Candidate(
@@ -110,7 +109,7 @@ def candidates_of(
                 problem=recipe.problem,
                 saves=cost < of_source - TOLERANCE,
                 costs=costs,
-                risk=model.risk(found) if found is not None else 0.0,
+                risk=risk,
                 group=recipe.group,
             )
         )

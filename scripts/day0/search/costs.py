@@ -16,10 +16,10 @@ from day0.checkpoint.intentions import Intention, Patterns
 from day0.checkpoint.layers import read_layers, sort_tensors
 from day0.checkpoint.names import EXPERT_NUMBER
 from day0.checkpoint.source_weights import SourceWeights
+from day0.recipe.modules import family_of
 from day0.recipe.resolve import resolve_configuration
 from day0.records.search import Costs
 from day0.records.sensitivity import Sensitivity
-from day0.source.safetensors_headers import Tensor
 
 FULL_BITS = 16
 # Bits of a value by number format, see Format.kind.
@@ -86,7 +86,7 @@ class Model:
     """A source model as a search needs it; read once for all candidates.
 
     Args:
-        tensors: of the source's files.
+        weights: of the source's files.
         config: its config.json.
         sensitivity: of its layers, where it was measured.
         catalogue: envs/modelopt_catalogue.json, which says what the formats of the sensitivity are.
@@ -94,21 +94,39 @@ class Model:
 
     def __init__(
         self,
-        tensors: Mapping[str, Tensor],
+        weights: SourceWeights,
         config: Mapping[str, Any],
         sensitivity: Sensitivity | None = None,
         catalogue: Mapping[str, Any] | None = None,
     ) -> None:
-        self.weights = SourceWeights(tensors)
+        self.weights = weights
         self.names = sort_tensors(self.weights.logical)
         text = config.get("text_config")
         self.text: Mapping[str, Any] = text if isinstance(text, Mapping) else config
-        self.source_bytes = sum(tensor.bytes for tensor in tensors.values())
+        self.source_bytes = sum(tensor.bytes for tensor in weights.tensors.values())
         layers = self.text.get("num_hidden_layers")
         self.layer_count = layers if isinstance(layers, int) else None
         self.routed_share = self._routed_share()
         self.is_tied = not any(module.endswith(("lm_head", "output_layer")) for module in self.names.weights)
         self.scores = _scores(sensitivity, catalogue or {})
+        self.measured, self.unit = self._measured()
+        self.read_shares: dict[str, float] = {}
+
+    def _measured(self) -> tuple[set[str], float]:
+        """Weights whose sensitivity was measured, and the loss for a unit of noise there; it turns a guess into a loss.
+
+        One for all recipes, by each group's noisiest format: else a recipe that protects a layer could seem riskier.
+        """
+        group_of = {_place_of(module): group for group in self.scores for module in group.modules}
+        elements = dict.fromkeys(map(id, self.scores), 0.0)
+        measured = set()
+        for module, name in self.names.weights.items() if group_of else ():
+            if (group := group_of.get(_place_of(module))) is not None:
+                measured.add(name)
+                elements[id(group)] += self.weights.logical[name].elements * WEIGHT_OF.get(family_of(module), 1.0)
+        noisiest = [(max(group.by_noise), elements[id(group)]) for group in self.scores if group.by_noise]
+        noise = sum(noise * count for (noise, _), count in noisiest)
+        return measured, sum(loss for (_, loss), _ in noisiest) / noise if noise else 0.0
 
     def _routed_share(self) -> float:
         """Share of the routed experts that a token is sent to; 1 where the model has none or does not say."""
@@ -119,7 +137,12 @@ class Model:
         return min(1.0, routed / experts) if experts and routed else 1.0
 
     def _read_share(self, name: str, family: str, shape: tuple[int, ...]) -> float:
-        """Share of a tensor that a token of text reads."""
+        """Share of a tensor that a token of text reads; the same whatever the recipe."""
+        if name not in self.read_shares:
+            self.read_shares[name] = self._find_read_share(name, family, shape)
+        return self.read_shares[name]
+
+    def _find_read_share(self, name: str, family: str, shape: tuple[int, ...]) -> float:
         if family in _NOT_READ:
             return 0.0
         if ".experts." in name:
@@ -158,9 +181,14 @@ class Model:
         elements = sum(tensor.elements for tensor in self.weights.logical.values())
         return Costs(size=1, bits_per_weight=8 * self.source_bytes / elements, active_bytes=1, throughput=1)
 
-    def costs(self, patterns: Patterns) -> Costs:
-        """What a recipe costs by each objective."""
+    def costs_and_risk(self, patterns: Patterns) -> tuple[Costs, float]:
+        """What a recipe costs by each objective, and how much accuracy it is expected to lose, in a unit of its own.
+
+        The risk is by the measured sensitivity of each group of layers where there is one; what was not measured counts
+        by the noise of its format and its share of the weights, in the unit of what was.
+        """
         size = elements = active = source_active = work = source_work = 0.0
+        guessed = 0.0
         for one in self.matrices(patterns):
             size += one.bytes
             elements += one.elements
@@ -168,31 +196,16 @@ class Model:
             source_active += one.read * one.source_bytes
             work += one.read * one.elements * one.bits
             source_work += one.read * one.elements * FULL_BITS
-        return Costs(
+            if one.name not in self.measured:
+                guessed += one.noise(patterns.method) * WEIGHT_OF.get(one.family, 1.0) * one.elements
+        costs = Costs(
             size=size / self.source_bytes,
             bits_per_weight=8 * size / elements,
             active_bytes=active / source_active,
             throughput=work / source_work,
         )
-
-    def risk(self, patterns: Patterns) -> float:
-        """How much accuracy a recipe is expected to lose, in a unit of its own.
-
-        By the measured sensitivity of each group of layers where there is one; what was not measured counts by the
-        noise of its format and its share of the weights, in the unit of what was.
-        """
-        total = sum(tensor.elements for tensor in self.weights.logical.values())
-        measured = _MeasuredLoss(self.scores, patterns)
-        guessed = of_measured = 0.0
-        for one in self.matrices(patterns):
-            noise = one.noise(patterns.method) * WEIGHT_OF.get(one.family, 1.0) * one.elements / total
-            if _place_of(one.name.removesuffix(".weight")) in measured.places:
-                of_measured += noise
-            else:
-                guessed += noise
-        if not self.scores:
-            return guessed
-        return measured.loss + guessed * (measured.loss / of_measured if of_measured else 1.0)
+        unit = self.unit or 1 / elements
+        return costs, _measured_loss(self.scores, patterns) + guessed * unit
 
 
 class _ScoredGroup(NamedTuple):
@@ -202,18 +215,16 @@ class _ScoredGroup(NamedTuple):
     by_noise: list[tuple[float, float]]
 
 
-class _MeasuredLoss:
+def _measured_loss(groups: list[_ScoredGroup], patterns: Patterns) -> float:
     """What a recipe loses on the layers whose sensitivity was measured."""
-
-    def __init__(self, groups: list[_ScoredGroup], patterns: Patterns) -> None:
-        self.loss = 0.0
-        self.places = {_place_of(module) for group in groups for module in group.modules}
-        for group in groups:
-            noise = _noise_at(patterns, group.modules[0])
-            if noise and group.by_noise:
-                # Another format than was scored loses in proportion to the noise of the nearest one.
-                _, of_nearest, score = min((abs(scored - noise), scored, score) for scored, score in group.by_noise)
-                self.loss += score * noise / of_nearest
+    loss = 0.0
+    for group in groups:
+        noise = _noise_at(patterns, group.modules[0])
+        if noise and group.by_noise:
+            # Another format than was scored loses in proportion to the noise of the nearest one.
+            _, of_nearest, score = min((abs(scored - noise), scored, score) for scored, score in group.by_noise)
+            loss += score * noise / of_nearest
+    return loss
 
 
 def _scores(sensitivity: Sensitivity | None, catalogue: Mapping[str, Any]) -> list[_ScoredGroup]:

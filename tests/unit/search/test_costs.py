@@ -8,6 +8,7 @@ import pytest
 from model_headers import llama_like, qwen3_moe_like
 
 from day0.base.cli import UnusableInput
+from day0.checkpoint.source_weights import SourceWeights
 from day0.recipe.resolve import resolve_configuration
 from day0.records.search import Budget
 from day0.records.sensitivity import Sensitivity
@@ -26,7 +27,9 @@ def recipe(name, **definition):
 
 def costs(name, tensors=None, config=None, objective="size", **definition):
     """The candidate of one recipe."""
-    [found] = candidates_of([recipe(name, **definition)], tensors or llama_like(), config or DENSE, objective)
+    [found] = candidates_of(
+        [recipe(name, **definition)], SourceWeights(tensors or llama_like()), config or DENSE, objective
+    )
     return found
 
 
@@ -111,7 +114,7 @@ def test_a_source_that_is_quantized_counts_as_it_is_stored():
 
 
 def risks(names, **fields):
-    found = candidates_of([recipe(name) for name in names], llama_like(), DENSE, "size", **fields)
+    found = candidates_of([recipe(name) for name in names], SourceWeights(llama_like()), DENSE, "size", **fields)
     return {one.name: one.risk for one in found}
 
 
@@ -170,13 +173,31 @@ def test_recipes_that_choose_while_they_quantize_are_refused_together():
     name = "general/auto_quantize/nvfp4_fp8_at_5p4bits"
     recipes = [recipe("x", modelopt_recipe=name), recipe("fp8"), recipe("y", modelopt_recipe=name)]
     with pytest.raises(UnusableInput, match="x, y: ModelOpt chooses"):
-        candidates_of(recipes, llama_like(), DENSE, "size")
+        candidates_of(recipes, SourceWeights(llama_like()), DENSE, "size")
 
 
 def test_a_recipe_that_cannot_be_made_is_a_candidate_that_is_never_asked():
     recipes = [recipe("fp8"), Recipe("x", None, problem="the model has no experts")]
-    found, other = candidates_of(recipes, llama_like(), DENSE, "size")
+    found, other = candidates_of(recipes, SourceWeights(llama_like()), DENSE, "size")
     assert found.saves and not other.saves and other.problem == "the model has no experts" and other.cost == 1
     rung = propose([found, other], [], Budget(), 0)
     assert [one.name for one in rung.asked] == ["fp8"]
     assert rung.excluded[0].reason == "cannot be made for this model: the model has no experts"
+
+
+def test_protecting_a_layer_is_never_riskier_where_only_some_layers_were_measured():
+    """Of an odd measurement too, by which FP8 loses as much as NVFP4: what was not measured has one unit."""
+    group = {"modules": ["model.layers.0.self_attn.q_proj"], "quantizers": [], "weights": 8}
+    sensitivity = Sensitivity.model_validate(
+        {
+            "status": "done", "failure_class": None, "detail": "", "model": "m", "source_digest": None,
+            "calibration": {}, "scored_texts": 1, "formats": {"nvfp4": 4.5, "fp8": 8.0}, "emulated": [], "seed": 0,
+            "groups": [group | {"scores": {"nvfp4": 1.0, "fp8": 1.0}}], "device": "cpu", "versions": {},
+            "duration_seconds": {},
+        }
+    )  # fmt: skip
+    names = ("nvfp4", "nvfp4_mlp_only", "fp8")
+    recipes = [recipe(name) for name in names]
+    weights = SourceWeights(llama_like())
+    found = {one.name: one.risk for one in candidates_of(recipes, weights, DENSE, "size", sensitivity, CATALOGUE)}
+    assert found["nvfp4_mlp_only"] < found["nvfp4"] and found["fp8"] < found["nvfp4"]

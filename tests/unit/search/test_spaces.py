@@ -7,6 +7,7 @@ import pytest
 from model_headers import llama_like, qwen3_moe_like
 
 from day0.base.cli import UnusableInput
+from day0.checkpoint.source_weights import SourceWeights
 from day0.recipe.modules import linear_modules, quantizers_of
 from day0.recipe.recipes import resolve_recipe
 from day0.records.search import RequestedMove
@@ -57,8 +58,9 @@ def sensitivity_of(tensors, formats=("fp8", "nvfp4", "w4a16_nvfp4")):
 
 
 def candidates(space, tensors, config, objective, sensitivity=None):
-    found = resolve_moves(moves_of(space), tensors, CATALOGUE, sensitivity or sensitivity_of(tensors))
-    return {one.name: one for one in candidates_of(found, tensors, config, objective, sensitivity, CATALOGUE)}
+    found = resolve_moves(moves_of(space), SourceWeights(tensors), CATALOGUE, sensitivity or sensitivity_of(tensors))
+    made = candidates_of(found, SourceWeights(tensors), config, objective, sensitivity, CATALOGUE)
+    return {one.name: one for one in made}
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -108,4 +110,4 @@ def test_a_failed_sensitivity_takes_only_the_recipes_that_need_it():
 
 def test_recipes_that_go_by_a_sensitivity_that_is_not_given_are_named():
     with pytest.raises(UnusableInput, match=r"nvfp4-fp8-5-bits, .*nvfp4-protect-1.*give --sensitivity"):
-        resolve_moves(moves_of("compute"), llama_like(8), CATALOGUE)
+        resolve_moves(moves_of("compute"), SourceWeights(llama_like(8)), CATALOGUE)

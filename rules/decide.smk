@@ -40,12 +40,14 @@ rule decide_release:
         release=lambda wildcards: get_text(get_release_request(wildcards)),
         evidence=lambda wildcards, input: get_text({k: v for k, v in input.items() if k != "tracking"}),
         baseline=get_existing_baseline,
+        # Advice goes by it and no decision, so that measuring it later decides nothing again.
+        sensitivity="results/{model}/sensitivity.json",
         tracking=["--mlflow", "results/{model}/{release}/mlflow.json"] if PLAN.config.mlflow else [],
     message:
         "Deciding on {wildcards.release} of {wildcards.model}"
     shell:
         "python scripts/decide.py --release {params.release:q} --evidence {params.evidence:q} {params.baseline:q}"
-        " {params.tracking:q} --output {output.verdict:q} 2>&1 | tee {log:q}"
+        " --sensitivity {params.sensitivity:q} {params.tracking:q} --output {output.verdict:q} 2>&1 | tee {log:q}"
 
 
 rule render_report:

@@ -1,7 +1,8 @@
 """Decide on a release from its assessments and write the verdict.
 
 The evidence is a JSON object of names and paths, in the graph's order; the rule of decision is in
-day0/decision/verdict.py.
+day0/decision/verdict.py. Where a recipe is proven to have lost, a configuration that searches on from it is written
+beside the verdict (day0/search/next_search.py).
 """
 
 from __future__ import annotations
@@ -9,22 +10,31 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from day0.base.artefacts import digest_of_file
+from day0.base.artefacts import digest_of_file, write_yaml
 from day0.base.cli import UnusableInput, json_argument, run_cli
 from day0.base.mistakes import mistakes_of
+from day0.checkpoint.intentions import kv_format_of
 from day0.decision.chain import Evidence
 from day0.decision.verdict import ReleaseRequest, make_verdict
 from day0.records.comparison import Comparison
+from day0.records.failure_class import Decision
 from day0.records.preflight import Preflight
+from day0.records.quantization import Quantization
 from day0.records.record import Artefact
 from day0.records.run import RunAssessment
 from day0.records.search import Search
+from day0.records.sensitivity import Sensitivity
 from day0.records.tracking import Tracking
 from day0.records.validation import Validation
+from day0.records.verdict import Verdict
 from day0.release.made_with import gather, stamp
+from day0.search.next_search import FILE, next_search
+
+Read = TypeVar("Read", bound=Artefact)
 
 TYPES: dict[str, type[Artefact]] = {
     "search": Search,
@@ -61,6 +71,38 @@ def read_evidence(paths: Mapping[str, str]) -> dict[str, Evidence]:
     return {name: Evidence(path, digest_of_file(path), contents[name]) for name, path in paths.items()}
 
 
+def add_next_search(
+    release: ReleaseRequest, verdict: Verdict, evidence: Mapping[str, Evidence], measured: Path | None
+) -> dict[str, Any] | None:
+    """Say in a verdict's next action what to protect and search next; returns the configuration of that search.
+
+    It is advice and decides nothing, so that a record which cannot be read counts as none.
+
+    Args:
+        measured: sensitivity.json of the model; it may be missing.
+    """
+    if verdict.decision is not Decision.REGRESSION or "validation" not in evidence:
+        return None
+    record = read_or_none(Quantization, Path(evidence["validation"].path).with_name("quantization.json"))
+    kv_format, _ = kv_format_of(record.recipe.quant_cfg) if record is not None else (None, False)
+    sensitivity = read_or_none(Sensitivity, measured) if measured is not None else None
+    found = next_search(
+        release, verdict, evidence["validation"].content, sensitivity, kv_format if isinstance(kv_format, str) else None
+    )
+    if found is None:
+        return None
+    verdict.next_action += found.sentences
+    return found.configuration
+
+
+def read_or_none(kind: type[Read], path: Path) -> Read | None:
+    """A record, or None where there is none that can be read."""
+    try:
+        return kind.read(path)
+    except UnusableInput:
+        return None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -72,6 +114,9 @@ def main() -> int:
         nargs=2,
         metavar=("FILE", "SHA256"),
         help="run.json of the baseline where the evidence ends before it; left out where it is another by now",
+    )
+    parser.add_argument(
+        "--sensitivity", type=Path, help="sensitivity.json of the model; advice goes by it if it is there"
     )
     parser.add_argument("--mlflow", type=Path, help="mlflow.json: the run that the evidence was logged as")
     parser.add_argument("--output", type=Path, required=True, help="verdict.json to write")
@@ -93,6 +138,10 @@ def main() -> int:
     if arguments.mlflow:
         made["mlflow"] = Tracking.read(arguments.mlflow)
     verdict = make_verdict(release, evidence).model_copy(update=made)
+    searching = add_next_search(release, verdict, evidence, arguments.sensitivity)
+    arguments.output.with_name(FILE).unlink(missing_ok=True)
+    if searching is not None:
+        write_yaml(arguments.output.with_name(FILE), searching)
     verdict.write(arguments.output)
     print(f"{release.model} {release.name}: {verdict.decision}: {verdict.detail}")
     return 0

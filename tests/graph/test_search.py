@@ -1,12 +1,14 @@
 """A search for a recipe: its rungs, its winner, what reruns, and what a crash or an infeasible candidate does to it."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+import yaml
 
 from conftest import Project
 
@@ -264,6 +266,31 @@ def test_candidates_of_a_rung_are_made_side_by_side(project):
     run = project.snakemake("results/tiny-llama/smallest/search/rung-2.json")
     assert run.status == 0 and time.monotonic() - began < 140, run.output
     assert project.read(f"{FOLDER}/search/rung-2.json")["asked"] == []
+
+
+def test_a_release_that_lost_names_the_command_of_the_search_that_goes_on_from_it(equipped):
+    """Of a release with limits of its own, in a file of the user's."""
+    lossy = {"model": "tiny-llama", "recipe": "nvfp4", "suite": "demo", "threshold": 0.02}
+    own = equipped.folder / "own.yaml"
+    own.write_text(yaml.safe_dump({"releases": [lossy], "defaults": {"expected_disagreement_rate": 0.01}}))
+    equipped.behave({"evaluate": {"nvfp4": LOST}})
+    run = equipped.snakemake("verdict", "--configfile", "own.yaml")
+    assert run.status == 0 and decision(equipped, "tiny-llama/nvfp4") == ("REGRESSION", None), run.output
+    action = equipped.read("tiny-llama/nvfp4/verdict.json")["next_action"]
+    program, *arguments = shlex.split(action.rpartition(": ")[2])
+    assert program == "snakemake" and f"snakemake {' '.join(arguments)}" in run.output
+    equipped.calls()
+    for words in (arguments, ["release", "--configfile", "own.yaml", *arguments[2:]]):
+        run = equipped.snakemake("-n", *words)
+        assert run.status == 0 and run.jobs()["propose_rung"] == 2, run.output
+        assert "4 candidates: nvfp4, nvfp4-attention-fp8, nvfp4-4-groups-fp8, fp8" in run.output
+    run = equipped.snakemake(*arguments)
+    assert run.status == 0, run.output
+    assert (winner(equipped, "tiny-llama/nvfp4-search"), stages(equipped, "quantize")) == (
+        "nvfp4-attention-fp8",
+        ["quantize fp8", "quantize nvfp4-attention-fp8"],
+    )
+    assert equipped.read("tiny-llama/nvfp4-search/verdict.json")["policy"]["threshold"] == 0.02
 
 
 @pytest.mark.parametrize("example", ["search", "search-size", "search-moe-30b"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,9 +21,7 @@ from day0.records.comparison import Evidence as Strength
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import Criterion, Policy
 from day0.records.record import Record
-from day0.records.validation import FamilyCoverage
 from day0.records.verdict import EvidenceFile, Verdict
-from day0.statistics.paired import CONCLUSIVE
 
 STAGES = (
     "preflight_model",
@@ -40,9 +36,6 @@ STAGES = (
 EXTERNAL_STAGE = "external_check"
 CHAIN = "evidence"
 REFUSAL_ACTION = "Correct what the stage names, then run the same command again."
-FP8_BITS = 8.0
-PROTECTED_FAMILIES = ("attention", "mlp", "experts", "lm_head")  # those that a recipe can protect by name
-SENSITIVE_GROUPS = 4
 ABOUT_THE_CANDIDATE = ("preflight_recipe", "validation", "candidate_run")
 
 
@@ -78,14 +71,6 @@ class _FromComparison(Record):
     next_action: str | None = None
 
 
-class _Families(Record):
-    """What a verdict reads of the validation's coverage of families."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    families: dict[str, FamilyCoverage] = Field({})
-
-
 def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> Verdict:
     """Decide on a release.
 
@@ -118,11 +103,6 @@ def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> V
         decision, next_action = decide(failure_class, stage)
         next_action += f" For the candidate: {of_the_candidate}"
     validation = evidence["validation"].content if "validation" in evidence else {}
-    if decision is Decision.REGRESSION and failure_class is None and taken.evidence == CONCLUSIVE:
-        bits = _bits_of_families(validation)
-        next_action += _protection(bits)
-        if release.may_be_searched and bits:
-            next_action += f" To search on from here: {search_command(release, bits)}"
     return Verdict(
         release=release.name,
         model=release.model,
@@ -152,54 +132,6 @@ def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> V
         evidence={name: EvidenceFile(path=found.path, sha256=found.sha256) for name, found in evidence.items()},
         digests=_digests(evidence),
     )
-
-
-def _bits_of_families(validation: Mapping[str, Any]) -> dict[str, float]:
-    """Bits of a weight of each family of layers that the checkpoint holds quantized."""
-    bits: dict[str, float] = {}
-    checks = validation.get("checks")
-    for check in checks if isinstance(checks, list) else []:
-        try:
-            families = _Families.model_validate(check).families
-        except ValidationError:
-            continue
-        bits |= {name: f.bits_per_weight for name, f in families.items() if f.quantized and f.bits_per_weight}
-    return bits
-
-
-def search_command(release: ReleaseRequest, bits: Mapping[str, float]) -> str:
-    """The command of a search that would go on from a recipe that lost.
-
-    Its space: the recipe; the recipe with each family of layers protected, those in the fewest bits first; with its
-    most sensitive groups of layers protected, which measures the sensitivity; and FP8.
-
-    Args:
-        release: that lost.
-        bits: of a weight of each family that is quantized.
-    """
-    by, limit = ("fp8", FP8_BITS) if min(bits.values()) < FP8_BITS else ("bf16", float("inf"))
-    families = sorted((held, name) for name, held in bits.items() if held < limit and name in PROTECTED_FAMILIES)
-    protected: list[tuple[str, Any]] = [(name, name) for _, name in families]
-    protected.append((f"{SENSITIVE_GROUPS}-groups", {"groups": SENSITIVE_GROUPS}))
-    moves: list[Any] = [
-        {"name": f"{release.candidate}-{name}-{by}", "recipe": {"base": release.recipe, "protect": [what], "by": by}}
-        for name, what in protected
-    ]
-    space = [release.recipe, *moves, *(["fp8"] if by == "fp8" else [])]
-    search = {"objective": "size", "space": space}
-    found = [{"model": release.model, "name": f"{release.name}-search", "suite": release.suite, "search": search}]
-    return f"snakemake release --config {shlex.quote(f'releases={json.dumps(found)}')}"
-
-
-def _protection(bits: Mapping[str, float]) -> str:
-    """The families of layers to protect first: those that the checkpoint holds in the fewest bits."""
-    if not bits:
-        return ""
-    fewest = min(bits.values())
-    first = sorted(name for name, held in bits.items() if held <= fewest + 0.5)
-    rest = sorted(f"{name} ({held:.3g})" for name, held in bits.items() if name not in first)
-    sentence = f" Protect first what is held in the fewest bits ({fewest:.3g} per weight): {', '.join(first)}"
-    return f"{sentence}; then {', '.join(rest)}." if rest else f"{sentence}."
 
 
 def _take_over(comparison: Mapping[str, Any]) -> tuple[_FromComparison, list[str]]:

@@ -17,6 +17,8 @@ parser.add_argument("--assess", action="store_true")
 parser.add_argument("--output", type=Path)
 arguments = parser.parse_args()
 
+ATTENTION = {"layers": 1, "quantized": 1, "intended": 1, "coverage": "whole", "bits_per_weight": 4.5}
+
 record = Quantization.read(arguments.record)
 failure = record.failure_class or called("validate", arguments.checkpoint.parent.name).get("failure_class")
 Validation(
@@ -26,6 +28,7 @@ Validation(
     definition_digest=arguments.definition_digest,
     recipe=record.recipe.name,
     checks=[],
+    families={"attention": ATTENTION},
     source_bytes=32,
     output_bytes=16,
     size_ratio=0.5,

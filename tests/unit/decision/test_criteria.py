@@ -1,17 +1,10 @@
 """What each criterion says, which one decides, and what to do about a drop that is not proven."""
 
-import json
-import shlex
-
 import pytest
 from tests.unit.decision_input import (
-    RELEASE,
     compare_runs,
     evaluate_comparison,
-    evidence,
-    make_verdict,
     run,
-    sha,
     tasks_run,
 )
 
@@ -139,34 +132,6 @@ def test_a_named_task_is_held_to_its_own_proof():
 
 def test_without_samples_there_is_no_evidence_of_the_suite():
     assert by_suite({}, None) is None
-
-
-@pytest.mark.parametrize(("after", "protects"), [(1800, True), (1899, False)])
-def test_a_proven_loss_names_the_families_to_protect(after, protects):
-    families = {
-        name: {"layers": 4, "quantized": count, "intended": count, "coverage": "whole", "bits_per_weight": bits}
-        for name, count, bits in (("mlp", 4, 4.5), ("attention", 4, 8.0), ("lm_head", 0, 16.0))
-    }
-    sides = {"baseline_run": run(1900, 2000), "candidate_run": run(after, 2000)}
-    digests = {f"{name.removesuffix('_run')}_sha256": sha(name) for name in sides}
-    comparison = compare_runs(*sides.values()) | digests
-    check = {"name": "coverage", "pass": True, "detail": "", "families": families}
-    scores = {name: {"scores": side.assessment["scores"]} for name, side in sides.items()}
-    held = evidence(validation={"checks": [check]}, comparison=comparison, **scores)
-    assert "snakemake" not in make_verdict(RELEASE, held)["next_action"]
-    verdict = make_verdict(RELEASE | {"recipe": "nvfp4", "may_be_searched": True}, held)
-    assert verdict["decision"] == comparison["decision"], verdict["detail"]
-    command = verdict["next_action"].partition(" To search on from here: ")[2]
-    assert bool(command) == protects
-    if command:
-        *_, option = shlex.split(command)
-        (found,) = json.loads(option.removeprefix("releases="))
-        families = [
-            move if isinstance(move, str) else move["recipe"]["protect"][0] for move in found["search"]["space"]
-        ]
-        assert families == ["nvfp4", "mlp", {"groups": 4}, "fp8"] and found["name"] == "fp8-search"
-    assert ("fewest bits (4.5 per weight): mlp; then attention (8)." in verdict["next_action"]) == protects
-    assert verdict["criteria"] == comparison["criteria"] and verdict["criterion"] == "suite"
 
 
 @pytest.mark.parametrize("tasks", [{"a": 1900}, {"a": 1900, "b": 1900}])

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -97,20 +98,47 @@ def test_a_key_is_in_no_file_and_on_no_command_line(backend, tmp_path):
         assert not file.is_file() or key.encode() not in file.read_bytes(), file
 
 
-def test_an_engine_killed_for_real_is_transient_and_the_run_goes_on(project, tmp_path):
+SECRETS = {
+    "HF_TOKEN": "hf_SecretOfTheHub0123456789",
+    "GITLAB_PAT": "SecretOfGitlab0123456789",
+    "REGISTRY_AUTH": "SecretOfTheRegistry0123456789",
+    "AWS_ACCESS_KEY_ID": "AKIA0123456789ABCDEF",
+    "AWS_SECRET_ACCESS_KEY": "SecretOfAmazon0123456789",
+    "MLFLOW_TRACKING_PASSWORD": "SecretOfMlflow0123456789",
+    "ALL_PROXY": "socks5://user:SecretOfTheProxy@127.0.0.1:9",
+}
+VALUES = [value.partition("user:")[2].partition("@")[0] or value for value in SECRETS.values()]
+
+
+def assert_no_secret(text, where):
+    assert [value for value in VALUES if value in text] == [], where
+
+
+def test_an_engine_killed_for_real_is_transient_and_no_secret_is_left_anywhere(project, tmp_path):
+    """One run for both, since a real engine takes long to start."""
     stage = Stage(tmp_path, None, suite={"concurrency": 16}, limit=600)
+    stage.environment |= SECRETS
     process = stage.start()
     while not any(file.stat().st_size for file in stage.output.glob("cache/*")):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.02)
     family = psutil.Process(process.pid).children(recursive=True)
     server = next(one for one in family if "api_server" in " ".join(one.cmdline()))
+    for one in (server, *server.children(recursive=True)):
+        assert_no_secret(str(one.environ()), one)
+    for one in family:
+        assert_no_secret(" ".join(one.cmdline()), one)
+        for entry in one.net_connections(kind="inet"):
+            assert entry.status != psutil.CONN_LISTEN or entry.laddr.ip in ("127.0.0.1", "::1"), (one, entry)
     server.children()[0].kill()
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 75 and "the server was killed" in said, said
     assert not psutil.wait_procs(family, timeout=15)[1]
     stage.run()
     assert stage.status == 0, stage.said
+    assert_no_secret(said + stage.said, "what the stage says")
+    for file in filter(Path.is_file, stage.output.rglob("*")):
+        assert_no_secret(file.read_text(errors="replace"), file)
     assert 0 < stage.metadata["requests"]["addition"]["from_store"] < 600
     server = stage.metadata["server"]
     assert (server["quantization"], server["device"], server["model_id"]) == (None, "cpu", "tiny-llama")

@@ -33,6 +33,16 @@ def is_secret_name(name: str) -> bool:
     return _NAME.search(name) is not None
 
 
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a process that needs none of its caller's secrets: by their names and by their values."""
+    return {
+        name: value
+        for name, value in environment.items()
+        # PWD, by which others mean a password, is the working directory.
+        if name == "PWD" or not (is_secret_name(name) or kind_of_secret(value))
+    }
+
+
 def kind_of_secret(text: str) -> str | None:
     """What a text looks like, or holds, if that is a secret."""
     return next((kind for kind, form in _VALUES.items() if form.search(text)), None)

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from day0.base.cli import EXIT_TRANSIENT
+from day0.base.secret_texts import without_secrets
 from day0.serving.container import NAMES_VARIABLE
 from day0.serving.engine_log import END_LINE, error_line, transient_cause
 from day0.serving.multinode import OPENAI_SERVER, serving_nodes
@@ -66,7 +67,7 @@ def server_environment(
     base: Mapping[str, str], serving: Mapping[str, Any], on_cpu: bool, key: str, plugin: Path = PLUGIN_FOLDER
 ) -> dict[str, str]:
     """The environment of the server process, with its key and, on a CPU, what makes it start quickly."""
-    environment = dict(base)
+    environment = without_secrets(base)  # it reads a local folder, and may run a model's own code
     environment.update(VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", PYTHONUNBUFFERED="1", PYTHONFAULTHANDLER="1")
     environment["PYTHONNOUSERSITE"] = "1"  # Apptainer mounts the home, whose packages would come before the image's
     if on_cpu:
@@ -192,7 +193,7 @@ class Server:
             if code == EXIT_TRANSIENT:  # of an image's launcher (scripts/wrap_image.py)
                 raise Transient(f"{who} did not start: {error_line(log) or 'no reason is given'}; log: {path}")
             if cause := transient_cause(code, log, self._is_proven_image):
-                if cause == "it was killed":
+                if cause.endswith("was killed"):  # it or its engine
                     raise Transient(f"{who} was killed {when} (exit status {code}); log: {path}")
                 raise Transient(f"{who} ended {when} (exit status {code}): {cause}; log: {path}")
             raise DeploymentFailed(

@@ -55,6 +55,30 @@ RuntimeError: Engine core initialization failed. See root cause above. Failed co
 )
 
 
+SECRETS = {
+    "HF_TOKEN": "hf_x",
+    "GITLAB_PAT": "p",
+    "REGISTRY_AUTH": "a",
+    "AWS_ACCESS_KEY_ID": "k",
+    "AWS_SECRET_ACCESS_KEY": "s",
+    "MLFLOW_TRACKING_PASSWORD": "m",
+    "HTTPS_PROXY": "http://user:word@proxy.example.org:3128",
+}
+
+
+def test_a_server_gets_none_of_its_callers_secrets():
+    base = SECRETS | {"PWD": "/w", "PATH": "/bin", "HTTP_PROXY": "http://proxy.example.org:3128", "VLLM_API_KEY": "old"}
+    environment = server_environment(base, {"environment": {"NOTE": "1"}}, True, "new")
+    assert not SECRETS.keys() & environment.keys()
+    assert {name: environment[name] for name in ("PWD", "PATH", "HTTP_PROXY", "NOTE", "VLLM_API_KEY")} == {
+        "PWD": "/w",
+        "PATH": "/bin",
+        "HTTP_PROXY": "http://proxy.example.org:3128",
+        "NOTE": "1",
+        "VLLM_API_KEY": "new",
+    }
+
+
 def test_facts_of_the_loaded_model():
     facts = loaded_facts(LOG)
     assert facts["quantization"] == "modelopt_fp4" and facts["dtype"] == "bfloat16" and facts["device"] == "cpu"

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -279,19 +279,18 @@ class Evaluation:
         for process in running.values():
             process.tell({"base_url": server.base_url})
         finished: dict[str, HarnessProcess] = {}
+        not_done: list[str] = []  # when it was stopped early
         next_report = time.monotonic()
         while running:
             server.watch("while the tasks ran")
             self._check_walltime()
             if self.early_stop is None and self._look(running):
+                not_done = [*waiting, *running]
                 self._stop_early(children, running, waiting)
                 waiting = []
             for name in [name for name, process in running.items() if not process.is_running]:
                 finished[name] = process = running.pop(name)
                 self.outcomes[name] = self._outcome_of(process, scratch)
-                if self.early_stop:
-                    looked_at = self.request.watch and self.request.watch.tasks.get(name)
-                    self.outcomes[name] = cut_to(self.outcomes[name], looked_at.drops if looked_at else None)
                 children.stop(process.process)
                 if waiting:
                     running[waiting[0]] = self._start_harness(children, waiting[0], scratch)
@@ -302,6 +301,8 @@ class Evaluation:
                 next_report = time.monotonic()
                 say("  ".join(progress(process) for process in [*finished.values(), *running.values()]))
             time.sleep(0.1)
+        if self.early_stop:
+            self._cut_outcomes(not_done)
         if any(outcome is None or outcome["status"] == "FAILED" for outcome in self.outcomes.values()):
             time.sleep(1)
             server.check("while the tasks ran")
@@ -329,14 +330,24 @@ class Evaluation:
         assert self.early_stop is not None
         say(f"stopped early, {self.early_stop.end} by {', '.join(self.early_stop.tasks_decided)}")
         for name in waiting:
-            self.outcomes[name] = cut_to(None, None)
+            self.outcomes[name] = None
         for name, process in list(running.items()):
             if HARNESSES[self.request.suite["tasks"][name]["harness"]].reports_samples:
                 process.tell({"stop": True})
             else:
                 children.stop(process.process)
-                self.outcomes[name] = cut_to(None, None)
+                self.outcomes[name] = None
                 del running[name]
+
+    def _cut_outcomes(self, not_done: Sequence[str]) -> None:
+        """Cut tasks to the samples that were looked at; where none was left to ask, the run was not stopped."""
+        if all(outcome and outcome["status"] == "COMPLETED" for outcome in self.outcomes.values()):
+            say("every sample had been asked by then: the run is complete")
+            self.early_stop = None
+            return
+        for name in not_done:
+            looked_at = self.request.watch and self.request.watch.tasks.get(name)
+            self.outcomes[name] = cut_to(self.outcomes[name], looked_at.drops if looked_at else None)
 
     def _outcome_of(self, process: HarnessProcess, scratch: Path) -> dict[str, Any] | None:
         """The outcome of a harness that ended.

@@ -47,3 +47,32 @@ def test_how_much_is_asked_is_no_part_of_a_stores_name(change):
 )
 def test_all_that_an_answer_depends_on_is_part_of_it(change):
     assert evaluation(**change)._store("t") != evaluation()._store("t")
+
+
+def stopped_by_t(outcomes):
+    made = evaluation()
+    made.outcomes, made.early_stop = dict(outcomes), object()
+    made.request.watch = SimpleNamespace(tasks={"t": SimpleNamespace(drops={"1": 0.0})})
+    made._cut_outcomes(["t", "u"])
+    return made
+
+
+SAMPLES = [{"id": "1"}, {"id": "2"}]
+
+
+@pytest.mark.parametrize(
+    ("other", "status"),
+    [({"status": "STOPPED", "samples": []}, "STOPPED"), (None, "STOPPED"), ({"status": "FAILED"}, "FAILED")],
+)
+def test_a_stopped_run_is_cut_to_what_was_looked_at(other, status):
+    made = stopped_by_t({"t": {"status": "COMPLETED", "samples": SAMPLES, "values": [1.0]}, "u": other})
+    assert made.early_stop
+    assert made.outcomes["t"] == {"status": "STOPPED", "samples": [{"id": "1"}], "values": []}
+    assert made.outcomes["u"]["status"] == status
+
+
+def test_a_run_with_nothing_left_to_ask_when_it_stopped_is_complete():
+    whole = {name: {"status": "COMPLETED", "samples": SAMPLES, "values": [1.0]} for name in "tu"}
+    made = stopped_by_t(whole)
+    assert made.early_stop is None
+    assert made.outcomes == whole

@@ -1,18 +1,17 @@
 """A search in the configuration: what it is planned as, its mistakes, and what a plan says of it."""
 
 import copy
-import json
-import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from tests.unit.decision_input import run
+from tests.unit.search.test_next_search import lost as after_a_loss
 
 from day0.base.cli import UnusableInput
-from day0.decision.verdict import ReleaseRequest, search_command
 from day0.plan.check import make_plan
 from day0.plan.search import Hours, announcement, is_base, planned_samples, search_hours
-from day0.records.policy import Policy
+from day0.search.next_search import next_search
 
 ROOT = Path(__file__).parents[3]
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
@@ -191,11 +190,10 @@ def test_gpu_hours_are_those_of_the_dearest_candidates():
 
 def test_the_search_that_a_regression_names_can_be_planned():
     """Its recipes are those that the configuration takes, whatever the recipe that lost."""
-    request = ReleaseRequest(
-        name="nvfp4", model="tiny-llama", recipe="nvfp4", candidate="nvfp4", suite="demo", policy=Policy()
-    )
-    *_, option = shlex.split(search_command(request, {"mlp": 4.5, "attention": 4.5, "lm_head": 8.0}))
-    made = plan(*json.loads(option.removeprefix("releases=")))
+    families = {"MLP": (4, 4.5), "attention": (4, 4.5), "lm_head": (4, 8.0)}
+    request, verdict, validation = after_a_loss(run(1900, 2000), run(1800, 2000), families)
+    request = request.model_copy(update={"model": "tiny-llama", "candidate": "nvfp4"})
+    made = plan(*next_search(request, verdict, validation).configuration["releases"])
     space = ["nvfp4", "nvfp4-attention-fp8", "nvfp4-mlp-fp8", "nvfp4-4-groups-fp8", "fp8"]
     assert list(made.searches[0].recipes) == space
     plain, fixed = plan({"model": "tiny-llama", "recipe": "fp8"}), made.searches[0].recipes

@@ -4,7 +4,7 @@ UV = .venv/bin/python -m uv pip
 
 SUITES = e2e slurm evaluation graph exports unit
 
-.PHONY: release test environments check setup locks generated browser $(SUITES:%=test-%)
+.PHONY: release test environments check setup locks generated browser coverage $(SUITES:%=test-%)
 
 release: .venv/workflow ## take the releases of config/config.yaml to a verdict and a bundle
 	.venv/bin/snakemake release
@@ -18,14 +18,15 @@ test: check ## run all tests, the end-to-end ones included
 # of their time is waiting: for clusters, servers, deadlines. The folders share no file that they write.
 $(SUITES:%=test-%):
 	.venv/bin/python -m pytest $(PYTEST_OPTIONS) $(or $(FOLDERS),$(@:test-%=tests/%))
-	@$(if $(PYTEST_OPTIONS),echo "coverage of scripts/day0: $$(.venv/bin/coverage report --format=total) %")
 
-# Lines that tests/unit runs in its own process: measuring the scripts that it starts would double its time.
-test-unit: private PYTEST_OPTIONS = --cov --cov-report=
 # The library of faults shares what the unit tests import, and takes under a minute.
 test-unit: private FOLDERS = tests/unit tests/faults
 test-unit: browser
 test-evaluation test-e2e test-exports test-slurm: environments
+
+# Lines that tests/unit runs in its own process. It doubles the time of these tests, so that `make test` leaves it out.
+coverage: .venv/develop ## say how much of scripts/day0 the unit tests run
+	.venv/bin/python -m pytest --quiet --cov --cov-report=term:skip-covered tests/unit
 
 environments: .venv/workflow ## make what the tests with the real tools share: the environments and the embedded model
 	.venv/bin/snakemake --quiet all -- environments .envs/nemo-evaluator.json .envs/mlflow.json results/tiny-llama/source.json

@@ -56,7 +56,7 @@ PositiveInteger = Annotated[int, Field(gt=0, strict=True)]
 class Strict(BaseModel):
     """Refuses keys that it does not know."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), defer_build=True)
 
 
 def or_bare_text(field: str) -> Callable[[dict[str, Any]], None]:

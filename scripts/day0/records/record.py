@@ -29,7 +29,12 @@ class Record(BaseModel):
     """A part of an artefact: every key is known, and those without a default must be there."""
 
     model_config = ConfigDict(
-        extra="forbid", protected_namespaces=(), validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+        extra="forbid",
+        protected_namespaces=(),
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        defer_build=True,  # a script imports many types and reads few
     )
 
     def as_plain(self) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """Files that are made from others are up to date."""
 
+import ast
 import html
 import json
 import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
+from importlib.util import find_spec
 from pathlib import Path
 
 import jsonschema
@@ -50,3 +53,23 @@ def test_locks_carry_hashes_and_no_addresses():
         assert not [line for line in lines if "://" in line or line.startswith("-")], lock
         packages = [line for line in lines if line and not line[0].isspace()]
         assert all(line.endswith("\\") and "==" in line for line in packages), lock
+
+
+def imported(folder):
+    """Top-level modules that the files of a folder import."""
+    found = set()
+    for file in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {name.name.partition(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names
+
+
+def test_the_drivers_lock_holds_what_a_report_of_snakemake_imports():
+    """It asks for pygments only then, which the tests have beside it and a user had not."""
+    modules = imported(Path(find_spec("snakemake").origin).parent / "report")
+    distributions = {name.lower().replace("_", "-") for each in modules for name in packages_distributions()[each]}
+    locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "envs" / "workflow.lock").read_text(), re.MULTILINE))
+    assert "pygments" in distributions and distributions <= locked

@@ -4,8 +4,9 @@ Snakemake 9.27.1 keeps the names of the files that a run reads and writes in ``.
 are: after ``kill -9`` somebody has to look for a living snakemake and call ``--unlock``. ``install`` puts the owner
 into the first line of each lock, removes the locks of owners that are known to be dead, and names the living one in its
 refusal. A run that ends removes its own locks alone, where Snakemake removes those of all that run beside it.
-It reaches into ``FilePersistence`` (``lock``, ``cleanup_locks``,
-``_read_locks``, ``_write_locks``, ``_delete_locks``, ``_lockdir``, ``_lockfile``).
+
+It reaches into ``FilePersistence``: ``lock``, ``cleanup_locks``, ``_read_locks``, ``_write_locks``, ``_delete_locks``,
+``_lockdir``, ``_lockfile``.
 """
 
 from __future__ import annotations

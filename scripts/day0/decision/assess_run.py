@@ -25,7 +25,7 @@ from day0.decision.shared_samples import disjoint_problems
 from day0.decision.stopped_run import as_asked
 from day0.decision.summaries import COMPLETED, TRANSIENT_STATUSES, of_original
 from day0.evaluation.results import effective
-from day0.evaluation.run_logs import logs_of, scan_log_file
+from day0.evaluation.run_logs import SERVER_LOG, logs_of, scan_log_file
 from day0.records.failure_class import FailureClass
 from day0.records.policy import TIERS, Scale
 from day0.records.results import read_metadata
@@ -50,7 +50,6 @@ LIMITED = (
     ("empty", "empty", "are empty"),
     ("degenerate", "degenerate", "are mostly one part over and over"),
 )
-SERVER_LOG = "server.log"
 CONSTANT_SAMPLES = 20  # from as many samples on, one and the same answer or score is no coincidence
 CONSTANT_TASKS, CONSTANT_TASK_SAMPLES = 3, 100
 

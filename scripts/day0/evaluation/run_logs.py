@@ -38,6 +38,7 @@ LOG_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         (FailureClass.UNKNOWN, r"^Traceback \(most recent call last\):|\bTraceback \(most recent call last\)"),
     )
 )
+SERVER_LOG = "server.log"
 # A request that lm-eval repeated and then got is no finding; the accounts tell whether one was lost.
 QUOTED_LINES_PER_LOG = 3
 # What uvicorn says once a server got the signal to end, where another launcher served; what follows is no finding.
@@ -80,5 +81,5 @@ def logs_of(folder: Path, metadata: Mapping[str, Any], suite: Mapping[str, Any] 
     shards = metadata.get("shards")
     parts = [entry.get("shard") for entry in shards if isinstance(entry, Mapping)] if isinstance(shards, list) else []
     folders = [folder / "shards" / str(part) / "logs" for part in parts if is_file_name(part)] or [folder / "logs"]
-    files = dict.fromkeys(["server.log", *(f"{name}.log" for name in names if is_file_name(name))])
+    files = dict.fromkeys([SERVER_LOG, *(f"{name}.log" for name in names if is_file_name(name))])
     return [log for place in folders for file in files if (log := place / file).is_file()]

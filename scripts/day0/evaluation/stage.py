@@ -25,6 +25,7 @@ from day0.evaluation.proof import Proof
 from day0.evaluation.request import Request
 from day0.evaluation.results import effective
 from day0.evaluation.run_folder import close_attempt, open_attempt, write_run
+from day0.evaluation.run_logs import SERVER_LOG
 from day0.records.attempts import AttemptStatus, EvaluationAttempt
 from day0.records.early_stopping import EarlyStop
 from day0.records.failure_class import FailureClass
@@ -167,8 +168,10 @@ class Evaluation:
             workers = worker_commands(command, request.nodes, job_id() or "", request.gpus_of_node)
             for worker in workers:
                 say(f"on another node: {shlex.join(worker)}")
-        log = request.output / "logs" / "server.log"
-        self.server = Server(children, command, environment, log, port or None, removal, workers, not container)
+        log = request.output / "logs" / SERVER_LOG
+        self.server = Server(
+            children, command, environment, log, port or None, removal, workers, is_proven_image=not container
+        )
         device = name_device(request.on_cpu)
         self.server_facts = {
             "engine": request.engine,

@@ -334,10 +334,9 @@ def installed_versions(python: str) -> dict[str, str]:
     try:
         answer = subprocess.run([python, "-c", program, *PACKAGES], capture_output=True, check=True, text=True).stdout
         return dict(json.loads(answer))
-    except subprocess.CalledProcessError as error:
-        cause = transient_cause(error.returncode, error.stderr)
-        if error.returncode == EXIT_TRANSIENT or cause:
-            raise Transient(f"{python}: {cause or error.stderr.strip()}") from error
-        raise UnusableInput(f"{python}: no working Python of a stage environment: {error}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, subprocess.CalledProcessError, ValueError) as error:
+        if isinstance(error, subprocess.CalledProcessError):
+            cause = transient_cause(error.returncode, error.stderr)
+            if error.returncode == EXIT_TRANSIENT or cause:
+                raise Transient(f"{python}: {cause or error.stderr.strip()}") from error
         raise UnusableInput(f"{python}: no working Python of a stage environment: {error}") from error

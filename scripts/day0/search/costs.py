@@ -117,14 +117,16 @@ class Model:
 
         One for all recipes, by each group's noisiest format: else a recipe that protects a layer could seem riskier.
         """
-        group_of = {_place_of(module): group for group in self.scores for module in group.modules}
-        elements = dict.fromkeys(map(id, self.scores), 0.0)
+        if not self.scores:
+            return set(), 0.0
+        number_of = {_place_of(module): at for at, group in enumerate(self.scores) for module in group.modules}
+        elements = [0.0] * len(self.scores)
         measured = set()
-        for module, name in self.names.weights.items() if group_of else ():
-            if (group := group_of.get(_place_of(module))) is not None:
+        for module, name in self.names.weights.items():
+            if (at := number_of.get(_place_of(module))) is not None:
                 measured.add(name)
-                elements[id(group)] += self.weights.logical[name].elements * WEIGHT_OF.get(family_of(module), 1.0)
-        noisiest = [(max(group.by_noise), elements[id(group)]) for group in self.scores if group.by_noise]
+                elements[at] += self.weights.logical[name].elements * WEIGHT_OF.get(family_of(module), 1.0)
+        noisiest = [(max(group.by_noise), elements[at]) for at, group in enumerate(self.scores) if group.by_noise]
         noise = sum(noise * count for (noise, _), count in noisiest)
         return measured, sum(loss for (_, loss), _ in noisiest) / noise if noise else 0.0
 

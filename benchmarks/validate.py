@@ -251,6 +251,7 @@ def make_deep(folder: Path, gigabytes: float) -> None:
                 header[f"{name}.{leaf}"] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
                 end += size
         text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)  # as safetensors writes it, so that the payload is aligned
         with open(folder / side / "model.safetensors", "wb") as stream:
             stream.write(len(text).to_bytes(8, "little") + text)
             for _ in names:

@@ -44,6 +44,14 @@ class Blocks(NamedTuple):
     bytes_read: int
 
 
+class Seen(NamedTuple):
+    """What a :class:`BlockScan` saw: problems and places of some blocks of zeros by tensor, and the number of bytes."""
+
+    problems: dict[str, set[str]]
+    zeros: dict[str, list[int]]
+    bytes_read: int
+
+
 class BlockScan:
     """Looks at all scales and weights of a checkpoint: at bytes that are handed over, and at the rest by reading it."""
 
@@ -71,6 +79,22 @@ class BlockScan:
                     held = self._zeros.setdefault(name, [])
                     held += [first + start + int(place) for place in _some(places)]
                 self._bytes += chunk.size
+
+    def seen(self) -> Seen:
+        """What was seen since this was last asked, which is then forgotten; :meth:`add` takes it, in any process."""
+        with self._lock:
+            seen = Seen(self._found, self._zeros, self._bytes)
+            self._found, self._zeros, self._bytes = {}, {}, 0
+        return seen
+
+    def add(self, seen: Seen) -> None:
+        """Take what was seen."""
+        with self._lock:
+            for name, problems in seen.problems.items():
+                self._found.setdefault(name, set()).update(problems)
+            for name, places in seen.zeros.items():
+                self._zeros.setdefault(name, []).extend(places)
+            self._bytes += seen.bytes_read
 
     def finish(self, handed: Collection[str] = ()) -> Blocks:
         """Read what was not handed over, and say what was found.

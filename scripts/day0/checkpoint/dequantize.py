@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -55,6 +56,18 @@ _PAIRS = {
 _HALVES = {kind: (numpy.tile(values, 16), numpy.repeat(values, 16)) for kind, values in NIBBLES.items()}
 
 
+class _Span(NamedTuple):
+    """Bytes of a file from ``first`` on, which a thread holds."""
+
+    file: str
+    first: int
+    content: NDArray[numpy.uint8]
+
+
+# What direct reading asks of places, lengths and addresses; and pages of memory that a device writes to in one piece.
+_PAGE, _HUGE_PAGE = 4096, 1 << 21
+
+
 class Files:
     """Files that are open for reading at given places, by many threads at once, each with arrays that it uses again.
 
@@ -62,7 +75,7 @@ class Files:
     """
 
     def __init__(self) -> None:
-        self._handles: dict[str, int] = {}
+        self._handles: dict[tuple[str, bool], int] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
         self.bytes_read = 0
@@ -84,29 +97,81 @@ class Files:
         Raises:
             BrokenSafetensors: the file became shorter since its header was read, or cannot be read.
         """
+        if slot and (held := self._held(file, start, length)) is not None:
+            return held
         content = self.array(slot, (length,), numpy.uint8)
+        self._fill(file, start, content)
+        return content
+
+    def load(self, slot: str, file: str, start: int, length: int) -> None:
+        """Read bytes past the page cache, which those who :meth:`read` parts of them into an array of a slot get.
+
+        They hold until the same thread loads into the same slot. Filling the cache takes longer than the reading itself
+        where a checkpoint is read once from end to end. A file system that can't do it has them read as usual.
+
+        Raises:
+            BrokenSafetensors: the file became shorter since its header was read, or cannot be read.
+        """
+        spans: dict[str, _Span] = self._local.__dict__.setdefault("spans", {})
+        first = start - start % _PAGE
+        size = -(-(start + length - first) // _PAGE) * _PAGE
+        buffer = self._buffer(slot, size)
+        spans[slot] = _Span(file, start, buffer[start - first :][:length])
+        try:
+            with contextlib.suppress(OSError):
+                if os.preadv(self._handle(file, is_direct=True), [buffer[:size].data], first) >= start + length - first:
+                    self._count(length)
+                    return
+            self._fill(file, start, spans[slot].content)
+        except BrokenSafetensors:
+            del spans[slot]
+            raise
+
+    def _held(self, file: str, start: int, length: int) -> NDArray[numpy.uint8] | None:
+        """Bytes that this thread has loaded, at an address that numbers of any size may have."""
+        for span in self._local.__dict__.get("spans", {}).values():
+            place = start - span.first
+            if span.file == file and place >= 0 and place + length <= span.content.size:
+                content: NDArray[numpy.uint8] = span.content[place : place + length]
+                return content if content.ctypes.data % 8 == 0 else content.copy()
+        return None
+
+    def _buffer(self, slot: str, size: int) -> NDArray[numpy.uint8]:
+        """Memory of this thread in huge pages, of which a device fills many at once."""
+        buffers: dict[str, NDArray[numpy.uint8]] = self._local.__dict__.setdefault("buffers", {})
+        if slot not in buffers or buffers[slot].size < size:
+            memory = mmap.mmap(-1, -(-size // _HUGE_PAGE) * _HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            with contextlib.suppress(OSError):
+                memory.madvise(mmap.MADV_HUGEPAGE)
+            buffers[slot] = numpy.frombuffer(memory, numpy.uint8)
+        return buffers[slot]
+
+    def _fill(self, file: str, start: int, content: NDArray[numpy.uint8]) -> None:
         try:
             count = os.preadv(self._handle(file), [content.data], start)
-            if count < length:
+            if count < content.size:
                 raise OSError(f"ends at byte {start + count}")
         except OSError as error:
             raise BrokenSafetensors(f"{file}: cannot be read: {error}") from error
+        self._count(content.size)
+
+    def _count(self, length: int) -> None:
         with self._lock:
             self.bytes_read += length
-        return content
 
     def announce(self, file: str, start: int, length: int) -> None:
         """Have the system read a part of a file ahead; one that cannot be read is named when it is read."""
         with contextlib.suppress(OSError):
             os.posix_fadvise(self._handle(file), start, length, os.POSIX_FADV_WILLNEED)
 
-    def _handle(self, file: str) -> int:
-        handle = self._handles.get(file)
+    def _handle(self, file: str, is_direct: bool = False) -> int:
+        key = file, is_direct
+        handle = self._handles.get(key)
         if handle is None:
             with self._lock:
-                handle = self._handles.get(file)
+                handle = self._handles.get(key)
                 if handle is None:
-                    handle = self._handles[file] = os.open(file, os.O_RDONLY)
+                    handle = self._handles[key] = os.open(file, os.O_RDONLY | (os.O_DIRECT if is_direct else 0))
         return handle
 
     def close(self) -> None:

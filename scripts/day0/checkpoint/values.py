@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import random
 import statistics
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy
 from numpy.typing import NDArray
 
-from day0.checkpoint.blocks import BlockScan
+from day0.base.processes import cores, in_processes
+from day0.checkpoint.blocks import BlockScan, Seen
 from day0.checkpoint.dequantize import Files, Look, Matrix, Values
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION
 from day0.checkpoint.layers import SortedTensors
@@ -57,7 +56,9 @@ OF_UNKNOWN_MAKING = 2.0
 LEAST_COLUMNS = 64
 # Matrices that are read by default, elements of a part of one that is read, and parts of a matrix where it has few.
 MATRICES, ELEMENTS, MOST_PARTS = 2000, 8192, 4
-EXPERTS_OF_FUSED, CHUNK_ELEMENTS, AHEAD = 4, 1 << 18, 64
+EXPERTS_OF_FUSED = 4
+# Elements that are read at once, and of those that are worked on at once; and from which on processes share the work.
+LONG_ELEMENTS, CHUNK_ELEMENTS, MANY_ELEMENTS = 1 << 22, 1 << 18, 1 << 26
 # Largest values of E4M3 and E2M1, and half of E4M3's smallest step: what a scale of a whole matrix cannot resolve.
 _E4M3_MAX, _E2M1_MAX, _HALF_STEP = 448.0, 6.0, 2.0**-10
 # How far a scale may be above what the matrix alone needs: those that are fused with it may need more.
@@ -227,7 +228,7 @@ def compare_values(compared: Compared, files: Files, scan: BlockScan | None = No
     if scan is not None:
         pairs += itertools.chain.from_iterable(map(compared.pairs, compared.modules))
         pairs.sort(key=lambda pair: pair.held.codes[1:])
-        parts: Iterable[Part] = itertools.chain.from_iterable(map(whole, pairs))
+        parts = [part for pair in pairs for part in whole(pair, LONG_ELEMENTS)]
         found = _sums_of_all(files, parts, compared, scan)
     else:
         parts = _some_parts(compared, random.Random(seed))
@@ -299,12 +300,18 @@ def _some_rows(pair: Pair, chance: random.Random) -> Part:
     return Part(pair, first, count)
 
 
-def whole(pair: Pair) -> Iterator[Part]:
-    """All rows of a pair, in parts of :data:`CHUNK_ELEMENTS`."""
-    rows, unit = pair.held.rows, max(pair.held.unit, pair.source.unit)
-    count = max(CHUNK_ELEMENTS // pair.held.columns // unit, 1) * unit if pair.source.is_whole else rows
-    for first in range(0, rows, count):
-        yield Part(pair, first, min(count, rows - first))
+def whole(pair: Pair, elements: int = CHUNK_ELEMENTS) -> Iterator[Part]:
+    """All rows of a pair, in parts of about so many elements."""
+    return _split(Part(pair, 0, pair.held.rows), elements)
+
+
+def _split(part: Part, elements: int) -> Iterator[Part]:
+    """A part as parts of about so many elements; whole where its source can only be read as a whole."""
+    pair, end = part.pair, part.first + part.count
+    unit = max(pair.held.unit, pair.source.unit)
+    count = max(elements // pair.held.columns // unit, 1) * unit if pair.source.is_whole else pair.held.rows
+    for first in range(part.first, end, count):
+        yield Part(pair, first, min(count, end - first))
 
 
 def _announce(parts: Iterable[Part], files: Files) -> None:
@@ -333,23 +340,40 @@ def read_source(matrix: Matrix, part: Part, files: Files) -> Values:
     return values if vector is None else numpy.divide(values, vector, out=values)
 
 
+class _Read(NamedTuple):
+    """What a process found in a long part: the sums of its parts, what a scan saw in its bytes, and their number."""
+
+    sums: list[Sums]
+    seen: Seen
+    bytes_read: int
+
+
 def _sums_of_all(
-    files: Files, parts: Iterable[Part], compared: Compared, scan: BlockScan
+    files: Files, long_parts: Sequence[Part], compared: Compared, scan: BlockScan
 ) -> Iterator[tuple[Part, Sums]]:
-    """Parts with their sums, in their order; the system reads those ahead that are not too far from being compared."""
+    """Parts with their sums, in their order: a few rows of one that is long, which stay in a core's cache."""
 
-    def compare(part: Part) -> tuple[Part, Sums]:
-        name = part.pair.tensor
+    def read(part: Part) -> _Read:
+        name, before = part.pair.tensor, files.bytes_read
         start = compared.tensors[name].start
-        return part, Sums.of(*read_part(part, files, lambda place, raw: scan.look(name, place - start, raw)))
+        for slot, matrix in (("held", part.pair.held), ("source", part.pair.source)):
+            if matrix.is_whole:
+                width = matrix.bytes_of_row
+                first, length = int(part.first * width), int(part.count * width)
+                files.load(slot, matrix.codes.file, matrix.codes.start + first, length)
+        found = [
+            Sums.of(*read_part(one, files, lambda place, raw: scan.look(name, place - start, raw)))
+            for one in _split(part, CHUNK_ELEMENTS)
+        ]
+        return _Read(found, scan.seen(), files.bytes_read - before)
 
-    with ThreadPoolExecutor(max_workers=min(len(os.sched_getaffinity(0)), 8)) as pool:
-        begun: deque[Future[tuple[Part, Sums]]] = deque()
-        for part in parts:
-            begun.append(pool.submit(compare, part))
-            if len(begun) == AHEAD:
-                yield begun.popleft().result()
-        yield from (future.result() for future in begun)
+    elements = sum(part.count * part.pair.held.columns for part in long_parts)
+    count = cores() + 1 if elements >= MANY_ELEMENTS else 1  # while one waits for its bytes the others work
+    for part, found in zip(long_parts, in_processes(read, long_parts, count), strict=True):
+        scan.add(found.seen)
+        if count > 1:
+            files.bytes_read += found.bytes_read
+        yield from zip(_split(part, CHUNK_ELEMENTS), found.sums, strict=True)
 
 
 def _is_range(part: Part, files: Files, largest: dict[str, float]) -> bool:

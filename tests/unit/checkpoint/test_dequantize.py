@@ -1,6 +1,7 @@
 """Stored codes as numbers: each format against arithmetic of its own, in parts as in the whole."""
 
 import math
+import os
 import struct
 
 import numpy as np
@@ -140,3 +141,35 @@ def test_arrays_of_a_slot_are_used_again():
         first, files.array("held", (2, 2), np.float32)
     )
     assert not np.shares_memory(files.array("", (4,), np.float32), files.array("", (4,), np.float32))
+
+
+def test_loaded_bytes_are_those_of_the_file(tmp_path):
+    content = bytes(range(256)) * 40
+    (tmp_path / "f").write_bytes(content)
+    with open_files() as files:
+        files.load("held", str(tmp_path / "f"), 13, 9000)
+        for start, length in ((13, 9000), (16, 64), (17, 5), (4096, 8), (9012, 1)):
+            held = files.read(str(tmp_path / "f"), start, length, "codes")
+            assert held.tobytes() == content[start : start + length] and held.ctypes.data % 8 == 0
+        assert files.bytes_read == 9000
+        assert files.read(str(tmp_path / "f"), 5, 20, "codes").tobytes() == content[5:25]
+        with pytest.raises(BrokenSafetensors, match="cannot be read"):
+            files.load("held", str(tmp_path / "f"), 10000, 1000)
+
+
+def test_a_file_system_without_direct_reading_has_its_bytes_read_as_usual(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.O_DIRECT", 1 << 30)
+    (tmp_path / "f").write_bytes(bytes(range(200)))
+    real, asked = os.open, []
+
+    def refuse(path, flags, *rest):
+        asked.append(flags)
+        if flags & 1 << 30:
+            raise OSError(22, "Invalid argument")
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr("os.open", refuse)
+    with open_files() as files:
+        files.load("held", str(tmp_path / "f"), 3, 100)
+        assert files.read(str(tmp_path / "f"), 3, 100, "codes").tobytes() == bytes(range(3, 103))
+    assert any(flags & 1 << 30 for flags in asked)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from day0.checkpoint import values
 from day0.checkpoint.blocks import BlockScan
 from day0.checkpoint.contents import compare_contents
 from day0.checkpoint.dequantize import open_files
@@ -105,6 +106,23 @@ def test_one_row_of_another_matrix_is_found_by_reading_everything(model):
     codes[17] = codes[18]
     found = model.compare(every=True)
     assert list(found.off) == [UP] and "in 1 of 64 rows that were read, first row 17" in found.off[UP]
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_processes_that_share_the_work_find_what_one_does(model, monkeypatch, is_shared):
+    """Of a row of other values, a NaN and a hole, and of the bytes that were read."""
+    monkeypatch.setattr(values, "MANY_ELEMENTS", 0 if is_shared else 1 << 40)
+    monkeypatch.setattr(values, "LONG_ELEMENTS", 4096)
+    monkeypatch.setattr(values, "CHUNK_ELEMENTS", 1024)
+    (first, second) = (codes for _, codes in (model.checkpoint[f"{name}.weight"] for name in model.weights))
+    second[17] = second[18]
+    first[40, 3], first[9] = 0x7F, 0
+    found = model.compare()
+    assert found.off[UP].startswith("in 1 of 4 rows that were read, first row 17")
+    assert list(found.blocks.problems) == [f"{UP.replace('1', '0')}.weight"]
+    assert all(what in found.blocks.problems[f"{UP.replace('1', '0')}.weight"] for what in ("NaN", "blocks of zeros"))
+    assert found.bytes_read >= 2 * 3 * 64 * 256 and found.blocks.bytes_read == 2 * 64 * 256
+    assert found.errors["FP8"].matrices == 2
 
 
 def test_small_values_beside_a_large_one_are_what_the_format_loses(model):

@@ -18,9 +18,20 @@ def get_release_names(wildcards):
     ]
 
 
+def get_verdicts_on(wildcards):
+    """Verdicts of the listed releases that a preflight is evidence of; of a search through each of its candidates."""
+    names = set(get_release_names(wildcards))
+    return [
+        Path(f"results/{target.model}/{target.name}/verdict.json")
+        for target in PLAN.targets
+        if names & {one.name for one in (target.releases() if isinstance(target, PlannedSearch) else [target])}
+    ]
+
+
 RELEASES = crashes.Releases(
     verdicts=tuple(map(Path, get_releases("results/{model}/{release}/verdict.json"))),
     request_of=get_crash_request,
+    verdicts_on=get_verdicts_on,
 )
 
 needrun.install()

@@ -80,9 +80,12 @@ def get_verdict_evidence(wildcards):
 def get_existing_baseline(wildcards):
     """The baseline's run where one is there, so that an external mismatch leads also where the candidate failed early.
 
-    Nothing is evaluated for that: it is an option of the decision, with its digest, and no input.
+    Nothing is evaluated for that: it is an option of the decision, with its digest, and no input. Candidates of a search
+    go without: a baseline that another of them needed later would decide again on one that failed before.
     """
     release = get_release(wildcards)
+    if (release.model, release.name) not in {(target.model, target.name) for target in PLAN.targets}:
+        return []
     run = f"results/{release.model}/{BASELINE}/{release.suite}/run.json"
     recorded = read_assessment(run)
     is_current = recorded and recorded.definition_digest == get_definition(release.model, suite=release.suite)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import atexit
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from snakemake.exceptions import WorkflowError
 from snakemake.workflow import Workflow
 
 from day0.base.cli import UnusableInput
+from day0.decision.failures import RECIPE_STAGE, decide
 from day0.decision.verdict import ReleaseRequest, make_crash_verdict
 from day0.records.assessment import AnyAssessment
-from day0.records.failure_class import FailureClass
+from day0.records.failure_class import Decision, FailureClass
 from day0.records.verdict import Verdict
 from day0.release.damage import find_damage
 from day0.release.made_with import stamp
@@ -39,10 +40,12 @@ class Releases:
     Attributes:
         verdicts: path of every release's verdict, in the configuration's order.
         request_of: from a decision's wildcards to what its verdict holds about the release besides the evidence.
+        verdicts_on: from a preflight's wildcards to those of ``verdicts`` that it is evidence of.
     """
 
     verdicts: tuple[Path, ...]
     request_of: Callable[[Any], Mapping[str, Any]]
+    verdicts_on: Callable[[Any], Sequence[Path]]
 
 
 def end_well(workflow: Workflow, releases: Releases) -> None:
@@ -52,7 +55,7 @@ def end_well(workflow: Workflow, releases: Releases) -> None:
         WorkflowError: the scheduler lost a job. A retry that waits for resources while a checkpoint finishes can be
             lost; it counts as a crash.
     """
-    redo_failed_preflights(workflow)
+    redo_failed_preflights(workflow, releases)
     if lost := workflow.scheduler.remaining_jobs:
         record_crashes(workflow, releases)
         names = ", ".join(sorted({str(job) for job in lost}))
@@ -61,20 +64,39 @@ def end_well(workflow: Workflow, releases: Releases) -> None:
 
 def end_with_failures(workflow: Workflow, releases: Releases) -> None:
     """After a run in which jobs failed."""
-    redo_failed_preflights(workflow)
+    redo_failed_preflights(workflow, releases)
     record_crashes(workflow, releases)
 
 
-def redo_failed_preflights(workflow: Workflow) -> None:
-    """Let the next run repeat a preflight that failed: the machine may have been repaired, which changes no input."""
+def redo_failed_preflights(workflow: Workflow, releases: Releases) -> None:
+    """Let the next run repeat a preflight that failed: the machine may have been repaired, which changes no input.
+
+    Not where that is no question: a recipe that is infeasible is so by inputs, whose change redoes it anyway; and a
+    search that was accepted in spite of a candidate's failure waits for nobody to mend it.
+    """
     for job in workflow.dag.jobs:
         if job.rule.name == PREFLIGHT_RULE:
+            path = Path(str(job.output[0]))
             try:
-                passed = AnyAssessment.read(str(job.output[0])).passed
+                found = AnyAssessment.read(path)
             except UnusableInput:
                 continue  # it is missing, or will be refused by the job that reads it
-            if not passed:
+            if (
+                found.passed
+                or decide(FailureClass.of(found.failure_class), RECIPE_STAGE).decision is Decision.INFEASIBLE
+            ):
+                continue
+            verdicts = releases.verdicts_on(job.wildcards)
+            if not (verdicts and all(is_accepted_after(verdict, path) for verdict in verdicts)):
                 workflow.persistence.started(job)
+
+
+def is_accepted_after(verdict: Path, failure: Path) -> bool:
+    """Whether a verdict accepts its release, and was made when a failed assessment was already there."""
+    try:
+        return not is_older(verdict, failure) and AnyAssessment.read(verdict).passed
+    except UnusableInput:
+        return False
 
 
 def record_crashes(workflow: Workflow, releases: Releases) -> None:

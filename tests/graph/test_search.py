@@ -137,6 +137,70 @@ def test_a_search_that_has_ended_plans_nothing(searched):
     assert searched.snakemake("release").status == 0 and searched.calls() == []
 
 
+# Of each kind that a candidate fails in: what is decided of it, and what the next run looks at again.
+KINDS_OF_FAILURE = {
+    "preflight": ({"preflight": {"tiny-llama/four": {"failure_class": "USER_CONFIG_ERROR"}}}, "ANOMALOUS"),
+    "broken machine": ({"preflight": {"tiny-llama/four": {"failure_class": "SYSTEMIC"}}}, "ANOMALOUS"),
+    "quantize": ({"quantize": {"four": {"failure_class": "QUANT_COVERAGE_FAILURE"}}}, "INFEASIBLE"),
+    "validation": ({"validate": {"four": {"failure_class": "MODEL_UNSUPPORTED"}}}, "INFEASIBLE"),
+    "server": ({"evaluate": {"four": {"failure_class": "DEPLOYMENT_HEALTH_FAILED"}}}, "INFEASIBLE"),
+    "harness": ({"evaluate": {"four": {"failure_class": "SAMPLE_ACCOUNTING_FAILED"}}}, "ANOMALOUS"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_FAILURE)
+def test_a_search_that_was_accepted_plans_nothing_whatever_its_candidates_failed_of(project, kind):
+    behaviour, decided = KINDS_OF_FAILURE[kind]
+    configure(project, release(space=["four", "eight"]))
+    project.behave(behaviour)
+    run = project.snakemake("release")
+    assert run.status == 0 and winner(project) == "eight", run.output
+    outcomes = {one["name"]: one["decision"] for one in project.read(f"{FOLDER}/search/search.json")["outcomes"]}
+    assert outcomes == {"four": decided, "eight": "ACCEPT"}
+    project.calls()
+    for target, jobs in (("evaluate", {}), ("release", {"release": 1})):
+        run = project.snakemake(target)
+        assert run.status == 0 and run.jobs() == jobs and project.calls() == [], run.output
+
+
+def change_recipe(project):
+    """Another recipe of the same name."""
+    configure(project, release(space=["four", "eight"]), recipes={"four": {"preset": "nvfp4"}})
+
+
+def change_model(project):
+    """Another file of the same model."""
+    (project.folder / "results/demo/model/tokenizer_config.json").write_text('{"changed": true}')
+
+
+def change_environment(project):
+    """Another lock of the environment that quantizes."""
+    (project.folder / "envs/quantize.cpu.lock").open("a").write("# changed\n")
+
+
+@pytest.mark.parametrize("change", [change_recipe, change_model, change_environment])
+def test_a_candidate_whose_cause_of_failure_changed_is_checked_again(project, change):
+    configure(project, release(space=["four", "eight"]))
+    project.behave(KINDS_OF_FAILURE["preflight"][0])
+    assert project.snakemake("release").status == 0
+    project.behave({})
+    project.calls()
+    change(project)
+    run = project.snakemake("release")
+    assert run.status == 0 and winner(project) == "four", run.output
+    assert {"preflight tiny-llama/four", "quantize four"} <= set(project.calls())
+
+
+def test_a_search_that_a_broken_machine_ended_checks_it_again(project):
+    failures = {f"tiny-llama/{name}": {"failure_class": "SYSTEMIC"} for name in RECIPES}
+    project.behave({"preflight": failures})
+    run = project.snakemake("release")
+    assert run.status == 1 and decision(project) == ("ANOMALOUS", "SYSTEMIC"), run.output
+    project.behave({})
+    run = project.snakemake("release")
+    assert run.status == 0 and winner(project) == "four", run.output
+
+
 def test_a_threshold_decides_again_and_evaluates_nothing(searched):
     for threshold, won, rungs in ((0.2, "four", 2), (0.01, "blocks", 4)):
         configure(searched, release(), threshold=threshold)
@@ -216,6 +280,11 @@ def test_a_search_that_is_killed_goes_on_where_it_was(project):
             {"quantize": {name: {"failure_class": "QUANT_COVERAGE_FAILURE"} for name in RECIPES}},
             ("INFEASIBLE", "SEARCH_SPACE_INFEASIBLE"),
             [],  # the baseline perhaps, whose evaluation may begin while the first candidates are quantized
+        ),
+        (
+            {"preflight": {f"tiny-llama/{name}": {"failure_class": "MODEL_UNSUPPORTED"} for name in RECIPES}},
+            ("INFEASIBLE", "SEARCH_SPACE_INFEASIBLE"),
+            [],
         ),
         (
             {"evaluate": {"baseline": {"failure_class": "DEPLOYMENT_HEALTH_FAILED"}}},

@@ -114,23 +114,53 @@ class FakeJob:
 
 @pytest.fixture
 def releases(tmp_path):
-    return crashes.Releases(verdicts=(tmp_path / "m" / "fp8" / "verdict.json",), request_of=lambda wildcards: RELEASE)
+    verdicts = (tmp_path / "m" / "fp8" / "verdict.json",)
+    return crashes.Releases(verdicts, request_of=lambda wildcards: RELEASE, verdicts_on=lambda wildcards: verdicts)
 
 
-def assessment(path, passed):
-    content = {"schema_version": 1, "pass": passed, "failure_class": None if passed else "SYSTEMIC", "detail": "x"}
+def assessment(path, passed, failure_class="SYSTEMIC"):
+    content = {"schema_version": 1, "pass": passed, "failure_class": None if passed else failure_class, "detail": "x"}
     path.write_text(json.dumps(content))
     return path
 
 
-def test_only_a_preflight_that_failed_is_looked_at_again(tmp_path):
+def test_only_a_preflight_that_failed_is_looked_at_again(tmp_path, releases):
     failed = FakeJob("check_preflight", assessment(tmp_path / "failed.json", False))
     passed = FakeJob("check_preflight", assessment(tmp_path / "passed.json", True))
     missing = FakeJob("check_preflight", tmp_path / "missing.json")
     other = FakeJob("assess_run", assessment(tmp_path / "run.json", False))
     workflow = FakeWorkflow(FakeDag(failed, passed, missing, other))
-    crashes.redo_failed_preflights(workflow)
+    crashes.redo_failed_preflights(workflow, releases)
     assert workflow.marked == [failed]
+
+
+@pytest.mark.parametrize(
+    ("failure_class", "accepted", "is_redone"),
+    [
+        ("SYSTEMIC", [], True),
+        ("SYSTEMIC", [None], True),
+        ("SYSTEMIC", ["later"], False),
+        ("USER_CONFIG_ERROR", ["later", "later"], False),
+        ("USER_CONFIG_ERROR", ["later", "never"], True),
+        ("USER_CONFIG_ERROR", ["later", None], True),
+        ("USER_CONFIG_ERROR", ["earlier"], True),  # not in spite of this failure
+        ("MODEL_UNSUPPORTED", ["never"], False),
+        ("DEPLOYMENT_HEALTH_FAILED", [None], False),
+        ("UNKNOWN", ["never"], True),
+    ],
+)
+def test_a_preflight_that_nobody_waits_for_is_not_looked_at_again(tmp_path, failure_class, accepted, is_redone):
+    failed = FakeJob("check_preflight", assessment(tmp_path / "failed.json", False, failure_class))
+    os.utime(tmp_path / "failed.json", (50, 50))
+    verdicts = [tmp_path / f"{number}.json" for number in range(len(accepted))]
+    for path, when in zip(verdicts, accepted, strict=True):
+        if when:
+            time = 40 if when == "earlier" else 60
+            os.utime(assessment(path, when != "never"), (time, time))
+    releases = crashes.Releases((), request_of=None, verdicts_on=lambda wildcards: verdicts)
+    workflow = FakeWorkflow(FakeDag(failed))
+    crashes.redo_failed_preflights(workflow, releases)
+    assert workflow.marked == ([failed] if is_redone else [])
 
 
 def test_a_crash_is_a_verdict_and_marks_what_is_below_it(releases):

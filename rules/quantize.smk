@@ -112,6 +112,7 @@ checkpoint assess_checkpoint:
         checkpoint="results/{model}/{recipe}/checkpoint",
         source="results/{model}/source.json",
         catalogue="envs/modelopt_catalogue.json",
+        sensitivity=lambda wildcards: get_sensitivity(wildcards.model, wildcards.recipe),
     output:
         assessment="results/{model}/{recipe}/validation.json",
     log:
@@ -123,11 +124,12 @@ checkpoint assess_checkpoint:
         code=get_code("gate_ptq.py"),
         definition=lambda wildcards: get_definition(wildcards.model, recipe=wildcards.recipe),
         engine=get_engine(),
+        sensitivity=lambda wildcards, input: [f"--sensitivity={file}" for file in input.sensitivity],
     message:
         "Assessing the checkpoint of {wildcards.recipe}"
     shell:
         "python scripts/gate_ptq.py --checkpoint {input.checkpoint:q} --record {input.record:q} --source-record {input.source:q}"
-        " --definition-digest {params.definition:q} --engine {params.engine:q} --assess --output {output.assessment:q} > {log:q} 2>&1"
+        " --definition-digest {params.definition:q} --engine {params.engine:q} {params.sensitivity:q} --assess --output {output.assessment:q} > {log:q} 2>&1"
 
 
 use rule gate_preflight as gate_ptq with:

@@ -41,6 +41,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--recipe", help="name or file of the recipe; by default the record's")
     parser.add_argument("--record", type=Path, help="quantization.json of the quantize stage")
     parser.add_argument("--source-record", type=Path, help="source.json")
+    parser.add_argument(
+        "--sensitivity", type=Path, help="sensitivity.json that the record's recipe must have been worked out by"
+    )
     parser.add_argument("--summary", type=Path, help="decide on this summary (JSON) instead of a folder")
     parser.add_argument("--definition-digest", help="digest of what defines the candidate, carried into the assessment")
     parser.add_argument(
@@ -136,6 +139,7 @@ def assess(arguments: argparse.Namespace) -> Validation:
         configuration,
         arguments.seed,
         arguments.engine_check,
+        arguments.sensitivity,
     )
     if record is not None:
         assessment.checkpoint_digest, assessment.recipe_digest = record.checkpoint_digest, record.recipe.digest

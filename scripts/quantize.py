@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from day0.base.artefacts import read_json
+from day0.base.artefacts import digest_of_file, read_json
 from day0.base.cli import EXIT_PASS, UnusableInput, json_argument, run_cli
 from day0.base.gpus import reserve_gpus
 from day0.base.stopwatch import Stopwatch
@@ -418,6 +418,7 @@ def main() -> int:
     record = Quantization.begun(
         model=source.name,
         source_digest=source.digest,
+        sensitivity_sha256=digest_of_file(arguments.sensitivity) if sensitivity is not None else None,
         recipe=RecordedRecipe(**recipe.as_plain(), quant_cfg=configuration.recorded()),
         kv_cache=kv_cache,
         calibration=calibration,

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from day0.base.artefacts import files_below, read_json
+from day0.base.artefacts import digest_of_file, files_below, read_json
 from day0.base.cli import UnusableInput
 from day0.checkpoint.blocks import BlockScan
 from day0.checkpoint.checks import CHECKS, Check, check_stage
@@ -68,8 +68,12 @@ def assess_checkpoint(
     configuration: ModelOptConfiguration | None = None,
     seed: int = 0,
     engine_python: Path | None = None,
+    sensitivity: Path | None = None,
 ) -> Validation:
     """Read and judge a checkpoint; see :func:`read_summary` and :func:`evaluate_checkpoint`.
+
+    Args:
+        sensitivity: sensitivity.json that the record's recipe must have been worked out by, where it needs one.
 
     Raises:
         UnusableInput: the source or a JSON file cannot be read.
@@ -78,12 +82,25 @@ def assess_checkpoint(
     gc.disable()  # hundreds of thousands of small objects, none in a cycle: collections only cost time
     try:
         name = recipe or (record.recipe.name if record is not None else "unknown")
-        return evaluate_checkpoint(
-            read_summary(checkpoint, source, name, record, deep, engine, configuration, seed, engine_python)
-        )
+        summary = read_summary(checkpoint, source, name, record, deep, engine, configuration, seed, engine_python)
+        return evaluate_checkpoint(replace(summary, sensitivity_problem=_sensitivity_problem(record, sensitivity)))
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _sensitivity_problem(record: Quantization | None, sensitivity: Path | None) -> str | None:
+    """How a record differs from the sensitivity that it must have been made by."""
+    if record is None or sensitivity is None:
+        return None
+    found, expected = digest_of_file(sensitivity), record.sensitivity_sha256
+    if found == expected:
+        return None
+    known = f"one of digest {expected[:12]}" if expected else "none that it names"
+    return (
+        f"the recipe was worked out by another sensitivity: {sensitivity} has digest {found[:12]}, quantization.json "
+        f"was made by {known}; restore that file, or quantize anew"
+    )
 
 
 def read_summary(

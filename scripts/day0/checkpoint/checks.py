@@ -78,6 +78,13 @@ def check_recipe(summary: CheckpointSummary) -> Check | None:
     return Check("recipe", False, summary.recipe_problem, FailureClass.USER_CONFIG_ERROR)
 
 
+def check_sensitivity(summary: CheckpointSummary) -> Check | None:
+    """A recipe that goes by the model's measured sensitivity was worked out by the one that is there."""
+    if summary.sensitivity_problem is None:
+        return None
+    return Check("sensitivity", False, summary.sensitivity_problem, FailureClass.USER_CONFIG_ERROR)
+
+
 def check_integrity(summary: CheckpointSummary) -> Check | None:
     """Every shard opens, its header is valid, and index and shards name the same tensors."""
     if summary.layers is None and summary.broken is None:
@@ -541,6 +548,7 @@ def _diff_sentence(diff: Change) -> str:
 CHECKS: Sequence[Callable[[CheckpointSummary], Check | None]] = (
     check_stage,
     check_recipe,
+    check_sensitivity,
     check_integrity,
     check_support,
     check_declaration,

@@ -105,7 +105,8 @@ class CheckpointSummary:
     than their tensors are, by reason; ``engine_answer`` what the engine itself said of the declaration where it was
     asked, ``is_refused`` whether it refused it. ``is_declared_alone``: only hf_quant_config.json declares anything.
     ``faults``: numbers of layers that a summary given by hand counts as faulty, by what is wrong with them.
-    ``recipe_problem``: why its recipe is not known.
+    ``recipe_problem``: why its recipe is not known. ``sensitivity_problem``: why the recipe was not worked out by the
+    model's sensitivity.json.
     """
 
     source_bytes: int
@@ -145,6 +146,7 @@ class CheckpointSummary:
     contents: Contents | None = None
     faults: dict[str, int] | None = None
     recipe_problem: str | None = None
+    sensitivity_problem: str | None = None
 
     @property
     def quantized(self) -> int:

@@ -55,6 +55,9 @@ class Quantization(Artefact):
     model: str
     source_digest: Sha256 | None = Field(description="of the source model; null where only its folder was given")
     recipe: RecordedRecipe
+    sensitivity_sha256: Sha256 | None = Field(
+        None, description="of the sensitivity.json that the recipe was worked out by; null where it needs none"
+    )
     kv_cache: str | None = Field(description="KV-cache preset; none: the cache is left alone; null: as the recipe is")
     calibration: Calibration | None = Field(description="null: not known, as of a checkpoint that was made elsewhere")
     seed: int | None = Field(description="null: not known")

@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from day0.base.artefacts import digest_of_file
 from day0.records.files import digest_of_files, list_files
 from day0.records.quantization import Quantization
 from day0.records.source import Source
@@ -35,6 +36,7 @@ Quantization(
     detail=f"stand-in: {failure}",
     model=source.model,
     source_digest=source.digest,
+    sensitivity_sha256=arguments.sensitivity and digest_of_file(arguments.sensitivity),
     recipe=arguments.recipe_json,
     kv_cache=None,
     calibration=arguments.calibration,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from day0.base.artefacts import read_json, write_json
+from day0.base.artefacts import digest_of_file, read_json, write_json
 from day0.base.cli import UnusableInput
 from day0.checkpoint import assess
 from day0.checkpoint.configs import compare_configs
@@ -556,6 +556,22 @@ def test_what_no_file_can_hold_is_spelled_out():
 def run_gate(*arguments):
     command = [sys.executable, str(ROOT / "scripts" / "gate_ptq.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("made_by", ["this", "another", "none"])
+def test_a_recipe_that_was_worked_out_by_another_sensitivity_is_refused(export, tmp_path, made_by):
+    export.assess()
+    file = tmp_path / "sensitivity.json"
+    file.write_text("{}")
+    digest = {"this": digest_of_file(file), "another": "5e" * 32, "none": None}[made_by]
+    record = export.record | {"sensitivity_sha256": digest}
+    found = assess_checkpoint(export.output, export.source, record, recipe="fp8", sensitivity=file)
+    if made_by == "this":
+        assert found["pass"] is True
+    else:
+        assert (found["pass"], found["failure_class"]) == (False, "USER_CONFIG_ERROR")
+        words = {"another": "made by one of digest 5e5e5e5e5e5e", "none": "made by none that it names"}[made_by]
+        assert str(file) in found["detail"] and words in found["detail"] and "quantize anew" in found["detail"]
 
 
 def test_the_command_line_exits_by_the_verdict(export, tmp_path):

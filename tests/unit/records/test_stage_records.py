@@ -69,6 +69,7 @@ QUANTIZATION = {
         "digest": SHA256,
         "quant_cfg": {"quantize": {"quant_cfg": [], "algorithm": "max"}, "auto_quantize": None, "kv_cache": None},
     },
+    "sensitivity_sha256": None,
     "kv_cache": None,
     "calibration": PREFLIGHT["request"]["calibration"],
     "seed": 1234,

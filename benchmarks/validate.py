@@ -6,7 +6,7 @@ judged by ``scripts/gate_ptq.py`` as from the shell, the start of Python include
 values, which may add 30 %. ``--python`` names an interpreter that has safetensors and torch: with it the 8 B one is
 compared with loading every tensor, as a ratio. ``--deep`` is compared with ``cat`` of the files of a checkpoint and its
 source, of real bytes, from the disk (dropped from the page cache before either) and from the page cache; from the disk
-it must reach 70 %, the median of the rounds. The headers of the 671 B one are also read and decoded alone, which no gate
+it must reach 70 % by the median. The headers of the 671 B one are also read and decoded alone, which no gate
 that reads them all can go below: without the values it may take 1.2 times the CPU time of that. Exits 1 where it misses
 one of the three.
 """

@@ -136,6 +136,12 @@ def get_release(wildcards):
     return search.without_winner() if winner is None else search.won_by(winner)
 
 
+def get_target(wildcards):
+    """What the configuration lists by the name of a decision's folder; None of a search's candidate."""
+    named = (wildcards.model, wildcards.release)
+    return next((target for target in PLAN.targets if (target.model, target.name) == named), None)
+
+
 def get_definition(model=None, recipe=None, candidate=None, suite=None, subject=None):
     """Digest of what an assessment with these wildcards is about; see Plan.definition_digest."""
     if subject is not None:

@@ -63,7 +63,7 @@ rule publish_release:
         runtime=480,
     params:
         code=get_code("publish.py"),
-        destination=lambda wildcards: get_text(get_release(wildcards).publish),
+        destination=lambda wildcards: get_text(get_target(wildcards).publish),
     message:
         "Publishing {wildcards.release} of {wildcards.model}"
     shell:

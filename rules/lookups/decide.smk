@@ -84,7 +84,7 @@ def get_existing_baseline(wildcards):
     go without: a baseline that another of them needed later would decide again on one that failed before.
     """
     release = get_release(wildcards)
-    if (release.model, release.name) not in {(target.model, target.name) for target in PLAN.targets}:
+    if get_target(wildcards) is None:
         return []
     run = f"results/{release.model}/{BASELINE}/{release.suite}/run.json"
     recorded = read_assessment(run)
@@ -94,5 +94,22 @@ def get_existing_baseline(wildcards):
 
 def get_decision_input(wildcards):
     """What a decision is made from; where releases are logged with MLflow, the record of the run too."""
-    tracking = f"results/{wildcards.model}/{wildcards.release}/mlflow.json"
-    return {**get_verdict_evidence(wildcards), **({"tracking": tracking} if PLAN.config.mlflow else {})}
+    return {
+        **get_verdict_evidence(wildcards),
+        **({"tracking": get_tracked(wildcards)} if is_tracked(wildcards) else {}),
+    }
+
+
+def get_tracked(wildcards):
+    """Where the record of a release's run in MLflow lies."""
+    return f"results/{wildcards.model}/{wildcards.release}/mlflow.json"
+
+
+def is_tracked(wildcards):
+    """Whether a release is logged with MLflow; candidates of a search are not, for their runs would be of no release."""
+    return PLAN.config.mlflow is not None and get_target(wildcards) is not None
+
+
+def get_tracking_option(wildcards):
+    """The record of the run as an option of the decision."""
+    return ["--mlflow", get_tracked(wildcards)] if is_tracked(wildcards) else []

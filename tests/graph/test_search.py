@@ -201,6 +201,28 @@ def test_a_search_that_a_broken_machine_ended_checks_it_again(project):
     assert run.status == 0 and winner(project) == "four", run.output
 
 
+def test_the_winner_is_published_and_logged_as_any_other_release(searched):
+    """Where MLflow is not installed, as here, the record says so, and the release goes on."""
+    configure(searched, release() | {"publish": {"folder": "shared/{model}-{release}"}})
+    searched.configure(mlflow={"tracking_uri": "sqlite:///mlflow.db"})
+    run = searched.snakemake("publish")
+    assert run.status == 0 and "dry run, nothing was sent" in run.output and "model.safetensors" in run.output, (
+        run.output
+    )
+    assert not searched.exists(f"{FOLDER}/published.json") and stages(searched) == []
+    verdict, tracking = searched.read(f"{FOLDER}/verdict.json"), searched.read(f"{FOLDER}/mlflow.json")
+    assert (verdict["decision"], verdict["candidate"]) == ("ACCEPT", "blocks")
+    assert tracking["status"] == "failed" and "mlflow" in tracking["detail"]
+    run = searched.snakemake("publish", "release", "--config", "publish={dry_run: false}")
+    published = searched.folder / "shared" / "tiny-llama-smallest" / "SHA256SUMS"
+    assert run.status == 0 and f"published at {published.parent.as_uri()}" in run.output, run.output
+    assert published.read_bytes() == (searched.folder / "results" / FOLDER / "release/SHA256SUMS").read_bytes()
+    assert searched.read(f"{FOLDER}/mlflow.decision.json")["decision"] == "ACCEPT"
+    # Candidates are no releases of their own.
+    folders = {path.parent.name for path in (searched.folder / "results/tiny-llama").glob("*/mlflow*.json")}
+    assert folders == {"smallest"}, folders
+
+
 def test_a_threshold_decides_again_and_evaluates_nothing(searched):
     for threshold, won, rungs in ((0.2, "four", 2), (0.01, "blocks", 4)):
         configure(searched, release(), threshold=threshold)

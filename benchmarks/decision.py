@@ -304,10 +304,7 @@ def answer_by_sampling(
         moved = random.random(chances.shape) < 0.1
         changed = np.where(moved, random.beta(first, second, chances.shape), chances)
     elif loss:
-        hit = random.random(chances.shape) < min(1.0, 2 * loss / task.accuracy) if kind == "few" else True
-        at_stake = np.where(hit, chances, 0.0)
-        mean = np.maximum(at_stake.mean(-1, keepdims=True), 1e-12)
-        changed = chances - at_stake * np.minimum(1.0, loss / mean)
+        changed = lower(chances, loss, kind, random)
     right = [random.binomial(task.repeats, side) for side in (chances, changed)]
     sums = right[0] - right[1]
     samples = task.questions * task.repeats
@@ -321,6 +318,28 @@ def answer_by_sampling(
         error = repeat_error(drop, sum(values.sum(-1) for values in variances), squares, samples, 1.0)
     means = sums / task.repeats
     return Evidence(drop, interval, error, _gate(drop, (means**2).mean(-1), task.questions))
+
+
+def lower(chances: np.ndarray, loss: float, kind: str, random: np.random.Generator) -> np.ndarray:
+    """The chances of right answers, their mean over the questions lowered by the loss, or to 0 where they are less.
+
+    A few questions ("few") are drawn until they make up twice the loss, not each by itself: of 30 questions that would
+    often leave less than the loss to lose, and a candidate that lost nothing would count as accepted wrongly.
+
+    Args:
+        chances: shape (releases, questions).
+        loss: of the score, 0 to 1.
+        kind: "even" or "few".
+    """
+    at_stake = chances
+    if kind == "few":
+        order = random.permuted(np.broadcast_to(np.arange(chances.shape[-1]), chances.shape), axis=-1)
+        drawn = np.take_along_axis(chances, order, -1)
+        before = drawn.cumsum(-1) - drawn
+        at_stake = np.zeros_like(chances)
+        np.put_along_axis(at_stake, order, np.where(before < 2 * loss * chances.shape[-1], drawn, 0.0), -1)
+    mean = np.maximum(at_stake.mean(-1, keepdims=True), 1e-12)
+    return chances - at_stake * np.minimum(1.0, loss / mean)
 
 
 def _gate(drop: Any, mean_square: Any, questions: int) -> tuple[Any, Any]:

@@ -87,6 +87,23 @@ def test_a_large_loss_of_one_small_task_is_seldom_accepted(benchmark):
         assert benchmark.measure_release(row, 400, seed=7)["suite"][0] <= 0.09
 
 
+@pytest.mark.parametrize("kind", ["even", "few"])
+def test_a_simulated_loss_is_as_large_as_its_label_says(benchmark, kind):
+    """Also in 30 questions, where few of them drawn each by itself often had less than that to lose."""
+    chances = np.random.default_rng(10).beta(0.2, 0.1, (2000, 30))
+    lost = chances - benchmark.lower(chances, 0.05, kind, np.random.default_rng(11))
+    assert lost.mean(-1) == pytest.approx(0.05) and (lost >= 0).all()
+    assert ((lost > 1e-12).mean() < 0.4) == (kind == "few")
+
+
+def test_five_limits_of_30_questions_are_seldom_accepted(benchmark):
+    """4,000 releases: a share of 4.6 %, the highest of the 48 rows of AIME, exceeds 5.7 % once in 1,000 times."""
+    names = [task.name for task in benchmark.tasks_of("reasoning")]
+    truth = benchmark.Truth("", tuple(5.0 * (name == "aime-2025") for name in names), "few")
+    row = cell_of_suite(benchmark, truth, "reasoning", 0.01, 0.3)
+    assert benchmark.measure_release(row, 4000, seed=12)["suite"][0] <= 0.057
+
+
 def test_an_evaluation_again_is_accepted_by_the_real_comparison(benchmark, tmp_path):
     """The benchmark deals a run's repeats into evaluations; here of answers that are right by chance."""
     random = np.random.default_rng(8)

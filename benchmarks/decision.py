@@ -6,9 +6,11 @@ intervals  Each cell draws releases of n samples whose scores are 0 or 1: the ba
     a share of the samples (disagreement) changes its score, and the true drop is losses less wins. Where questions are
     repeated or grouped, a cluster is of one mind (all its samples change alike) with the given probability, else each
     sample changes by itself. Coverage: the nominal 95 % interval holds the true drop in at least 94 % of releases, in
-    every cell. False alarm: a lossless candidate is called REGRESSION by `confident` in at most 5 %, with one task and
-    with ten. Gain: a lossless candidate is held up for a gain above 5 % of the scale in at most 5 %; and a true gain of
-    15 % of the scale on 198 samples or more is let through in at most 5 %.
+    every cell but those where fewer than three questions change in all of their repeats: none may be seen then, and
+    the interval is as narrow as the seen answers are alike ("unseen", printed without a bound). False alarm: a lossless
+    candidate is called REGRESSION by `confident` in at most 5 %, with one task and with ten. Gain: a lossless candidate
+    is held up for a gain above 5 % of the scale in at most 5 %; and a true gain of 15 % of the scale on 198 samples or
+    more is let through in at most 5 %.
 
 suites     Releases of whole suites, as configured and with half of their questions, by every criterion and by the rule
     of NeMo Evaluator's gate (src/nemo_evaluator/engine/gate.py at ac66aff5: a t-interval of the paired drop per task,
@@ -60,6 +62,7 @@ from day0.suite.suites import load_suite
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 0.01
 COVERAGE, FALSE_ALARM, MISSED_GAIN = 0.94, 0.05, 0.05
+SEEN = 2.9  # questions whose repeats all change; of 3, none is seen in 5 % of releases
 BLOCK = 2_000_000  # cluster sums held at once
 
 
@@ -72,6 +75,17 @@ class Cell(NamedTuple):
     disagreement: float
     drop: float
     one_mind: float = 0.0
+    together: bool = False  # a cluster holds questions on one passage, else the repeats of one question
+
+    @property
+    def expected(self) -> float:
+        """Clusters that change as one, on average."""
+        return self.clusters * self.one_mind * self.disagreement
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether the coverage is bounded: of few questions that change in all their repeats, none may be seen."""
+        return self.together or not self.one_mind or self.expected >= SEEN
 
     @property
     def samples(self) -> int:
@@ -114,7 +128,7 @@ def measure(cell: Cell, releases: int, seed: int) -> dict[str, float]:
     random = np.random.default_rng(seed)
     covered = regressed = accepted = 0
     for moments, _, _ in draw(cell, releases, random):
-        interval = drop_interval(moments, 1.0)
+        interval = drop_interval(moments, 1.0, together=cell.together)
         covered += int(((interval.low <= cell.drop + 1e-12) & (cell.drop - 1e-12 <= interval.high)).sum())
         regressed += int(is_proven_regression(regression_p(interval, LIMIT)[:, None]).sum())
         accepted += int((interval.high <= LIMIT).sum())
@@ -128,7 +142,12 @@ def measure_family(cell: Cell, tasks: int, releases: int, seed: int) -> float:
     """Share of releases of several such tasks, all lossless, that are called REGRESSION."""
     random = np.random.default_rng(seed)
     p_values = [
-        np.concatenate([regression_p(drop_interval(m, 1.0), LIMIT) for m, _, _ in draw(cell, releases, random)])
+        np.concatenate(
+            [
+                regression_p(drop_interval(moments, 1.0, together=cell.together), LIMIT)
+                for moments, _, _ in draw(cell, releases, random)
+            ]
+        )
         for _ in range(tasks)
     ]
     return float(is_proven_regression(np.stack(p_values, axis=-1)).mean())
@@ -149,16 +168,16 @@ def measure_gain(cell: Cell, releases: int, seed: int) -> float:
 
 def grid() -> list[Cell]:
     """The cells of coverage and false alarm; a lossless candidate is a cell whose drop is zero."""
-    shapes = [((1,), n, 0.0) for n in (30, 100, 198, 500, 1319, 5000)]
-    shapes += [((16,), 198, share) for share in (0.0, 0.5, 1.0)]
-    shapes += [((64,), 30, share) for share in (0.0, 0.5, 1.0)]
-    shapes += [((1, 2, 3, 5, 14), 100, share) for share in (0.0, 0.5, 1.0)]
-    shapes += [((40,), 14, share) for share in (0.0, 1.0)]
+    shapes = [((1,), n, 0.0, False) for n in (30, 100, 198, 500, 1319, 5000)]
+    shapes += [((16,), 198, share, False) for share in (0.0, 0.5, 1.0)]
+    shapes += [((64,), 30, share, False) for share in (0.0, 0.5, 1.0)]
+    shapes += [((1, 2, 3, 5, 14), 100, share, True) for share in (0.0, 0.5, 1.0)]
+    shapes += [((40,), 14, share, True) for share in (0.0, 1.0)]
     cells = []
-    for (sizes, clusters, share), accuracy, disagreement, part in itertools.product(
+    for (sizes, clusters, share, together), accuracy, disagreement, part in itertools.product(
         shapes, (0.1, 0.5, 0.95), (0.002, 0.01, 0.03, 0.1, 0.2), (0.0, 0.5, 1.0)
     ):
-        cells.append(Cell(sizes, clusters, accuracy, disagreement, part * disagreement, share))
+        cells.append(Cell(sizes, clusters, accuracy, disagreement, part * disagreement, share, together))
     return [cell for cell in cells if cell.is_possible()]
 
 
@@ -181,27 +200,31 @@ def measure_intervals(cells: list[Cell], releases: int, jobs: int) -> bool:
         held = list(pool.map(measure_gain, gains, itertools.repeat(releases), range(len(gains))))
     print(f"{len(cells)} cells of {releases:,} releases, {time.perf_counter() - start:.0f} s\n")
     print(
-        f"{'samples':>8}{'clusters':>9}{'one mind':>9}{'cells':>6}  {'coverage':>17}"
+        f"{'samples':>8}{'clusters':>9}{'one mind':>9}{'cells':>6}  {'coverage':>17}{'unseen':>8}"
         f"  {'false alarm':>12}  {'of ten tasks':>12}"
     )
-    print(f"{'':>32}  {'lowest':>8} {'mean':>8}  {'highest':>12}  {'highest':>12}")
+    print(f"{'':>32}  {'lowest':>8} {'mean':>8}{'lowest':>8}  {'highest':>12}  {'highest':>12}")
     holds = True
     family_of = dict(zip(lossless, families, strict=True))
     for key, group in itertools.groupby(
         zip(cells, found, strict=True), key=lambda pair: (pair[0].samples, pair[0].clusters, pair[0].one_mind)
     ):
         rows = list(group)
-        covered = [result["covered"] for _, result in rows]
+        covered = [result["covered"] for cell, result in rows if cell.is_covered]
+        unseen = [result["covered"] for cell, result in rows if not cell.is_covered]
         alarms = [result["regressed"] for cell, result in rows if cell.drop == 0]
         ten = [family_of[cell] for cell, _ in rows if cell.drop == 0]
         good = min(covered) >= COVERAGE and max(alarms) <= FALSE_ALARM and max(ten) <= FALSE_ALARM
         holds &= good
         print(
             f"{key[0]:>8,}{key[1]:>9,}{key[2]:>9.1f}{len(rows):>6}  {min(covered):>8.2%} {np.mean(covered):>8.2%}"
+            f"{format(min(unseen), '8.2%') if unseen else '':>8}"
             f"  {max(alarms):>12.2%}  {max(ten):>12.2%}{'' if good else '  FAILS'}"
         )
-    worst = min(zip(found, cells, strict=True), key=lambda pair: pair[0]["covered"])
-    print(f"\nlowest coverage {worst[0]['covered']:.2%}: {worst[1]}")
+    worst = min(
+        (pair for pair in zip(found, cells, strict=True) if pair[1].is_covered), key=lambda pair: pair[0]["covered"]
+    )
+    print(f"\nlowest coverage with a bound {worst[0]['covered']:.2%}: {worst[1]}")
     print(f"\n{'samples':>8}{'changed':>9}  {'held up, no true gain':>22}  {'let through, gain of 15 %':>26}")
     for place in range(0, len(gains), 2):
         none, real = held[place], 1 - held[place + 1]

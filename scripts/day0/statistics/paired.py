@@ -4,14 +4,18 @@ All numbers are drops: positive means that the candidate is worse, in the native
 
 The interval is Bonett and Price's adjusted Wald interval for matched proportions (J. Educ. Behav. Stat. 37, 2012, 479),
 written as the mean of clusters with a cluster-robust variance (Liang and Zeger, Biometrika 73, 1986, 13): before it is
-taken, ``PRIOR`` wins and ``PRIOR`` losses of a cluster are added, each as large as one sample of full width or, where
-that is more, as the changes of the clusters that changed (root mean square). So it stays honest where nothing or little
-differs (no interval of width zero), holds for real-valued scores, and counts what belongs together as one: the repeats
-of one question, the questions on one passage.
+taken, ``PRIOR`` wins and ``PRIOR`` losses of a cluster are added. So it stays honest where nothing or little differs
+(its width is never 0), holds for real-valued scores, and counts what belongs together as one.
 
-Where clusters differ in size, an added cluster is as large as the one that a sample stands in on average (sum of
-squares / sum of sizes), and Student's t has the degrees of freedom of the effective number of clusters, (sum of
-sizes)^2 / sum of squares (Kish, Survey Sampling, 1965).
+What is added is what one more change could be. Where a cluster holds several questions (on one passage), it is a whole
+cluster: they can fail together though none was seen to. Where it holds the repeats of one question, it is as large as
+the changes that were seen, on average over their scatter (sum of 4th powers / sum of squares), and no less than one
+sample: a question asked 64 times would else have the error of one asked once. So a loss of whole questions is covered
+from about three that are lost on; of fewer, none may have been seen.
+
+Where clusters differ in size, a whole one is as large as the one that a sample stands in on average (sum of squares /
+sum of sizes), and Student's t has the degrees of freedom of the effective number of clusters, (sum of sizes)^2 / sum of
+squares (Kish, Survey Sampling, 1965).
 
 Bonett and Price add one win and one loss; with these the coverage of a nominal 95 % falls to 93.5 % where nearly all
 disagreements are losses. With 1.5 it stays above 94 % (benchmarks/decision.py), and where nothing differs the upper end
@@ -85,7 +89,7 @@ class Moments(NamedTuple):
     squares: Any  # sum over clusters of (sum of the cluster's drops)^2
     cross: Any  # sum over clusters of its size times the sum of its drops
     sizes: Any  # sum over clusters of its size^2
-    changed: Any  # sum of size^2 over the clusters whose drops do not sum to 0
+    fourth: Any  # sum over clusters of (sum of the cluster's drops)^4
 
 
 class Error(NamedTuple):
@@ -124,24 +128,28 @@ def cluster_moments(sums: Any, sizes: Any) -> Moments:
         (sums * sums).sum(-1),
         (sums * sizes).sum(-1),
         (sizes * sizes).sum(),
-        ((sums != 0) * (sizes * sizes)).sum(-1),
+        (sums**4).sum(-1),
     )
 
 
-def drop_interval(moments: Moments, width: float, confidence: float = CONFIDENCE) -> Interval:
+def drop_interval(moments: Moments, width: float, confidence: float = CONFIDENCE, together: bool = False) -> Interval:
     """Two-sided interval of the mean drop, within [-width, width].
 
     Args:
         moments: of one release or of many.
         width: width of the scale; one sample cannot differ by more.
         confidence: nominal coverage.
+        together: a cluster holds several questions, which can change together, and not only one question's repeats.
     """
-    size = moments.sizes / moments.samples  # of the cluster of a sample, on average
+    if together:
+        size = moments.sizes / moments.samples
+    else:
+        seen = moments.fourth / np.where(moments.squares > 0, moments.squares, 1.0)
+        size = np.maximum(1.0, np.sqrt(seen) / width)
     samples = moments.samples + 2 * PRIOR * size
     centre = moments.total / samples
     scatter = moments.squares - 2 * centre * moments.cross + centre**2 * moments.sizes
-    added = np.maximum(width**2, size**2 * moments.squares / np.maximum(moments.changed, 1))
-    scatter = scatter + 2 * PRIOR * (added + (size * centre) ** 2)
+    scatter = scatter + 2 * PRIOR * size**2 * (width**2 + centre**2)
     error = np.sqrt(scatter) / samples
     freedom = moments.samples**2 / moments.sizes + 1
     reach = special.stdtrit(freedom, (1 + confidence) / 2) * error
@@ -308,7 +316,8 @@ def paired_evidence(
     if clusters == samples and len(np.unique(np.concatenate([before, after]))) <= 2:
         evidence["mcnemar_p"] = mcnemar_p(wins, losses)
     moments = cluster_moments(np.bincount(labels, weights=drops), np.bincount(labels))
-    interval = drop_interval(moments, width, confidence)
+    together = clusters < evidence["questions"]
+    interval = drop_interval(moments, width, confidence, together)
     low, high = float(interval.low), float(interval.high)
     evidence["interval"] = [low, high]
     evidence["regression_p"] = float(regression_p(interval, limit + TOLERANCE * width))
@@ -322,7 +331,8 @@ def paired_evidence(
     if limit > 0:
         target = limit / factor_needed(confidence, power)
         prior = math.sqrt(2 * PRIOR) * width / samples
-        by_questions = clusters * _needed(over_questions.error, prior, target)
+        unseen = prior * float(moments.sizes) / samples if together else prior
+        by_questions = clusters * _needed(over_questions.error, unseen, target)
         if by_questions <= MOST_NEEDED:
             evidence["questions_needed"] = math.ceil(by_questions - ROUNDING)
             evidence["samples_needed"] = math.ceil(by_questions * samples / clusters - ROUNDING)

@@ -28,7 +28,10 @@ def cells(benchmark):
         benchmark.Cell((1,), 1319, 0.5, 0.1, 0.1),
         benchmark.Cell((16,), 198, 0.5, 0.1, 0.1, 1.0),
         benchmark.Cell((16,), 198, 0.5, 0.1, 0.0, 0.5),
-        benchmark.Cell((1, 2, 3, 5, 14), 100, 0.5, 0.1, 0.1, 1.0),
+        benchmark.Cell((16,), 198, 0.5, 0.03, 0.03, 0.5),
+        benchmark.Cell((64,), 30, 0.1, 0.1, 0.1, 0.0),
+        benchmark.Cell((1, 2, 3, 5, 14), 100, 0.5, 0.1, 0.1, 1.0, True),
+        benchmark.Cell((40,), 14, 0.5, 0.03, 0.03, 1.0, True),
     ]
 
 

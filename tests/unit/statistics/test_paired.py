@@ -85,21 +85,32 @@ def test_interval_agrees_with_a_bootstrap_over_clusters(sizes):
     assert naive[1] - naive[0] < 0.8 * width
 
 
-def test_variance_is_statsmodels_cluster_robust_one(monkeypatch):
+@pytest.mark.parametrize(("together", "added"), [(True, 7), (False, 3)])
+def test_variance_is_statsmodels_cluster_robust_one(monkeypatch, together, added):
     """With a prior of one win and one loss, it is a regression on a constant with two clusters added.
 
-    Each changes by what the changed clusters do, and is as large as they are.
+    They are whole clusters of questions that can change together, or as large as the changes of a question's repeats.
     """
     monkeypatch.setattr(statistics, "PRIOR", 1)
-    random = np.random.default_rng(5)
-    labels, drops = np.repeat(np.arange(40), 7), random.choice([-1.0, 0.0, 0.5, 1.0], 280)
-    interval = drop_interval(cluster_moments(np.bincount(labels, weights=drops), np.bincount(labels)), width=1.0)
-    sums = np.bincount(labels, weights=drops)
-    added = np.full(7, np.sqrt((sums**2).sum() / (sums != 0).sum()) / 7)
-    values, groups = np.concatenate([drops, added, -added]), np.concatenate([labels, [40] * 7, [41] * 7])
+    sums = np.random.default_rng(5).choice([-3.0, 0.0, 3.0], 40, p=[0.2, 0.5, 0.3])
+    labels = np.repeat(np.arange(40), 7)
+    drops = np.where(np.tile(np.arange(7), 40) < 3, sums[labels] / 3, 0.0)
+    moments = cluster_moments(np.bincount(labels, weights=drops), np.bincount(labels))
+    interval = drop_interval(moments, width=1.0, together=together)
+    values = np.concatenate([drops, np.ones(added), -np.ones(added)])
+    groups = np.concatenate([labels, [40] * added, [41] * added])
     settings = {"groups": groups, "use_correction": False}
     fit = OLS(values, np.ones_like(values)).fit(cov_type="cluster", cov_kwds=settings)
     assert (interval.centre, interval.error) == pytest.approx((fit.params[0], fit.bse[0]))
+
+
+def test_questions_on_one_passage_can_fail_together_though_none_was_seen_to():
+    """And the repeats of a question are as sure as they were seen to be."""
+    scores, labels, questions = [1.0] * 480, [n // 16 for n in range(480)], [n // 4 for n in range(480)]
+    passages = paired_evidence(scores, scores, limit=0.05, groups=labels, questions=questions)
+    repeats = paired_evidence(scores, scores, limit=0.05, groups=labels, questions=labels)
+    assert passages["interval"][1] == pytest.approx(paired_evidence([1.0] * 30, [1.0] * 30, limit=0.05)["interval"][1])
+    assert repeats["interval"][1] < 0.01 < 0.1 < passages["interval"][1]
 
 
 def test_one_call_serves_many_releases():

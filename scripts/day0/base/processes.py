@@ -29,15 +29,16 @@ def in_processes(function: Callable[[Item], Result], items: Sequence[Item], coun
     Raises:
         UnusableInput: a process was ended, as for want of memory.
     """
-    if min(count, len(items)) <= 1:
+    count = min(count, len(items))
+    if count <= 1:
         yield from map(function, items)
         return
     started: list[tuple[int, BinaryIO]] = []
     try:
-        for number in range(min(count, len(items))):
-            started.append(_start(function, items[number :: min(count, len(items))], [pipe for _, pipe in started]))
+        for number in range(count):
+            started.append(_start(function, items[number::count], [pipe for _, pipe in started]))
         for place in range(len(items)):
-            _, pipe = started[place % len(started)]
+            _, pipe = started[place % count]
             try:
                 is_result, value = pickle.load(pipe)
             except (EOFError, pickle.UnpicklingError):

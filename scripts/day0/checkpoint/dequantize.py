@@ -266,6 +266,11 @@ class Matrix:
         bits = 4 if kind in NIBBLES else 8 if kind in _BYTES else BITS[kind]
         return self.columns * bits / 8
 
+    def bytes_of(self, first: int, count: int) -> tuple[str, int, int]:
+        """File, first byte and number of bytes of the codes of ``count`` rows from ``first`` on."""
+        width = self.bytes_of_row
+        return self.codes.file, self.codes.start + int(first * width), int(count * width)
+
     def read(self, files: Files, first: int, count: int, slot: str = "", look: Look | None = None) -> Values:
         """Values of ``count`` rows from ``first`` on, [count, columns]; ``first`` is a multiple of :attr:`unit`.
 

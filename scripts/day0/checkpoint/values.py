@@ -318,9 +318,7 @@ def _announce(parts: Iterable[Part], files: Files) -> None:
     """Have the system read ahead what will be read, all at once: a network file system answers many at a time."""
     for part in parts:
         for matrix in (part.pair.held, part.pair.source):
-            _, file, start = matrix.codes
-            width = matrix.bytes_of_row
-            files.announce(file, start + int(part.first * width), int(part.count * width))
+            files.announce(*matrix.bytes_of(part.first, part.count))
 
 
 def read_part(part: Part, files: Files, look: Look | None = None) -> tuple[Values, Values]:
@@ -358,9 +356,7 @@ def _sums_of_all(
         start = compared.tensors[name].start
         for slot, matrix in (("held", part.pair.held), ("source", part.pair.source)):
             if matrix.is_whole:
-                width = matrix.bytes_of_row
-                first, length = int(part.first * width), int(part.count * width)
-                files.load(slot, matrix.codes.file, matrix.codes.start + first, length)
+                files.load(slot, *matrix.bytes_of(part.first, part.count))
         found = [
             Sums.of(*read_part(one, files, lambda place, raw: scan.look(name, place - start, raw)))
             for one in _split(part, CHUNK_ELEMENTS)

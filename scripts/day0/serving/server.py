@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from day0.base.cli import EXIT_TRANSIENT
+from day0.base.processes import cores
 from day0.base.secret_texts import without_secrets
 from day0.serving.container import NAMES_VARIABLE
 from day0.serving.engine_log import END_LINE, error_line, transient_cause
@@ -73,7 +74,7 @@ def server_environment(
     if on_cpu:
         environment.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", TORCHDYNAMO_DISABLE="1", VLLM_CPU_KVCACHE_SPACE="1")
         # One core is left to the front end and the clients; pinned threads of two servers would share their cores.
-        threads = max(1, len(os.sched_getaffinity(0)) - 1)
+        threads = max(1, cores() - 1)
         environment.update(VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS=str(threads))
         paths = [str(plugin), *filter(None, [base.get("PYTHONPATH")])]
         environment["PYTHONPATH"] = os.pathsep.join(paths)

@@ -42,7 +42,7 @@ rule decide_release:
         baseline=get_existing_baseline,
         # Advice goes by it and no decision, so that measuring it later decides nothing again.
         sensitivity="results/{model}/sensitivity.json",
-        tracking=get_tracking_option,
+        tracking=lambda wildcards, input: [f"--mlflow={record}" for record in input.get("tracking", [])],
     message:
         "Deciding on {wildcards.release} of {wildcards.model}"
     shell:

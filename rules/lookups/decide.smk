@@ -93,23 +93,10 @@ def get_existing_baseline(wildcards):
 
 
 def get_decision_input(wildcards):
-    """What a decision is made from; where releases are logged with MLflow, the record of the run too."""
-    return {
-        **get_verdict_evidence(wildcards),
-        **({"tracking": get_tracked(wildcards)} if is_tracked(wildcards) else {}),
-    }
+    """What a decision is made from; where a release is logged with MLflow, the record of the run too.
 
-
-def get_tracked(wildcards):
-    """Where the record of a release's run in MLflow lies."""
-    return f"results/{wildcards.model}/{wildcards.release}/mlflow.json"
-
-
-def is_tracked(wildcards):
-    """Whether a release is logged with MLflow; candidates of a search are not, for their runs would be of no release."""
-    return PLAN.config.mlflow is not None and get_target(wildcards) is not None
-
-
-def get_tracking_option(wildcards):
-    """The record of the run as an option of the decision."""
-    return ["--mlflow", get_tracked(wildcards)] if is_tracked(wildcards) else []
+    Candidates of a search are not logged: their runs would be of no release.
+    """
+    is_tracked = PLAN.config.mlflow is not None and get_target(wildcards) is not None
+    tracking = {"tracking": [f"results/{wildcards.model}/{wildcards.release}/mlflow.json"]} if is_tracked else {}
+    return {**get_verdict_evidence(wildcards), **tracking}

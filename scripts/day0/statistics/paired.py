@@ -141,6 +141,7 @@ def drop_interval(moments: Moments, width: float, confidence: float = CONFIDENCE
         confidence: nominal coverage.
         together: a cluster holds several questions, which can change together, and not only one question's repeats.
     """
+    # Samples of an added cluster, each of which changes by the whole width.
     if together:
         size = moments.sizes / moments.samples
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from day0.serving.container import runtime_error
@@ -52,7 +53,23 @@ def error_line(log: str) -> str | None:
     return found
 
 
-def transient_cause(returncode: int | None, log: str, is_proven_image: bool = True) -> str | None:
+@dataclass(frozen=True)
+class TransientCause:
+    """What ended a server from outside.
+
+    Attributes:
+        detail: the end of a sentence, which may quote the log.
+        was_killed: whether a signal ended the server or its engine.
+    """
+
+    detail: str
+    was_killed: bool = False
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+def transient_cause(returncode: int | None, log: str, is_proven_image: bool = True) -> TransientCause | None:
     """What ended a server from outside, which says nothing about its checkpoint; None where it ended by itself.
 
     Args:
@@ -60,24 +77,25 @@ def transient_cause(returncode: int | None, log: str, is_proven_image: bool = Tr
         is_proven_image: preflight has started the image that it runs in, if any; another may be a wrong one.
     """
     if returncode is not None and max(-returncode, returncode - 128) in TRANSIENT_SIGNALS:
-        return "it was killed"  # 128 and more: as a container runtime reports a signal
+        return TransientCause("it was killed", was_killed=True)  # 128 and more: as a container runtime reports a signal
     if returncode is not None and returncode < 0:
         return None
     error = error_line(log) or ""
     if re.search(r"OSError: \[Errno 98\]|[Aa]ddress already in use", log):
-        return "its port, which was free, was taken by another"
+        return TransientCause("its port, which was free, was taken by another")
     if gpu_memory_is_taken(log):
-        return f"others use its GPU's memory: {error}"
+        return TransientCause(f"others use its GPU's memory: {error}")
     if _NODE.search(error):
-        return f"its node cannot keep or give its files: {error}"
+        return TransientCause(f"its node cannot keep or give its files: {error}")
     if is_proven_image and not _STARTED.search(log) and (found := _IMAGE.search(log)):
-        return f"its image did not start: {runtime_error(log) or found.group().strip()}"
+        return TransientCause(f"its image did not start: {runtime_error(log) or found.group().strip()}")
+    engine_killed = TransientCause("its engine was killed", was_killed=True)
     codes = re.findall(r"Failed core proc\(s\): \{[^}]*?: (-\d+)", log)
     if codes:
-        return "its engine was killed" if any(-int(code) in TRANSIENT_SIGNALS for code in codes) else None
+        return engine_killed if any(-int(code) in TRANSIENT_SIGNALS for code in codes) else None
     # An engine that fails by itself says why, and Python's fault handler speaks for one that may not.
     died_silently = not re.search(r"\(EngineCore[^)]*\) (ERROR|CRITICAL)|^Fatal Python error", log, re.MULTILINE)
-    return "its engine was killed" if "engine core exited unexpectedly" in log and died_silently else None
+    return engine_killed if "engine core exited unexpectedly" in log and died_silently else None
 
 
 def gpu_memory_is_taken(log: str) -> bool:

@@ -194,7 +194,7 @@ class Server:
             if code == EXIT_TRANSIENT:  # of an image's launcher (scripts/wrap_image.py)
                 raise Transient(f"{who} did not start: {error_line(log) or 'no reason is given'}; log: {path}")
             if cause := transient_cause(code, log, self._is_proven_image):
-                if cause.endswith("was killed"):  # it or its engine
+                if cause.was_killed:
                     raise Transient(f"{who} was killed {when} (exit status {code}); log: {path}")
                 raise Transient(f"{who} ended {when} (exit status {code}): {cause}; log: {path}")
             raise DeploymentFailed(

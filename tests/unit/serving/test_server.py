@@ -281,13 +281,15 @@ BY_ITSELF = ""
         (1, "[ERROR] No space left on device\n", "its node cannot keep or give its files"),
         (1, LOG + FULL, "its node cannot keep or give its files: OSError: [Errno 28] No space left on device"),
         (1, LOG + "OSError: [Errno 116] Stale file handle: '/models/x'\n", "its node cannot"),
+        (1, LOG + "OSError: [Errno 5] Input/output error: its daemon was killed\n", "its node cannot"),
         (1, CRASH + FULL, BY_ITSELF),  # what it met after its own error
         (1, LOG + "[ERROR] said by a library of the engine\n", BY_ITSELF),
     ],
 )
 def test_what_a_retry_may_cure(code, log, cause):
-    found = transient_cause(code, log) or BY_ITSELF
-    assert found.startswith(cause) and bool(found) is bool(cause), found
+    found = transient_cause(code, log)
+    assert str(found or BY_ITSELF).startswith(cause) and bool(found) is bool(cause), found
+    assert found is None or found.was_killed is cause.endswith("was killed")
 
 
 def test_an_image_that_preflight_has_not_started_may_be_a_wrong_one():
@@ -407,6 +409,17 @@ def test_a_worker_on_another_node_that_ends_is_named(tmp_path):
         with pytest.raises(DeploymentFailed, match=r"worker on node 1 ended .*ValueError: no such device"):
             server.wait(20)
         assert (tmp_path / "server.node-1.log").read_text() == "ValueError: no such device\n"
+    finally:
+        children.stop_all()
+
+
+def test_an_error_of_the_node_that_ends_like_a_kill_is_quoted(tmp_path):
+    children = Children()
+    (tmp_path / "said").write_text("OSError: [Errno 5] Input/output error: its daemon was killed\n")
+    command, environment = ["sh", "-c", f"cat {tmp_path}/said; exit 1"], os.environ | {"VLLM_API_KEY": "k"}
+    try:
+        with pytest.raises(Transient, match=r"its node cannot keep or give its files: .*its daemon was killed"):
+            Server(children, command, environment, tmp_path / "server.log").wait(20)
     finally:
         children.stop_all()
 

@@ -4,7 +4,7 @@ UV = .venv/bin/python -m uv pip
 
 SUITES = e2e slurm evaluation graph exports unit
 
-.PHONY: release test environments check setup locks generated browser coverage $(SUITES:%=test-%)
+.PHONY: release test environments check setup locks generated docs browser coverage $(SUITES:%=test-%)
 
 release: .venv/workflow ## take the releases of config/config.yaml to a verdict and a bundle
 	.venv/bin/snakemake release
@@ -12,7 +12,7 @@ release: .venv/workflow ## take the releases of config/config.yaml to a verdict 
 setup: .venv/workflow ## make the driver environment
 
 test: check ## run all tests, the end-to-end ones included
-	$(MAKE) --jobs 3 --keep-going --output-sync=target $(SUITES:%=test-%)
+	$(MAKE) --jobs 3 --keep-going --output-sync=target $(SUITES:%=test-%) docs
 
 # One process each, three at a time on two cores, begun in this order as soon as what they need is there, since a third
 # of their time is waiting: for clusters, servers, deadlines. The folders share no file that they write.
@@ -54,6 +54,16 @@ generated: .venv/develop ## remake the schemas and the pictures of the packages 
 	.venv/bin/python scripts/make_package_picture.py
 	.venv/bin/snakemake --forceall --dag dot -- release > docs/graph.dot
 	tred docs/graph.dot | dot -Tsvg > docs/graph.svg
+
+docs: .venv/workflow .envs/docs.json ## build the documentation as a site, links checked: site/index.html
+	.venv/bin/python scripts/make_docs.py
+	NO_MKDOCS_2_WARNING=1 .envs/docs/bin/mkdocs build --quiet --strict
+	@echo 'the documentation is in site/index.html'
+
+# No target of the graph: two snakemakes in one folder would wait for each other.
+.envs/docs.json: envs/docs.lock .venv/workflow
+	.venv/bin/python scripts/build_environment.py --lock $< --output $@
+	@touch $@
 
 .venv/workflow: envs/workflow.lock
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, found " + sys.version)'

@@ -1,6 +1,7 @@
 """Remake envs/*.lock from envs/*.in with uv: exact versions and hashes, no addresses.
 
-Stage environments are locked for CPython 3.11 on Linux x86-64, the driver and the development tools for every platform.
+Stage environments are locked for CPython 3.11 on Linux x86-64, the driver, the development tools and
+the documentation for every platform.
 A lock changes only where its .in changed or ``--upgrade`` is given.
 """
 
@@ -17,6 +18,7 @@ from day0.base.cli import run_cli
 from day0.suite.harness import HARNESSES
 
 ENVIRONMENTS = Path("envs")
+UNIVERSAL = ("workflow", "develop", "docs")
 HEADER = "# Made by `make locks` from {source}; every file is checked against its hash.\n"
 
 
@@ -29,6 +31,7 @@ def main() -> int:
     names = arguments.names or [
         "workflow",
         "develop",
+        "docs",
         "quantize.cpu",
         "quantize.cuda",
         "serve.cpu",
@@ -40,9 +43,7 @@ def main() -> int:
         source, lock = ENVIRONMENTS / f"{name}.in", ENVIRONMENTS / f"{name}.lock"
         command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-header"]
         command += ["--python-version", "3.11", "--output-file", str(lock), str(source)]
-        command += (
-            ["--universal"] if name in ("workflow", "develop") else ["--python-platform", "x86_64-manylinux_2_28"]
-        )
+        command += ["--universal"] if name in UNIVERSAL else ["--python-platform", "x86_64-manylinux_2_28"]
         environment = dict(os.environ)
         if name.endswith(".cpu"):
             command += ["--override", str(ENVIRONMENTS / "cpu.overrides")]

@@ -2,13 +2,14 @@
 
 Refuses unless the verdict is ACCEPT, every file is still the one that the verdict was made from, and the runs give that
 verdict when they are judged, compared and decided on once more: one that was edited by hand never gets here. The
-checkpoint is hard-linked where the file system allows it, else copied; never moved. The folder appears whole or not at
-all.
+checkpoint is cloned or hard-linked, read-only then, where the file system allows it, else copied; never moved. The
+folder appears whole or not at all.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import shutil
@@ -38,16 +39,38 @@ from verify_release import verify
 PROVENANCE, SAMPLES, SUMS = "provenance.json", "evidence/samples.json", "SHA256SUMS"
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, or a copy where the file system has no hard links to offer.
+FICLONE = 0x40049409  # of linux/fs.h
 
-    The file itself, where the source is a link to it: the hub's cache holds nothing but links.
+
+def clone(source: Path, target: Path) -> bool:
+    """Copy a file by sharing its blocks until one of the two is written; False where the file system cannot."""
+    try:
+        with source.open("rb") as original, target.open("xb") as copy:
+            fcntl.ioctl(copy, FICLONE, original.fileno())
+    except OSError:
+        target.unlink(missing_ok=True)
+        return False
+    shutil.copystat(source, target)
+    return True
+
+
+def share_or_copy(source: Path, target: Path) -> None:
+    """Bring a file of the checkpoint into the bundle: its blocks, a second name, or a copy, as the file system can.
+
+    What has two names is made read-only, since a write through either would change both; not where the checkpoint's
+    file is a link, as of one that was made elsewhere: the file is another's then.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    if clone(source, target):
+        return
     try:
+        # The file itself, where the source is a link to it: the hub's cache holds nothing but links.
         os.link(source.resolve(), target)
     except OSError:
         shutil.copy2(source, target)
+    else:
+        if not source.is_symlink():
+            target.chmod(target.stat().st_mode & ~0o222)
 
 
 def judge_again(release: AcceptedRelease, request: ReleaseRequest, suite: Path) -> list[str]:
@@ -81,9 +104,10 @@ def fill(folder: Path, release: AcceptedRelease, card: CardSettings) -> dict[str
     """Bring together all files but the provenance and the sums; returns their digests."""
     quantization, source = release.quantization, release.source
     for name in quantization.files:
-        link_or_copy(release.checkpoint / name, folder / name)
+        share_or_copy(release.checkpoint / name, folder / name)
     for name in release.legal_files:
-        link_or_copy(Path(source.path) / name, folder / name)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(Path(source.path) / name, folder / name)
     evidence = {f"evidence/{name}{path.suffix}": path for name, path in release.evidence.items()}
     for name, path in evidence.items():
         (folder / name).parent.mkdir(exist_ok=True)

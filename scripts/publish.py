@@ -217,7 +217,9 @@ class Folder:
                 target = unfinished / name
                 if not (target.is_file() and digest_of_file(target) == digest):
                     target.parent.mkdir(parents=True, exist_ok=True)
+                    target.unlink(missing_ok=True)
                     shutil.copy2(bundle / name, target)
+                    target.chmod(target.stat().st_mode | 0o200)  # the bundle's weights may be read-only
             problems, _ = verify(unfinished)
             if problems:
                 shutil.rmtree(unfinished)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenan
 from in_toto_attestation.v1.statement import Statement
 from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
 
+import bundle as bundle_script
 from day0.base.artefacts import digest_of_file, read_json, write_json
 from day0.records.card import CardSettings
 from day0.records.quantization import Quantization
@@ -40,7 +42,39 @@ def test_the_bundle_is_whole_and_its_sums_cover_every_file(release):
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert listed == there - {"SHA256SUMS"}
     assert {"README.md", "below/vocab.txt", "evidence/verdict.json", "evidence/baseline_run_results.yml"} <= listed
-    assert (folder / "model.safetensors").stat().st_ino == (release / "checkpoint" / "model.safetensors").stat().st_ino
+
+
+@pytest.mark.parametrize("can_clone", [False, True])
+def test_a_write_through_one_name_of_a_shared_file_is_prevented(release, monkeypatch, can_clone):
+    """By its mode where it has two names; a file system that clones makes them two files (here: by a copy)."""
+    monkeypatch.setattr(bundle_script, "clone", lambda source, target: can_clone and bool(shutil.copy2(source, target)))
+    for name in ("model.safetensors", "below/vocab.txt"):
+        quantized, bundled = release / "checkpoint" / name, release / "shared" / name
+        bundle_script.share_or_copy(quantized, bundled)
+        assert quantized.samefile(bundled) is not can_clone and quantized.read_bytes() == bundled.read_bytes()
+        assert bool(bundled.stat().st_mode & 0o222) is can_clone
+
+
+def test_a_clone_is_whole_or_not_there(release):
+    quantized = release / "checkpoint" / "model.safetensors"
+    is_cloned = bundle_script.clone(quantized, release / "cloned")
+    assert is_cloned is (release / "cloned").exists()
+    assert not is_cloned or (release / "cloned").read_bytes() == quantized.read_bytes()
+
+
+def test_the_mode_of_anothers_file_stays_as_it_is(release):
+    """A checkpoint that was made elsewhere is a folder of links to its files; so is the source's licence another's."""
+    elsewhere = release / "elsewhere.safetensors"
+    elsewhere.write_bytes(b"x")
+    elsewhere.chmod(0o664)
+    (release / "checkpoint" / "link").symlink_to(elsewhere)
+    bundle_script.share_or_copy(release / "checkpoint" / "link", release / "shared" / "link")
+    assert elsewhere.stat().st_mode & 0o777 == 0o664 and not (release / "shared" / "link").is_symlink()
+    licence = Path("models/m/LICENSE")
+    mode, links = licence.stat().st_mode, licence.stat().st_nlink
+    (release / "checkpoint" / "link").unlink()
+    assert bundle().returncode == 0
+    assert (licence.stat().st_mode, licence.stat().st_nlink) == (mode, links)
 
 
 def test_the_model_card_has_the_front_matter_of_the_hub(release):

@@ -9,8 +9,10 @@ Called by the Snakefile's ``onsuccess`` and ``onerror``. It reads Snakemake's in
 from __future__ import annotations
 
 import atexit
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,11 @@ from day0.release.made_with import stamp
 from driver.refusals import REFUSED, error_in
 from summarize import format_decisions
 
+RESULTS, PROBE_BYTES = Path("results"), 1 << 20
+DISK_ACTION = (
+    "Free some space there, or make it writable, then run the same command again: it goes on from what is finished; "
+    "the model was not judged."
+)
 DECISION_RULE, PREFLIGHT_RULE, GATE_PREFIX = "decide_release", "check_preflight", "gate_"
 
 
@@ -64,8 +71,12 @@ def end_well(workflow: Workflow, releases: Releases) -> None:
 
 def end_with_failures(workflow: Workflow, releases: Releases) -> None:
     """After a run in which jobs failed."""
-    redo_failed_preflights(workflow, releases)
-    record_crashes(workflow, releases)
+    try:
+        redo_failed_preflights(workflow, releases)
+        record_crashes(workflow, releases)
+    except OSError as error:
+        what = find_disk_problem() or f"{error.filename or RESULTS}: {error.strerror or error}"
+        say_last(f"error: {what}; no verdict could be written\n  next: {DISK_ACTION}")
 
 
 def redo_failed_preflights(workflow: Workflow, releases: Releases) -> None:
@@ -107,6 +118,7 @@ def record_crashes(workflow: Workflow, releases: Releases) -> None:
     dag = workflow.dag
     attempts = getattr(workflow.scheduler._executor, "attempts", {})  # only the Slurm executor keeps them
     lost = {job for job in workflow.scheduler.remaining_jobs if job.attempt > 1}
+    problem = find_disk_problem()
     for job in {*workflow.scheduler.failed, *lost}:
         if job.rule.name.startswith(GATE_PREFIX):
             continue
@@ -118,6 +130,10 @@ def record_crashes(workflow: Workflow, releases: Releases) -> None:
                 log = str(job.log[0]) if job.log else None
                 refusal = error_in(log) if job in REFUSED else None
                 verdict = make_crash_verdict(release, job.rule.name, job.attempt, log, attempts.get(job, []), refusal)
+                if problem:
+                    verdict = verdict.model_copy(
+                        update={"detail": f"{verdict.detail} {problem}.", "next_action": DISK_ACTION}
+                    )
                 verdict.model_copy(update=stamp()).write(str(below.output[0]))
     if workflow.is_main_process:
         show_decisions(dag, releases.verdicts)
@@ -148,8 +164,24 @@ def show_decisions(dag: Any, verdicts: Iterable[Path]) -> None:
     text = "\n".join(
         [*([format_decisions(decided, {path: find_damage(path) for path in decided})] if decided else []), *rest]
     )
-    # Registered, so that the decisions are the last lines, below Snakemake's own.
+    say_last(text)
+
+
+def say_last(text: str) -> None:
+    """Print a text when the process ends, below Snakemake's own last lines."""
     atexit.register(lambda: print(f"\n{text}", file=sys.stderr))
+
+
+def find_disk_problem(folder: Path = RESULTS) -> str | None:
+    """Why nothing more can be written below a folder: full, over its quota, read-only, broken; None where it can."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(bytes(PROBE_BYTES))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        return f"{folder}: {error.strerror or error}"
+    return None
 
 
 def is_crash_verdict(path: Path) -> bool:

@@ -16,6 +16,7 @@ from day0.base.artefacts import digest_of
 from day0.base.cli import UnusableInput
 from day0.base.closure import CannotFollow, code_digest, remember_in, save_memory
 from day0.plan.check import check_configuration_file, make_plan, read_published_scores, resolution_warnings
+from day0.plan.needed_secrets import unneeded_secrets
 from day0.plan.plan import BASELINE, PlannedSearch
 from day0.records.assessment import AnyAssessment
 from day0.serving.multinode import JOB_ID_VARIABLE
@@ -66,9 +67,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # A prefix of our own replaces Snakemake's, without which a failure before a pipe would count as success. A stage is one
 # process of its own: what srun, mpirun or torchrun leave behind would make torch wait for other ranks. It bears the name
-# of its driver, so that it is found and ended where that was killed.
+# of its driver, so that it is found and ended where that was killed, and is given no secret that no stage needs.
 shell.prefix(
     f"set -euo pipefail; export {JOB_ID_VARIABLE}=${{{{SLURM_JOB_ID-}}}} {DRIVER_VARIABLE}='{this_process()}';"
+    f" unset -v {' '.join(unneeded_secrets(PLAN, os.environ))};"
     " unset ${{!SLURM_@}} ${{!PMI_@}} ${{!PMIX_@}} ${{!OMPI_@}} ${{!TORCHELASTIC_@}} RANK LOCAL_RANK GROUP_RANK NODE_RANK"
     " WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT; "
 )

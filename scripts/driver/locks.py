@@ -96,7 +96,7 @@ def jobs_guarded() -> Iterator[None]:
     assert owners.__file__
     command = [sys.executable, "-I", "-S", owners.__file__, str(this_process())]
     # Its end of file is this process's death, also by SIGKILL.
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, text=True) as guard:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, text=True, env={}) as guard:
         try:
             yield
         finally:

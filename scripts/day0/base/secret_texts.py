@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 _NAME = re.compile(
@@ -28,19 +28,29 @@ _VALUES = {
 }
 
 
+# What gives a process access to the model hub, and to a network behind a proxy, whose address may hold a password.
+HUB_VARIABLES = frozenset({"HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN"})
+PROXY_VARIABLES = frozenset({f"{kind}_proxy" for kind in ("http", "https", "ftp", "all")})
+PROXY_VARIABLES |= {name.upper() for name in PROXY_VARIABLES}
+
+
 def is_secret_name(name: str) -> bool:
     """Whether the name of a variable says that it holds a secret."""
     return _NAME.search(name) is not None
 
 
-def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a process that needs none of its caller's secrets: by their names and by their values."""
-    return {
-        name: value
-        for name, value in environment.items()
-        # PWD, by which others mean a password, is the working directory.
-        if name == "PWD" or not (is_secret_name(name) or kind_of_secret(value))
-    }
+def secrets_in(environment: Mapping[str, str]) -> list[str]:
+    """Names of the variables that hold a secret, by their names or by their values."""
+    # PWD, by which others mean a password, is the working directory.
+    return [
+        name for name, value in environment.items() if name != "PWD" and (is_secret_name(name) or kind_of_secret(value))
+    ]
+
+
+def without_secrets(environment: Mapping[str, str], needed: Collection[str] = ()) -> dict[str, str]:
+    """The variables of a process that needs none of its caller's secrets but those named."""
+    secret = set(secrets_in(environment)) - set(needed)
+    return {name: value for name, value in environment.items() if name not in secret}
 
 
 def kind_of_secret(text: str) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import subprocess
 import threading
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import mistakes_of
+from day0.base.secret_texts import HUB_VARIABLES, PROXY_VARIABLES, without_secrets
 from day0.evaluation.results import samples_of
 from day0.records.outcome import Outcome
 from day0.serving.processes import TRANSIENT_SIGNALS, Children, Transient
@@ -37,13 +37,36 @@ def usable_outcome(content: Any, task: str) -> dict[str, Any]:
     return failed.model_dump(mode="json")
 
 
+def harness_environment(
+    base: Mapping[str, str], job: Mapping[str, Any], has_local_data: bool, key: str
+) -> dict[str, str]:
+    """The environment of a harness: of its caller's secrets only those that its task needs.
+
+    Args:
+        job: what to ask; the variables that its judge and simulator name are handed on.
+        has_local_data: whether the task's documents lie in files; else they may come from the model hub.
+        key: of the run's own server.
+    """
+    endpoints = [endpoint for role in ("judge", "simulator") if (endpoint := job[role])]
+    needed = {endpoint[variable] for endpoint in endpoints for variable in ("url_variable", "key_variable")}
+    if not has_local_data:
+        needed |= HUB_VARIABLES
+    if needed:
+        needed |= PROXY_VARIABLES
+    environment = without_secrets(base, needed) | {"OPENAI_API_KEY": key, "TOKENIZERS_PARALLELISM": "false"}
+    if job["include_path"]:
+        # Local task files: a data-set cache of the run's own, which no other run's files can be mistaken for.
+        environment["HF_DATASETS_CACHE"] = str(Path(job["output"]).with_name(f"datasets-{Path(job['output']).stem}"))
+    return environment
+
+
 class HarnessProcess:
     """One harness process.
 
     Args:
         command: the harness's interpreter and script.
         job: what to ask; its ``output`` is where the outcome is expected.
-        secrets: environment variables that it gets on top of the stage's own.
+        environment: see :func:`harness_environment`.
         log: file of its standard error.
     """
 
@@ -53,17 +76,13 @@ class HarnessProcess:
         command: Sequence[str],
         name: str,
         job: Mapping[str, Any],
-        secrets: Mapping[str, str],
+        environment: Mapping[str, str],
         log: Path,
     ) -> None:
         self.name, self.output = name, Path(job["output"])
         self.done = self.total = 0
         self._samples: queue.SimpleQueue[list[dict[str, Any]]] = queue.SimpleQueue()
         self.began = time.monotonic()
-        environment = {**os.environ, **secrets, "TOKENIZERS_PARALLELISM": "false"}
-        if job["include_path"]:
-            # Local task files: a data-set cache of the run's own, which no other run's files can be mistaken for.
-            environment["HF_DATASETS_CACHE"] = str(self.output.parent / f"datasets-{name}")
         with log.open("ab") as stream:
             # All harnesses in the stage's session: while they load, the server gets its share of the processors.
             self.process = children.start(
@@ -72,7 +91,7 @@ class HarnessProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stream,
-                env=environment,
+                env=dict(environment),
                 text=True,
                 encoding="utf-8",
             )

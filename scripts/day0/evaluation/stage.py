@@ -19,7 +19,7 @@ from day0.base.gpus import reserve_gpus
 from day0.base.terminal import say, tell
 from day0.evaluation.device import name_device
 from day0.evaluation.early_stopping import cut_to
-from day0.evaluation.harness_process import HarnessProcess
+from day0.evaluation.harness_process import HarnessProcess, harness_environment
 from day0.evaluation.kept_answers import ANSWERS, CACHE, keep, take_up
 from day0.evaluation.proof import Proof
 from day0.evaluation.request import Request
@@ -36,7 +36,15 @@ from day0.serving.engine_log import loaded_facts
 from day0.serving.multinode import head_command, host_address, job_id, worker_commands
 from day0.serving.ports import free_port
 from day0.serving.processes import Children, Transient
-from day0.serving.server import PLUGIN_FOLDER, DeploymentFailed, Server, new_key, server_command, server_environment
+from day0.serving.server import (
+    GUARD_FOLDER,
+    PLUGIN_FOLDER,
+    DeploymentFailed,
+    Server,
+    new_key,
+    server_command,
+    server_environment,
+)
 from day0.suite.documents import asked_documents
 from day0.suite.harness import HARNESSES
 
@@ -143,8 +151,9 @@ class Evaluation:
         """Start the server's process; the harnesses load while it gets ready."""
         request, serving = self.request, self.request.serving
         folder = request.checkpoint.folder
-        environment = server_environment(os.environ, serving, request.on_cpu, self.key)
         container = serving.get("container")
+        is_guarded = not container or request.on_cpu  # a GPU's image may have a PYTHONPATH of its own
+        environment = server_environment(os.environ, serving, request.on_cpu, self.key, is_guarded)
         served = str(folder.resolve()) if container else str(folder)
         python, port = request.serve.python, 0
         prefix: list[str] = []
@@ -154,14 +163,16 @@ class Evaluation:
             own = {*(serving.get("environment") or {}), "VLLM_API_KEY", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"}
             own |= {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"} & os.environ.keys()
             if request.on_cpu:
-                folders.append(PLUGIN_FOLDER)
+                folders += [PLUGIN_FOLDER, GUARD_FOLDER]
                 own |= environment.keys() - os.environ.keys() | {"PYTHONPATH", "OMP_NUM_THREADS"}
             name = f"day0-{secrets.token_hex(6)}"
             prefix, removal = container_command(container, name, folders, own, not request.on_cpu)
             if container["runtime"] == "apptainer":  # by these names they take precedence over the image's own
                 environment |= {f"APPTAINERENV_{name}": environment[name] for name in own & environment.keys()}
             python, port = container["python"], free_port()
-        command = prefix + server_command(python, served, request.model, request.suite, serving, request.on_cpu, port)
+        command = prefix + server_command(
+            python, served, request.model, request.suite, serving, request.on_cpu, port, is_guarded
+        )
         workers: list[list[str]] = []
         if request.nodes > 1:
             command = head_command(command, request.nodes, host_address(), free_port())
@@ -266,7 +277,10 @@ class Evaluation:
         command = [self.request.harnesses[harness].python, str(SCRIPTS / HARNESSES[harness].script)]
         log = self.request.output / "logs" / f"{name}.log"
         log.write_bytes(b"")
-        return HarnessProcess(children, command, name, self._job(name, scratch), {"OPENAI_API_KEY": self.key}, log)
+        job, suite = self._job(name, scratch), self.request.suite
+        has_local_data = bool(suite["include_path"] and suite["data_files"])
+        environment = harness_environment(os.environ, job, has_local_data, self.key)
+        return HarnessProcess(children, command, name, job, environment, log)
 
     def _ask(self, children: Children, server: Server, scratch: Path) -> None:
         """Let the tasks run side by side once the server is proven, and gather their outcomes.

@@ -19,6 +19,8 @@ from typing import Any
 
 import psutil
 
+from day0.base.secret_texts import without_secrets
+
 # A process that one of these ended did not fail by itself: a retry may cure it.
 TRANSIENT_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGBUS})
 
@@ -85,7 +87,11 @@ class Children:
         self._removals: dict[int, list[str]] = {}
         # The guard reads from a pipe: its end of file is the stage's death, also by SIGKILL.
         self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _GUARD], stdin=subprocess.PIPE, start_new_session=True, text=True
+            [sys.executable, "-I", "-S", "-c", _GUARD],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+            env=without_secrets(os.environ),
         )
 
     def start(

@@ -27,6 +27,8 @@ from day0.source.declared_quantization import native_quantization
 WATCH_SECONDS, SILENCE_SECONDS = 5.0, 300.0
 
 PLUGIN_FOLDER = Path(__file__).resolve().parents[2] / "vllm_plugin"
+GUARD_FOLDER = PLUGIN_FOLDER.with_name("vllm_guard")
+GUARD = "day0_vllm_guard.RequireKey"
 
 
 class DeploymentFailed(Exception):
@@ -41,10 +43,14 @@ def server_command(
     serving: Mapping[str, Any],
     on_cpu: bool,
     port: int = 0,
+    is_guarded: bool = True,
 ) -> list[str]:
     """The command line of the server; it holds no secret (the key is in the environment).
 
     Port 0 lets the kernel choose a free port at the moment of binding, so that two servers never meet.
+
+    Args:
+        is_guarded: whether every path but /health needs the key; the server must find ``GUARD_FOLDER``.
     """
     command = [python, "-m", OPENAI_SERVER]
     command += ["--model", checkpoint, "--served-model-name", served_name, "--host", HOST, "--port", str(port)]
@@ -56,6 +62,7 @@ def server_command(
     # Sampling is the suite's: a checkpoint's own generation_config.json must not shift it.
     command += ["--seed", str(suite["seed"]), "--generation-config", "vllm"]
     command += ["--uvicorn-log-level", "warning", "--disable-log-stats"]
+    command += ["--middleware", GUARD] if is_guarded else []
     several = serving_nodes(serving) > 1
     if on_cpu:
         command += ["--enforce-eager", *([] if several else ["--distributed-executor-backend", "uni"])]
@@ -65,19 +72,21 @@ def server_command(
 
 
 def server_environment(
-    base: Mapping[str, str], serving: Mapping[str, Any], on_cpu: bool, key: str, plugin: Path = PLUGIN_FOLDER
+    base: Mapping[str, str], serving: Mapping[str, Any], on_cpu: bool, key: str, is_guarded: bool = True
 ) -> dict[str, str]:
     """The environment of the server process, with its key and, on a CPU, what makes it start quickly."""
     environment = without_secrets(base)  # it reads a local folder, and may run a model's own code
     environment.update(VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", PYTHONUNBUFFERED="1", PYTHONFAULTHANDLER="1")
+    environment["VLLM_SERVER_DEV_MODE"] = "0"  # whose paths replace weights and run code
     environment["PYTHONNOUSERSITE"] = "1"  # Apptainer mounts the home, whose packages would come before the image's
     if on_cpu:
         environment.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", TORCHDYNAMO_DISABLE="1", VLLM_CPU_KVCACHE_SPACE="1")
         # One core is left to the front end and the clients; pinned threads of two servers would share their cores.
         threads = max(1, cores() - 1)
         environment.update(VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS=str(threads))
-        paths = [str(plugin), *filter(None, [base.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    paths = [str(PLUGIN_FOLDER)] * on_cpu + [str(GUARD_FOLDER)] * is_guarded
+    if paths:
+        environment["PYTHONPATH"] = os.pathsep.join([*paths, *filter(None, [base.get("PYTHONPATH")])])
     own = {name: str(value) for name, value in (serving.get("environment") or {}).items()}
     environment.update({**own, NAMES_VARIABLE: " ".join(own)})
     environment["VLLM_API_KEY"] = key

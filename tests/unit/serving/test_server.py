@@ -26,13 +26,20 @@ def test_command_binds_the_loopback_address_and_a_port_of_the_kernels_choice():
     assert command[command.index("--max-model-len") + 1] == "64" and command[-2:] == ["--foo", "1"]
     assert "--enforce-eager" in command
     assert "--enforce-eager" not in server_command("python", "ckpt", "m", SUITE, {}, on_cpu=False)
+    assert command[command.index("--middleware") + 1] == "day0_vllm_guard.RequireKey"
+    assert "--middleware" not in server_command("python", "ckpt", "m", SUITE, {}, on_cpu=False, is_guarded=False)
 
 
 def test_key_is_in_the_environment_only():
     environment = server_environment({"PYTHONPATH": "x"}, {"environment": {"A": 1}}, True, "secret")
     assert environment["VLLM_API_KEY"] == "secret" and environment["A"] == "1"
-    assert environment["PYTHONPATH"].endswith(f"vllm_plugin{os.pathsep}x")
-    assert "PYTHONPATH" not in server_environment({}, {}, False, "secret")
+    assert [Path(path).name for path in environment["PYTHONPATH"].split(os.pathsep)] == [
+        "vllm_plugin",
+        "vllm_guard",
+        "x",
+    ]
+    assert server_environment({}, {}, False, "secret")["PYTHONPATH"].endswith("vllm_guard")
+    assert "PYTHONPATH" not in server_environment({}, {}, False, "secret", is_guarded=False)
     assert "secret" not in " ".join(server_command("python", "ckpt", "m", SUITE, {}, on_cpu=True))
 
 

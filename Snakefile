@@ -6,7 +6,8 @@ from snakemake.utils import min_version
 min_version("9.27.1")
 
 
-configfile: "config/config.yaml"
+# Of the folder where snakemake runs, else the project's own. As a module, the importing workflow gives the configuration.
+configfile: "config/config.yaml" if Path("config/config.yaml").exists() else workflow.source_path("config/config.yaml")
 
 
 report: "docs/workflow.rst"
@@ -35,7 +36,7 @@ include: "rules/driver.smk"
 
 rule release:
     """Target: take every release to its bundle; fails, with the decisions, unless all are ACCEPT."""
-    default_target: True
+    default_target: not IS_MODULE
     input:
         verdicts=get_releases("results/{model}/{release}/verdict.json"),
         bundles=get_releases("results/{model}/{release}/release/SHA256SUMS"),
@@ -48,7 +49,8 @@ rule release:
     message:
         "Every release is accepted"
     shell:
-        "python scripts/summarize.py {input.verdicts:q} --index {input.index:q} --verify {params.verify:q} --bundles"
+        f"python {OWN_SCRIPTS}/summarize.py"
+        " {input.verdicts:q} --index {input.index:q} --verify {params.verify:q} --bundles"
 
 
 rule verdict:
@@ -65,7 +67,7 @@ rule verdict:
     message:
         "Every release is decided"
     shell:
-        "python scripts/summarize.py {input.verdicts:q} --index {input.index:q} --verify {params.verify:q}"
+        f"python {OWN_SCRIPTS}/summarize.py" " {input.verdicts:q} --index {input.index:q} --verify {params.verify:q}"
 
 
 rule quantize:

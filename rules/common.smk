@@ -3,13 +3,27 @@
 import functools
 import json
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 
-SCRIPTS = Path(workflow.basedir) / "scripts"
+# The folder of the project: snakemake may run elsewhere, or another workflow may use this one as a module.
+PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).parent
+if not PROJECT.is_dir():
+    raise WorkflowError(
+        f"found {PROJECT}; expected a folder of this machine, for the stages run scripts of it: clone the project, and "
+        "give the path of its Snakefile"
+    )
+if workflow.modifier.modify_path("results") != "results":
+    raise WorkflowError(
+        "prefix of a module: the stages read their paths as they are; give the run a --directory instead"
+    )
+IS_IN_PLACE = PROJECT.resolve() == Path.cwd()
+IS_MODULE = not workflow.modifier.is_main_snakefile()
+SCRIPTS = PROJECT / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from day0.base.artefacts import digest_of
@@ -29,11 +43,12 @@ DEMO_MODEL = "results/demo/model"
 try:
     for file in workflow.configfiles:
         check_configuration_file(file)
-    PLAN = make_plan(config, is_produced=lambda path: Path(path).is_relative_to("results/demo"))
-    PUBLISHED_SCORES = read_published_scores(PLAN)
+    PLAN = make_plan(config, is_produced=lambda path: Path(path).is_relative_to("results/demo"), project=PROJECT)
+    PUBLISHED_SCORES = read_published_scores(PLAN, project=PROJECT)
     SUITE_DIGESTS = {name: suite_digest(suite) for name, suite in PLAN.suites.items()}
 except UnusableInput as error:
-    raise WorkflowError(str(error)) from None
+    # Not as an exception: Snakemake would add the line of this file, where the mistake is not.
+    sys.exit(f"error: {error}")
 
 
 def get_variant():
@@ -57,12 +72,36 @@ def warn_of_resolution(workflow):
 
 warn_of_resolution(workflow)
 
+
+def get_own(path):
+    """A file of the project, as it is named from where snakemake runs: in the project's folder by its path there."""
+    return path if IS_IN_PLACE else str(PROJECT / path)
+
+
+def get_suite_file(suite):
+    """The file of a suite: of the folder where snakemake runs, else of the project."""
+    path = f"config/suites/{suite}.yaml"
+    return path if Path(path).is_file() else get_own(path)
+
+
+# How commands name them. Elsewhere a suite's file is looked for by the job, since a rule has one text for all suites;
+# in place the text is the plain path, for a changed text would run every stage again.
+OWN_SCRIPTS = shlex.quote(get_own("scripts")).replace("{", "{{").replace("}", "}}")
+SUITE_FILE = "config/suites/{wildcards.suite:q}.yaml"
+if not IS_IN_PLACE:
+    SUITE_FILE = f'"$(find_file {SUITE_FILE})"'
+FIND_FILE = f'find_file() {{ [ -e "$1" ] && echo "$1" || echo {shlex.quote(str(PROJECT))}/"$1"; }}; '
+
 # `python` in every rule is the driver's, whether or not .venv is activated; uncompiled imports would cost seconds a job,
 # and threads that spin while they wait would stall the jobs beside them.
 shell.executable("bash")
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+class shell(shell):
+    """The shell of these rules, whose prefix no rule of another workflow gets that uses them as a module."""
 
 
 # A prefix of our own replaces Snakemake's, without which a failure before a pipe would count as success. A stage is one
@@ -73,6 +112,7 @@ shell.prefix(
     f" unset -v {' '.join(unneeded_secrets(PLAN, os.environ))};"
     " unset ${{!SLURM_@}} ${{!PMI_@}} ${{!PMIX_@}} ${{!OMPI_@}} ${{!TORCHELASTIC_@}} RANK LOCAL_RANK GROUP_RANK NODE_RANK"
     " WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT; "
+    + ("" if IS_IN_PLACE else FIND_FILE.replace("{", "{{").replace("}", "}}"))
 )
 
 

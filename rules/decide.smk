@@ -20,7 +20,8 @@ rule compare_runs:
     message:
         "Comparing {wildcards.release} with the baseline"
     shell:
-        "python scripts/gate_compare.py --baseline {input.baseline:q} --candidate {input.candidate:q}"
+        f"python {OWN_SCRIPTS}/gate_compare.py"
+        " --baseline {input.baseline:q} --candidate {input.candidate:q}"
         " --policy {params.policy:q} --source-record {input.source:q} --external {params.external:q} --assess --output {output.comparison:q} > {log:q} 2>&1"
 
 
@@ -46,7 +47,8 @@ rule decide_release:
     message:
         "Deciding on {wildcards.release} of {wildcards.model}"
     shell:
-        "python scripts/decide.py --release {params.release:q} --evidence {params.evidence:q} {params.baseline:q}"
+        f"python {OWN_SCRIPTS}/decide.py"
+        " --release {params.release:q} --evidence {params.evidence:q} {params.baseline:q}"
         " --sensitivity {params.sensitivity:q} {params.tracking:q} --output {output.verdict:q} 2>&1 | tee {log:q}"
 
 
@@ -54,7 +56,7 @@ rule render_report:
     """Render the decision and its evidence as a page that stands alone, and its figures."""
     input:
         verdict="results/{model}/{release}/verdict.json",
-        templates=["scripts/templates/report.html.jinja", "scripts/templates/style.css"],
+        templates=[get_own("scripts/templates/report.html.jinja"), get_own("scripts/templates/style.css")],
     output:
         page=report(
             "results/{model}/{release}/report.html",
@@ -81,7 +83,8 @@ rule render_report:
     message:
         "Rendering the report of {wildcards.release}"
     shell:
-        "python scripts/report.py --verdict {input.verdict:q} --output {output.page:q} --figures {output.figures:q}"
+        f"python {OWN_SCRIPTS}/report.py"
+        " --verdict {input.verdict:q} --output {output.page:q} --figures {output.figures:q}"
         " > {log:q} 2>&1"
 
 
@@ -90,7 +93,7 @@ rule render_index:
     input:
         verdicts=get_releases("results/{model}/{release}/verdict.json"),
         reports=get_releases("results/{model}/{release}/report.html"),
-        templates=["scripts/templates/index.html.jinja", "scripts/templates/style.css"],
+        templates=[get_own("scripts/templates/index.html.jinja"), get_own("scripts/templates/style.css")],
     output:
         page=report("results/index.html", caption="../docs/index.rst", category="Overview", labels={"part": "index"}),
         table=report(
@@ -113,5 +116,6 @@ rule render_index:
     message:
         "Rendering the page over all releases"
     shell:
-        "python scripts/index.py {input.verdicts:q} --others results --output {output.page:q} --table {output.table:q}"
+        f"python {OWN_SCRIPTS}/index.py"
+        " {input.verdicts:q} --others results --output {output.page:q} --table {output.table:q}"
         " --figures {output.figures:q} > {log:q} 2>&1"

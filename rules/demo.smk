@@ -16,7 +16,7 @@ rule make_demo_data:
     message:
         "Making the embedded tasks"
     shell:
-        f"python scripts/make_demo_data.py --output-dir {DEMO_DATA} > {{log:q}} 2>&1"
+        f"python {OWN_SCRIPTS}/make_demo_data.py --output-dir {DEMO_DATA} > {{log:q}} 2>&1"
 
 
 rule train_demo_model:
@@ -48,4 +48,4 @@ rule train_demo_model:
     message:
         "Training the embedded model (about two minutes on two cores)"
     shell:
-        f"{{params.python:q}} scripts/make_demo_model.py --data {DEMO_DATA} --output {DEMO_MODEL} 2>&1 | tee {{log:q}}"
+        f"{{params.python:q}} {OWN_SCRIPTS}/make_demo_model.py --data {DEMO_DATA} --output {DEMO_MODEL} 2>&1 | tee {{log:q}}"

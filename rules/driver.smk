@@ -32,6 +32,11 @@ RELEASES = crashes.Releases(
     verdicts=tuple(map(Path, get_releases("results/{model}/{release}/verdict.json"))),
     request_of=get_crash_request,
     verdicts_on=get_verdicts_on,
+    decision_rule=workflow.modifier.modify_rulename("decide_release"),
+    preflight_rule=workflow.modifier.modify_rulename("check_preflight"),
+    gates=frozenset(
+        workflow.modifier.modify_rulename(f"gate_{name}") for name in ("preflight", "ptq", "run", "release")
+    ),
 )
 
 needrun.install()
@@ -55,3 +60,9 @@ onsuccess:
 
 onerror:
     crashes.end_with_failures(workflow, RELEASES)
+
+
+# Snakemake runs the handlers of the main workflow alone. Those of one that uses this as a module take their place.
+if IS_MODULE:
+    workflow._onsuccess = lambda log: crashes.end_well(workflow, RELEASES)
+    workflow._onerror = lambda log: crashes.end_with_failures(workflow, RELEASES)

@@ -5,13 +5,14 @@ include: "lookups/environments.smk"
 rule build_environment:
     """Build the virtual environment of a stage from its lock file."""
     input:
-        lock="envs/{environment}.lock",
+        lock=get_own("envs/{environment}.lock"),
     output:
         marker=".envs/{environment}.json",
     log:
         "results/logs/environments/{environment}.log",
     benchmark:
         "results/benchmarks/environments/{environment}.tsv"
+    localrule: not PLAN.config.cluster.jobs_have_internet
     resources:
         mem_mb=2000,
         runtime=60,
@@ -20,7 +21,7 @@ rule build_environment:
     message:
         "Building the {wildcards.environment} environment (progress in {log})"
     shell:
-        "python scripts/build_environment.py --lock {input.lock:q} --output {output.marker:q} > {log:q} 2>&1"
+        f"python {OWN_SCRIPTS}/build_environment.py" " --lock {input.lock:q} --output {output.marker:q} > {log:q} 2>&1"
 
 
 rule wrap_image:
@@ -41,16 +42,11 @@ rule wrap_image:
     params:
         code=get_code("wrap_image.py"),
         runtime=PLAN.config.containers.runtime,
-        mounts=PLAN.config.containers.mounts,
+        mounts=[*PLAN.config.containers.mounts, *([] if IS_IN_PLACE else [str(PROJECT)])],
         python=lambda wildcards: getattr(PLAN.config.containers, wildcards.stage).python,
     message:
         "Wrapping the image of {wildcards.stage}"
     shell:
-        "python scripts/wrap_image.py --runtime {params.runtime:q} --image {input.image:q} --python {params.python:q}"
+        f"python {OWN_SCRIPTS}/wrap_image.py"
+        " --runtime {params.runtime:q} --image {input.image:q} --python {params.python:q}"
         " --mount {params.mounts:q} --output {output.marker:q} > {log:q} 2>&1"
-
-
-if not PLAN.config.cluster.jobs_have_internet:
-
-    localrules:
-        build_environment,

@@ -61,7 +61,9 @@ rule evaluate_run:
     message:
         "Evaluating {wildcards.candidate} of {wildcards.model} on {wildcards.suite}"
     shell:
-        "python scripts/evaluate.py --record {input.record:q} --suite config/suites/{wildcards.suite:q}.yaml"
+        f"python {OWN_SCRIPTS}/evaluate.py"
+        " --record {input.record:q}"
+        f" --suite {SUITE_FILE}"
         " --serving {params.serving:q} --serve-python {params.serve:q} --harness-python {params.harness:q} {params.generated_code:q}"
         " --model {wildcards.model:q} --candidate {wildcards.candidate:q} --walltime-minutes {resources.runtime:q}"
         " {params.options:q} --output-dir {params.folder:q} 2>&1 | tee -i {log:q}"
@@ -103,7 +105,9 @@ if PLAN.config.shards != 1:
         message:
             "Putting the shards of {wildcards.candidate} on {wildcards.suite} together"
         shell:
-            "python scripts/merge_shards.py {input.parts:q} --suite config/suites/{wildcards.suite:q}.yaml"
+            f"python {OWN_SCRIPTS}/merge_shards.py"
+            " {input.parts:q}"
+            f" --suite {SUITE_FILE}"
             " --output-dir results/{wildcards.model:q}/{wildcards.candidate:q}/{wildcards.suite:q} > {log:q} 2>&1"
 
 
@@ -130,7 +134,9 @@ rule import_run:
     message:
         "Importing the run of {wildcards.candidate} of {wildcards.model} on {wildcards.suite}"
     shell:
-        "python scripts/import_run.py --request {params.request:q} --record {input.record:q} --suite config/suites/{wildcards.suite:q}.yaml"
+        f"python {OWN_SCRIPTS}/import_run.py"
+        " --request {params.request:q} --record {input.record:q}"
+        f" --suite {SUITE_FILE}"
         " --model {wildcards.model:q} --candidate {wildcards.candidate:q}"
         " --output-dir results/{wildcards.model:q}/{wildcards.candidate:q}/{wildcards.suite:q} 2>&1 | tee -i {log:q}"
 
@@ -155,8 +161,10 @@ checkpoint assess_run:
     message:
         "Assessing the run of {wildcards.candidate} on {wildcards.suite}"
     shell:
-        "python scripts/gate_run.py --run results/{wildcards.model:q}/{wildcards.candidate:q}/{wildcards.suite:q}"
-        " --suite config/suites/{wildcards.suite:q}.yaml --definition-digest {params.definition:q} --assess --output {output.assessment:q} > {log:q} 2>&1"
+        f"python {OWN_SCRIPTS}/gate_run.py"
+        " --run results/{wildcards.model:q}/{wildcards.candidate:q}/{wildcards.suite:q}"
+        f" --suite {SUITE_FILE}"
+        " --definition-digest {params.definition:q} --assess --output {output.assessment:q} > {log:q} 2>&1"
 
 
 use rule gate_preflight as gate_run with:

@@ -14,6 +14,7 @@ checkpoint check_preflight:
         "results/{subject}/benchmarks/check_preflight.tsv"
     wildcard_constraints:
         subject="[^/]+(/[^/]+){0,2}",
+    localrule: not PLAN.config.containers.images  # whose interpreters start on compute nodes only
     params:
         code=get_code("preflight.py"),
         request=lambda wildcards: get_text(get_preflight_request(wildcards.subject)),
@@ -21,7 +22,8 @@ checkpoint check_preflight:
     message:
         "Checking the set-up of {wildcards.subject}"
     shell:
-        "python scripts/preflight.py --request {params.request:q} --definition-digest {params.definition:q}"
+        f"python {OWN_SCRIPTS}/preflight.py"
+        " --request {params.request:q} --definition-digest {params.definition:q}"
         " --environment {input.environments:q} --output {output.assessment:q} 2>&1 | tee {log:q}"
 
 
@@ -42,11 +44,4 @@ rule gate_preflight:
     message:
         "Gate: {input.assessment}"
     shell:
-        "python scripts/gate.py --assessment {input.assessment:q} --token {output.token:q} 2>&1 | tee {log:q}"
-
-
-# The interpreters of images start on compute nodes only.
-if not PLAN.config.containers.images:
-
-    localrules:
-        check_preflight,
+        f"python {OWN_SCRIPTS}/gate.py" " --assessment {input.assessment:q} --token {output.token:q} 2>&1 | tee {log:q}"

@@ -30,7 +30,9 @@ rule measure_sensitivity:
     message:
         "Measuring the sensitivity of {wildcards.model}"
     shell:
-        "{params.python:q} scripts/measure_sensitivity.py --source {input.source:q} --formats {params.formats:q}"
+        "{params.python:q}"
+        f" {OWN_SCRIPTS}/measure_sensitivity.py"
+        " --source {input.source:q} --formats {params.formats:q}"
         " --calibration {params.calibration:q} --device {params.device:q} --seed {params.seed:q}"
         " --output {output.record:q} 2>&1 | tee {log:q}"
 
@@ -69,7 +71,9 @@ rule quantize_candidate:
     message:
         "Quantizing {wildcards.model} by {wildcards.recipe}"
     shell:
-        "{params.python:q} scripts/quantize.py --source {input.source:q} --recipe-json {params.recipe:q}"
+        "{params.python:q}"
+        f" {OWN_SCRIPTS}/quantize.py"
+        " --source {input.source:q} --recipe-json {params.recipe:q}"
         " --calibration {params.calibration:q} --device {params.device:q} --seed {params.seed:q} {params.sensitivity:q}"
         " --output {output.checkpoint:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
@@ -101,7 +105,8 @@ rule import_checkpoint:
     message:
         "Importing the checkpoint {wildcards.recipe} of {wildcards.model}"
     shell:
-        "python scripts/import_checkpoint.py --source {input.source:q} --recipe-json {params.recipe:q}"
+        f"python {OWN_SCRIPTS}/import_checkpoint.py"
+        " --source {input.source:q} --recipe-json {params.recipe:q}"
         " --output {output.checkpoint:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
@@ -111,7 +116,7 @@ checkpoint assess_checkpoint:
         record="results/{model}/{recipe}/quantization.json",
         checkpoint="results/{model}/{recipe}/checkpoint",
         source="results/{model}/source.json",
-        catalogue="envs/modelopt_catalogue.json",
+        catalogue=get_own("envs/modelopt_catalogue.json"),
         sensitivity=lambda wildcards: get_sensitivity(wildcards.model, wildcards.recipe),
     output:
         assessment="results/{model}/{recipe}/validation.json",
@@ -128,7 +133,8 @@ checkpoint assess_checkpoint:
     message:
         "Assessing the checkpoint of {wildcards.recipe}"
     shell:
-        "python scripts/gate_ptq.py --checkpoint {input.checkpoint:q} --record {input.record:q} --source-record {input.source:q}"
+        f"python {OWN_SCRIPTS}/gate_ptq.py"
+        " --checkpoint {input.checkpoint:q} --record {input.record:q} --source-record {input.source:q}"
         " --definition-digest {params.definition:q} --engine {params.engine:q} {params.sensitivity:q} --assess --output {output.assessment:q} > {log:q} 2>&1"
 
 

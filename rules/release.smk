@@ -35,11 +35,12 @@ rule bundle_release:
         builder=PLAN.config.builder,
         card=lambda wildcards: get_text(get_release(wildcards).card.as_plain()),
         release=lambda wildcards: get_text(get_release_request(wildcards)),
-        suite=lambda wildcards: f"config/suites/{get_release(wildcards).suite}.yaml",
+        suite=lambda wildcards: get_suite_file(get_release(wildcards).suite),
     message:
         "Bundling {wildcards.release} of {wildcards.model}"
     shell:
-        "python scripts/bundle.py --verdict {input.verdict:q} --report {input.report:q} "
+        f"python {OWN_SCRIPTS}/bundle.py"
+        " --verdict {input.verdict:q} --report {input.report:q} "
         " --checkpoint {params.folder:q}/checkpoint --record {params.folder:q}/quantization.json"
         " --source-record results/{wildcards.model:q}/source.json --materials {input.materials:q}"
         " --release {params.release:q} --suite {params.suite:q}"
@@ -67,5 +68,6 @@ rule publish_release:
     message:
         "Publishing {wildcards.release} of {wildcards.model}"
     shell:
-        "python scripts/publish.py --bundle results/{wildcards.model:q}/{wildcards.release:q}/release --destination {params.destination:q}"
+        f"python {OWN_SCRIPTS}/publish.py"
+        " --bundle results/{wildcards.model:q}/{wildcards.release:q}/release --destination {params.destination:q}"
         " --output {output.record:q} 2>&1 | tee {log:q}"

@@ -23,7 +23,8 @@ checkpoint propose_rung:
     message:
         "Choosing the candidates of rung {wildcards.rung} of {wildcards.release}"
     shell:
-        "python scripts/search.py --search {params.search:q} {params.evidence:q} --rung {wildcards.rung:q}"
+        f"python {OWN_SCRIPTS}/search.py"
+        " --search {params.search:q} {params.evidence:q} --rung {wildcards.rung:q}"
         " --output {output.rung:q} > {log:q} 2>&1"
 
 
@@ -47,6 +48,8 @@ checkpoint conclude_search:
     message:
         "Ending the search {wildcards.release}"
     shell:
-        "{{ python scripts/search.py --search {params.search:q} {params.evidence:q} --output {output.record:q}"
-        " && python scripts/portfolio.py --search {output.record:q} --table {output.table:q} --figure {output.figure:q}; }}"
+        f"{{{{ python {OWN_SCRIPTS}/search.py"
+        " --search {params.search:q} {params.evidence:q} --output {output.record:q}"
+        f" && python {OWN_SCRIPTS}/portfolio.py"
+        " --search {output.record:q} --table {output.table:q} --figure {output.figure:q}; }}"
         " > {log:q} 2>&1"

@@ -13,6 +13,7 @@ rule describe_source:
         "results/{model}/logs/describe_source.log",
     benchmark:
         "results/{model}/benchmarks/describe_source.tsv"
+    localrule: needs_hub() and not PLAN.config.cluster.jobs_have_internet
     threads: 2
     resources:
         mem_mb=2000,
@@ -23,10 +24,5 @@ rule describe_source:
     message:
         "Describing the source model {wildcards.model}"
     shell:
-        "python scripts/describe_source.py --model {params.model:q} --output {output.record:q} 2>&1 | tee {log:q}"
-
-
-if needs_hub() and not PLAN.config.cluster.jobs_have_internet:
-
-    localrules:
-        describe_source,
+        f"python {OWN_SCRIPTS}/describe_source.py"
+        " --model {params.model:q} --output {output.record:q} 2>&1 | tee {log:q}"

@@ -26,7 +26,9 @@ rule log_evidence:
     message:
         "Logging the evidence on {wildcards.release} of {wildcards.model}"
     shell:
-        "{params.python:q} scripts/log_mlflow.py --settings {params.settings:q} --release {params.release:q}"
+        "{params.python:q}"
+        f" {OWN_SCRIPTS}/log_mlflow.py"
+        " --settings {params.settings:q} --release {params.release:q}"
         " --evidence {params.evidence:q} --output {output.record:q} 2>&1 | tee {log:q}"
 
 
@@ -54,5 +56,7 @@ rule log_decision:
     message:
         "Logging the decision on {wildcards.release} of {wildcards.model}"
     shell:
-        "{params.python:q} scripts/log_mlflow.py --settings {params.settings:q} --run {input.run:q}"
+        "{params.python:q}"
+        f" {OWN_SCRIPTS}/log_mlflow.py"
+        " --settings {params.settings:q} --run {input.run:q}"
         " --verdict {input.verdict:q} --report {input.report:q} --output {output.record:q} 2>&1 | tee {log:q}"

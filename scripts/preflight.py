@@ -20,6 +20,8 @@ from day0.plan.preflight import (
     check_model,
     check_recipe,
     check_suite,
+    check_tasks,
+    foreign_tasks,
 )
 from day0.records.preflight import CheckpointRequest, ModelRequest, PreflightRequest, RecipeRequest, SuiteRequest
 from day0.suite.harness import HARNESSES
@@ -76,6 +78,10 @@ def main() -> int:
             python = marker.with_suffix("") / "bin" / "python"
             asked = [t["task"] for t in request.settings["tasks"].values() if t["harness"] == "nemo-evaluator"]
             checks.append(check_frameworks(python, asked))
+        if is_sound and name == HARNESSES["lm-eval"].environment and isinstance(request, SuiteRequest):
+            python = marker.with_suffix("") / "bin" / "python"
+            if foreign := foreign_tasks(request.settings):
+                checks.append(check_tasks(python, foreign))
     assessment = assess_setup(checks, request, arguments.definition_digest)
     assessment.write(arguments.output)
     for check in assessment.checks:

@@ -28,7 +28,7 @@ from day0.source.safetensors_headers import read_tensors
 from day0.statistics.resolution import CONFIDENCE
 
 KINDS: tuple[Kind, ...] = ("screen", "final")
-CATALOGUE = Path("envs/modelopt_catalogue.json")
+CATALOGUE = Path(__file__).resolve().parents[1] / "envs" / "modelopt_catalogue.json"
 
 
 def read_request(text: str) -> SearchRequest:

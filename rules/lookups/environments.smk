@@ -30,7 +30,7 @@ def get_python(stage):
 def get_environment_definition(stage):
     """The lock of a stage's environment, or the marker with the digest of its image."""
     name = get_environment_name(stage)
-    return get_environment(stage) if name.endswith(".image") else f"envs/{name}.lock"
+    return get_environment(stage) if name.endswith(".image") else get_own(f"envs/{name}.lock")
 
 
 def get_harness_environments(suite):
@@ -40,5 +40,5 @@ def get_harness_environments(suite):
 
 def get_engine():
     """The serving engine with the version that its environment is locked to, as gate_ptq.py takes it."""
-    version = locked_version(Path(f"envs/serve.{VARIANT}.lock"))
+    version = locked_version(PROJECT / f"envs/serve.{VARIANT}.lock")
     return f"{ENGINE}=={version}" if version else ENGINE

@@ -17,7 +17,7 @@ def get_evaluation_code(wildcards):
 
 def get_plugin_metadata():
     """How the plugin is known to vLLM: its entry points."""
-    return sorted(map(str, Path("scripts/vllm_plugin").glob("*.dist-info/*")))
+    return sorted(map(str, Path(get_own("scripts/vllm_plugin")).glob("*.dist-info/*")))
 
 
 def get_served_record(wildcards):

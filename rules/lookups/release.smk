@@ -10,7 +10,7 @@ def get_materials(wildcards):
     stages = [*quantize, "serve", *(HARNESSES[name].environment for name in get_harnesses(release.suite))]
     return [
         # Its meaning is the evaluations' parameter: what changes it makes the evidence anew, and so the bundle.
-        ancient(f"config/suites/{release.suite}.yaml"),
+        ancient(get_suite_file(release.suite)),
         *PLAN.suites[release.suite].data_files,
         *(get_calibration_files(release.model, release.candidate) if is_made else []),
         *map(get_environment_definition, stages),
@@ -19,7 +19,7 @@ def get_materials(wildcards):
 
 def get_card_template(wildcards):
     """The template of a release's model card: the configuration's, else the project's own."""
-    return get_release(wildcards).card.template or "scripts/templates/model_card.md.jinja"
+    return get_release(wildcards).card.template or get_own("scripts/templates/model_card.md.jinja")
 
 
 def get_published(dry_run):
@@ -44,12 +44,12 @@ def get_publish_input(wildcards):
 def get_publish_commands():
     """Commands of the target publish: what would be done, and what was."""
     shown = [
-        f"python scripts/publish.py --dry-run --bundle results/{r.model}/{r.name}/release"
+        f"python {OWN_SCRIPTS}/publish.py --dry-run --bundle results/{r.model}/{r.name}/release"
         f" --destination {shlex.quote(get_text(r.publish))}"
         for r in get_published(dry_run=True)
     ]
     done = [
-        f"python scripts/publish.py --show results/{r.model}/{r.name}/published.json"
+        f"python {OWN_SCRIPTS}/publish.py --show results/{r.model}/{r.name}/published.json"
         for r in get_published(dry_run=False)
     ]
     return " && ".join(shown + done)

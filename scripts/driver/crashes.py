@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ DISK_ACTION = (
     "Free some space there, or make it writable, then run the same command again: it goes on from what is finished; "
     "the model was not judged."
 )
-DECISION_RULE, PREFLIGHT_RULE, GATE_PREFIX = "decide_release", "check_preflight", "gate_"
+SCRIPTS = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,15 @@ class Releases:
         verdicts: path of every release's verdict, in the configuration's order.
         request_of: from a decision's wildcards to what its verdict holds about the release besides the evidence.
         verdicts_on: from a preflight's wildcards to those of ``verdicts`` that it is evidence of.
+        decision_rule, preflight_rule, gates: names of rules, which a workflow that uses these as a module may change.
     """
 
     verdicts: tuple[Path, ...]
     request_of: Callable[[Any], Mapping[str, Any]]
     verdicts_on: Callable[[Any], Sequence[Path]]
+    decision_rule: str = "decide_release"
+    preflight_rule: str = "check_preflight"
+    gates: frozenset[str] = frozenset({"gate_preflight", "gate_ptq", "gate_run", "gate_release"})
 
 
 def end_well(workflow: Workflow, releases: Releases) -> None:
@@ -86,7 +90,7 @@ def redo_failed_preflights(workflow: Workflow, releases: Releases) -> None:
     search that was accepted in spite of a candidate's failure waits for nobody to mend it.
     """
     for job in workflow.dag.jobs:
-        if job.rule.name == PREFLIGHT_RULE:
+        if job.rule.name == releases.preflight_rule:
             path = Path(str(job.output[0]))
             try:
                 found = AnyAssessment.read(path)
@@ -120,12 +124,12 @@ def record_crashes(workflow: Workflow, releases: Releases) -> None:
     lost = {job for job in workflow.scheduler.remaining_jobs if job.attempt > 1}
     problem = find_disk_problem()
     for job in {*workflow.scheduler.failed, *lost}:
-        if job.rule.name.startswith(GATE_PREFIX):
+        if job.rule.name in releases.gates:
             continue
         for below in dag.bfs(dag.depending, job):
             if below is not job:
                 workflow.persistence.started(below)
-            if below.rule.name == DECISION_RULE:
+            if below.rule.name == releases.decision_rule:
                 release = ReleaseRequest.model_validate(releases.request_of(below.wildcards))
                 log = str(job.log[0]) if job.log else None
                 refusal = error_in(log) if job in REFUSED else None
@@ -136,16 +140,16 @@ def record_crashes(workflow: Workflow, releases: Releases) -> None:
                     )
                 verdict.model_copy(update=stamp()).write(str(below.output[0]))
     if workflow.is_main_process:
-        show_decisions(dag, releases.verdicts)
+        show_decisions(dag, releases)
 
 
-def show_decisions(dag: Any, verdicts: Iterable[Path]) -> None:
+def show_decisions(dag: Any, releases: Releases) -> None:
     """Bring the pages up to the verdicts, and make the decisions the last lines of the run.
 
     A verdict that this run was to make again but did not reach is of an earlier state, and is not shown.
     """
-    everything = list(verdicts)
-    waiting = (job for job in dag.jobs if job.rule.name == DECISION_RULE and dag.needrun(job))
+    everything = releases.verdicts
+    waiting = (job for job in dag.jobs if job.rule.name == releases.decision_rule and dag.needrun(job))
     outdated = {str(job.output[0]) for job in waiting if not dag.finished(job)}
     # The verdict of a crash is written here, by no job.
     decided = [path for path in everything if path.exists() and (str(path) not in outdated or is_crash_verdict(path))]
@@ -200,7 +204,7 @@ def is_older(path: Path, than: Path) -> bool:
 
 def run_quietly(script: str, *arguments: str | Path) -> None:
     """Run a script whose failure must not hide the decisions; what it prints is shown only where it fails."""
-    command = [sys.executable, f"scripts/{script}", *map(str, arguments)]
+    command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         print(done.stdout, file=sys.stderr)

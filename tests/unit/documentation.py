@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted(file for pattern in ("*.md", "config/*.md", "docs/*.md") for file in ROOT.glob(pattern))
+PAGES.remove(ROOT / "CHANGELOG.md")
 # Titles of blocks whose commands no test can run.
 MARKERS = ("needs a cluster", "needs a GPU", "needs the hub", "removes files", "changes this clone")
 

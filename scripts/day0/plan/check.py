@@ -10,7 +10,7 @@ import contextlib
 import copy
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from day0.base.mistakes import SAFE_NAME, mistakes_of, nearest
 from day0.base.secret_texts import find_secrets
 from day0.decision.external import ExternalScores, parse_external_scores
 from day0.plan.config import Config, Defaults, ImportedRun, Publish, Release, Search, Serving
+from day0.plan.contents import miscounted, missing_of_model, missing_template, unreadable_texts
 from day0.plan.plan import BASELINE, Plan, PlannedRelease, PlannedSearch
 from day0.plan.search import budget_of, final_policy, find_mistakes, screening_policy
 from day0.recipe.recipes import Calibration, recipe_of_checkpoint, resolve_recipe
@@ -61,7 +62,9 @@ class _Mistakes:
         self.sentences: list[str] = []
 
     def add(self, place: str, sentence: str) -> None:
-        self.add_line(f"{place}: {sentence}")
+        """A mistake at a place; where a file holds several, each is one."""
+        for line in sentence.splitlines():
+            self.add_line(f"{place}: {line.strip()}")
 
     def add_validation(self, place: str, error: ValidationError, types: type[BaseModel]) -> None:
         for sentence in mistakes_of(error, types, place):
@@ -70,6 +73,20 @@ class _Mistakes:
     def add_line(self, sentence: str) -> None:
         if sentence not in self.sentences:
             self.sentences.append(sentence)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where files are looked for: the folder where snakemake runs, then the project's own."""
+
+    root: Path
+    project: Path
+
+    def folder_with(self, folder: Path, name: str) -> Path:
+        """The folder of config/ that holds a file of this name; where neither does, the first that is there."""
+        both = [self.root / folder, self.project / folder]
+        has_file = (one for one in both if SAFE_NAME.fullmatch(name) and os.path.isfile(one / f"{name}.yaml"))
+        return next(has_file, next((one for one in both if os.path.isdir(one)), both[-1]))
 
 
 def check_configuration_file(path: str | os.PathLike) -> None:
@@ -82,19 +99,24 @@ def check_configuration_file(path: str | os.PathLike) -> None:
 
 
 def make_plan(
-    raw: Mapping[str, Any], is_produced: Callable[[str], bool] = lambda path: False, root: Path = Path()
+    raw: Mapping[str, Any],
+    is_produced: Callable[[str], bool] = lambda path: False,
+    root: Path = Path(),
+    project: Path | None = None,
 ) -> Plan:
     """Check a whole configuration and resolve what its releases name.
 
     Args:
         raw: the merged configuration.
         is_produced: says whether a rule of the graph makes a path, so that it need not exist yet.
-        root: the folder that holds config/ and envs/.
+        root: the folder that paths of the configuration are relative to, and whose config/ is looked in first.
+        project: the folder of this project, with its own config/ and envs/; None: the same.
 
     Raises:
         UnusableInput: with every mistake, a line each.
     """
     mistakes = _Mistakes()
+    places = Places(root, project or root)
     for place, kind in find_secrets(raw):
         mistakes.add(place, f"holds {kind}; a secret does not belong in a file: set it as an environment variable")
     indices = list(range(len(raw["releases"]))) if isinstance(raw.get("releases"), list) else []
@@ -110,13 +132,13 @@ def make_plan(
 
     _check_models(config, is_produced, mistakes, root)
     suites: dict[str, Suite] = {}
-    targets = _plan_targets(config, raw, indices, suites, mistakes, root)
+    targets = _plan_targets(config, raw, indices, suites, mistakes, places)
     releases = [r for made in targets for r in (made.releases() if isinstance(made, PlannedSearch) else [made])]
     _check_folders(targets, releases, mistakes)
     plan = Plan(config, tuple(targets), tuple(releases), suites)
     _check_files(plan, is_produced, mistakes, root)
-    _check_suites(plan, mistakes, root)
-    _check_disjoint(plan, mistakes, root)
+    _check_suites(plan, is_produced, mistakes, root)
+    _check_disjoint(plan, mistakes, places)
     _check_imports(plan, mistakes, root)
     _check_servers(plan, mistakes)
     _check_destinations(plan, mistakes, root)
@@ -131,13 +153,13 @@ def _plan_targets(
     indices: Iterable[int],
     suites: dict[str, Suite],
     mistakes: _Mistakes,
-    root: Path,
+    places: Places,
 ) -> list[PlannedRelease | PlannedSearch]:
     """Resolve what the releases name; their suites are put into ``suites``, ``indices`` are their places."""
-    catalogue = read_json(root / CATALOGUE)
+    catalogue = read_json(places.project / CATALOGUE)
     definitions = {name: recipe.model_dump(mode="json", exclude_none=True) for name, recipe in config.recipes.items()}
     planned: list[PlannedRelease | PlannedSearch] = []
-    places: dict[tuple[str, str], str] = {}
+    taken: dict[tuple[str, str], str] = {}
     for index, release in zip(indices, config.releases, strict=True):
         place = f"releases[{index}]"
         if release.model not in raw["models"]:
@@ -148,20 +170,20 @@ def _plan_targets(
             )
         suite = release.suite or config.defaults.suite or ""
         if suite:
-            _load(suite, f"{place}.suite" if release.suite else "defaults.suite", suites, mistakes, root)
+            _load(suite, f"{place}.suite" if release.suite else "defaults.suite", suites, mistakes, places)
         else:
-            there = ", ".join(sorted(file.stem for file in (root / SUITES_FOLDER).glob("*.yaml")))
+            there = ", ".join(sorted(file.stem for file in places.folder_with(SUITES_FOLDER, "").glob("*.yaml")))
             mistakes.add(f"{place}.suite", f"names no suite; give one here or under 'defaults'; there are {there}")
         policy = _checked_policy(config.defaults, release, suite, suites, mistakes, place)
         made: PlannedRelease | PlannedSearch
         if release.search is not None:
-            moves = _moves_of_search(release.search, definitions, catalogue, mistakes, f"{place}.search", root)
+            moves = _moves_of_search(release.search, definitions, catalogue, mistakes, f"{place}.search", places)
             made = _plan_search(
-                config.defaults, release, release.search, suite, policy, moves, suites, mistakes, place, root
+                config.defaults, release, release.search, suite, policy, moves, suites, mistakes, place, places
             )
             name, folders = made.name, list(made.recipes)
         else:
-            recipe = _recipe_of(release, config, definitions, catalogue, mistakes, place, root)
+            recipe = _recipe_of(release, config, definitions, catalogue, mistakes, place, places)
             if recipe is None:
                 continue
             name = release.name or recipe.path_name
@@ -170,7 +192,7 @@ def _plan_targets(
             folders = [candidate]
         if BASELINE in (name, *folders):
             mistakes.add(f"{place}.name", f"{BASELINE!r} is the folder of the baseline; give another name")
-        earlier = places.setdefault((release.model, name), place)
+        earlier = taken.setdefault((release.model, name), place)
         if earlier != place:
             mistakes.add(
                 f"{place}.name",
@@ -183,7 +205,7 @@ def _plan_targets(
             mistakes.add(f"{place}.publish", str(error))
         model = config.models.get(release.model)
         card = _card([config.card, *([model.card] if model else []), release.card])
-        if card.template and not (root / card.template).is_file():
+        if card.template and not (places.root / card.template).is_file():
             mistakes.add(
                 f"{place}.card", f"template: found no file {card.template}; give the path of a jinja2 template"
             )
@@ -200,11 +222,11 @@ def _plan_targets(
     return planned
 
 
-def _load(suite: str, place: str, suites: dict[str, Suite], mistakes: _Mistakes, root: Path) -> None:
+def _load(suite: str, place: str, suites: dict[str, Suite], mistakes: _Mistakes, places: Places) -> None:
     """Put a suite into ``suites``."""
     if suite not in suites:
         try:
-            suites[suite] = load_suite(suite, root / SUITES_FOLDER)
+            suites[suite] = load_suite(suite, places.folder_with(SUITES_FOLDER, suite))
         except UnusableInput as error:
             mistakes.add(place, str(error))
 
@@ -216,16 +238,16 @@ def _recipe_of(
     catalogue: Mapping[str, Any],
     mistakes: _Mistakes,
     place: str,
-    root: Path,
+    places: Places,
 ) -> ResolvedRecipe | None:
     """The recipe of a release; None where it has a mistake that leaves none."""
     name = str(release.recipe)
     if release.checkpoint is not None:
-        for key, mistake in _problems_of_checkpoint(release, config, root):
+        for key, mistake in _problems_of_checkpoint(release, config, places.root):
             mistakes.add(f"{place}.{key}", mistake)
         return recipe_of_checkpoint(name, release.checkpoint)
     try:
-        recipe = resolve_recipe(name, definitions, root / RECIPES_FOLDER, catalogue)
+        recipe = resolve_recipe(name, definitions, places.folder_with(RECIPES_FOLDER, name), catalogue)
     except UnusableInput as error:
         mistakes.add(f"{place}.recipe", str(error))
         return None
@@ -243,13 +265,13 @@ def _plan_search(
     suites: dict[str, Suite],
     mistakes: _Mistakes,
     place: str,
-    root: Path,
+    places: Places,
 ) -> PlannedSearch:
     """The search of a release whose policy was checked; its screening suite is put into ``suites``."""
     screen = None
     if search.screen is not None:
         name = search.screen.suite
-        _load(name, f"{place}.search.screen.suite", suites, mistakes, root)
+        _load(name, f"{place}.search.screen.suite", suites, mistakes, places)
         own = Policy()
         if name in suites:
             with contextlib.suppress(ValidationError):  # reported for the deciding suite
@@ -276,11 +298,11 @@ def _moves_of_search(
     catalogue: Mapping[str, Any],
     mistakes: _Mistakes,
     place: str,
-    root: Path,
+    places: Places,
 ) -> list[tuple[Move, ResolvedRecipe]]:
     """The moves of a search's space with their recipes, as far as they can be resolved."""
     try:
-        space = load_space(search.space, root / SPACES_FOLDER, f"{place}.space")
+        space = load_space(search.space, places.folder_with(SPACES_FOLDER, str(search.space)), f"{place}.space")
     except UnusableInput as error:
         for line in str(error).splitlines():
             mistakes.add_line(line)
@@ -291,7 +313,9 @@ def _moves_of_search(
     found = []
     for move in space.moves:
         try:
-            recipe = resolve_recipe(move.recipe_name, known, root / RECIPES_FOLDER, catalogue)
+            recipe = resolve_recipe(
+                move.recipe_name, known, places.folder_with(RECIPES_FOLDER, move.recipe_name), catalogue
+            )
         except UnusableInput as error:
             mistakes.add(f"{place}.space", str(error))
             continue
@@ -384,8 +408,11 @@ def _check_models(config: Config, is_produced: Callable[[str], bool], mistakes: 
         path = config.models[model].path
         if model in RESERVED_MODEL_NAMES:
             mistakes.add(f"models.{model}", f"the name is reserved: {', '.join(RESERVED_MODEL_NAMES)}; choose another")
-        if path is not None and not is_produced(path) and (problem := check_model_folder(str(root / path))):
-            mistakes.add(f"models.{model}.path", problem)
+        if path is None or is_produced(path):
+            continue
+        problem = check_model_folder(str(root / path))
+        for sentence in [problem] if problem else missing_of_model(root / path):
+            mistakes.add(f"models.{model}.path", sentence)
 
 
 def _check_files(plan: Plan, is_produced: Callable[[str], bool], mistakes: _Mistakes, root: Path) -> None:
@@ -403,11 +430,14 @@ def _check_files(plan: Plan, is_produced: Callable[[str], bool], mistakes: _Mist
             mistakes.add(f"containers.{stage}.image", f"found no file {container.image}; make it with {how}")
     for release in plan.releases:
         if release.model in plan.config.models and release.recipe.checkpoint is None:
-            data = Calibration(**plan.calibration(release.model, release.candidate)).local_file
+            calibration = Calibration(**plan.calibration(release.model, release.candidate))
+            data = calibration.local_file
             if data and not is_produced(str(data)) and not os.path.isfile(root / data):
                 mistakes.add(
                     f"release {release.name!r}", f"found no calibration data {data}; correct calibration.dataset"
                 )
+            elif data and not is_produced(str(data)) and (problem := unreadable_texts(calibration, root)):
+                mistakes.add(f"release {release.name!r}: calibration", problem)
 
 
 def _check_destinations(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
@@ -477,7 +507,7 @@ def _misplaced(serving: Mapping[str, Any], per_node: int) -> str | None:
     return None
 
 
-def _check_suites(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
+def _check_suites(plan: Plan, is_produced: Callable[[str], bool], mistakes: _Mistakes, root: Path) -> None:
     """What a suite needs that the configuration, the environment or a model does not give."""
     runs: dict[str, set[str]] = {}
     limits: dict[str, int | None] = {}
@@ -494,10 +524,14 @@ def _check_suites(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
             *missing_endpoints(settings),
             *unallowed_code(settings, plan.config.allow_generated_code),
             *unknown_scores(settings, root),
+            *miscounted(suite, root, is_produced),
         ):
             mistakes.add(f"suite {name}", problem)
         for run in sorted(runs[name]):
             model, _, candidate = run.partition("/")
+            path = plan.config.models[model].path
+            if path and not is_produced(path) and (missing := missing_template(root / path, suite)):
+                mistakes.add(f"suite {name}", f"{missing} (model {model})")
             location = plan.config.models[model].model_dump(include={"path", "hub", "revision"})
             if model not in limits:
                 limits[model] = context_limit_of(location, root)
@@ -509,7 +543,7 @@ def _check_suites(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
                 mistakes.add(f"suite {name}", f"{problem} (model {model})")
 
 
-def _check_disjoint(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
+def _check_disjoint(plan: Plan, mistakes: _Mistakes, places: Places) -> None:
     """Suites that ask documents of another one from which they must be disjoint."""
     for name, suite in plan.suites.items():
         for other in suite.disjoint_from:
@@ -517,7 +551,8 @@ def _check_disjoint(plan: Plan, mistakes: _Mistakes, root: Path) -> None:
                 mistakes.add(f"suite {name}", "disjoint_from: names the suite itself; remove it")
                 continue
             try:
-                known = plan.suites[other] if other in plan.suites else load_suite(other, root / SUITES_FOLDER)
+                folder = places.folder_with(SUITES_FOLDER, other)
+                known = plan.suites[other] if other in plan.suites else load_suite(other, folder)
             except UnusableInput as error:
                 mistakes.add(f"suite {name}", f"disjoint_from: {error}")
                 continue
@@ -679,8 +714,14 @@ def resolution_warnings(plan: Plan, release: PlannedRelease) -> list[dict[str, s
     return warnings
 
 
-def read_published_scores(plan: Plan, root: Path = Path()) -> dict[str, list[dict[str, Any]]]:
+def read_published_scores(
+    plan: Plan, root: Path = Path(), project: Path | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """Published scores of each model of the plan, by its name or its hub repository; a later file's take precedence.
+
+    Args:
+        plan: whose configuration names the files.
+        root, project: where they are looked for, as by :func:`make_plan`.
 
     Raises:
         UnusableInput: a file is not there or holds mistakes; all of them are in the message.
@@ -689,7 +730,7 @@ def read_published_scores(plan: Plan, root: Path = Path()) -> dict[str, list[dic
     merged = ExternalScores()
     for name in [named] if isinstance(named, str) else named or []:
         try:
-            content = read_yaml(root / name)
+            content = read_yaml(root / name if (root / name).exists() else (project or root) / name)
         except UnusableInput as error:
             raise UnusableInput(f"external_scores: {error}; give another file, or null for none") from error
         merged = merged.replaced_by(parse_external_scores(content, name))

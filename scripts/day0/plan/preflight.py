@@ -7,6 +7,7 @@ DEPLOYMENT_HEALTH_FAILED where the engine would refuse the checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -37,6 +38,7 @@ from day0.records.preflight import (
 from day0.serving.container import runtime_error
 from day0.source.model_folder import check_model_folder
 from day0.source.safetensors_headers import Tensor, read_tensors
+from day0.suite.harness import read_task_file
 from day0.suite.needs import context_limit_of, context_problems, missing_endpoints
 
 SCRIPTS = Path(__file__).resolve().parents[2]
@@ -332,6 +334,50 @@ def judge_frameworks(known: Mapping[str, Mapping[str, Any]]) -> Check:
             )
         sentences.append(f"{entry['problem'][:300]}; {remedy}")
     return Check("frameworks", "; ".join(dict.fromkeys(sentences)), USER_CONFIG_ERROR)
+
+
+def foreign_tasks(suite: Mapping[str, Any], root: Path = Path()) -> dict[str, list[str]]:
+    """Metrics by lm-eval's tasks that a suite asks and that are in none of its own task files."""
+    own = set()
+    for path in sorted((root / suite["include_path"]).rglob("*.yaml")) if suite["include_path"] else []:
+        with contextlib.suppress(UnusableInput):
+            own.add(read_task_file(path).get("task"))
+    asked: dict[str, list[str]] = {}
+    for task in suite["tasks"].values():
+        if task["harness"] == "lm-eval" and task["task"] not in own:
+            asked.setdefault(task["task"], []).append(task["metric"])
+    return asked
+
+
+def check_tasks(python: Path, asked: Mapping[str, list[str]], script: Path = SCRIPTS / "lm_eval_tasks.py") -> Check:
+    """Check that lm-eval has the tasks that a suite asks of it, and that these give the suite's scores.
+
+    Args:
+        python: interpreter of lm-eval's environment.
+        asked: metrics by task, see :func:`foreign_tasks`.
+        script: lists the scores of tasks.
+    """
+    answer = subprocess.run([str(python), str(script), "--json", *asked], capture_output=True, text=True)
+    try:
+        known = json.loads(answer.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        reason = (answer.stderr.strip().splitlines() or ["it does not start"])[-1]
+        return Check("tasks", f"{python} cannot list lm-eval's tasks: {reason}", SYSTEMIC)
+    return judge_tasks(known, asked)
+
+
+def judge_tasks(known: Mapping[str, Mapping[str, Any]], asked: Mapping[str, list[str]]) -> Check:
+    """Check what lm-eval knows of the tasks: {scores}, none where it cannot say, or {problem} by task."""
+    problems = []
+    for task, metrics in asked.items():
+        if problem := known[task].get("problem"):
+            problems.append(f"task {task}: {problem}; correct the suite")
+        scores = known[task].get("scores") or metrics
+        wrong = [metric for metric in metrics if metric not in scores]
+        problems += [f"task {task}: metric {metric!r} is none of its scores {', '.join(scores)}" for metric in wrong]
+    if problems:
+        return Check("tasks", "; ".join(problems), USER_CONFIG_ERROR)
+    return Check("tasks", f"lm-eval has {', '.join(asked)}")
 
 
 def check_environment(marker: Path, packages: Mapping[str, str]) -> Check:

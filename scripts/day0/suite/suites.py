@@ -202,10 +202,17 @@ def load_suite(name: str, folder: Path = SUITES_FOLDER) -> Suite:
 def read_suite(path: Path) -> dict[str, Any]:
     """A suite file with every default filled in.
 
+    Its ``include_path`` is relative to the working directory, else to the folder that holds the config/ in which
+    the suite lies.
+
     Raises:
         UnusableInput: it holds mistakes; all of them are in the message.
     """
     try:
-        return Suite.model_validate(read_yaml(path)).model_dump(mode="json")
+        suite = Suite.model_validate(read_yaml(path)).model_dump(mode="json")
     except ValidationError as error:
         raise UnusableInput("\n".join(f"{path}: {sentence}" for sentence in mistakes_of(error, Suite))) from None
+    beside = path.parents[2] / suite["include_path"] if suite["include_path"] and len(path.parents) > 2 else None
+    if beside and beside.is_dir() and not os.path.isdir(suite["include_path"]):
+        suite["include_path"] = str(beside)
+    return suite

@@ -204,7 +204,7 @@ def test_a_verdict_of_an_earlier_state_is_not_shown(releases, monkeypatch, tmp_p
     shown = []
     monkeypatch.setattr(crashes.atexit, "register", lambda show: shown.append(show))
     verdict = releases.verdicts[0]
-    crashes.show_decisions(FakeDag(FakeJob("decide_release", verdict)), releases.verdicts)
+    crashes.show_decisions(FakeDag(FakeJob("decide_release", verdict)), releases)
     assert len(shown) == 1 and "not decided in this run" in str(inspect.getclosurevars(shown[0]).nonlocals["text"])
     assert not crashes.is_crash_verdict(verdict)
 

@@ -291,6 +291,7 @@ def elsewhere(tmp_path):
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "config.json").write_text("{}")
     (tmp_path / "made" / "model.safetensors").write_bytes(b"")
+    (tmp_path / "made" / "tokenizer.json").write_text("{}")
     return tmp_path / "made"
 
 

@@ -267,3 +267,23 @@ def test_an_image_that_does_not_start_names_its_settings_and_the_reason(tmp_path
     check = check_environment(marker, {"engine": "vllm"})
     assert check.failure_class == "SYSTEMIC" and words in check.detail
     assert "correct containers.serve, the image or the node, and rerun" in check.detail
+
+
+def test_tasks_that_lm_eval_does_not_have_and_scores_that_they_do_not_give_are_wrong_settings():
+    known = {"gsm8k": {"scores": ["exact_match,strict-match"]}, "mmlu": {"scores": []}}
+    sound = preflight.judge_tasks(known, {"gsm8k": ["exact_match,strict-match"], "mmlu": ["acc,none"]})
+    assert sound.failure_class is None
+    known["gsm8"] = {"problem": "lm-eval has no such task; near are gsm8k"}
+    check = preflight.judge_tasks(known, {"gsm8": ["exact_match,none"], "gsm8k": ["exact_match,none"]})
+    assert check.failure_class == "USER_CONFIG_ERROR"
+    assert check.detail == (
+        "task gsm8: lm-eval has no such task; near are gsm8k; correct the suite; "
+        "task gsm8k: metric 'exact_match,none' is none of its scores exact_match,strict-match"
+    )
+
+
+def test_only_tasks_that_no_file_of_the_suite_defines_are_asked_of_lm_eval(tmp_path):
+    (tmp_path / "mine.yaml").write_text("task: mine\n")
+    task = {"harness": "lm-eval", "metric": "acc,none"}
+    suite = {"include_path": str(tmp_path), "tasks": {"a": {**task, "task": "mine"}, "b": {**task, "task": "gsm8k"}}}
+    assert preflight.foreign_tasks(suite) == {"gsm8k": ["acc,none"]}

@@ -174,6 +174,7 @@ def test_a_task_that_needs_more_context_than_the_model_has_is_refused(planned, l
     folder.mkdir()
     (folder / "config.json").write_text(f'{{"max_position_embeddings": {length}}}')
     (folder / "model.safetensors").write_bytes(b"")
+    (folder / "tokenizer.json").write_text("{}")
     found = planned(DEMO, models={"tiny-llama": {"path": "model"}})
     assert len(found) == (3 if refused else 0), found
     assert all(f"needs 64 tokens of context, the model has {length}" in line for line in found)

@@ -1,0 +1,124 @@
+"""Mistakes that only reading a local file shows: of a model's folder, of calibration texts, of a suite's own data.
+
+All of it is knowable before the first job. Each function gives sentences; nothing large is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from day0.base.artefacts import read_json
+from day0.base.cli import UnusableInput
+from day0.recipe.calibration import read_texts
+from day0.records.recipe import Calibration
+from day0.source.side_files import effective_chat_template
+from day0.suite.harness import read_task_file
+from day0.suite.suites import Suite
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
+INDEX = "model.safetensors.index.json"
+SHOWN = 3
+
+
+def missing_of_model(folder: Path) -> list[str]:
+    """Shards that the index names and a tokenizer, as far as they are not in a model's folder."""
+    problems = []
+    if (folder / INDEX).is_file():
+        try:
+            shards = sorted({str(name) for name in read_json(folder / INDEX).get("weight_map", {}).values()})
+        except (UnusableInput, AttributeError) as error:
+            return [f"{INDEX} cannot be read: {error}; copy the folder again"]
+        if missing := [name for name in shards if not (folder / name).is_file()]:
+            more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+            problems.append(
+                f"{folder} lacks {', '.join(missing[:SHOWN])}{more} of {len(shards)} shards that its {INDEX} names; "
+                "copy what is missing"
+            )
+    has_remote = any(folder.glob("tokenization_*.py"))
+    if not has_remote and not any((folder / name).is_file() for name in TOKENIZERS):
+        problems.append(
+            f"{folder} holds no tokenizer ({', '.join(TOKENIZERS[:2])}, …); copy the tokenizer's files of the model"
+        )
+    return problems
+
+
+def templated_tasks(suite: Suite) -> list[str]:
+    """Tasks of a suite that are asked through the model's chat template."""
+    return [
+        name
+        for name, task in suite.tasks.items()
+        if (suite.apply_chat_template if task.apply_chat_template is None else task.apply_chat_template)
+    ]
+
+
+def missing_template(folder: Path, suite: Suite) -> str | None:
+    """A sentence where a suite asks through a chat template that a local model does not have."""
+    tasks = templated_tasks(suite)
+    try:
+        if not tasks or effective_chat_template(folder) is not None:
+            return None
+    except (UnusableInput, OSError):
+        return None  # the checks of the model report it
+    return (
+        f"apply_chat_template: {', '.join(tasks)} need a chat template, {folder} has none (chat_template.jinja, or "
+        "chat_template in tokenizer_config.json); add the model's, or set apply_chat_template: false for a base model"
+    )
+
+
+def unreadable_texts(calibration: Calibration, root: Path) -> str | None:
+    """Why the texts of a local calibration file cannot be used: a line that is none, another field, no line at all."""
+    file = calibration.local_file
+    if file is None or not (root / file).is_file():
+        return None
+    try:
+        read_texts(calibration.model_copy(update={"dataset": str(root / file)}))
+    except UnusableInput as error:
+        return f"{error}; correct the file, or text_field"
+    except UnicodeDecodeError as error:
+        return f"{file}: is no text in UTF-8 ({error.reason}); expected one"
+    return None
+
+
+def miscounted(suite: Suite, root: Path, is_produced: Callable[[str], bool]) -> list[str]:
+    """Tasks whose ``samples`` are not as many as their own local .jsonl files have lines."""
+    if not suite.include_path:
+        return []
+    files: dict[str, Mapping[str, Any]] = {}
+    for path in sorted((root / suite.include_path).rglob("*.yaml")):
+        try:
+            content = read_task_file(path)
+        except UnusableInput:
+            continue  # reported where its scores are looked for
+        if isinstance(content.get("task"), str):
+            files[content["task"]] = content
+    problems = []
+    for name, task in suite.tasks.items():
+        data = _data_of(files.get(task.task, {}))
+        if task.samples is None or not data or any(is_produced(one) or not (root / one).is_file() for one in data):
+            continue
+        found = sum(_lines(root / one) for one in data)
+        if found != task.samples:
+            problems.append(
+                f"tasks.{name}.samples: found {task.samples}; {', '.join(data)} holds {found}; correct one of them"
+            )
+    return problems
+
+
+def _data_of(task: Mapping[str, Any]) -> list[str]:
+    """The .jsonl files that are a task's documents; none where the task changes or chooses them by a function."""
+    split = task.get("test_split") or task.get("validation_split")
+    settings = task.get("dataset_kwargs")
+    data = settings.get("data_files") if isinstance(settings, Mapping) else None
+    chosen = data.get(split) if isinstance(data, Mapping) else None
+    names = [chosen] if isinstance(chosen, str) else chosen
+    is_plain = task.get("dataset_path") == "json" and "process_docs" not in task and "field" not in (settings or {})
+    if not is_plain or not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        return []
+    return names if all(name.endswith(".jsonl") for name in names) else []
+
+
+def _lines(path: Path) -> int:
+    with open(path, "rb") as stream:
+        return sum(bool(line.strip()) for line in stream)

@@ -1,7 +1,7 @@
 # How this project's graph is run: the Slurm executor, refused jobs, crashes; see scripts/driver.
 import atexit
 
-from driver import checkpoints as done_checkpoints, crashes, locks, needrun, refusals
+from driver import checkpoints as done_checkpoints, clock, crashes, locks, needrun, refusals
 
 
 def get_release_names(wildcards):
@@ -43,6 +43,10 @@ needrun.install()
 done_checkpoints.install()
 refusals.install()
 locks.install()
+
+if workflow.is_main_process:
+    crashes.warn_of_disk()
+    clock.bring_back(clock.made_by_the_graph())
 
 # The executor plugins are loaded by the time that a Snakefile is read; a job within Slurm has no use for this one.
 if "snakemake_executor_plugin_slurm" in sys.modules and workflow.is_main_process:

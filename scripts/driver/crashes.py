@@ -33,9 +33,9 @@ from driver.refusals import REFUSED, error_in
 from summarize import format_decisions
 
 RESULTS, PROBE_BYTES = Path("results"), 1 << 20
+SAID: set[str] = set()
 DISK_ACTION = (
-    "Free some space there, or make it writable, then run the same command again: it goes on from what is finished; "
-    "the model was not judged."
+    "Free some space there, or make it writable, then run the same command again: it goes on from what is finished."
 )
 SCRIPTS = Path(__file__).resolve().parents[1]
 
@@ -79,8 +79,7 @@ def end_with_failures(workflow: Workflow, releases: Releases) -> None:
         redo_failed_preflights(workflow, releases)
         record_crashes(workflow, releases)
     except OSError as error:
-        what = find_disk_problem() or f"{error.filename or RESULTS}: {error.strerror or error}"
-        say_last(f"error: {what}; no verdict could be written\n  next: {DISK_ACTION}")
+        say_disk_problem(find_disk_problem() or f"{error.filename or RESULTS}: {error.strerror or error}")
 
 
 def redo_failed_preflights(workflow: Workflow, releases: Releases) -> None:
@@ -174,6 +173,20 @@ def show_decisions(dag: Any, releases: Releases) -> None:
 def say_last(text: str) -> None:
     """Print a text when the process ends, below Snakemake's own last lines."""
     atexit.register(lambda: print(f"\n{text}", file=sys.stderr))
+
+
+def say_disk_problem(problem: str) -> None:
+    """Say last, and once, that nothing can be written."""
+    text = f"{problem}: nothing can be written there\n  next: {DISK_ACTION}"
+    if text not in SAID:
+        say_last(text)
+    SAID.add(text)
+
+
+def warn_of_disk(folder: Path = RESULTS) -> None:
+    """Say last that nothing can be written below a folder that is there, whatever else Snakemake makes of it."""
+    if folder.exists() and (problem := find_disk_problem(folder)):
+        say_disk_problem(problem)
 
 
 def find_disk_problem(folder: Path = RESULTS) -> str | None:

@@ -11,8 +11,8 @@ release: .venv/workflow ## take the releases of config/config.yaml to a verdict 
 
 setup: .venv/workflow ## make the driver environment
 
-test: check ## run all tests, the end-to-end ones included
-	$(MAKE) --jobs 3 --keep-going --output-sync=target $(SUITES:%=test-%) docs
+test: check docs ## run all tests, the end-to-end ones included
+	$(MAKE) --jobs 3 --keep-going --output-sync=target $(SUITES:%=test-%)
 
 # One process each, three at a time on two cores, begun in this order as soon as what they need is there, since a third
 # of their time is waiting: for clusters, servers, deadlines. The folders share no file that they write.

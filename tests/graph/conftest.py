@@ -59,7 +59,7 @@ class Project:
         for name in ("Snakefile", "rules", "scripts", "config", "envs", "profiles", "docs"):
             source = ROOT / name
             if source.is_dir():
-                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "generated"))
             elif source.exists():
                 shutil.copy2(source, folder / name)
         (folder / "slurm").symlink_to("profiles/slurm")

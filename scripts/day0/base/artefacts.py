@@ -173,9 +173,13 @@ def files_below(folder: str | os.PathLike) -> list[str]:
 
     The mark that Snakemake leaves in an output folder is no part of its content.
     """
-    root = Path(folder)
-    paths = (path for path in root.rglob("*") if path.is_file() and path.name != ".snakemake_timestamp")
-    return sorted(str(path.relative_to(root)) for path in paths)
+    found: list[str] = []
+    root = os.fspath(folder)
+    for place, _, names in os.walk(root):
+        inner = os.path.relpath(place, root)
+        held = (name for name in names if name != ".snakemake_timestamp" and os.path.isfile(os.path.join(place, name)))
+        found += held if inner == "." else (os.path.join(inner, name) for name in held)
+    return sorted(found)
 
 
 def inventory(folder: str | os.PathLike, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,13 +47,14 @@ from day0.checkpoint.methods import is_of_another_tool, read_method, standard_na
 from day0.checkpoint.names import PART_NAMES_OF_OTHER_TOOLS, first_of, is_scale, own_parts
 from day0.checkpoint.size import SOURCE_BITS, expected_sizes, ratio_bounds
 from day0.checkpoint.source_weights import SourceWeights
-from day0.checkpoint.summary import CheckpointSummary, Layer, distinct, parse_summary
+from day0.checkpoint.summary import CheckpointSummary, Layer, Layers, distinct, parse_summary
 from day0.checkpoint.vllm_rules import ENGINE
 from day0.records.failure_class import FailureClass
 from day0.records.quantization import ModelOptConfiguration, Quantization
 from day0.records.recipe import KV_CACHE_NONE
 from day0.records.validation import Validation
 from day0.source.safetensors_headers import Tensor, payload_bytes, read_headers, read_scalars, read_tensors
+from day0.source.tensors import Tensors, rows_named
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
@@ -146,7 +147,7 @@ def read_summary(
     except UnusableInput as error:
         return replace(unread, broken=str(error))
     if is_of_another_tool(config):
-        after = standard_names(after)
+        after = Tensors.of(standard_names(after))
         names = sort_tensors(after, PART_NAMES_OF_OTHER_TOOLS)
     else:
         names = sort_tensors(after)
@@ -176,6 +177,7 @@ def read_summary(
     elif engine is not None:
         architectures = config.get("architectures")
         misread = misread_by_table(declaration, layers, architectures if isinstance(architectures, list) else ())
+    files = files_below(checkpoint)
     return replace(
         unread,
         output_bytes=payload_bytes(after),
@@ -195,8 +197,8 @@ def read_summary(
         source_formats=weights.formats,
         expected_output_bytes=sum(families.values()) + others,
         expected_family_bytes=families,
-        pickles=[name for name in files_below(checkpoint) if name.endswith(_PICKLES)],
-        links=_links_out_of(checkpoint, record.recipe.checkpoint if record is not None else None),
+        pickles=[name for name in files if name.endswith(_PICKLES)],
+        links=_links_out_of(checkpoint, files, record.recipe.checkpoint if record is not None else None),
         engine=engine,
         misread=misread,
         engine_answer=reading.quote if reading is not None else None,
@@ -210,8 +212,8 @@ def read_summary(
     )
 
 
-def _links_out_of(folder: Path, imported: str | None) -> list[str]:
-    """Files below a folder that are links to a place outside of it, sorted.
+def _links_out_of(folder: Path, files: Iterable[str], imported: str | None) -> list[str]:
+    """Those of the files below a folder that are links to a place outside of it.
 
     The hub's cache keeps a snapshot's files as links to its own folder of blobs, which count as inside; so does the
     folder that a checkpoint was imported from.
@@ -219,8 +221,8 @@ def _links_out_of(folder: Path, imported: str | None) -> list[str]:
     root = folder.resolve()
     roots = [root, *([Path(imported).resolve()] if imported is not None else [])]
     inside = [*roots, *(one.parent.parent / "blobs" for one in roots if one.parent.name == "snapshots")]
-    names = files_below(root)
-    return [name for name in names if not any((root / name).resolve().is_relative_to(allowed) for allowed in inside)]
+    links = (name for name in files if (root / name).is_symlink() or (root / name).parent != root)
+    return [name for name in links if not any((root / name).resolve().is_relative_to(allowed) for allowed in inside)]
 
 
 def _configuration(
@@ -242,7 +244,7 @@ class _Declared(NamedTuple):
 
     declaration: Declaration | None
     conflicts: list[str]
-    layers: dict[str, Layer]
+    layers: Layers
     orphans: list[str]
     kv_problems: dict[str, list[str]]
     is_alone: bool
@@ -273,13 +275,13 @@ def _read_declared(
     text_config = config.get("text_config")
     layer_count = (text_config if isinstance(text_config, dict) else config).get("num_hidden_layers")
     layer_count = layer_count if type(layer_count) is int else None
-    layers, orphans = read_layers(tensors, names, declaration, patterns, layer_count)
+    layers, orphans = read_layers(names, declaration, patterns, layer_count)
     if conflicts and hf_quant_config is not None:
         # Where the two places contradict each other, that is the finding: layers need to fit only one of them.
         other, _ = read_declarations(config, None)
         if other is not None:
-            again, _ = read_layers(tensors, names, other, patterns, layer_count)
-            layers = min(layers, again, key=lambda found: sum(layer.problem is not None for layer in found.values()))
+            again, _ = read_layers(names, other, patterns, layer_count)
+            layers = min(layers, again, key=lambda found: len(found.rows_where(lambda layer: layer.problem)))
             kv_problems = kv_problems and kv_problems_of(tensors, other)
     return _Declared(declaration, conflicts, layers, orphans, kv_problems, is_declared_alone(config, hf_quant_config))
 
@@ -291,12 +293,12 @@ def _read_modelopts(
     declaration, conflicts = read_declarations(config, hf_quant_config)
     conflicts += problems_of_place(config, hf_quant_config)
     if declaration is not None and declaration.algorithm == "NVFP4" and leaves_activations(config):
-        holders = [module for module, parts in names.parts.items() if any(part == "input_scale" for part, _ in parts)]
+        holders = names.holders("input_scale")
         if holders:
             conflicts.append(problem_of_groups(holders))
         else:
             declaration = replace(declaration, algorithm="W4A16_NVFP4")
-    if dotted := dotted_exclusions(declaration, names.weights):
+    if dotted := dotted_exclusions(declaration, names.weight_of):
         conflicts.append(problem_of_dots(dotted))
     return declaration, conflicts
 
@@ -318,7 +320,7 @@ def _kv_conflicts(
         return [f"the recipe leaves the KV cache alone; the checkpoint declares {declared}"]
     if isinstance(wanted, str) and not declared.startswith(wanted):
         return [f"the recipe quantizes the KV cache to {wanted}; the checkpoint declares {declared}"]
-    if is_measured and not any(name.endswith((".k_scale", ".v_scale")) for name in tensors):
+    if is_measured and not rows_named(tensors, lambda name: name.endswith((".k_scale", ".v_scale"))):
         return [f"the recipe measures the scales of the KV cache ({wanted}); the checkpoint holds none"]
     return []
 

@@ -6,20 +6,21 @@ broken shard is judged by nothing else, a layer with wrong tensors by neither co
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+import numpy
 
 from day0.checkpoint.configs import Change
 from day0.checkpoint.coverage import coverage_by_family
 from day0.checkpoint.diagnosis import ALMOST_ALL
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION, MIXED
-from day0.checkpoint.fused_scales import check_fused_scales
+from day0.checkpoint.fused_scales import check_fused_scales, leaders_where
 from day0.checkpoint.intentions import Intention
 from day0.checkpoint.names import NUMBER, first_of
 from day0.checkpoint.size import SOURCE_BITS
-from day0.checkpoint.summary import CheckpointSummary, Layer, distinct
+from day0.checkpoint.summary import CheckpointSummary, Layer, distinct, modules_where
 from day0.checkpoint.unquantized import TRAINED
 from day0.checkpoint.vllm_rules import (
     ALGORITHM_OF_PRESET,
@@ -35,6 +36,7 @@ from day0.checkpoint.vllm_rules import (
 from day0.recipe.modules import family_of
 from day0.records.failure_class import FailureClass
 from day0.records.validation import FamilyCoverage, ValueErrors
+from day0.source.tensors import Scalars
 
 SIZE_TOLERANCE = 0.02
 # What a check found in figures, under the names of ValidationCheck's fields.
@@ -173,9 +175,8 @@ def _by_reason(layers: Mapping[str, Layer], reason_of: Callable[[Layer], str | N
     """Names of the layers that a reason is given for, by reason; layers that are alike are asked once."""
     reasons = {id(layer): reason for layer, _ in distinct(layers) if (reason := reason_of(layer)) is not None}
     found: dict[str, list[str]] = {}
-    for name, layer in layers.items() if reasons else ():
-        if id(layer) in reasons:
-            found.setdefault(reasons[id(layer)], []).append(name)
+    for name in modules_where(layers, lambda layer: id(layer) in reasons) if reasons else ():
+        found.setdefault(reasons[id(layers[name])], []).append(name)
     return found
 
 
@@ -274,7 +275,8 @@ def check_scales(summary: CheckpointSummary) -> Check | None:
     """Every scalar scale is finite and above 0, plausible, and equal to those that an engine fuses with it."""
     if summary.scales is None:
         return None
-    wrong = {name: value for name, value in summary.scales.items() if not (math.isfinite(value) and value > 0)}
+    scales = Scalars.of(summary.scales)
+    wrong = scales.where(~(numpy.isfinite(scales.column) & (scales.column > 0)))
     numbers: Numbers = {"scalars": len(summary.scales)}
     if wrong:
         shown = first_of([f"{name} = {value}" for name, value in wrong.items()])
@@ -354,11 +356,11 @@ def check_vision(summary: CheckpointSummary) -> Check | None:
         return None
     if not any(layer.family == "vision" for layer, _ in distinct(summary.layers)):
         return None
-    vision = {name: layer for name, layer in summary.layers.items() if layer.family == "vision"}
-    found = [name for name, layer in vision.items() if layer.is_quantized]
+    found = modules_where(summary.layers, lambda layer: layer.family == "vision" and layer.is_quantized)
     if found:
         return _grouped("vision", {"of the vision part are quantized, and no recipe says so": found})
-    return Check("vision", True, f"none of {len(vision)} layers of a vision part is quantized")
+    count = sum(count for layer, count in distinct(summary.layers) if layer.family == "vision")
+    return Check("vision", True, f"none of {count} layers of a vision part is quantized")
 
 
 def check_engine(summary: CheckpointSummary) -> Check | None:
@@ -420,7 +422,11 @@ def _refused_by_name(summary: CheckpointSummary) -> dict[str, list[str]]:
     vision = f"are quantized, yet the engine loads them as plain weights: {RULES['vision']}"
     tied = f"are quantized, yet the engine serves the embeddings in their place: {RULES['tied']}"
     found: dict[str, list[str]] = {}
-    for name, layer in (summary.layers or {}).items():
+    layers, suspects = summary.layers or {}, ("vision", "lm_head", "FP8_PB_WO")
+    for name in modules_where(
+        layers, lambda one: one.is_quantized and (one.family in suspects or one.precision in suspects)
+    ):
+        layer = layers[name]
         is_modelopt = not summary.is_mixed and layer.precision not in MINIMUM_CAPABILITY_OF_OTHER_TOOLS
         if layer.family == "vision" and layer.is_quantized and is_modelopt:
             if any(prefix in name for prefix in UNQUANTIZED_PREFIXES):
@@ -440,7 +446,8 @@ def _uneven_groups(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     if len({layer.precision for layer, _ in distinct(layers) if layer.is_linear and layer.family != "lm_head"}) == 1:
         return found
-    for name, layer in layers.items():
+    for name in leaders_where(layers, lambda one, other: one.precision != other.precision):
+        layer = layers[name]
         others = [other for other in fused_with(name) if other in layers]
         if any(layers[other] is not layer and layers[other].precision != layer.precision for other in others):
             members = {member: layers[member] for member in (name, *others)}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
+
+import numpy
 
 from day0.checkpoint.blocks import Blocks, BlockScan
 from day0.checkpoint.dequantize import open_files
@@ -15,10 +16,11 @@ from day0.checkpoint.layers import SortedTensors
 from day0.checkpoint.names import PART
 from day0.checkpoint.smoothing import undo_pairs, undo_smoothing
 from day0.checkpoint.source_weights import SourceWeights
-from day0.checkpoint.summary import Layer
+from day0.checkpoint.summary import Layer, distinct
 from day0.checkpoint.unquantized import compare_unquantized
 from day0.checkpoint.values import OF_UNKNOWN_MAKING, Compared, Errors, compare_values
 from day0.source.safetensors_headers import Tensor
+from day0.source.tensors import Scalars
 
 _SMOOTHING = ("awq", "smoothquant", "svdquant")
 
@@ -79,7 +81,8 @@ def compare_contents(
         BrokenSafetensors: a file became shorter since its header was read.
     """
     every = scan is not None
-    skipped = _modules_of(name for name, value in scalars.items() if not (math.isfinite(value) and value > 0))
+    held = Scalars.of(scalars)
+    skipped = _modules_of(held.where(~(numpy.isfinite(held.column) & (held.column > 0))))
     slack = OF_UNKNOWN_MAKING if is_foreign else 1.0
     compared = Compared(layers, names, tensors, source, scalars, skipped, slack)
     if _rotates(patterns):
@@ -129,9 +132,9 @@ def _smooths(patterns: Patterns | None, names: SortedTensors, layers: Mapping[st
     """Whether the recipe divides weights by what it multiplies the norms by; without one, whether its format may."""
     if patterns is not None:
         return patterns.method.startswith(_SMOOTHING)
-    kinds = {layer.precision for layer in layers.values() if layer.precision in FORMATS}
+    kinds = {layer.precision for layer, _ in distinct(layers) if layer.precision in FORMATS}
     return any("pre_quant_scale" in FORMATS[kind].optional for kind in kinds) and any(
-        part == "pre_quant_scale" for parts in names.parts.values() for part, _ in parts
+        one.part == "pre_quant_scale" for one in names.parts
     )
 
 

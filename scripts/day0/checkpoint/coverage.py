@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from day0.checkpoint.names import NUMBER
-from day0.checkpoint.summary import Layer, distinct
+from day0.checkpoint.summary import Layer, cells, distinct
 from day0.recipe.modules import FAMILIES
 from day0.records.validation import FamilyCoverage
 
@@ -72,22 +72,18 @@ def layer_map(layers: Mapping[str, Layer]) -> list[LayerRuns]:
     A run is the first layer, the last layer, the precision and the number of matrices; the layers of a module outside
     the stack are None.
     """
-    cells: dict[tuple[str, str], dict[int, Counter[str]]] = {}
-    counts: Counter[tuple[str, str, int]] = Counter()
-    for name, layer in layers.items():
-        head, experts, tail = name.partition(".experts.")
+    found_in: dict[tuple[str, str], dict[int, Counter[str]]] = {}
+    for module, layer, count in cells(layers):
+        head, experts, tail = module.partition(".experts.")
         number, _, leaf = tail.partition(".") if experts else ("", "", "")
-        counts[(head, leaf, id(layer)) if number.isdigit() else (name, "", id(layer))] += 1
-    by_id = {id(layer): layer for layer, _ in distinct(layers)}
-    for (head, leaf, key), count in counts.items():
-        layer, name = by_id[key], f"{head}.experts.*.{leaf}" if leaf else head
+        name = (f"{head}.experts.*.{leaf}" if leaf else head) if number.isdigit() else module
         found = NUMBER.search(name)
         kind = f"{name[: found.start()]}*{name[found.end() :]}" if found else name
         place = int(found[0]) if found else -1
         held = layer.precision if layer.problem is None else f"{layer.precision}, broken"
-        cells.setdefault((kind, layer.family), {}).setdefault(place, Counter())[held] += count
+        found_in.setdefault((kind, layer.family), {}).setdefault(place, Counter())[held] += count
     rows = []
-    for (kind, family), places in cells.items():
+    for (kind, family), places in found_in.items():
         runs: list[tuple[int | None, int | None, str, int]] = []
         for place in sorted(places):
             held = " + ".join(sorted(places[place]))

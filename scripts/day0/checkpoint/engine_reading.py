@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from day0.base.numbers import mapping_or_empty
 from day0.checkpoint.declaration import Declaration
 from day0.checkpoint.names import first_of
-from day0.checkpoint.summary import Layer, distinct
+from day0.checkpoint.summary import Layer, first_experts_where, modules_where
 from day0.checkpoint.vllm_rules import (
     ALGORITHMS_ALONE,
     ENGINE_VERSION,
@@ -86,11 +86,11 @@ def problem_of_groups(holders: Sequence[str]) -> str:
     )
 
 
-def dotted_exclusions(declaration: Declaration | None, modules: Collection[str]) -> list[str]:
+def dotted_exclusions(declaration: Declaration | None, weight_of: Callable[[str], str | None]) -> list[str]:
     """Entries of the exclusions that end with a dot and so name no module, though without the dot they would."""
     if declaration is None or declaration.layers is not None:
         return []
-    return [entry for entry in declaration.excluded if entry.endswith(".") and entry.rstrip(".") in modules]
+    return [entry for entry in declaration.excluded if entry.endswith(".") and weight_of(entry.rstrip("."))]
 
 
 def problem_of_dots(entries: Sequence[str]) -> str:
@@ -119,12 +119,8 @@ def _routers(layers: Mapping[str, Layer], architectures: Iterable[Any]) -> Misre
     place = next((ROUTER_IS_QUANTIZED[name] for name in map(str, architectures) if name in ROUTER_IS_QUANTIZED), None)
     if place is None:
         return {}
-    suspects = {
-        id(layer)
-        for layer, _ in distinct(layers)
-        if layer.family == "router" and layer.declared and not layer.is_quantized
-    }
-    names = [name for name, layer in layers.items() if id(layer) in suspects and name.endswith(".gate")]
+    suspects = modules_where(layers, lambda one: one.family == "router" and one.declared and not one.is_quantized)
+    names = [name for name in suspects if name.endswith(".gate")]
     rule = RULES["router"].format(place=place)
     return {f"are not excluded, so that vLLM reads plain routers as quantized: {rule}": names} if names else {}
 
@@ -134,8 +130,8 @@ def _excluded_by_part(declaration: Declaration, layers: Mapping[str, Layer]) -> 
     entries = [entry for entry in declaration.excluded if entry and not set(entry) & set("*?[")]
     asked: dict[str, list[str]] = {}
     # the experts of a layer are one module in vLLM
-    for name in [name for name in layers if ".experts." not in name or ".experts.0." in name] if entries else ():
-        if layers[name].is_quantized and not layers[name].is_excluded:
+    for name in first_experts_where(layers, lambda one: one.is_quantized and not one.is_excluded) if entries else ():
+        if ".experts." not in name or ".experts.0." in name:
             asked.setdefault(_name_in_vllm(name), []).append(name)
     found: Misread = {}
     for spelled, names in asked.items():

@@ -8,12 +8,15 @@ largest (2095), which costs those with smaller ones some range; FP8 weights it q
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import numpy
+
 from day0.checkpoint.formats import compressed
-from day0.checkpoint.summary import Layer
+from day0.checkpoint.summary import Layer, Layers
 from day0.checkpoint.vllm_rules import fused_with
+from day0.source.tensors import Ints, Kind, Scalars, rows_named
 
 # Relative difference of global scales that is rounding; and ratio of input scales that costs half of E4M3's range.
 TOLERANCE, MOST_INPUT_RATIO = 1e-3, 256.0
@@ -44,10 +47,11 @@ def check_fused_scales(layers: Mapping[str, Layer], scalars: Mapping[str, float]
     """
     problems: dict[str, str] = {}
     uneven = 0
-    for module, layer in layers.items():
-        scale = _GLOBAL.get(layer.precision)
+    for module in _uneven(Scalars.of(scalars)):
+        layer = layers.get(module)
+        scale = _GLOBAL.get(layer.precision) if layer is not None else None
         others = fused_with(module)
-        if not others or scale is None or layer.problem is not None:
+        if layer is None or scale is None or layer.problem is not None:
             continue
         leaf = module.rpartition(".")[2]
         first, inputs = scalars.get(f"{module}.{scale}"), scalars.get(f"{module}.input_scale")
@@ -71,14 +75,50 @@ def check_fused_scales(layers: Mapping[str, Layer], scalars: Mapping[str, float]
     return FusedScales(problems, remarks)
 
 
+def _uneven(scalars: Scalars) -> list[str]:
+    """Modules that are the first of a fused group in which a scale of a name is not the same everywhere."""
+    found: dict[str, int] = {}  # with the place of a scale, whose order is that of the files
+    tensors = scalars.tensors
+    for number, kind in tensors.present():
+        module, _, part = kind.stem.rpartition(".")
+        rows, keys = tensors.rows_of(number), tensors.keys_of(number)
+        first = scalars.of_kind(kind, keys)
+        for other in fused_with(module):
+            second = scalars.of_kind(Kind(f"{other}.{part}", kind.numbers), keys)
+            is_uneven = (first != second) & ~numpy.isnan(second)
+            names = Kind(module, kind.numbers).names(keys[is_uneven])
+            found |= zip(names, rows[is_uneven].tolist(), strict=True)
+    return sorted(found, key=found.__getitem__)
+
+
+def leaders_where(layers: Mapping[str, Layer], is_wanted: Callable[[Layer, Layer], bool]) -> list[str]:
+    """Modules that are the first of a fused group, with one of which a question on two layers is answered with yes."""
+    if not isinstance(layers, Layers):
+        pairs = ((module, layers[o]) for module in layers for o in fused_with(module) if o in layers)
+        return list(dict.fromkeys(module for module, other in pairs if is_wanted(layers[module], other)))
+    wanted = numpy.array([[is_wanted(one, other) for other in layers.distinct] for one in layers.distinct], bool)
+    found: list[Ints] = [layers.rows[:0]]
+    tensors = layers.tensors
+    for number, kind in tensors.present():
+        module, dot, leaf = kind.stem.rpartition(".")
+        stem, end = (module, f"{dot}{leaf}") if leaf == "weight" else (kind.stem, "")
+        rows, keys = tensors.rows_of(number), tensors.keys_of(number)
+        for other in fused_with(stem):
+            others = tensors.find(Kind(f"{other}{end}", kind.numbers), keys)
+            places = layers.places[rows], numpy.where(others < 0, -1, layers.places[others])
+            is_there = (places[0] >= 0) & (places[1] >= 0)
+            first, second = (layers.which[place[is_there]] for place in places)
+            found.append(rows[is_there][wanted[first, second]])
+    return list(dict.fromkeys(layers.modules(numpy.sort(numpy.concatenate(found)))))
+
+
 def _implausible_inputs(layers: Mapping[str, Layer], scalars: Mapping[str, float]) -> dict[str, str]:
     """Input scales whose largest input is none that a network has."""
     smallest, largest_of_all = LEAST_INPUT / min(_MAX_OF_INPUTS.values()), MOST_INPUT / max(_MAX_OF_INPUTS.values())
-    if not scalars or (smallest < min(scalars.values()) and max(scalars.values()) < largest_of_all):
-        return {}
+    held = Scalars.of(scalars)
     found = {}
-    for name, value in scalars.items():
-        if not name.endswith("input_scale") or smallest < value < largest_of_all or not value > 0:
+    for name, value in held.where(~((smallest < held.column) & (held.column < largest_of_all))).items():
+        if not name.endswith("input_scale") or not value > 0:
             continue
         layer = layers.get(name.rpartition(".")[0])
         largest = value * _MAX_OF_INPUTS.get(layer.precision if layer is not None else "", 448.0)
@@ -89,7 +129,8 @@ def _implausible_inputs(layers: Mapping[str, Layer], scalars: Mapping[str, float
 
 def _constant_kv(scalars: Mapping[str, float]) -> list[str]:
     """A remark where all scales of the KV cache are 1.0: older exporters clamp them, others measured nothing."""
-    values = [value for name, value in scalars.items() if name.endswith((".k_scale", ".v_scale"))]
+    names = rows_named(Scalars.of(scalars).tensors, lambda name: name.endswith((".k_scale", ".v_scale")))
+    values = [value for name in names if (value := scalars.get(name)) is not None]
     if values and all(value == 1.0 for value in values):
         return [f"all {len(values)} scales of the KV cache are exactly 1.0: clamped by the exporter, or not measured"]
     return []

@@ -56,6 +56,12 @@ class Patterns:
         names = (str(entry.get("quantizer_name", "")) for entry in self.entries if _enables(entry))
         return any(re.search(r"mtp|nextn|eh_proj|layers[.]\d", name) for name in names)
 
+    @property
+    def tells_numbers_apart(self) -> bool:
+        """Whether the number of a layer may matter to a pattern; a digit within a word, as in conv1d, is none."""
+        names = (str(entry.get("quantizer_name", "")) for entry in self.entries)
+        return any(re.search(r"[?[]|(?<![^\W\d])(?<!\d)\d+(?!\w)", name) for name in names)
+
     def essence(self) -> tuple[str, ...]:
         """What decides the weights, as a line for each entry, whatever way it is spelled."""
         lines = []

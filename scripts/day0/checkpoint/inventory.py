@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
+
+import numpy
 
 from day0.checkpoint.formats import logical_shapes
 from day0.checkpoint.layers import SortedTensors
 from day0.checkpoint.names import BUFFERS, KV_PART, PART
 from day0.checkpoint.source_weights import PARTS_OF_FUSED, SourceWeights
-from day0.checkpoint.summary import Layer
+from day0.checkpoint.summary import Layer, Layers
 from day0.source.safetensors_headers import Tensor
+from day0.source.tensors import Ints, Tensors
 
 
 class Inventory(NamedTuple):
@@ -28,7 +30,7 @@ def compare_inventory(
     output: Mapping[str, Tensor],
     names: SortedTensors,
     is_tied: bool,
-    layers: Mapping[str, Layer],
+    layers: Layers,
     kept: Mapping[str, int],
 ) -> Inventory:
     """Compare what the source's tensors are with those of the checkpoint, whichever way either of them is stored.
@@ -43,33 +45,58 @@ def compare_inventory(
     def is_tied_head(name: str) -> bool:
         return is_tied and name.endswith("lm_head.weight")
 
-    before = source.logical
+    before, after = source.logical, names.tensors
     as_stored = {part for name in kept for part in source.parts[name]}
-    lost = [name for name in before if name not in output and name not in kept]
-    present = itertools.chain(names.weights.values(), names.others)
-    new = [name for name in present if name not in before and name not in as_stored]
+    lost = [name for name in before.names(_without(before, after)) if name not in kept]
+    is_part_of_weight = numpy.zeros(len(after), bool)
+    for one in names.parts:
+        is_part_of_weight[after.rows_of(one.kind)] = True
+    added = _without(after, before)
+    new = [name for name in after.names(added[~is_part_of_weight[added]]) if name not in as_stored]
     experts = _Experts(source, output, layers)
     experts.compare(lost, new)
     missing = [n for n in lost if not (n in experts.found or is_part(n) or is_tied_head(n))]
     unknown = [n for n in new if not (n in experts.found or is_part(n) or is_tied_head(n))]
-    misshapen = []
-    sound: set[tuple] = set()  # forms seen before: a large model repeats a few of them
-    for name, tensor, after in zip(before, before.values(), map(output.get, before), strict=True):
-        if after is None or after[1] == tensor[1] or name in kept:
-            continue
-        module = name.removesuffix(".weight")
-        layer = layers.get(module) or layers.get(name)
-        if layer is None:
-            misshapen.append(name)
-            continue
-        form = id(layer), tensor[1], after[1]
-        if form in sound or layer.problem is not None:
-            continue
-        if any(source.weight(module, shape) is not None for shape in logical_shapes(layer.precision, after.shape)):
-            sound.add(form)
-        else:
-            misshapen.append(name)
+    misshapen = [name for name in _reshaped(before, after, layers, source) if name not in kept]
     return Inventory(sorted([*missing, *experts.missing]), sorted(unknown), sorted([*misshapen, *experts.misshapen]))
+
+
+def _without(tensors: Tensors, others: Tensors) -> Ints:
+    """Rows of the tensors whose names the others lack, in order."""
+    lost = [tensors.rows_of(n)[others.find(kind, tensors.keys_of(n)) < 0] for n, kind in tensors.present()]
+    return numpy.sort(numpy.concatenate([numpy.empty(0, numpy.int64), *lost]))
+
+
+def _reshaped(before: Tensors, after: Tensors, layers: Layers, source: SourceWeights) -> Iterator[str]:
+    """Names of tensors whose shape is neither the source's nor what its format makes of that; layers at fault aside."""
+    shapes = {shape: number for number, (_, shape, _) in enumerate([*before.forms.list, *after.forms.list])}
+    of_before, of_after = (one.forms.column(lambda form: shapes[form[1]]) for one in (before, after))
+    sound: set[tuple] = set()  # forms seen before: a large model repeats a few of them
+    for number, kind in before.present():
+        rows, found = before.rows_of(number), after.find(kind, before.keys_of(number))
+        rows, found = rows[found >= 0], found[found >= 0]
+        first, second = of_before[before.form[rows]], of_after[after.form[found]]
+        place = layers.places[found]
+        which = numpy.where(place >= 0, layers.which[place], -1)
+        columns = [column[first != second] for column in (rows, found, first, second, which)]
+        forms = zip(*(column.tolist() for column in columns[2:]), strict=True)
+        for row, other, form in zip(columns[0].tolist(), columns[1].tolist(), forms, strict=True):
+            if form in sound:
+                continue
+            layer = layers.distinct[form[2]] if form[2] >= 0 else None
+            name = before.name(row)
+            if layer is None:
+                yield name
+            elif layer.problem is not None or _is_of(source, name, layer, after.tensor(other).shape):
+                sound.add(form)
+            else:
+                yield name
+
+
+def _is_of(source: SourceWeights, name: str, layer: Layer, shape: tuple[int, ...]) -> bool:
+    """Whether a matrix of a shape, as it is stored, may hold the source's of a name."""
+    module = name.removesuffix(".weight")
+    return any(source.weight(module, one) is not None for one in logical_shapes(layer.precision, shape))
 
 
 class _Experts:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import math
 import re
 from collections.abc import Mapping, Set
 from typing import NamedTuple
 
+import numpy
+
 from day0.checkpoint.declaration import Declaration
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION, Form, bytes_of, logical_shapes, problem_of
 from day0.checkpoint.intentions import Intention, Patterns
 from day0.checkpoint.names import KV_PART, NUMBER, PART, PART_NAMES
-from day0.checkpoint.summary import KEPT, Layer
+from day0.checkpoint.summary import KEPT, Layer, Layers
 from day0.recipe.modules import NOT_LINEAR, family_of
 from day0.source.safetensors_headers import BITS, Tensor
+from day0.source.tensors import Ints, Kind, Tensors, rows_named
 
 # Stacks of layers beside the text model's, whose numbers may be larger.
 _OTHER_STACK = re.compile(r"audio|vision|visual|encoder|tower")
@@ -36,12 +40,56 @@ def algorithm_of(weight: Form, parts: Parts) -> str:
     )
 
 
-class SortedTensors(NamedTuple):
-    """Names of tensors: weight matrices {module: tensor}, their parts {module: [(part, form)]}, and all else."""
+class _Weights(NamedTuple):
+    """Weight matrices whose names differ in numbers alone: number of the kind, their rows by key, and their modules."""
 
-    weights: dict[str, str]
-    parts: dict[str, list[tuple[str, Form]]]
-    others: list[str]
+    kind: int
+    rows: Ints
+    module: Kind
+
+
+class _Parts(NamedTuple):
+    """Scales whose names differ in numbers alone: number of the kind, their modules and the end of their names."""
+
+    kind: int
+    module: Kind
+    part: str
+
+
+class SortedTensors:
+    """Names of tensors: weight matrices with their parts, and all else.
+
+    Attributes:
+        tensors: all of them.
+        weights: the weight matrices by kind.
+        parts: their scales by kind.
+        others: names of all else.
+    """
+
+    def __init__(self, tensors: Tensors, weights: list[_Weights], parts: list[_Parts], others: Ints) -> None:
+        self.tensors, self.weights, self.parts = tensors, weights, parts
+        self.others = tensors.names(others)
+        self._is_weight = numpy.zeros(len(tensors), bool)
+        self._is_weight[self.rows] = True
+
+    @functools.cached_property
+    def rows(self) -> Ints:
+        """Rows of the weights, in order."""
+        return numpy.sort(numpy.concatenate([numpy.empty(0, numpy.int64), *(one.rows for one in self.weights)]))
+
+    def modules(self) -> dict[str, str]:
+        """The modules of the weights with the names of these, in order."""
+        return {name.removesuffix(".weight"): name for name in self.tensors.names(self.rows)}
+
+    def weight_of(self, module: str) -> str | None:
+        """Name of a module's weight; None: it has none."""
+        names = (f"{module}.weight", module)
+        return next((n for n in names if (row := self.tensors.row(n)) >= 0 and self._is_weight[row]), None)
+
+    def holders(self, part: str) -> list[str]:
+        """Modules that have a part."""
+        kinds = [one for one in self.parts if one.part == part]
+        return [name for one in kinds for name in one.module.names(self.tensors.keys_of(one.kind))]
 
 
 def sort_tensors(tensors: Mapping[str, Tensor], part_names: Set[str] = PART_NAMES) -> SortedTensors:
@@ -51,28 +99,29 @@ def sort_tensors(tensors: Mapping[str, Tensor], part_names: Set[str] = PART_NAME
         tensors: headers of the checkpoint.
         part_names: last parts of the names of scales.
     """
-    weights: dict[str, str] = {}
-    parts: dict[str, list[tuple[str, Form]]] = {}
-    others: list[str] = []
-    for name, tensor in tensors.items():
-        module, _, leaf = name.rpartition(".")
-        if leaf == "weight":
-            if len(tensor.shape) in (2, 3):
-                weights[module] = name
-            else:
-                others.append(name)
-        elif leaf in part_names:
-            parts.setdefault(module, []).append((leaf, tensor[:2]))
-        elif ".experts." in name or "_scale" in leaf:
-            if not KV_PART.fullmatch(name) and (match := PART.fullmatch(name)):
-                parts.setdefault(match["module"], []).append((match["part"], tensor[:2]))
-            elif len(tensor.shape) == 3 and ".experts." in name:
-                weights[name] = name
-            else:
-                others.append(name)
-        else:
-            others.append(name)
-    return SortedTensors(weights, parts, others)
+    held = Tensors.of(tensors)
+    dimensions = held.forms.column(lambda form: len(form[1]))
+    weights: list[_Weights] = []
+    parts: list[_Parts] = []
+    others: list[Ints] = [numpy.empty(0, numpy.int64)]
+    for number, kind in held.present():
+        stem, rows = kind.stem, held.rows_of(number)
+        module, _, leaf = stem.rpartition(".")
+        found: tuple[str, str] | None = (module, leaf) if leaf in part_names and leaf != "weight" else None
+        is_fused = ".experts." in stem
+        if found is None and leaf != "weight" and (is_fused or "_scale" in leaf):
+            match = PART.fullmatch(stem) if not KV_PART.fullmatch(kind.sample) else None
+            found = (match["module"], match["part"]) if match else None
+        if found is not None:
+            parts.append(_Parts(number, Kind(found[0], kind.numbers), found[1]))
+            continue
+        allowed = (2, 3) if leaf == "weight" else (3,) if is_fused else ()
+        is_weight = numpy.isin(dimensions[held.form[rows]], allowed)
+        if is_weight.any():
+            of_module = kind if leaf != "weight" else Kind(module, kind.numbers)
+            weights.append(_Weights(number, rows[is_weight], of_module))
+        others.append(rows[~is_weight])
+    return SortedTensors(held, weights, parts, numpy.sort(numpy.concatenate(others)))
 
 
 class _About(NamedTuple):
@@ -105,41 +154,48 @@ class _Reader:
             exact = {pattern for pattern in declaration.excluded if not re.search(r"[*?[]", pattern)}
             globs = [fnmatch.translate(pattern) for pattern in declaration.excluded if pattern not in exact]
             self.excluded = exact, re.compile("|".join(globs)) if globs else None
+        self.tells_layers_apart = patterns is not None and patterns.tells_numbers_apart
+        self.intended: dict[str, bool | Intention | None] = {}
         self.by_name: dict[str, _About] = {}
         self.declared: dict[str, _DeclaredFor] = {}
         self.layers: dict[tuple[_About, _DeclaredFor, str, tuple[int, ...], Parts], Layer] = {}
         self.by_key: dict[tuple[str, str, tuple[int, ...], Parts], Layer] = {}
 
-    def layer(self, module: str, weight: Tensor, parts: Parts) -> Layer:
+    @property
+    def tells_experts_apart(self) -> bool:
+        """Whether the experts of a layer may differ in more than their tensors."""
+        return self.intends_experts or self.names_experts
+
+    def layer(self, module: str, weight: Form, parts: Parts) -> Layer:
         """The layer of a weight and its parts; the same object for those that are alike."""
         key = module
         if ".experts." in module:
             head, _, tail = module.partition(".experts.")
             number, _, leaf = tail.partition(".")
             key = f"{head}.experts.*.{leaf}" if number.isdigit() else module
-        if self.intends_experts or self.names_experts:
+        if self.tells_experts_apart:
             return self._look_up(
                 module if self.intends_experts else key, module if self.names_experts else key, weight, parts
             )
-        known = (key, weight.dtype, weight.shape, parts)
+        known = (key, *weight, parts)
         layer = self.by_key.get(known)
         if layer is None:
             layer = self.by_key[known] = self._look_up(key, key, weight, parts)
         return layer
 
-    def _look_up(self, of_patterns: str, of_declaration: str, weight: Tensor, parts: Parts) -> Layer:
+    def _look_up(self, of_patterns: str, of_declaration: str, weight: Form, parts: Parts) -> Layer:
         """The layer of a weight by the names that the recipe's patterns and the declaration have for its module."""
         about = self.by_name.get(of_patterns) or self._about(of_patterns)
         declared = self.declared.get(of_declaration) or self._declared_for(of_declaration)
-        known = (about, declared, weight.dtype, weight.shape, parts)
+        known = (about, declared, *weight, parts)
         layer = self.layers.get(known)
         if layer is None:
-            layer = self.layers[known] = self._layer(about, declared, (weight.dtype, weight.shape), parts)
+            layer = self.layers[known] = self._layer(about, declared, weight, parts)
         return layer
 
     def _about(self, name: str) -> _About:
         is_linear = NOT_LINEAR.search(name) is None
-        intended = self.patterns.intention(name) if self.patterns is not None else None
+        intended = self._intended(name)
         number = NUMBER.search(name)
         family = family_of(name)
         if self.layer_count and family not in ("vision", "lm_head") and number and int(number[0]) >= self.layer_count:
@@ -147,6 +203,14 @@ class _Reader:
             family = "MTP" if is_of_text else family
         self.by_name[name] = _About(is_linear, intended, family)
         return self.by_name[name]
+
+    def _intended(self, name: str) -> bool | Intention | None:
+        if self.patterns is None:
+            return None
+        kind = name if self.tells_layers_apart else NUMBER.sub("*", name)
+        if kind not in self.intended:
+            self.intended[kind] = self.patterns.intention(name)
+        return self.intended[kind]
 
     def _declared_for(self, name: str) -> _DeclaredFor:
         found = _DeclaredFor()
@@ -230,23 +294,57 @@ def _form_bytes(form: Form) -> int:
 
 
 def read_layers(
-    tensors: Mapping[str, Tensor],
     names: SortedTensors,
     declaration: Declaration | None,
     patterns: Patterns | None,
     layer_count: int | None = None,
-) -> tuple[dict[str, Layer], list[str]]:
+) -> tuple[Layers, list[str]]:
     """Every weight matrix as a :class:`Layer`, and the modules whose scales belong to no weight."""
     reader = _Reader(declaration, patterns, layer_count)
-    layers = {
-        module: reader.layer(module, tensors[name], tuple(names.parts.get(module, ())))
-        for module, name in names.weights.items()
-    }
-    _check_smoothing(layers, tensors)
-    return layers, [module for module in names.parts if module not in names.weights]
+    held = names.tensors
+    by_module: dict[Kind, list[_Parts]] = {}
+    for part in sorted(names.parts, key=lambda part: part.part):
+        by_module.setdefault(part.module, []).append(part)
+    forms = [form[:2] for form in held.forms.list]
+    found: dict[int, int] = {}
+    distinct: list[Layer] = []
+    which = numpy.zeros(len(held), numpy.int64)
+    is_owned = numpy.zeros(len(held) + 1, bool)  # the last one is that of parts that are not there
+    for one in names.weights:
+        keys, kinds = held.key[one.rows], by_module.get(one.module, ())
+        cells = keys if reader.tells_experts_apart else keys & one.module.same_layer
+        parts = [held.find(held.kinds.list[part.kind], keys) for part in kinds]
+        for rows in parts:
+            is_owned[rows] = True
+        columns = [cells, held.form[one.rows], *(numpy.where(rows < 0, -1, held.form[rows]) for rows in parts)]
+        is_first = numpy.zeros(len(keys), bool)
+        is_first[:1] = True
+        for column in columns:
+            is_first[1:] |= column[1:] != column[:-1]
+        firsts = numpy.flatnonzero(is_first)
+        numbers = []
+        for module, row, *of_parts in zip(
+            one.module.names(keys[firsts]), *(column[firsts].tolist() for column in columns[1:]), strict=True
+        ):
+            there = tuple((part.part, forms[form]) for part, form in zip(kinds, of_parts, strict=True) if form >= 0)
+            layer = reader.layer(module, forms[row], there)
+            number = found.setdefault(id(layer), len(distinct))
+            if number == len(distinct):
+                distinct.append(layer)
+            numbers.append(number)
+        which[one.rows] = numpy.repeat(numbers, numpy.diff(numpy.append(firsts, len(keys))))
+    layers = Layers(held, names.rows, which[names.rows], distinct)
+    _check_smoothing(layers, held)
+    orphans: dict[str, None] = {}
+    for part in names.parts:
+        rows = held.rows_of(part.kind)
+        lost = ~is_owned[rows]
+        if lost.any():
+            orphans |= dict.fromkeys(part.module.names(held.keys_of(part.kind)[lost]))
+    return layers, list(orphans)
 
 
-def mark_kept(layers: dict[str, Layer], kept: Mapping[str, str], is_taken: bool) -> None:
+def mark_kept(layers: Layers, kept: Mapping[str, str], is_taken: bool) -> None:
     """Mark the layers that hold the source's own quantized weights.
 
     Args:
@@ -269,9 +367,9 @@ def mark_kept(layers: dict[str, Layer], kept: Mapping[str, str], is_taken: bool)
         layers[module] = marked[key]
 
 
-def _check_smoothing(layers: dict[str, Layer], tensors: Mapping[str, Tensor]) -> None:
+def _check_smoothing(layers: Layers, tensors: Mapping[str, Tensor]) -> None:
     """A smoothing vector is folded into the norm of all modules of a kind, or of none: mark those that lack theirs."""
-    smoothed = [name for name in tensors if name.endswith(".pre_quant_scale")]
+    smoothed = rows_named(tensors, lambda name: name.endswith(".pre_quant_scale"))
     if not smoothed:
         return
     kinds = {NUMBER.sub("*", name.removesuffix(".pre_quant_scale")) for name in smoothed}
@@ -286,7 +384,7 @@ def _check_smoothing(layers: dict[str, Layer], tensors: Mapping[str, Tensor]) ->
 
 def kv_problems_of(tensors: Mapping[str, Tensor], declaration: Declaration | None) -> dict[str, list[str]]:
     """What is wrong with the scales of the KV cache: by reason, the tensors' names."""
-    found = [name for name in tensors if name.endswith((".k_scale", ".v_scale"))]
+    found = rows_named(tensors, lambda name: name.endswith((".k_scale", ".v_scale")))
     if not found:
         return {}
     if declaration is None or not declaration.kv_cache:
@@ -295,17 +393,16 @@ def kv_problems_of(tensors: Mapping[str, Tensor], declaration: Declaration | Non
     kinds = {NUMBER.sub("*", name) for name in found}
     held = set(found)
     missing = []
-    for name in tensors:
-        if name.endswith(("k_proj.weight", "v_proj.weight")):
-            module = name.removesuffix(".weight")
-            scale = f"{module}.{module.rpartition('.')[2][0]}_scale"
-            if NUMBER.sub("*", scale) in kinds and scale not in held:
-                missing.append(scale)
+    for name in rows_named(tensors, lambda name: name.endswith(("k_proj.weight", "v_proj.weight"))):
+        module = name.removesuffix(".weight")
+        scale = f"{module}.{module.rpartition('.')[2][0]}_scale"
+        if NUMBER.sub("*", scale) in kinds and scale not in held:
+            missing.append(scale)
     for end, other in (("k_proj.k_scale", "v_proj.v_scale"), ("v_proj.v_scale", "k_proj.k_scale")):
         partners = [name.removesuffix(end) + other for name in found if name.endswith(end)]
         missing += [name for name in partners if name not in held and f"{name[:-8]}.weight" in tensors]
     missing = sorted(set(missing))
-    biases = {name for name in tensors if name.endswith((".k_bias", ".v_bias"))}
+    biases = set(rows_named(tensors, lambda name: name.endswith((".k_bias", ".v_bias"))))
     if biases:
         wanted = (f"{name.removesuffix('_scale')}_bias" for name in found)
         missing += [name for name in wanted if name not in biases]

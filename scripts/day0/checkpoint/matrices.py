@@ -11,6 +11,7 @@ from day0.checkpoint.formats import FORMATS, FULL_PRECISION
 from day0.checkpoint.names import PART_NAMES_OF_OTHER_TOOLS
 from day0.checkpoint.source_weights import SourceWeight, SourceWeights, Storage
 from day0.source.safetensors_headers import Tensor
+from day0.source.tensors import Tensors
 
 _OF_I32 = {4: "INT4+8", 8: "INT8+128"}
 _NIBBLES = {"NVFP4": "E2M1", "MXFP4": "E2M1", "INT4": "INT4"}
@@ -66,9 +67,10 @@ def matrices_of(
 def _parts_of(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Scales of a weight by their short names."""
     stems = (f"{name.removesuffix('.weight')}.",) if name.endswith(".weight") else (f"{name}_", f"{name}.")
-    return {
-        part: tensors[stem + part] for stem in stems for part in PART_NAMES_OF_OTHER_TOOLS if stem + part in tensors
-    }
+    found: dict[str, Tensor] = {}
+    for stem in stems:
+        found |= Tensors.of(tensors).beside(stem, PART_NAMES_OF_OTHER_TOOLS)
+    return found
 
 
 def _full_name(name: str, parts: Mapping[str, Tensor], tensor: Tensor) -> str:

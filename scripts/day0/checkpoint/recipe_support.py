@@ -143,9 +143,11 @@ def recipe_support(
 def _linear_shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Shapes of the linear modules' weights, by the modules' names, once dequantized."""
     logical = SourceWeights(tensors).logical
-    weights = sort_tensors(logical).weights
+    names = sort_tensors(logical)
+    shapes = [logical.forms.list[form][1] for form in logical.form[names.rows].tolist()]
+    weights = dict(zip(names.modules(), shapes, strict=True))
     is_linear = {name: NOT_LINEAR.search(name) is None for name in dict.fromkeys(map(_folded, weights))}
-    return {module: logical[name].shape for module, name in weights.items() if is_linear[_folded(module)]}
+    return {module: shape for module, shape in weights.items() if is_linear[_folded(module)]}
 
 
 def _folded(module: str) -> str:

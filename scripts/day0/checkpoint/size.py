@@ -9,7 +9,7 @@ from day0.checkpoint.formats import bytes_of
 from day0.checkpoint.intentions import Intention, Patterns
 from day0.checkpoint.layers import SortedTensors
 from day0.checkpoint.source_weights import SourceWeights
-from day0.checkpoint.summary import Layer, distinct
+from day0.checkpoint.summary import Layer, distinct, modules_where
 from day0.source.safetensors_headers import Tensor
 
 SOURCE_BITS = 16
@@ -35,16 +35,12 @@ def expected_sizes(
     """
     before = source.logical
     families: Counter[str] = Counter()
-    stay = set()
     for layer, count in distinct(layers):
-        if layer.expected is None:
-            stay.add(id(layer))
-        else:
+        if layer.expected is not None:
             families[layer.family] += count * layer.expected
-    for module, layer in layers.items():
-        if id(layer) in stay:
-            name = names.weights[module]
-            families[layer.family] += kept.get(name) or (before.get(name) or output[name]).bytes
+    for module in modules_where(layers, lambda layer: layer.expected is None):
+        name = names.weight_of(module) or module
+        families[layers[module].family] += kept.get(name) or (before.get(name) or output[name]).bytes
     in_kept = {part for name in kept for part in source.parts[name]}
     others = sum((before.get(name) or output[name]).bytes for name in names.others if name not in in_kept)
     return dict(families), others + sum(before[name].bytes for name in missing if name in before)

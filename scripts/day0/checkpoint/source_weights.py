@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from day0.checkpoint.names import is_part
 from day0.source.safetensors_headers import Tensor
+from day0.source.tensors import Tensors, rows_named
 
 # What a quantized weight is dequantized to, by ModelOpt and by the engines.
 DEQUANTIZED, DEQUANTIZED_BYTES = "BF16", 2
@@ -92,13 +93,15 @@ class SourceWeights:
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors = tensors
+        self.tensors = Tensors.of(tensors)
         self.quantized: dict[str, SourceWeight] = {}
         self.parts: dict[str, list[str]] = {}
-        self.logical: Mapping[str, Tensor] = tensors
+        self.logical = self.tensors
         dequantized: dict[str, Tensor] = {}
-        for scale in [name for name in tensors if name.endswith(_SCALE_ENDINGS)]:
-            name, weight = self._weight_of(scale)
+        scales = rows_named(self.tensors, lambda name: name.endswith(_SCALE_ENDINGS))
+        tensors = dict(self.tensors.items()) if scales else {}
+        for scale in scales:
+            name, weight = self._weight_of(scale, tensors)
             if weight in tensors:
                 form = _form(*tensors[weight][:2], *tensors[scale][:2])
                 if form is not None:
@@ -111,9 +114,9 @@ class SourceWeights:
             if (parts := self.parts.get(f"{name.rpartition('.')[0]}.weight")) is not None:
                 parts.append(name)
         held = set(itertools.chain.from_iterable(self.parts.values()))
-        self.logical = dequantized | {name: tensor for name, tensor in tensors.items() if name not in held}
+        self.logical = Tensors.of(dequantized | {name: one for name, one in tensors.items() if name not in held})
 
-    def _weight_of(self, scale: str) -> tuple[str, str]:
+    def _weight_of(self, scale: str, tensors: Mapping[str, Tensor]) -> tuple[str, str]:
         """Name of the weight that a scale belongs to in full precision, and of the tensor with its values."""
         if scale.endswith("_scales"):
             return scale[:-7], f"{scale[:-7]}_blocks"
@@ -121,7 +124,7 @@ class SourceWeights:
             return f"{scale[:-6]}.weight", f"{scale[:-6]}.weight"
         name = scale[:-10] if scale.endswith("_scale_inv") else scale[:-6]
         packed = f"{name}_packed"
-        return name, packed if packed in self.tensors else name
+        return name, packed if packed in tensors else name
 
     @property
     def formats(self) -> str:
@@ -131,7 +134,8 @@ class SourceWeights:
     @property
     def parameters(self) -> int:
         """Number of elements of all weights and other tensors, scales not counted."""
-        return sum(math.prod(tensor[1]) for name, tensor in self.logical.items() if not is_part(name))
+        rows = self.logical.rows_where(lambda name: not is_part(name))
+        return self.logical.total(lambda form: math.prod(form[1]), self.logical.form[rows])
 
     def kept(self, output: Mapping[str, Tensor]) -> dict[str, int]:
         """Quantized weights that a checkpoint holds as the source does: their bytes with all their parts, by name."""

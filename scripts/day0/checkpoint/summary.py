@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
+import numpy
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from day0.base.cli import UnusableInput
@@ -15,6 +16,7 @@ from day0.checkpoint.formats import FULL_PRECISION
 from day0.checkpoint.intentions import Intention
 from day0.checkpoint.vllm_rules import DEFAULT_NVFP4_GROUP
 from day0.records.failure_class import FailureClass
+from day0.source.tensors import Ints, Tensors
 
 if TYPE_CHECKING:
     from day0.checkpoint.contents import Contents
@@ -87,11 +89,125 @@ class Layer(NamedTuple):
         return self.intended is False and self.is_quantized
 
 
+class Layers(Mapping[str, Layer]):
+    """Weight matrices by module, in the order of the files; those that are alike share one layer.
+
+    Attributes:
+        tensors: of the checkpoint.
+        rows: of the weights' tensors, in order.
+        which: of ``distinct`` each is, an array like ``rows``.
+        distinct: the layers, each once.
+    """
+
+    def __init__(self, tensors: Tensors, rows: Ints, which: Ints, distinct: list[Layer]) -> None:
+        self.tensors, self.rows, self.which, self.distinct = tensors, rows, which, distinct
+        self._numbers = {id(layer): number for number, layer in enumerate(distinct)}
+        self.places = numpy.full(len(tensors), -1)
+        self.places[rows] = numpy.arange(len(rows))
+
+    @classmethod
+    def of(cls, layers: Mapping[str, Layer], tensors: Tensors, rows: Ints) -> Layers:
+        """The same layers as columns; ``rows`` are those of the weights' tensors."""
+        if isinstance(layers, Layers):
+            return layers
+        found = cls(tensors, rows, numpy.zeros(len(rows), numpy.int64), [])
+        for module, layer in layers.items():
+            found[module] = layer
+        return found
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.modules(self.rows))
+
+    def __getitem__(self, module: str) -> Layer:
+        place = self._place(module)
+        if place < 0:
+            raise KeyError(module)
+        return self.distinct[self.which[place]]
+
+    def __setitem__(self, module: str, layer: Layer) -> None:
+        number = self._numbers.setdefault(id(layer), len(self.distinct))
+        if number == len(self.distinct):
+            self.distinct.append(layer)
+        self.which[self._place(module)] = number
+
+    def _place(self, module: str) -> int:
+        for name in (f"{module}.weight", module):
+            row = self.tensors.row(name)
+            if row >= 0 and self.places[row] >= 0:
+                return int(self.places[row])
+        return -1
+
+    def items(self) -> ItemsView[str, Layer]:
+        """Modules and layers."""
+        return dict(zip(self, map(self.distinct.__getitem__, self.which.tolist()), strict=True)).items()
+
+    def modules(self, rows: Ints) -> list[str]:
+        """Modules of weights by their rows."""
+        return [name.removesuffix(".weight") for name in self.tensors.names(rows)]
+
+    def rows_where(self, is_wanted: Callable[[Layer], object]) -> Ints:
+        """Rows of the weights whose layers are wanted."""
+        wanted = numpy.array([bool(is_wanted(layer)) for layer in self.distinct], bool)
+        return self.rows[wanted[self.which]] if wanted.any() else self.rows[:0]
+
+    def counts(self) -> list[int]:
+        """How many matrices each of ``distinct`` stands for."""
+        return numpy.bincount(self.which, minlength=len(self.distinct)).tolist()
+
+    def cells(self) -> list[tuple[str, Layer, int]]:
+        """Matrices one behind the other that differ in the expert alone: the first's module, their layer and number."""
+        found: dict[int, tuple[Layer, int]] = {}
+        for number, kind in self.tensors.present():
+            rows, keys = self.tensors.rows_of(number), self.tensors.keys_of(number)
+            is_weight = self.places[rows] >= 0
+            rows, cell = rows[is_weight], keys[is_weight] & kind.same_layer
+            if not len(rows):
+                continue
+            which = self.which[self.places[rows]]
+            is_first = numpy.append(True, (cell[1:] != cell[:-1]) | (which[1:] != which[:-1]))
+            firsts = numpy.flatnonzero(is_first)
+            counts = numpy.diff(numpy.append(firsts, len(rows))).tolist()
+            layers = map(self.distinct.__getitem__, which[firsts].tolist())
+            found |= zip(rows[firsts].tolist(), zip(layers, counts, strict=True), strict=True)
+        places = sorted(found)
+        modules = self.modules(numpy.array(places, numpy.int64))
+        return [(module, *found[place]) for module, place in zip(modules, places, strict=True)]
+
+
 def distinct(layers: Mapping[str, Layer]) -> list[tuple[Layer, int]]:
     """Each layer once with its count; matrices that are alike share one object, of which a large model has few."""
+    if isinstance(layers, Layers):
+        return [(layer, count) for layer, count in zip(layers.distinct, layers.counts(), strict=True) if count]
     keys = list(map(id, layers.values()))
     counts = Counter(keys)
     return [(layer, counts[key]) for key, layer in dict(zip(keys, layers.values(), strict=True)).items()]
+
+
+def cells(layers: Mapping[str, Layer]) -> list[tuple[str, Layer, int]]:
+    """Matrices that differ in the number of the expert alone: the first one's module, their layer and their number."""
+    if isinstance(layers, Layers):
+        return layers.cells()
+    return [(module, layer, 1) for module, layer in layers.items()]
+
+
+def first_experts_where(layers: Mapping[str, Layer], is_wanted: Callable[[Layer], object]) -> list[str]:
+    """Modules whose layers are wanted, in order, but for experts other than number 0."""
+    if not isinstance(layers, Layers):
+        return modules_where(layers, is_wanted)
+    rows, tensors = layers.rows_where(is_wanted), layers.tensors
+    of_expert = ~numpy.array([kind.same_layer for kind in tensors.kinds.list], numpy.int64)[tensors.kind[rows]]
+    return layers.modules(rows[tensors.key[rows] & of_expert == 0])
+
+
+def modules_where(layers: Mapping[str, Layer], is_wanted: Callable[[Layer], object]) -> list[str]:
+    """Modules whose layers are wanted, in order; layers that are alike are asked once."""
+    if isinstance(layers, Layers):
+        return layers.modules(layers.rows_where(is_wanted))
+    wanted = {id(layer) for layer, _ in distinct(layers) if is_wanted(layer)}
+    return [module for module, layer in layers.items() if id(layer) in wanted] if wanted else []
 
 
 @dataclass(frozen=True)
@@ -117,13 +233,13 @@ class CheckpointSummary:
     parameters: int | None = None
     failed_before: tuple[FailureClass, str] | None = None
     broken: str | None = None
-    layers: dict[str, Layer] | None = None
+    layers: Mapping[str, Layer] | None = None
     declaration: str | None = None
     conflicts: list[str] | None = None
     missing: list[str] | None = None
     unknown: list[str] | None = None
     misshapen: list[str] | None = None
-    scales: dict[str, float] | None = None
+    scales: Mapping[str, float] | None = None
     kv_problems: dict[str, list[str]] | None = None
     has_patterns: bool = False
     remark_on_patterns: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from day0.base.numbers import mapping_or_empty
 from day0.checkpoint.dequantize import Codes, Files, Values, is_finite
 from day0.checkpoint.formats import FULL_PRECISION
 from day0.checkpoint.names import BUFFERS
-from day0.checkpoint.summary import KEPT
+from day0.checkpoint.summary import KEPT, Layer, modules_where
 from day0.checkpoint.values import Compared
 from day0.source.safetensors_headers import BITS, Tensor
 
@@ -70,10 +70,10 @@ def compare_unquantized(
         BrokenSafetensors: a file became shorter since its header was read.
     """
     chance = random.Random(seed)
-    layers, names, tensors, source = compared.layers, compared.names, compared.tensors, compared.source
-    kept = [names.weights[module] for module, layer in layers.items() if layer.precision in FULL_PRECISION]
+    names, tensors, source = compared.names, compared.tensors, compared.source
+    kept = _weights_where(compared, lambda layer: layer.precision in FULL_PRECISION)
     shared = [name for name in (*kept, *names.others) if name in source.tensors and name not in source.quantized]
-    as_before = [names.weights[module] for module, layer in layers.items() if layer.precision.endswith(KEPT)]
+    as_before = _weights_where(compared, lambda layer: layer.precision.endswith(KEPT))
     shared += [part for name in as_before for part in source.parts.get(name, ()) if part in tensors]
     chosen = shared if every or len(shared) <= TENSORS else chance.sample(shared, TENSORS)
     outcome = Unquantized(len(chosen), len(shared))
@@ -102,6 +102,12 @@ def compare_unquantized(
             if all(numpy.isfinite(vector).all() and vector.any() for vector in vectors):
                 outcome.changed[name] = vectors
     return outcome
+
+
+def _weights_where(compared: Compared, is_wanted: Callable[[Layer], object]) -> list[str]:
+    """Names of the weights whose layers are wanted."""
+    modules = modules_where(compared.layers, is_wanted)
+    return [name for module in modules if (name := compared.names.weight_of(module)) is not None]
 
 
 def _stated_dtype(config: Mapping[str, Any]) -> str | None:

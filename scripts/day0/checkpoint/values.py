@@ -11,7 +11,7 @@ import math
 import random
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,8 +25,9 @@ from day0.checkpoint.formats import FORMATS, FULL_PRECISION
 from day0.checkpoint.layers import SortedTensors
 from day0.checkpoint.matrices import matrices_of, source_matrices
 from day0.checkpoint.source_weights import SourceWeights
-from day0.checkpoint.summary import Layer
+from day0.checkpoint.summary import Layer, Layers, modules_where
 from day0.source.safetensors_headers import Tensor
+from day0.source.tensors import Ints, Kind, Scalars
 
 
 class Bounds(NamedTuple):
@@ -175,27 +176,39 @@ class Compared:
             slack: what the limits of the errors are multiplied by.
         """
         self.slack = slack
-        self.layers, self.names, self.tensors, self.source, self.scalars = layers, names, tensors, source, scalars
+        self.layers = Layers.of(layers, names.tensors, names.rows)
+        self.names, self.tensors, self.source, self.scalars = names, names.tensors, source, Scalars.of(scalars)
+        self.rows = self.layers.rows_where(self._may_be_compared)
+        if source.quantized:  # of what is in full precision: what was quantized in the source; else bytes are compared
+            plain = set(modules_where(layers, lambda layer: layer.precision in FULL_PRECISION))
+            self._keep(lambda module: module not in plain or names.weight_of(module) in source.quantized)
         left_out = set(skipped)
-        self.modules = [module for module, layer in layers.items() if self._is_comparable(module, layer)]
         if left_out:
-            self.modules = [module for module in self.modules if module not in left_out]
+            self._keep(lambda module: module not in left_out)
         self.unread: dict[str, list[str]] = defaultdict(list)
 
-    def _is_comparable(self, module: str, layer: Layer) -> bool:
-        """Whether a layer is quantized, or was in the source and is no more; else its bytes are compared."""
+    @property
+    def modules(self) -> list[str]:
+        """The modules whose matrices are compared."""
+        return self.layers.modules(self.rows)
+
+    def _keep(self, is_kept: Callable[[str], bool]) -> None:
+        self.rows = self.rows[numpy.array([is_kept(module) for module in self.modules], bool)]
+
+    def _may_be_compared(self, layer: Layer) -> bool:
+        """Whether the matrices of a layer are quantized, or may have been in the source."""
         if layer.precision in FORMATS:
             return layer.problem is None and not layer.is_unwanted
-        return layer.precision in FULL_PRECISION and self.names.weights[module] in self.source.quantized
+        return layer.precision in FULL_PRECISION and bool(self.source.quantized)
 
     def leave_out(self, reason: str) -> None:
         """Compare none of the modules, for a reason that is the end of a sentence."""
         self.unread[reason] += self.modules
-        self.modules = []
+        self.rows = self.rows[:0]
 
     def pairs(self, module: str) -> list[Pair]:
         """The pairs of a module, one for each expert where it has fused ones; none where they cannot be compared."""
-        layer, name = self.layers[module], self.names.weights[module]
+        layer, name = self.layers[module], self.names.weight_of(module) or module
         held = matrices_of(name, layer.precision, self.tensors, self.scalars)
         source = source_matrices(module, held, self.source) if held is not None else None
         if held is None or source is None:
@@ -244,7 +257,7 @@ def compare_values(compared: Compared, files: Files, scan: BlockScan | None = No
     largest: dict[str, float] = {}
     return Comparison(
         compared=len({module.partition("[")[0] for module in totals}),
-        matrices=len(compared.modules),
+        matrices=len(compared.rows),
         off=[part for part in off if not _is_range(part, files, largest)],
         errors=_errors(compared, totals),
         handed={pair.tensor for pair in pairs},
@@ -265,31 +278,43 @@ def _some_parts(compared: Compared, chance: random.Random) -> list[Part]:
 
 def _chosen(compared: Compared, chance: random.Random) -> list[str]:
     """Modules to read by default: of experts that share a kind and a layer one, those that look alike, and others."""
-    cells: dict[tuple[str, str], list[str]] = {}
-    for module in compared.modules:
-        head, is_expert, tail = module.partition(".experts.")
-        leaf = tail.partition(".")[2]
-        cells.setdefault((head, leaf) if is_expert else (module, ""), []).append(module)
-    if len(compared.modules) <= MATRICES:
+    rows, tensors = compared.rows, compared.tensors
+    if len(rows) <= MATRICES:
         return compared.modules
-    chosen = {chance.choice(cell) for cell in cells.values()}
-    alike = [module for cell in cells.values() if len(cell) > 1 for module in _alike(cell, compared.scalars)]
+    kind = tensors.kind[rows]
+    layer = tensors.key[rows] & numpy.array([one.same_layer for one in tensors.kinds.list])[kind]
+    order = numpy.lexsort((layer, kind))
+    kind, layer = kind[order], layer[order]
+    is_first = numpy.append(True, (kind[1:] != kind[:-1]) | (layer[1:] != layer[:-1]))
+    firsts = numpy.flatnonzero(is_first).tolist()
+    chosen = {int(order[chance.randrange(a, b)]) for a, b in itertools.pairwise([*firsts, len(rows)])}
+    alike = _alike(compared, order, numpy.cumsum(is_first))
     chosen.update(chance.sample(alike, min(len(alike), MATRICES // 4)))
-    others = chance.sample(compared.modules, MATRICES)
-    return sorted(chosen | set(others[: max(MATRICES - len(chosen), 0)]))
+    others = chance.sample(range(len(rows)), MATRICES)
+    chosen.update(others[: max(MATRICES - len(chosen), 0)])
+    return sorted(compared.layers.modules(rows[list(chosen)]))
 
 
-def _alike(cell: Sequence[str], scalars: Mapping[str, float]) -> list[str]:
-    """Experts whose scales another one of their layer has too, as copies of it have."""
-    first = f"{cell[0]}.weight_scale_2"
-    ending = ".weight_scale_2" if first in scalars else ".weight_scale"
-    held = [scalars.get(module + ending) for module in cell]
-    if held[0] is None:
-        return []
-    seen: dict[float | None, int] = {}
-    for value in held:
-        seen[value] = seen.get(value, 0) + 1
-    return [module for module, value in zip(cell, held, strict=True) if seen[value] > 1]
+def _alike(compared: Compared, order: Ints, cell: Ints) -> list[int]:
+    """Places of experts whose scale another one of their layer has too, as copies of it have.
+
+    Args:
+        compared: the matrices.
+        order: places of its rows, those of a layer's experts one after the other.
+        cell: of each of these, the number of its layer.
+    """
+    values = numpy.full(len(compared.tensors), numpy.nan)
+    for one in compared.names.weights:
+        module, keys = one.module, compared.tensors.key[one.rows]
+        for part in ("weight_scale_2", "weight_scale"):
+            values[one.rows] = compared.scalars.of_kind(Kind(f"{module.stem}.{part}", module.numbers), keys)
+            if not numpy.isnan(values[one.rows]).all():
+                break
+    held = values[compared.rows][order]
+    by_value = numpy.lexsort((held, cell))
+    is_next = (numpy.diff(held[by_value]) == 0) & (numpy.diff(cell[by_value]) == 0)
+    is_alike = numpy.append(is_next, False) | numpy.append(False, is_next)
+    return numpy.sort(order[by_value[is_alike]]).tolist()
 
 
 def _some_rows(pair: Pair, chance: random.Random) -> Part:

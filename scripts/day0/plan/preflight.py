@@ -170,7 +170,7 @@ def check_recipe(request: RecipeRequest) -> list[Check]:
     return checks
 
 
-def _read_source(location: ModelLocation) -> tuple[dict[str, Tensor] | None, bool, str]:
+def _read_source(location: ModelLocation) -> tuple[Mapping[str, Tensor] | None, bool, str]:
     """The source's tensors by their headers, whether its lm_head is tied, and why they are not known."""
     folder = Path(location.path) if location.path else None
     if location.hub:

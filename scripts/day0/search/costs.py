@@ -20,6 +20,7 @@ from day0.recipe.modules import family_of
 from day0.recipe.resolve import resolve_configuration
 from day0.records.search import Costs
 from day0.records.sensitivity import Sensitivity
+from day0.source.safetensors_headers import payload_bytes
 
 FULL_BITS = 16
 # Bits of a value by number format, see Format.kind.
@@ -101,13 +102,15 @@ class Model:
     ) -> None:
         self.weights = weights
         self.names = sort_tensors(self.weights.logical)
+        self.logical, self.stored = dict(weights.logical.items()), dict(weights.tensors.items())
+        self.weight_names = self.names.modules()
         text = config.get("text_config")
         self.text: Mapping[str, Any] = text if isinstance(text, Mapping) else config
-        self.source_bytes = sum(tensor.bytes for tensor in weights.tensors.values())
+        self.source_bytes = payload_bytes(weights.tensors)
         layers = self.text.get("num_hidden_layers")
         self.layer_count = layers if isinstance(layers, int) else None
         self.routed_share = self._routed_share()
-        self.is_tied = not any(module.endswith(("lm_head", "output_layer")) for module in self.names.weights)
+        self.is_tied = not any(module.endswith(("lm_head", "output_layer")) for module in self.weight_names)
         self.scores = _scores(sensitivity, catalogue or {})
         self.measured, self.unit = self._measured()
         self.read_shares: dict[str, float] = {}
@@ -122,10 +125,10 @@ class Model:
         number_of = {_place_of(module): at for at, group in enumerate(self.scores) for module in group.modules}
         elements = [0.0] * len(self.scores)
         measured = set()
-        for module, name in self.names.weights.items():
+        for module, name in self.weight_names.items():
             if (at := number_of.get(_place_of(module))) is not None:
                 measured.add(name)
-                elements[at] += self.weights.logical[name].elements * WEIGHT_OF.get(family_of(module), 1.0)
+                elements[at] += self.logical[name].elements * WEIGHT_OF.get(family_of(module), 1.0)
         noisiest = [(max(group.by_noise), elements[at]) for at, group in enumerate(self.scores) if group.by_noise]
         noise = sum(noise * count for (noise, _), count in noisiest)
         return measured, sum(loss for (_, loss), _ in noisiest) / noise if noise else 0.0
@@ -156,31 +159,30 @@ class Model:
 
     def matrices(self, patterns: Patterns) -> Iterator[Matrix]:
         """Every tensor of the model, by what a recipe makes of it."""
-        logical = self.weights.logical
-        layers, _ = read_layers(logical, self.names, None, patterns, self.layer_count)
+        layers, _ = read_layers(self.names, None, patterns, self.layer_count)
         inputs: dict[str, str] = {}
         for module, layer in layers.items():
-            name = self.names.weights[module]
-            tensor, kind, input_kind = logical[name], "none", "none"
+            name = self.weight_names[module]
+            tensor, kind, input_kind = self.logical[name], "none", "none"
             if layer.expected is not None and isinstance(layer.intended, Intention):
                 kind = layer.intended.kind or "none"
                 key = module if patterns.names_experts else EXPERT_NUMBER.sub("experts.*", module)
                 if key not in inputs:
                     inputs[key] = patterns.input_kind(module) or "none"
                 input_kind = inputs[key]
-            stored = sum(self.weights.tensors[part].bytes for part in self.weights.parts.get(name, (name,)))
+            stored = sum(self.stored[part].bytes for part in self.weights.parts.get(name, (name,)))
             size = tensor.bytes if layer.expected is None else layer.expected
             read = self._read_share(name, layer.family, tensor.shape)
             yield Matrix(name, layer.family, tensor.elements, stored, size, read, kind, input_kind)
         for name in self.names.others:
-            tensor = logical[name]
+            tensor = self.logical[name]
             read = self._read_share(name, "other", tensor.shape)
             yield Matrix(name, "other", tensor.elements, tensor.bytes, tensor.bytes, read)
 
     @cached_property
     def costs_of_source(self) -> Costs:
         """What the source costs: 1 by each objective but the bits of a weight."""
-        elements = sum(tensor.elements for tensor in self.weights.logical.values())
+        elements = sum(tensor.elements for tensor in self.logical.values())
         return Costs(size=1, bits_per_weight=8 * self.source_bytes / elements, active_bytes=1, throughput=1)
 
     def costs_and_risk(self, patterns: Patterns) -> tuple[Costs, float]:

@@ -11,15 +11,18 @@ import functools
 import itertools
 import json
 import math
-import operator
 import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from day0.base.cli import UnusableInput
+
+if TYPE_CHECKING:
+    from day0.source.header_text import Index
+    from day0.source.tensors import Ints, Kinds, Scalars, Tensors
 
 INDEX_FILE = "model.safetensors.index.json"
 LARGEST_HEADER = 100_000_000
@@ -46,6 +49,7 @@ BITS = {
     "F6_E3M2": 6,
 }
 CONSOLIDATED = "consolidated"
+_AT_ONCE = 1 << 21  # bytes of headers that are worked on at once, which stay in a core's cache
 _SCALES = ("_scale", "_scale_2", "_scale_inv")
 _SHARD = re.compile(r".+-\d+-of-\d+\.safetensors")
 _SCALAR_FORMATS = {"F32": "<f", "F64": "<d", "F16": "<e", "BF16": "<H", "F8_E4M3": "<B"}
@@ -76,9 +80,18 @@ def read_header(path: str | os.PathLike) -> dict[str, Tensor]:
     Raises:
         BrokenSafetensors: unreadable, truncated, no valid header, or spans that do not cover the payload exactly.
     """
-    path = Path(path)
+    return _read_entries(Path(path), *_read_text(path))
+
+
+def _read_entries(path: Path, text: bytes, origin: int, size: int) -> dict[str, Tensor]:
+    tensors = _decoded(str(path), text, origin, size)
+    return _tensors(path, text, origin, size) if tensors is None else tensors
+
+
+def _read_text(path: str | os.PathLike) -> tuple[bytes, int, int]:
+    """Text of a file's header, place of the payload behind it, and bytes of the file."""
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb", buffering=0) as stream:
             size = os.fstat(stream.fileno()).st_size
             prefix = stream.read(8)
             if len(prefix) < 8:
@@ -90,10 +103,11 @@ def read_header(path: str | os.PathLike) -> dict[str, Tensor]:
                     "truncated, or not safetensors"
                 )
             text = stream.read(length)
+            while 0 < len(text) < length and (more := stream.read(length - len(text))):
+                text += more
     except OSError as error:
         raise BrokenSafetensors(f"{path}: cannot be read: {error}") from error
-    tensors = _decoded(str(path), text, 8 + length, size)
-    return _tensors(path, text, 8 + length, size) if tensors is None else tensors
+    return text, 8 + length, size
 
 
 @functools.cache
@@ -127,7 +141,7 @@ def _decoded(file: str, text: bytes, origin: int, size: int) -> dict[str, Tensor
         form = entry.dtype, entry.shape
         known = forms.get(form)
         if known is None:
-            known = forms[form] = (*form, _bytes_of(*form))
+            known = forms[form] = (*form, bytes_of(*form))
         dtype, shape, bytes_ = known  # held once: of hundreds of thousands of tensors that is a third of the memory
         if first != end or last - first != bytes_:
             return None
@@ -136,8 +150,8 @@ def _decoded(file: str, text: bytes, origin: int, size: int) -> dict[str, Tensor
     return tensors if origin + end == size else None
 
 
-def _bytes_of(dtype: str, shape: tuple[int, ...]) -> int | None:
-    """Bytes of a form; None where it is none."""
+def bytes_of(dtype: str, shape: tuple[int, ...]) -> int | None:
+    """Bytes of a tensor of a dtype and shape; None where there is none such."""
     bits = math.prod(shape) * BITS.get(dtype, 0)
     return bits // 8 if dtype in BITS and bits % 8 == 0 and all(extent >= 0 for extent in shape) else None
 
@@ -192,11 +206,11 @@ def _check_spans(path: Path, tensors: Mapping[str, Tensor], origin: int, payload
 class Headers(NamedTuple):
     """Tensors of a checkpoint, and the names of scales among them that its index lacks."""
 
-    tensors: dict[str, Tensor]
+    tensors: Tensors
     unindexed: list[str]
 
 
-def read_tensors(folder: str | os.PathLike) -> dict[str, Tensor]:
+def read_tensors(folder: str | os.PathLike) -> Tensors:
     """Tensors of a source model; see :func:`read_headers`."""
     return read_headers(folder).tensors
 
@@ -213,6 +227,8 @@ def read_headers(folder: str | os.PathLike, alone: bool = False) -> Headers:
     Raises:
         BrokenSafetensors: no safetensors file, a broken one, or an index and shards that name different tensors.
     """
+    from day0.source.tensors import Kinds
+
     folder = Path(folder)
     index = folder / INDEX_FILE
     present = sorted(file.name for file in folder.glob("*.safetensors"))
@@ -231,40 +247,72 @@ def read_headers(folder: str | os.PathLike, alone: bool = False) -> Headers:
                     "(model_loader/default_loader.py:171); a file of the source? remove it"
                 )
             present = [name for name in present if name not in second]
-        return Headers(_merged([folder / name for name in present]), [])
-    weight_map, shards = _read_index(index, present)
+        return Headers(_merged([folder / name for name in present], Kinds()), [])
+    kinds = Kinds()
+    named, shards = _read_index(index, present, kinds)
     stray = [name for name in present if name not in set(shards) and alone and read_header(folder / name)]
     if stray:
         raise BrokenSafetensors(f"{index}: does not name {', '.join(stray)}; a file of another export? remove it")
-    tensors = _merged([folder / name for name in shards])
-    paths = {str(folder / name): name for name in shards}
-    places = map(paths.get, map(operator.itemgetter(2), tensors.values()))
-    if len(tensors) == len(weight_map) and all(map(operator.eq, places, map(weight_map.get, tensors))):
-        return Headers(tensors, [])
-    held = {name: paths[tensor.file] for name, tensor in tensors.items()}
+    tensors = _merged([folder / name for name in shards], kinds)
+    return Headers(tensors, [] if _is_as_named(named, shards, tensors) else _compare_names(index, named, tensors))
+
+
+def _is_as_named(named: Index, shards: Sequence[str], tensors: Tensors) -> bool:
+    """Whether an index and the files, which are in the order of ``shards``, name the same tensors once each."""
+    import numpy
+
+    from day0.source.tensors import sorted_names
+
+    if len(named.kind) != len(tensors) or not len(tensors):
+        return False
+    place = {shard: number for number, shard in enumerate(shards)}
+    of_name = numpy.array([place[file] for file in named.files])
+    order, kind, key = sorted_names(named.kind, named.key)
+    return tensors.are_in(kind, key, of_name[named.file][order])
+
+
+def _compare_names(index: Path, named: Index, tensors: Tensors) -> list[str]:
+    """Names of scales that the index lacks.
+
+    Raises:
+        BrokenSafetensors: anything else differs.
+    """
+    weight_map = named.weight_map(tensors.kinds)
+    held = {name: Path(tensor.file).name for name, tensor in tensors.items()}
     misplaced = [name for name, shard in weight_map.items() if held.get(name) != shard]
     if misplaced:
         first = {weight_map[name]: name for name in reversed(misplaced)}
         shown = ", ".join(f"{name!r} in {shard}" for shard, name in list(first.items())[:10])
         raise BrokenSafetensors(f"{index}: {len(misplaced)} tensors are not where it says, first {shown}")
-    left_out = tensors.keys() - weight_map.keys()
+    left_out = held.keys() - weight_map.keys()
     weights = [name for name in left_out if not name.endswith(_SCALES)]
     if weights:
         name = min(weights)
         raise BrokenSafetensors(
             f"{index}: {len(weights)} tensors are not in it, first {name!r} of {tensors[name].file}"
         )
-    return Headers(tensors, sorted(left_out))
+    return sorted(left_out)
 
 
-def _read_index(index: Path, present: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def _read_index(index: Path, present: Sequence[str], kinds: Kinds) -> tuple[Index, list[str]]:
     """The names of tensors with those of their files, and the names of the files, sorted."""
-    import msgspec
+    from day0.source.header_text import Index, read_index
 
     try:
         content = index.read_bytes()
     except OSError as error:
         raise BrokenSafetensors(f"{index}: cannot be read: {error}") from error
+    named = read_index(content, kinds) or Index.of(_decode_index(index, content, present), kinds)
+    shards = sorted(set(named.files))
+    for shard in shards:
+        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise BrokenSafetensors(f"{index}: names {shard!r}; expected a *.safetensors file of its own folder")
+    return named, shards
+
+
+def _decode_index(index: Path, content: bytes, present: Sequence[str]) -> dict[str, str]:
+    """The weight_map of an index of any kind."""
+    import msgspec
 
     def decode(file: Any) -> dict[str, str]:
         read: Any = msgspec.json.decode(content, type=msgspec.defstruct("Index", [("weight_map", dict[str, file])]))
@@ -275,19 +323,58 @@ def _read_index(index: Path, present: Sequence[str]) -> tuple[dict[str, str], li
         weight_map = None
         with contextlib.suppress(msgspec.ValidationError, UnicodeEncodeError):
             weight_map = decode(Literal[tuple(present)]) if present else None
-        weight_map = decode(str) if weight_map is None else weight_map
+        return decode(str) if weight_map is None else weight_map
     except (ValueError, RecursionError) as error:
         raise BrokenSafetensors(
             f"{index}: expected a JSON object; its 'weight_map' must map names of tensors to file names: {error}"
         ) from error
-    shards = sorted(set(weight_map.values()))
-    for shard in shards:
-        if Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise BrokenSafetensors(f"{index}: names {shard!r}; expected a *.safetensors file of its own folder")
-    return weight_map, shards
 
 
-def _merged(files: Iterable[Path]) -> dict[str, Tensor]:
+def _merged(files: Sequence[Path], kinds: Kinds) -> Tensors:
+    """Tensors of all files, each numbered by its place.
+
+    Args:
+        files: to read.
+        kinds: what is known of names; what is new is added.
+
+    Raises:
+        BrokenSafetensors: a file is broken, or two hold a tensor of the same name.
+    """
+    from day0.source.header_text import Header, read_entries
+    from day0.source.tensors import Entries, Forms, Tensors
+
+    forms, numbers = Forms(), {str(file): number for number, file in enumerate(files)}
+    found = [Entries.of({}, kinds, forms, numbers)]
+
+    def add(headers: list[Header]) -> None:
+        entries = read_entries(headers, kinds, forms) if headers else None
+        if entries is not None:
+            found.append(entries)
+        elif len(headers) == 1:
+            (one,) = headers
+            tensors = _read_entries(files[one.file], one.text, one.origin, one.origin + one.payload)
+            found.append(Entries.of(tensors, kinds, forms, numbers))
+        else:
+            for one in headers:
+                add([one])
+
+    waiting: list[Header] = []
+    try:
+        for number, file in enumerate(files):
+            text, origin, size = _read_text(file)
+            waiting.append(Header(text, number, origin, size - origin))
+            if sum(len(header.text) for header in waiting) >= _AT_ONCE:
+                add(waiting)
+                waiting = []
+        add(waiting)
+        tensors = Tensors(kinds, forms, list(numbers), Entries.joined(found))
+    except BrokenSafetensors:
+        return Tensors.of(_merged_singly(files))
+    return Tensors.of(_merged_singly(files)) if tensors.has_twins else tensors
+
+
+def _merged_singly(files: Iterable[Path]) -> dict[str, Tensor]:
+    """Tensors of all files, read one after the other, or all that is wrong with them."""
     headers, broken, twice = [], [], []
     for file in files:
         try:
@@ -314,65 +401,61 @@ def _merged(files: Iterable[Path]) -> dict[str, Tensor]:
 
 def payload_bytes(tensors: Mapping[str, Tensor]) -> int:
     """Bytes of all tensors, headers not counted."""
-    return sum(map(operator.itemgetter(4), tensors.values()))
+    from day0.source.tensors import Tensors
+
+    return Tensors.of(tensors).bytes
 
 
-def read_scalars(
-    tensors: Mapping[str, Tensor], is_wanted: Callable[[str], bool] = lambda name: True
-) -> dict[str, float]:
+def read_scalars(tensors: Mapping[str, Tensor], is_wanted: Callable[[str], bool] = lambda name: True) -> Scalars:
     """Read the values of one-element tensors of a floating type, those of a file and a type together.
 
     Args:
         tensors: by name.
-        is_wanted: whether to read the one of a name.
+        is_wanted: whether to read those of a name, whatever the numbers in it.
 
     Raises:
         BrokenSafetensors: a file went away or became shorter since its header was read.
     """
-    chosen: dict[tuple[str, str], tuple[list[str], list[int]]] = {}
-    last = None
-    for name, (dtype, shape, file, start, _) in tensors.items():
-        if (shape and math.prod(shape) != 1) or not is_wanted(name):
-            continue
-        if (file, dtype) != last:  # most follow one of their own kind
-            last = file, dtype
-            names, starts = chosen.setdefault(last, ([], []))
-        names.append(name)
-        starts.append(start)
-    values: dict[str, float] = {}
-    for (file, dtype), (names, starts) in chosen.items():
-        if dtype not in _SCALAR_FORMATS:
-            continue
+    import numpy
+
+    from day0.source.tensors import Scalars, Tensors
+
+    held = Tensors.of(tensors)
+    rows = held.rows_where(is_wanted)
+    is_scalar = held.forms.column(lambda form: form[0] in _SCALAR_FORMATS and math.prod(form[1]) == 1) > 0
+    rows = rows[is_scalar[held.form[rows]]]
+    values = numpy.empty(len(rows))
+    group = held.file[rows] * len(held.forms.list) + held.form[rows]
+    order = numpy.lexsort((held.start[rows], group))
+    for some in numpy.split(order, numpy.flatnonzero(numpy.diff(group[order])) + 1) if len(rows) else ():
+        file, dtype = held.files[held.file[rows[some[0]]]], held.forms.list[held.form[rows[some[0]]]][0]
         try:
             handle = os.open(file, os.O_RDONLY)
             try:
-                values.update(zip(names, _scalars(dtype, handle, starts), strict=True))
+                values[some] = _scalars(dtype, handle, held.start[rows[some]])
             finally:
                 os.close(handle)
         except (OSError, ValueError) as error:
             raise BrokenSafetensors(f"{file}: cannot be read: {error}") from error
-    return values
+    return Scalars(held, rows, values)
 
 
-def _scalars(dtype: str, handle: int, starts: list[int]) -> list[float]:
-    """Values of one type at their places in a file; neighbours no more than a page apart are read together."""
+def _scalars(dtype: str, handle: int, places: Ints) -> Any:
+    """Values of one type at their places in a file, which are sorted; neighbours within a page are read together."""
     import numpy
 
-    size, places = BITS[dtype] // 8, numpy.array(starts)
-    order = numpy.argsort(places)
-    ordered = places[order]
-    first = numpy.flatnonzero(numpy.diff(ordered, prepend=-(1 << 20)) > 4096)
-    origins = ordered[first]
-    lengths = ordered[numpy.append(first[1:], len(ordered)) - 1] + size - origins
+    size = BITS[dtype] // 8
+    first = numpy.flatnonzero(numpy.diff(places, prepend=-(1 << 20)) > 4096)
+    origins = places[first]
+    lengths = places[numpy.append(first[1:], len(places)) - 1] + size - origins
     blocks = list(map(os.pread, itertools.repeat(handle), lengths.tolist(), origins.tolist()))
     if sum(map(len, blocks)) != lengths.sum():
         raise ValueError("the file became shorter")
-    run = numpy.repeat(numpy.arange(len(first)), numpy.diff(numpy.append(first, len(ordered))))
-    within = numpy.empty_like(places)
-    within[order] = ordered - origins[run] + (numpy.cumsum(lengths) - lengths)[run]
+    run = numpy.repeat(numpy.arange(len(first)), numpy.diff(numpy.append(first, len(places))))
+    within = places - origins[run] + (numpy.cumsum(lengths) - lengths)[run]
     raw = numpy.frombuffer(b"".join(blocks), numpy.uint8)[within[:, None] + numpy.arange(size)].tobytes()
     if dtype == "F32":
-        return numpy.frombuffer(raw, "<f4").tolist()
+        return numpy.frombuffer(raw, "<f4")
     return [_scalar(dtype, raw[place : place + size]) for place in range(0, len(raw), size)]
 
 

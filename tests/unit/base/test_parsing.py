@@ -198,6 +198,7 @@ ALLOWED = {
     "day0/plan/preflight.py": "what a harness script says of itself",
     "day0/serving/processes.py": "what the stage says to the process that guards the server",
     "day0/serving/server.py": "the server's answers",
+    "day0/source/header_text.py": "what headers and indexes say beside the tensors, by the same rules",
     "day0/source/safetensors_headers.py": "headers of tensors, by rules of their own",
     "driver/slurm.py": "its own record, which is dropped where anything is wrong with it",
     "harness_lm_eval.py": "what the stage says to the harness",

@@ -117,7 +117,7 @@ def test_a_matrix_is_found_however_it_is_stored(stored, storage, weight, scale):
 )
 def test_what_is_no_known_format_stays_as_it_is(strange):
     source = SourceWeights(strange)
-    assert source.logical is strange and source.formats == ""
+    assert source.logical == strange and source.formats == ""
 
 
 @pytest.mark.parametrize("leaf", ROWS)

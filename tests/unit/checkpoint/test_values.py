@@ -77,7 +77,7 @@ class Model:
         names = sort_tensors(after)
         layers = {
             module: Layer(precision if f"{module}.weight_scale" in after else after[name].dtype)
-            for module, name in names.weights.items()
+            for module, name in names.modules().items()
         }
         scalars = read_scalars(after)
         stated = config if config is not None else {"dtype": "bfloat16"}
@@ -240,7 +240,7 @@ def test_every_layer_and_experts_that_look_alike_are_read_by_default(tmp_path):
         ]
     after, before = save(tmp_path / "c", model.checkpoint), save(tmp_path / "s", model.source)
     names = sort_tensors(after)
-    layers = {module: Layer("FP8") for module in names.weights}
+    layers = {module: Layer("FP8") for module in names.modules()}
     compared = Compared(layers, names, after, SourceWeights(before), read_scalars(after))
     with open_files() as files:
         found = compare_values(compared, files)

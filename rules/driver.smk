@@ -1,7 +1,7 @@
 # How this project's graph is run: the Slurm executor, refused jobs, crashes; see scripts/driver.
 import atexit
 
-from driver import checkpoints as done_checkpoints, clock, crashes, locks, needrun, refusals
+from driver import checkpoints as done_checkpoints, clock, crashes, locks, needrun, plans, refusals, scheduling
 
 
 def get_release_names(wildcards):
@@ -43,6 +43,8 @@ needrun.install()
 done_checkpoints.install()
 refusals.install()
 locks.install()
+scheduling.install()
+plans.install()
 
 if workflow.is_main_process:
     crashes.warn_of_disk()

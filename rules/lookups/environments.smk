@@ -38,6 +38,7 @@ def get_harness_environments(suite):
     return [get_environment(HARNESSES[name].environment) for name in get_harnesses(suite)]
 
 
+@functools.cache
 def get_engine():
     """The serving engine with the version that its environment is locked to, as gate_ptq.py takes it."""
     version = locked_version(PROJECT / f"envs/serve.{VARIANT}.lock")

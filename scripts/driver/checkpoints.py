@@ -7,6 +7,10 @@ are not in the set: the new jobs keep a mark in the place of their inputs, their
 run would run without its inputs. A search for a recipe extends the graph so, rung by rung. ``install`` repeats the step
 until no such checkpoint is left, and looks for files that a crash has left incomplete (``DAG.check_incomplete``), which
 Snakemake does only before it extends the graph: the verdict on a crash would count as what was found of a candidate.
+
+Snakemake also looks at the whole graph again after each checkpoint, which grows with the square of the releases. Most
+assessments pass, as the graph was built for, and change nobody's inputs: then the graph is looked at once, when nothing
+is left to run, for jobs whose parameters read what was found.
 """
 
 from __future__ import annotations
@@ -38,7 +42,41 @@ async def redo_incomplete(dag: Any) -> None:
         await dag.postprocess_after_update()
 
 
+def _described(files: Any) -> list[tuple[str | None, list[tuple[str, dict[str, Any]]]]]:
+    """Inputs with their names and flags; the mark of an unfinished checkpoint is a flag."""
+    found = []
+    for name, value in files._allitems():
+        listed: list[Any] = [value] if isinstance(value, str) else list(value)
+        found.append((name, [(str(file), dict(file.flags)) for file in listed]))
+    return found
+
+
+def changes_no_input(dag: Any, checkpoint: Any) -> bool:
+    """Whether the jobs that wait for a finished checkpoint have the inputs that they had before it."""
+    dag.workflow.checkpoints.created_output.update(checkpoint.output)
+    return all(
+        _described(waiting.rule.expand_input(waiting.wildcards_dict)[0]) == _described(waiting.input)
+        for waiting in dag.depending[checkpoint]
+    )
+
+
+def is_last(dag: Any, jobs: Any) -> bool:
+    """Whether the graph has no other checkpoint to run than those of these finished jobs, or nothing that can run."""
+    below = (waiting for job in jobs for waiting in dag.depending[job])
+    can_go_on = dag._running or dag._ready_jobs or any(map(dag.needrun, below))
+    return not dag.checkpoint_jobs or not can_go_on
+
+
 async def _update_checkpoint_dependencies(dag: Any, jobs: Any = None) -> bool:
+    finished = [job for job in jobs or [] if job.is_checkpoint]
+    if jobs is not None and all(changes_no_input(dag, job) for job in finished):
+        dag.is_postponed = bool(finished) or getattr(dag, "is_postponed", False)
+        if not dag.is_postponed or not is_last(dag, jobs):
+            return False
+        dag.is_postponed = False
+        await dag.postprocess_after_update()
+        return True
+    dag.is_postponed = False
     updated = await update_checkpoint_dependencies(dag, jobs)
     if updated:
         await redo_incomplete(dag)

@@ -25,6 +25,7 @@ class Run:
 
     status: int
     output: str
+    cpu_seconds: float  # of Snakemake itself, without its imports and jobs
 
     def jobs(self):
         """How many jobs of each rule a plan or run announced, read from Snakemake's job statistics."""
@@ -42,9 +43,9 @@ class Run:
 
 
 @functools.cache
-def snakemake_server():
+def warm_server():
     """The process that runs this session's commands; it ends with this one."""
-    command = [sys.executable, str(Path(__file__).parent / "snakemake_server.py")]
+    command = [sys.executable, str(Path(__file__).parent / "warm_server.py")]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -82,16 +83,18 @@ class Project:
         path = self.folder / "config" / "config.yaml"
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
 
-    def snakemake(self, *arguments):
-        """Run snakemake in the copy and wait for it."""
+    def snakemake(self, *arguments, longest_seconds=300):
+        """Run snakemake in the copy and wait for it, so long at most."""
         with tempfile.NamedTemporaryFile("r") as output:
             command = {"folder": str(self.folder), "arguments": arguments, "environment": dict(os.environ)}
-            server = snakemake_server()
+            command |= {"longest_seconds": longest_seconds}
+            server = warm_server()
             server.stdin.write(json.dumps(command | {"output": output.name}) + "\n")
             server.stdin.flush()
-            status = server.stdout.readline()
-            assert status, "the server of snakemake commands has ended; its message stands above"
-            return Run(int(status), output.read())
+            answer = server.stdout.readline()
+            assert answer, "the server of snakemake commands has ended; its message stands above"
+            status, cpu_seconds = answer.split()
+            return Run(int(status), output.read(), float(cpu_seconds))
 
     def calls(self):
         """Calls of the stand-ins since the last question, sorted."""

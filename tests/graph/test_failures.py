@@ -240,15 +240,15 @@ def test_a_mended_recipe_plans_the_whole_way_again(project):
     assert "train demo" not in project.calls()
 
 
-def test_the_last_words_of_an_interrupted_stage_are_in_its_log(project):
-    project.behave({"evaluate": {"baseline": {"waits_for": ["never"]}}})
+def test_the_last_words_of_an_interrupted_stage_are_in_its_log(equipped):
+    equipped.behave({"evaluate": {"baseline": {"waits_for": ["never"]}}})
     command = [sys.executable, "-m", "snakemake", "evaluate"]
-    process = subprocess.Popen(command, cwd=project.folder, start_new_session=True, stdout=subprocess.DEVNULL)
-    log = project.folder / "results/tiny-llama/baseline/demo/evaluate.log"
-    deadline = time.monotonic() + 120
+    process = subprocess.Popen(command, cwd=equipped.folder, start_new_session=True, stdout=subprocess.DEVNULL)
+    log = equipped.folder / "results/tiny-llama/baseline/demo/evaluate.log"
+    deadline = time.monotonic() + 300
     while not (log.exists() and "evaluate baseline: waits" in log.read_text()):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group, the log's writer included
-    assert process.wait(timeout=60) != 0
+    assert process.wait(timeout=120) != 0
     assert "evaluate baseline: interrupted" in log.read_text(), log.read_text()

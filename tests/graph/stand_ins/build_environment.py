@@ -1,7 +1,6 @@
 """Stand-in: an environment that is the driver's."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from day0.base.artefacts import digest_of_file
@@ -17,6 +16,6 @@ called("environment", arguments.output.stem)
 python = arguments.output.with_suffix("") / "bin" / "python"
 python.parent.mkdir(parents=True, exist_ok=True)
 python.unlink(missing_ok=True)
-python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+python.write_text('#!/bin/sh\nexec python "$@"\n')
 python.chmod(0o755)
 Environment(lock_sha256=digest_of_file(arguments.lock), python="3.11").write(arguments.output)

@@ -1,6 +1,7 @@
 """Checkpoints that are done are made known to input functions; Snakemake's inside is as it was read."""
 
 import asyncio
+import collections
 import inspect
 import itertools
 from types import SimpleNamespace
@@ -9,6 +10,9 @@ import pytest
 import snakemake.api  # noqa: F401 the order in which Snakemake itself imports its modules, which form a circle
 from snakemake.checkpoints import Checkpoints
 from snakemake.dag import DAG
+from snakemake.io import IOFile, checkpoint_target, flag
+from snakemake.iocontainers import InputFiles
+from snakemake.rules import Rule
 
 from driver import checkpoints
 
@@ -30,6 +34,13 @@ def test_the_inside_of_snakemake_is_as_it_was_read():
     text = inspect.getsource(DAG.check_incomplete)
     assert "self.forcefiles.update(incomplete_files)" in text and parameters(DAG.check_incomplete) == ["self"]
     assert inspect.iscoroutinefunction(DAG.postprocess_after_update)
+    assert parameters(Rule.expand_input) == ["self", "wildcards", "groupid"]
+    text = inspect.getsource(DAG.finish)
+    assert "self.checkpoint_jobs.difference_update(" in text and "self._running.remove(job)" in text
+    assert text.index("self.checkpoint_jobs.difference_update(") < text.index(
+        "self.update_checkpoint_dependencies(jobs)"
+    )
+    assert "if not updated_dag:" in text and "self._n_until_ready[job] -= 1" in text
     assert all(
         parameter.default is not inspect.Parameter.empty
         for name, parameter in inspect.signature(DAG.postprocess_after_update).parameters.items()
@@ -47,10 +58,33 @@ class Output:
         return self.is_there
 
 
+class Job(SimpleNamespace):
+    """A job as a key of dictionaries."""
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
 def job(*outputs, finished=False, needrun=False, is_checkpoint=True):
-    return SimpleNamespace(
-        output=list(outputs), is_finished=finished, must_run=needrun, is_checkpoint=is_checkpoint, below=[]
-    )
+    return Job(output=list(outputs), is_finished=finished, must_run=needrun, is_checkpoint=is_checkpoint, below=[])
+
+
+def files(*plain, **named):
+    """Inputs as Snakemake keeps them."""
+    found = InputFiles()
+    for value in plain:
+        found.append(IOFile(value))
+    for name, values in named.items():
+        begin = len(found)
+        found.extend(map(IOFile, values))
+        found._set_name(name, begin, end=len(found))
+    return found
+
+
+def waiting(before, after, needrun=True):
+    """A job that waits for a checkpoint, with its inputs before and after the checkpoint."""
+    rule = SimpleNamespace(expand_input=lambda wildcards: (after, {}, {}, False))
+    return Job(input=before, rule=rule, wildcards_dict={}, must_run=needrun)
 
 
 class Graph:
@@ -60,6 +94,10 @@ class Graph:
         self.jobs, self.incomplete, self.forcefiles, self.processed = list(jobs), set(incomplete), set(), 0
         known = SimpleNamespace(created_output=set())
         self.workflow = SimpleNamespace(checkpoints=known)
+        self._running, self._ready_jobs, self.checkpoint_jobs = set(), set(), set()
+        # Who waits for a checkpoint that adds to the graph gets other inputs.
+        self.depending = collections.defaultdict(list)
+        self.depending |= {one: [waiting(files("before"), files("after"))] for one in jobs if one.below}
 
     def finished(self, job):
         return job.is_finished
@@ -146,7 +184,7 @@ def test_a_chain_is_followed_up_to_the_first_that_has_to_run():
 def test_a_checkpoint_that_adds_nothing_becomes_known_and_ends_the_loop():
     alone = job(Output("a"))
     graph = Graph(alone)
-    assert update(graph, []) is False
+    assert update(graph) is False
     assert graph.workflow.checkpoints.created_output == {alone.output[0]}
 
 
@@ -166,6 +204,58 @@ def test_a_graph_in_which_nothing_new_is_incomplete_is_not_worked_out_again(forc
     graph.forcefiles.update(forced)
     update(graph, [first])
     assert graph.processed == 0 and graph.forcefiles == set(forced)
+
+
+MARK = checkpoint_target("a")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        (files("a", "b"), files("a", "b"), True),
+        (files("a", run=["b", "c"]), files("a", run=["b", "c"]), True),
+        (files(), files(), True),
+        (files("a", "b"), files("a"), False),
+        (files("a", "b"), files("b", "a"), False),
+        (files(run=["a"]), files(gate=["a"]), False),
+        (files(run=["a"]), files("a"), False),
+        (files(run=["a", "b"]), files(run=["a"], gate=["b"]), False),
+        (files(MARK), files("a"), False),
+        (files(flag("a", "ancient")), files("a"), False),
+        (files(flag("a", "ancient")), files(flag("a", "ancient")), True),
+    ],
+)
+def test_a_checkpoint_that_changes_nobodys_inputs_leaves_the_graph_until_the_last(before, after, same):
+    """Names, order and flags count: a gate that is ancient, and the mark of a checkpoint that had not finished."""
+    checkpoint, other = job(Output("a"), finished=True), job(Output("o"), needrun=True)
+    graph = Graph(checkpoint, other)
+    graph.checkpoint_jobs = {other}
+    graph.depending[checkpoint] = [waiting(files("x"), files("x")), waiting(before, after)]
+    assert checkpoints.changes_no_input(graph, checkpoint) is same
+    update(graph, [checkpoint])
+    assert graph.processed == 0 and graph.workflow.checkpoints.created_output == {checkpoint.output[0]}
+    graph.checkpoint_jobs = set()
+    ordinary = job(Output("b"), finished=True, is_checkpoint=False)
+    assert update(graph, [ordinary]) is same  # what was postponed is made up for, once
+    assert update(graph, [ordinary]) is False and graph.processed == same
+
+
+def test_where_a_checkpoint_failed_the_graph_is_looked_at_when_nothing_can_run():
+    checkpoint, failed, below = job(Output("a")), job(Output("b"), needrun=True), waiting(files("a"), files("a"))
+    graph = Graph(checkpoint)
+    graph.checkpoint_jobs, graph.depending[checkpoint] = {failed}, [below]
+    assert update(graph, [checkpoint]) is False  # the job below it can run now
+    end = job(Output("c"), is_checkpoint=False)
+    graph._running = {"another"}
+    assert update(graph, [end]) is False
+    graph._running = set()
+    assert update(graph, [end]) is True and graph.processed == 1
+
+
+def test_an_ordinary_job_looks_at_no_part_of_the_graph():
+    graph = Graph(job(Output("a")))
+    graph.finished = None  # asked of every checkpoint where they are looked at
+    assert update(graph, [job(Output("b"), is_checkpoint=False)]) is False
 
 
 def test_install_replaces_the_step_of_every_graph(monkeypatch):

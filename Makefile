@@ -2,7 +2,7 @@
 PYTHON ?= python3
 UV = .venv/bin/python -m uv pip
 
-SUITES = e2e slurm evaluation graph exports unit
+SUITES = graph-a-q graph-r-z e2e slurm evaluation exports unit
 
 .PHONY: release test environments check setup locks generated docs browser coverage $(SUITES:%=test-%)
 
@@ -19,6 +19,8 @@ test: check docs ## run all tests, the end-to-end ones included
 $(SUITES:%=test-%):
 	.venv/bin/python -m pytest $(PYTEST_OPTIONS) $(or $(FOLDERS),$(@:test-%=tests/%))
 
+# The folder with the most tests, in two parts by the first letter of the file.
+test-graph-a-q test-graph-r-z: private FOLDERS = $(@:test-graph-%=tests/graph/test_[%]*.py)
 # The library of faults shares what the unit tests import, and takes under a minute.
 test-unit: private FOLDERS = tests/unit tests/faults
 test-unit: browser

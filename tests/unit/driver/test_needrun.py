@@ -2,12 +2,14 @@
 
 import asyncio
 import inspect
+import os
 from collections import defaultdict
 from types import SimpleNamespace
 
 import pytest
 import snakemake.api  # noqa: F401 the order in which Snakemake itself imports its modules, which form a circle
 from snakemake.dag import DAG
+from snakemake.io import IOFile, _IOFile, flag
 
 from driver import needrun
 
@@ -19,6 +21,8 @@ def test_the_inside_of_snakemake_is_as_it_was_read():
     assert text.count("masked.update(self.bfs(self.depending, job))") == 1
     assert inspect.iscoroutinefunction(needrun.update_needrun)
     assert list(inspect.signature(DAG.bfs).parameters) == ["self", "direction", "jobs", "stop"]
+    assert "if all([f.is_ancient and await f.exists() for f in files]):" in text
+    assert list(inspect.signature(_IOFile.exists).parameters) == ["self"]
     assert DAG.__dictoffset__, "bfs of one graph can be replaced"
 
 
@@ -64,6 +68,7 @@ def test_the_graph_has_its_own_search_again_afterwards(monkeypatch, fails):
             raise KeyError("x")
 
     class Graph:
+        _running = ()
         depending = dag(("a", "b", True), ("a", "c", False)).depending
 
         def bfs(self, direction, *jobs):
@@ -84,3 +89,36 @@ def test_install_replaces_the_update_of_every_graph(monkeypatch):
     monkeypatch.setattr(DAG, "update_needrun", needrun.update_needrun)
     needrun.install()
     assert DAG.update_needrun is needrun._update_needrun
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "expected"),
+    [
+        ("made.ok", ["ancient"], True),
+        ("made.ok", [], False),
+        ("missing.ok", ["ancient"], False),
+        ("there.ok", ["ancient"], True),
+        ("there.ok", [], True),
+    ],
+)
+def test_a_token_that_is_being_made_is_not_missing(tmp_path, monkeypatch, name, flags, expected):
+    """Its gate runs, so that Snakemake has removed it; what is behind it would be made again."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.ok").touch()
+    file = IOFile(flag(name, "ancient") if flags else name)
+    found = []
+
+    async def update(graph):
+        found.append(await file.exists())
+
+    async def exists(file):
+        return os.path.exists(file)
+
+    monkeypatch.setattr(needrun, "update_needrun", update)
+    monkeypatch.setattr(needrun, "exists", exists)
+    monkeypatch.setattr(_IOFile, "exists", exists)
+    running = SimpleNamespace(output=[IOFile("made.ok")])
+    graph = SimpleNamespace(_running={id(running): running}.values(), depending={})
+    asyncio.run(needrun._update_needrun(graph))
+    assert found == [expected]
+    assert _IOFile.exists is exists

@@ -27,7 +27,7 @@ def test_the_inside_of_snakemake_is_as_it_was_read():
 class Scheduler(SimpleNamespace):
     """What the timers read of Snakemake's scheduler."""
 
-    def __init__(self, limit="2/1s", started=0, queued=False):
+    def __init__(self, limit="2/1h", started=0, queued=False):
         limiter = limit and JobRateLimiter(MaxJobsPerTimespan.parse_choice(limit))
         if started:
             limiter.register_jobs(started)
@@ -57,17 +57,17 @@ def timers(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("scheduler", "count"),
+    ("state", "count"),
     [
-        (Scheduler(), 0),
-        (Scheduler(started=1), 0),
-        (Scheduler(started=2), 1),
-        (Scheduler(limit=None, queued=True), 1),
-        (Scheduler(queued=True), 1),
+        ({}, 0),
+        ({"started": 1}, 0),
+        ({"started": 2}, 1),
+        ({"limit": None, "queued": True}, 1),
+        ({"queued": True}, 1),
     ],
 )
-def test_a_timer_is_set_only_where_the_limit_or_a_queue_holds_jobs_back(timers, scheduler, count):
-    scheduling._schedule_reevaluation(scheduler, 7)
+def test_a_timer_is_set_only_where_the_limit_or_a_queue_holds_jobs_back(timers, state, count):
+    scheduling._schedule_reevaluation(Scheduler(**{"limit": "2/1h", **state}), 7)
     assert [timer.seconds for timer in timers] == [7] * count
 
 

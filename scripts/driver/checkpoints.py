@@ -9,8 +9,8 @@ until no such checkpoint is left, and looks for files that a crash has left inco
 Snakemake does only before it extends the graph: the verdict on a crash would count as what was found of a candidate.
 
 Snakemake also looks at the whole graph again after each checkpoint, which grows with the square of the releases. Most
-assessments pass, as the graph was built for, and leave the inputs of all that wait for them as they were: then the graph
-is looked at once, after the last of them, for jobs whose parameters read what was found.
+assessments pass, as the graph was built for, and leave the inputs of all that wait for them as they were: then it is
+looked at once, after the last of them, for jobs whose parameters read what was found.
 """
 
 from __future__ import annotations

@@ -204,6 +204,7 @@ ALLOWED = {
     "harness_lm_eval.py": "what the stage says to the harness",
     "harness_nemo_evaluator.py": "what the stage says to the harness",
     "harness_transport.py": "the server's answers, and their store",
+    "make_docs.py": "the descriptions in the project's own examples",
     "make_demo_model.py": "the embedded model's data, which this project makes",
     "read_as_vllm.py": "what the checkpoint gate asks it",
     "verify_release.py": "stands alone, for receivers; refuses a key that stands twice too",

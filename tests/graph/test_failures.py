@@ -243,7 +243,14 @@ def test_a_mended_recipe_plans_the_whole_way_again(project):
 def test_the_last_words_of_an_interrupted_stage_are_in_its_log(equipped):
     equipped.behave({"evaluate": {"baseline": {"waits_for": ["never"]}}})
     command = [sys.executable, "-m", "snakemake", "evaluate"]
-    process = subprocess.Popen(command, cwd=equipped.folder, start_new_session=True, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        cwd=equipped.folder,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        # A shell starts what it puts into the background with SIGINT ignored, and so would pytest.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     log = equipped.folder / "results/tiny-llama/baseline/demo/evaluate.log"
     deadline = time.monotonic() + 300
     while not (log.exists() and "evaluate baseline: waits" in log.read_text()):

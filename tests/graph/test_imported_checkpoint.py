@@ -65,7 +65,7 @@ def test_a_checkpoint_that_is_not_there_is_refused_at_planning(made):
 
 def test_no_environment_of_quantizing_is_built_for_it(project):
     shutil.copytree(project.folder / "config", project.folder / "elsewhere")
-    for name in ("config.json", "model.safetensors"):
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (project.folder / "elsewhere" / name).write_text("{}")
     shutil.copytree(project.folder / "elsewhere", project.folder / "source")
     project.configure(releases=[RELEASE], models={"tiny-llama": {"path": "source"}})

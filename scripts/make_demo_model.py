@@ -467,7 +467,10 @@ def main() -> int:
 
     logging.disable_progress_bar()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=arguments.output.parent, prefix=f".{arguments.output.name}."))
+    prefix = f".{arguments.output.name}."
+    for leftover in arguments.output.parent.glob(f"{prefix}*"):  # of a training that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(dir=arguments.output.parent, prefix=prefix))
     try:
         for seed in range(arguments.seed, arguments.seed + SEEDS_TRIED):
             torch.manual_seed(seed)

@@ -8,11 +8,14 @@ that varies between two builds of the same lock, so that a rebuilt environment m
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from day0.base.artefacts import digest_of_file
@@ -20,6 +23,7 @@ from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, run_cli
 from day0.records.environment import Environment
 
 PYTHON = "3.11"
+PR_SET_PDEATHSIG = 1
 
 
 def uv_environment(cpu: bool) -> tuple[dict[str, str], list[str]]:
@@ -33,6 +37,12 @@ def uv_environment(cpu: bool) -> tuple[dict[str, str], list[str]]:
     return environment, ["--torch-backend", "cpu"] if cpu and "UV_FIND_LINKS" not in environment else []
 
 
+def end_with_parent() -> None:
+    """Have this process killed where its parent is, on Linux: it would write on into a folder that the next removes."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 def build(lock: Path, environment: Path) -> None:
     """Install a lock into a new virtual environment, whole or not at all.
 
@@ -42,7 +52,7 @@ def build(lock: Path, environment: Path) -> None:
     prefix = f".{environment.name}.unfinished-"
     for leftover in environment.parent.glob(f"{prefix}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    # A name of its own: uv may outlive a killed build and still write to the earlier one.
+    # A name of its own: where uv outlives a killed build it still writes to the earlier one.
     unfinished = Path(tempfile.mkdtemp(dir=environment.parent, prefix=prefix))
     variables, options = uv_environment(cpu=environment.name.endswith(".cpu"))
     uv = [sys.executable, "-m", "uv"]
@@ -52,7 +62,7 @@ def build(lock: Path, environment: Path) -> None:
         [*uv, "pip", "install", "--python", str(unfinished / "bin" / "python"), *strict, "--requirements", str(lock)],
     ]
     for step in steps:
-        if subprocess.run(step, env=variables).returncode:
+        if subprocess.run(step, env=variables, preexec_fn=end_with_parent).returncode:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise RuntimeError(f"{lock}: the environment could not be built; uv's message is above")
     shutil.rmtree(environment, ignore_errors=True)

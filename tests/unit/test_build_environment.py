@@ -64,3 +64,34 @@ def test_a_killed_build_leaves_no_marker(tmp_path, empty_lock):
     running.wait()
     assert not marker.exists()
     assert build(empty_lock, marker).returncode == 0 and marker.exists()
+
+
+def is_running(process):
+    """Whether a process that no parent here has waited for still runs."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_what_a_killed_build_has_started_ends_with_it(tmp_path, empty_lock):
+    """It wrote on into a folder that the next build had removed."""
+    told = tmp_path / "process"
+    (tmp_path / "uv.py").write_text(
+        f"import os, signal\nopen({str(told)!r} + '~', 'w').write(str(os.getpid()))\n"
+        f"os.rename({str(told)!r} + '~', {str(told)!r})\nsignal.pause()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(command(empty_lock, tmp_path / "envs" / "stage.json"), env=environment) as running:
+        deadline = time.monotonic() + 60
+        while not told.exists():
+            assert running.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        running.kill()
+    process = int(told.read_text())
+    while is_running(process) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    left = is_running(process)
+    if left:
+        os.kill(process, signal.SIGKILL)
+    assert not left

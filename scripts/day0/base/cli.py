@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from day0.base.parsing import Unparsable, parse_json
 
 EXIT_PASS, EXIT_FAILED_CHECK, EXIT_UNUSABLE_INPUT = 0, 1, 2
 EXIT_TRANSIENT = 75  # EX_TEMPFAIL
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 class UnusableInput(Exception):
@@ -18,7 +20,7 @@ class UnusableInput(Exception):
 
 
 def run_cli(main: Callable[[], int | None], unusable_as: str | None = None) -> None:
-    """Run a command line's ``main`` and exit with its status; 2 and a plain message for unusable input.
+    """Run a command line's ``main`` and exit with its status; 2 for unusable input, 75 for a full disk, each with a message.
 
     Args:
         unusable_as: failure class of unusable input, for one that prints its assessment as JSON: then a failed one.
@@ -31,6 +33,13 @@ def run_cli(main: Callable[[], int | None], unusable_as: str | None = None) -> N
             print(json.dumps({"pass": False, "failure_class": unusable_as, "detail": message}, indent=2))
         print(f"error: {message}", file=sys.stderr)
         status = EXIT_UNUSABLE_INPUT
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        place = error.filename2 or error.filename or "the output"
+        advice = "free some space there, or make it writable, and run the same command again"
+        print(f"error: {place}: {error.strerror}; {advice}", file=sys.stderr)
+        status = EXIT_TRANSIENT
     sys.exit(status or EXIT_PASS)
 
 

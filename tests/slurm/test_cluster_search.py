@@ -27,7 +27,7 @@ def test_a_search_of_two_candidates_a_rung_ends_with_the_bundle_of_its_winner(cl
     }
     project.behave({"quantize": waits, "evaluate": {"four": {"scores": {"addition": 0.8}}}})
     driver = Driver(cluster, project.folder, "release")
-    assert driver.wait(300) == 0, driver.output[-8000:]
+    assert driver.wait(900) == 0, driver.output[-8000:]
 
     found = project.read("tiny-llama/smallest/search/search.json")
     rungs = [sorted(one["name"] for one in rung["asked"]) for rung in found["rungs"]]

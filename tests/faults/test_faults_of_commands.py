@@ -38,6 +38,20 @@ HOSTILE = {
 }
 
 
+def value_of(name):
+    """What an f-string of the rules fills in: a text of common.smk, or a constant that holds no field."""
+    assert name.isupper(), f"{name} is no constant of the rules"
+    found = re.search(rf'^{name} = "(.*)"$', (ROOT / "rules" / "common.smk").read_text(), re.MULTILINE)
+    return found[1] if found else "CONSTANT"
+
+
+def text_of(literal):
+    """The text of string literals that stand side by side, f-strings among them."""
+    node = ast.parse(f"({literal})", mode="eval").body
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    return "".join(part.value if isinstance(part, ast.Constant) else value_of(part.value.id) for part in parts)
+
+
 def commands():
     """The command of each rule that has one of its own, by the rule's name."""
     found = {}
@@ -45,21 +59,18 @@ def commands():
         text = path.read_text()
         for match in SHELL.finditer(text):
             name = RULE.findall(text[: match.start()])[-1]
-            # What an f-string fills in is a constant of the rules.
-            literal = re.sub(r"(?<!\{)\{[A-Z_]+\}(?!\})", "CONSTANT", match["text"])
-            found[name] = ast.literal_eval(f"({literal})") if not re.search(r'^ *f"', literal) else eval_f(literal)
+            found[name] = text_of(match["text"])
     return found
 
 
-def eval_f(literal):
-    return (
-        ast.literal_eval("(" + re.sub(r'^( *)f"', r'\1"', literal, flags=re.MULTILINE) + ")")
-        .replace("{{", "{")
-        .replace("}}", "}")
-    )
-
-
 COMMANDS = commands()
+SUITE_FILE = value_of("SUITE_FILE")
+# As the rules have them in another workflow, where a job looks for its suite's file.
+ELSEWHERE = {
+    f"{rule} elsewhere": command.replace(SUITE_FILE, f'"$(find_file {SUITE_FILE})"')
+    for rule, command in COMMANDS.items()
+    if SUITE_FILE in command
+}
 
 
 def rendered(command, text):
@@ -87,8 +98,10 @@ def test_a_hostile_name_runs_nothing_in_any_rule(tmp_path, kind):
     text = HOSTILE[kind]
     stubs = (
         "python() { printf '%s\\0' \"$@\" >> words; }; tee() { cat > /dev/null; }; command_not_found_handle() { :; };"
+        'find_file() { echo "$1"; };'
     )
-    for rule, command in COMMANDS.items():
+    assert ELSEWHERE
+    for rule, command in {**COMMANDS, **ELSEWHERE}.items():
         if any(field in command for field in MADE_BY_A_LOOKUP):
             continue
         folder = tmp_path / rule
@@ -114,6 +127,7 @@ def test_the_commands_of_the_target_publish_are_quoted(tmp_path):
             ]
         ),
         "get_text": repr,
+        "OWN_SCRIPTS": "scripts",
     }
     exec((ROOT / "rules" / "lookups" / "release.smk").read_text(), space)
     stubs = "python() { printf '%s\\0' \"$@\" >> words; };"

@@ -20,7 +20,7 @@ class UnusableInput(Exception):
 
 
 def run_cli(main: Callable[[], int | None], unusable_as: str | None = None) -> None:
-    """Run a command line's ``main`` and exit with its status; 2 for unusable input, 75 for a full disk, each with a message.
+    """Run a command line's ``main`` and exit with its status; 2 for unusable input, 75 for a full disk, each said.
 
     Args:
         unusable_as: failure class of unusable input, for one that prints its assessment as JSON: then a failed one.

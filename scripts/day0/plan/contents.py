@@ -11,29 +11,28 @@ from typing import Any
 
 from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput
+from day0.checkpoint.names import first_of
 from day0.recipe.calibration import read_texts
 from day0.records.recipe import Calibration
+from day0.source.safetensors_headers import INDEX_FILE
 from day0.source.side_files import effective_chat_template
-from day0.suite.harness import read_task_file
+from day0.suite.harness import own_task_files
 from day0.suite.suites import Suite
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
-INDEX = "model.safetensors.index.json"
-SHOWN = 3
 
 
 def missing_of_model(folder: Path) -> list[str]:
     """Shards that the index names and a tokenizer, as far as they are not in a model's folder."""
     problems = []
-    if (folder / INDEX).is_file():
+    if (folder / INDEX_FILE).is_file():
         try:
-            shards = sorted({str(name) for name in read_json(folder / INDEX).get("weight_map", {}).values()})
+            shards = sorted({str(name) for name in read_json(folder / INDEX_FILE).get("weight_map", {}).values()})
         except (UnusableInput, AttributeError) as error:
-            return [f"{INDEX} cannot be read: {error}; copy the folder again"]
+            return [f"{INDEX_FILE} cannot be read: {error}; copy the folder again"]
         if missing := [name for name in shards if not (folder / name).is_file()]:
-            more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
             problems.append(
-                f"{folder} lacks {', '.join(missing[:SHOWN])}{more} of {len(shards)} shards that its {INDEX} names; "
+                f"{folder} lacks {first_of(missing, 3)} of {len(shards)} shards that its {INDEX_FILE} names; "
                 "copy what is missing"
             )
     has_remote = any(folder.glob("tokenization_*.py"))
@@ -83,16 +82,8 @@ def unreadable_texts(calibration: Calibration, root: Path) -> str | None:
 
 def miscounted(suite: Suite, root: Path, is_produced: Callable[[str], bool]) -> list[str]:
     """Tasks whose ``samples`` are not as many as their own local .jsonl files have lines."""
-    if not suite.include_path:
-        return []
-    files: dict[str, Mapping[str, Any]] = {}
-    for path in sorted((root / suite.include_path).rglob("*.yaml")):
-        try:
-            content = read_task_file(path)
-        except UnusableInput:
-            continue  # reported where its scores are looked for
-        if isinstance(content.get("task"), str):
-            files[content["task"]] = content
+    contents = own_task_files(suite.include_path, root).values()
+    files = {content["task"]: content for content in contents if isinstance(content.get("task"), str)}
     problems = []
     for name, task in suite.tasks.items():
         data = _data_of(files.get(task.task, {}))

@@ -7,7 +7,6 @@ DEPLOYMENT_HEALTH_FAILED where the engine would refuse the checkpoint.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -38,7 +37,7 @@ from day0.records.preflight import (
 from day0.serving.container import runtime_error
 from day0.source.model_folder import check_model_folder
 from day0.source.safetensors_headers import Tensor, read_tensors
-from day0.suite.harness import read_task_file
+from day0.suite.harness import own_task_files
 from day0.suite.needs import context_limit_of, context_problems, missing_endpoints
 
 SCRIPTS = Path(__file__).resolve().parents[2]
@@ -308,13 +307,19 @@ def check_frameworks(python: Path, tasks: list[str], script: Path = SCRIPTS / "h
         tasks: names of tasks, TASK or FRAMEWORK.TASK.
         script: the harness script that lists the tasks it knows.
     """
-    answer = subprocess.run([str(python), str(script), "--describe", *tasks], capture_output=True, text=True)
-    try:
-        known = json.loads(answer.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError):
-        reason = (answer.stderr.strip().splitlines() or ["it does not start"])[-1]
+    known, reason = _told_by(python, script, "--describe", *tasks)
+    if known is None:
         return Check("frameworks", f"{python} cannot list its tasks: {reason}", SYSTEMIC)
     return judge_frameworks(known)
+
+
+def _told_by(python: Path, script: Path, *arguments: str) -> tuple[dict[str, Any] | None, str]:
+    """What a script prints as JSON in its last line; where it does not, None and the last line of its errors."""
+    answer = subprocess.run([str(python), str(script), *arguments], capture_output=True, text=True)
+    try:
+        return json.loads(answer.stdout.strip().splitlines()[-1]), ""
+    except (ValueError, IndexError):
+        return None, (answer.stderr.strip().splitlines() or ["it does not start"])[-1]
 
 
 def judge_frameworks(known: Mapping[str, Mapping[str, Any]]) -> Check:
@@ -338,10 +343,7 @@ def judge_frameworks(known: Mapping[str, Mapping[str, Any]]) -> Check:
 
 def foreign_tasks(suite: Mapping[str, Any], root: Path = Path()) -> dict[str, list[str]]:
     """Metrics by lm-eval's tasks that a suite asks and that are in none of its own task files."""
-    own = set()
-    for path in sorted((root / suite["include_path"]).rglob("*.yaml")) if suite["include_path"] else []:
-        with contextlib.suppress(UnusableInput):
-            own.add(read_task_file(path).get("task"))
+    own = {content.get("task") for content in own_task_files(suite["include_path"], root).values()}
     asked: dict[str, list[str]] = {}
     for task in suite["tasks"].values():
         if task["harness"] == "lm-eval" and task["task"] not in own:
@@ -357,11 +359,8 @@ def check_tasks(python: Path, asked: Mapping[str, list[str]], script: Path = SCR
         asked: metrics by task, see :func:`foreign_tasks`.
         script: lists the scores of tasks.
     """
-    answer = subprocess.run([str(python), str(script), "--json", *asked], capture_output=True, text=True)
-    try:
-        known = json.loads(answer.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError):
-        reason = (answer.stderr.strip().splitlines() or ["it does not start"])[-1]
+    known, reason = _told_by(python, script, "--json", *asked)
+    if known is None:
         return Check("tasks", f"{python} cannot list lm-eval's tasks: {reason}", SYSTEMIC)
     return judge_tasks(known, asked)
 

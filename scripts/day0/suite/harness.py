@@ -28,6 +28,7 @@ One more harness is one more script and one more line here.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -98,6 +99,20 @@ def read_task_file(path: Path) -> dict[str, Any]:
         return read_yaml(path, tagged=lambda tag, value: value if tag == DATE else None)
     except UnusableInput as error:
         raise UnusableInput(f"{error}; expected one of lm-eval's task files") from error
+
+
+def own_task_files(include_path: str | None, root: Path) -> dict[Path, dict[str, Any]]:
+    """The contents of a suite's own task files that can be read, by their paths.
+
+    Args:
+        include_path: of the suite; None: it has none.
+        root: the folder that it is relative to.
+    """
+    found = {}
+    for path in sorted((root / include_path).rglob("*.yaml")) if include_path else []:
+        with contextlib.suppress(UnusableInput):
+            found[path] = read_task_file(path)
+    return found
 
 
 def lm_eval_scores(task: Mapping[str, Any]) -> set[str]:

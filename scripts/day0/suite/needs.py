@@ -5,7 +5,6 @@ Suites are mappings with every default filled in.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput
 from day0.base.numbers import is_count, is_number, mapping_or_empty
-from day0.suite.harness import lm_eval_scores, read_task_file
+from day0.suite.harness import lm_eval_scores, own_task_files
 from day0.suite.score_names import canonical_score
 
 HUB_TIMEOUT_SECONDS = 5.0
@@ -153,15 +152,11 @@ def context_problems(needs: Mapping[str, int], limit: int | None, served: int | 
 
 def unknown_scores(suite: Mapping[str, Any], root: Path) -> list[str]:
     """Sentences on scores that a suite's own lm-eval task files do not give."""
-    if suite["include_path"] is None:
-        return []
     files: dict[str, tuple[Path, set[str]]] = {}
-    for path in sorted((root / suite["include_path"]).rglob("*.yaml")):
-        with contextlib.suppress(UnusableInput):
-            content = read_task_file(path)
-            scores = lm_eval_scores(content)
-            if isinstance(content.get("task"), str) and scores:
-                files[content["task"]] = (path, scores)
+    for file, content in own_task_files(suite["include_path"], root).items():
+        scores = lm_eval_scores(content)
+        if isinstance(content.get("task"), str) and scores:
+            files[content["task"]] = (file, scores)
     problems = []
     for name, task in suite["tasks"].items():
         path, scores = files.get(task["task"].rpartition(".")[2], (None, set()))

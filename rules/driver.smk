@@ -6,14 +6,13 @@ from driver import checkpoints as done_checkpoints, clock, crashes, locks, needr
 
 def get_release_names(wildcards):
     """Names of the releases that wait for a job with these wildcards."""
-    model, *rest = Path(wildcards["subject"]).parts if "subject" in wildcards else [wildcards.get("model")]
-    candidate = wildcards.get("recipe") or wildcards.get("candidate") or wildcards.get("release") or (rest or [None])[0]
+    model, candidate = plans.subject_of(wildcards)
     searches = [s.name for s in PLAN.searches if (s.model, s.name) == (model, candidate)]
     return searches + [
         r.name
         for r in PLAN.releases
-        if model in (None, r.model)
-        and candidate in (None, BASELINE, r.name, r.candidate)
+        if model in ("", r.model)
+        and candidate in ("", BASELINE, r.name, r.candidate)
         and wildcards.get("suite") in (None, r.suite)
     ]
 
@@ -32,11 +31,7 @@ RELEASES = crashes.Releases(
     verdicts=tuple(map(Path, get_releases("results/{model}/{release}/verdict.json"))),
     request_of=get_crash_request,
     verdicts_on=get_verdicts_on,
-    decision_rule=workflow.modifier.modify_rulename("decide_release"),
-    preflight_rule=workflow.modifier.modify_rulename("check_preflight"),
-    gates=frozenset(
-        workflow.modifier.modify_rulename(f"gate_{name}") for name in ("preflight", "ptq", "run", "release")
-    ),
+    name_of_rule=workflow.modifier.modify_rulename,
 )
 
 needrun.install()

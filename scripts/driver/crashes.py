@@ -32,6 +32,8 @@ from day0.release.made_with import stamp
 from driver.refusals import REFUSED, error_in
 from summarize import format_decisions
 
+DECISION_RULE, PREFLIGHT_RULE = "decide_release", "check_preflight"
+GATES = ("gate_preflight", "gate_ptq", "gate_run", "gate_release")
 RESULTS, PROBE_BYTES = Path("results"), 1 << 20
 SAID: set[str] = set()
 DISK_ACTION = (
@@ -48,15 +50,13 @@ class Releases:
         verdicts: path of every release's verdict, in the configuration's order.
         request_of: from a decision's wildcards to what its verdict holds about the release besides the evidence.
         verdicts_on: from a preflight's wildcards to those of ``verdicts`` that it is evidence of.
-        decision_rule, preflight_rule, gates: names of rules, which a workflow that uses these as a module may change.
+        name_of_rule: how the graph names a rule, since a workflow that uses these as a module may change their names.
     """
 
     verdicts: tuple[Path, ...]
     request_of: Callable[[Any], Mapping[str, Any]]
     verdicts_on: Callable[[Any], Sequence[Path]]
-    decision_rule: str = "decide_release"
-    preflight_rule: str = "check_preflight"
-    gates: frozenset[str] = frozenset({"gate_preflight", "gate_ptq", "gate_run", "gate_release"})
+    name_of_rule: Callable[[str], str] = str
 
 
 def end_well(workflow: Workflow, releases: Releases) -> None:
@@ -89,7 +89,7 @@ def redo_failed_preflights(workflow: Workflow, releases: Releases) -> None:
     search that was accepted in spite of a candidate's failure waits for nobody to mend it.
     """
     for job in workflow.dag.jobs:
-        if job.rule.name == releases.preflight_rule:
+        if job.rule.name == releases.name_of_rule(PREFLIGHT_RULE):
             path = Path(str(job.output[0]))
             try:
                 found = AnyAssessment.read(path)
@@ -122,13 +122,14 @@ def record_crashes(workflow: Workflow, releases: Releases) -> None:
     attempts = getattr(workflow.scheduler._executor, "attempts", {})  # only the Slurm executor keeps them
     lost = {job for job in workflow.scheduler.remaining_jobs if job.attempt > 1}
     problem = find_disk_problem()
+    decision_rule, gates = releases.name_of_rule(DECISION_RULE), set(map(releases.name_of_rule, GATES))
     for job in {*workflow.scheduler.failed, *lost}:
-        if job.rule.name in releases.gates:
+        if job.rule.name in gates:
             continue
         for below in dag.bfs(dag.depending, job):
             if below is not job:
                 workflow.persistence.started(below)
-            if below.rule.name == releases.decision_rule:
+            if below.rule.name == decision_rule:
                 release = ReleaseRequest.model_validate(releases.request_of(below.wildcards))
                 log = str(job.log[0]) if job.log else None
                 refusal = error_in(log) if job in REFUSED else None
@@ -148,7 +149,7 @@ def show_decisions(dag: Any, releases: Releases) -> None:
     A verdict that this run was to make again but did not reach is of an earlier state, and is not shown.
     """
     everything = releases.verdicts
-    waiting = (job for job in dag.jobs if job.rule.name == releases.decision_rule and dag.needrun(job))
+    waiting = (job for job in dag.jobs if job.rule.name == releases.name_of_rule(DECISION_RULE) and dag.needrun(job))
     outdated = {str(job.output[0]) for job in waiting if not dag.finished(job)}
     # The verdict of a crash is written here, by no job.
     decided = [path for path in everything if path.exists() and (str(path) not in outdated or is_crash_verdict(path))]

@@ -28,13 +28,17 @@ print_job = Executor.printjob
 shutdown = Executor.shutdown
 
 
-def subject_of(wildcards: Mapping[str, str]) -> tuple[str, str]:
-    """The model that a job is of, and within it the candidate or release; empty where it is of none."""
-    if "subject" in wildcards:
-        model, _, rest = wildcards["subject"].partition("/")
+def subject_of(wildcards: Any) -> tuple[str, str]:
+    """The model that a job is of, and within it the candidate or release; empty where it is of none.
+
+    Args:
+        wildcards: a mapping, or Snakemake's Wildcards, of which ``in`` asks the values.
+    """
+    if subject := wildcards.get("subject"):
+        model, _, rest = subject.partition("/")
         return model, rest.split("/")[0]
-    names = (wildcards[key] for key in ("release", "recipe", "candidate") if key in wildcards)
-    return wildcards.get("model", ""), next(names, "")
+    names = filter(None, map(wildcards.get, ("release", "recipe", "candidate")))
+    return wildcards.get("model") or "", next(names, "")
 
 
 def summary(jobs: Iterable[tuple[str, Mapping[str, str]]]) -> list[str]:

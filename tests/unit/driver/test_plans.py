@@ -8,6 +8,7 @@ import snakemake.api  # noqa: F401 the order in which Snakemake itself imports i
 from snakemake import rules
 from snakemake.dag import DAG
 from snakemake.executors.dryrun import Executor
+from snakemake.iocontainers import Wildcards
 
 from driver import plans
 
@@ -32,6 +33,9 @@ def test_the_inside_of_snakemake_is_as_it_was_read():
         ({"model": "m", "release": "fp8-long", "recipe": "fp8"}, ("m", "fp8-long")),
         ({}, ("", "")),
         ({"environment": "serve.cpu"}, ("", "")),
+        (Wildcards(fromdict={"subject": "m/fp8"}), ("m", "fp8")),
+        (Wildcards(fromdict={"model": "m", "candidate": "fp8", "suite": "demo"}), ("m", "fp8")),
+        (Wildcards(fromdict={"environment": "serve.cpu"}), ("", "")),
     ],
 )
 def test_a_job_is_of_a_model_and_a_candidate(wildcards, subject):

@@ -80,10 +80,10 @@ def run(count: int, folder: Path) -> tuple[bool, float]:
     (folder / f"run-{count}").mkdir()
     project = Project(folder / f"run-{count}")
     equip(project, count)
-    done = project.snakemake("environments", "results/demo/model/model.safetensors")
-    done.status and sys.exit(done.output[-3000:])
-    done = project.snakemake("--cores", "2", "release", longest_seconds=7200)
-    done.status and sys.exit(done.output[-3000:])
+    for arguments in (["environments", "results/demo/model/model.safetensors"], ["--cores", "2", "release"]):
+        done = project.snakemake(*arguments, longest_seconds=7200)
+        if done.status:
+            raise SystemExit(done.output[-3000:])
     reached = report(f"run of {count}", done.cpu_seconds)
     return report(f"no-op of {count}", cpu_of(project.folder, "release")) and reached, done.cpu_seconds
 

@@ -9,10 +9,10 @@ by each fork anew, from the copy at hand. More than half of the time of a small 
 import atexit
 import gc
 import json
-import logging
 import marshal
 import os
 import runpy
+import shutil
 import signal
 import socket
 import struct
@@ -67,7 +67,6 @@ def finish(function, *arguments, **keywords):
         traceback.print_exc()
     threading._shutdown()
     atexit._run_exitfuncs()
-    logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -155,6 +154,7 @@ def main():
         serve_stages(listener)
     run_commands()
     os.kill(stages, signal.SIGTERM)
+    shutil.rmtree(FOLDER)
 
 
 main()

@@ -420,23 +420,27 @@ def test_a_worker_on_another_node_that_ends_is_named(tmp_path):
         children.stop_all()
 
 
-def test_an_error_of_the_node_that_ends_like_a_kill_is_quoted(tmp_path):
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        pytest.param(
+            "OSError: [Errno 5] Input/output error: its daemon was killed\n",
+            r"its node cannot keep or give its files: .*its daemon was killed",
+            id="an error of the node that ends like a kill",
+        ),
+        pytest.param(
+            NO_MEMORY,
+            r"others use its GPU's memory: ValueError: Free memory on device cuda:0",
+            id="a GPU that others use",
+        ),
+    ],
+)
+def test_what_ended_the_server_from_outside_is_quoted(tmp_path, said, sentence):
     children = Children()
-    (tmp_path / "said").write_text("OSError: [Errno 5] Input/output error: its daemon was killed\n")
+    (tmp_path / "said").write_text(said)
     command, environment = ["sh", "-c", f"cat {tmp_path}/said; exit 1"], os.environ | {"VLLM_API_KEY": "k"}
     try:
-        with pytest.raises(Transient, match=r"its node cannot keep or give its files: .*its daemon was killed"):
-            Server(children, command, environment, tmp_path / "server.log").wait(20)
-    finally:
-        children.stop_all()
-
-
-def test_a_gpu_that_others_use_is_told_of_as_such(tmp_path):
-    children = Children()
-    (tmp_path / "said").write_text(NO_MEMORY)
-    command, environment = ["sh", "-c", f"cat {tmp_path}/said; exit 1"], os.environ | {"VLLM_API_KEY": "k"}
-    try:
-        with pytest.raises(Transient, match=r"others use its GPU's memory: ValueError: Free memory on device cuda:0"):
+        with pytest.raises(Transient, match=sentence):
             Server(children, command, environment, tmp_path / "server.log").wait(20)
     finally:
         children.stop_all()

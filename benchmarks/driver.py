@@ -33,14 +33,6 @@ rule link:
 GOALS = {"plan of 1000": 10.0, "no-op of 100": 4.0, "run of 100": 25.0, "exponent": 1.15}
 
 
-def equip(project: Project, count: int) -> None:
-    """Give the copy of the project that many recipes and a release of each."""
-    for number in range(count):
-        text = f"description: Recipe {number} of a benchmark.\npreset: nvfp4_mlp_only\nkv_cache: fp8\n"
-        (project.folder / "config" / "recipes" / f"r{number:04}.yaml").write_text(text)
-    project.configure(releases=[{"model": "tiny-llama", "recipe": f"r{number:04}"} for number in range(count)])
-
-
 def cpu_of(folder: Path, *arguments: str) -> float:
     """CPU seconds of a Snakemake command that starts no job, its start and imports included."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -66,7 +58,7 @@ def plan(count: int, folder: Path) -> bool:
     """Plan that many candidates."""
     (folder / "plan").mkdir()
     project = Project(folder / "plan")
-    equip(project, count)
+    project.release_many(count)
     plain = folder / "plain-plan"
     plain.mkdir()
     (plain / "Snakefile").write_text(PLAIN.replace("COUNT", str(count)))
@@ -79,7 +71,7 @@ def run(count: int, folder: Path) -> tuple[bool, float]:
     """Run that many releases, then find nothing to do; the second figure is the driver's seconds of the run."""
     (folder / f"run-{count}").mkdir()
     project = Project(folder / f"run-{count}")
-    equip(project, count)
+    project.release_many(count)
     for arguments in (["environments", "results/demo/model/model.safetensors"], ["--cores", "2", "release"]):
         done = project.snakemake(*arguments, longest_seconds=7200)
         if done.status:

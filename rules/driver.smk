@@ -1,7 +1,7 @@
 # How this project's graph is run: the Slurm executor, refused jobs, crashes; see scripts/driver.
 import atexit
 
-from driver import checkpoints as done_checkpoints, clock, crashes, locks, needrun, plans, refusals, scheduling
+from driver import checkpoints as done_checkpoints, clock, crashes, locks, needrun, plans, refusals, remembered, scheduling
 
 
 def get_release_names(wildcards):
@@ -40,6 +40,7 @@ refusals.install()
 locks.install()
 scheduling.install()
 plans.install()
+remembered.install()
 
 if workflow.is_main_process:
     crashes.warn_of_disk()

@@ -67,6 +67,7 @@ def get_stopping_rules(wildcards):
     return rules if was_stopped_early(wildcards) else ancient(rules)
 
 
+@functools.cache
 def get_suite_data(suite):
     """The files of a suite that are compared byte by byte: its data, and the other files beside its task files."""
     return [*PLAN.suites[suite].data_files, *map(str, other_files(PLAN.suites[suite]))]

@@ -1,21 +1,16 @@
-"""What a large plan costs and prints: Snakemake 9.27.1 looks at each job more often than it must.
+"""What a large plan prints.
 
 A dry run prints every job, 3,781 lines for 96 releases; above ``LARGE`` jobs it prints which rules each release runs
-instead, releases that run the same in one line, unless ``--verbose`` asks for the whole list. ``DAG.update_conda_envs``
-works out the parameters of every job to learn its conda environment: it is left out where no rule has one. The
-signature of an input function is read for each job: it is remembered.
+instead, releases that run the same in one line, unless ``--verbose`` asks for the whole list.
 """
 
 from __future__ import annotations
 
-import functools
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from snakemake import rules
-from snakemake.dag import DAG
 from snakemake.executors.dryrun import Executor
 from snakemake.logging import logger
 
@@ -23,7 +18,6 @@ LARGE = 100  # jobs
 NAMES = 5  # of releases in a line, before their number alone is said
 WRAPPED = textwrap.TextWrapper(118, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
 
-update_conda_envs = DAG.update_conda_envs
 print_job = Executor.printjob
 shutdown = Executor.shutdown
 
@@ -79,14 +73,7 @@ def _shutdown(executor: Any) -> None:
     shutdown(executor)
 
 
-def _update_conda_envs(dag: Any) -> None:
-    if any(rule.conda_env for rule in dag.workflow.rules):
-        update_conda_envs(dag)
-
-
 def install() -> None:
-    """Plan in less time, and print a large plan in a page."""
-    rules.get_function_params = functools.lru_cache(maxsize=4096)(rules.get_function_params)
-    DAG.update_conda_envs = _update_conda_envs
+    """Print a large plan in a page."""
     Executor.printjob = _print_job
     Executor.shutdown = _shutdown

@@ -83,6 +83,15 @@ class Project:
         path = self.folder / "config" / "config.yaml"
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
 
+    def release_many(self, count):
+        """Give the copy that many recipes and a release of each; returns their names."""
+        names = [f"r{number:04}" for number in range(count)]
+        for name in names:
+            text = f"description: Recipe {name}, one of many.\npreset: nvfp4_mlp_only\nkv_cache: fp8\n"
+            (self.folder / "config" / "recipes" / f"{name}.yaml").write_text(text)
+        self.configure(releases=[{"model": "tiny-llama", "recipe": name} for name in names])
+        return names
+
     def snakemake(self, *arguments, longest_seconds=300):
         """Run snakemake in the copy and wait for it, so long at most."""
         with tempfile.NamedTemporaryFile("r") as output:

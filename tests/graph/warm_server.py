@@ -7,6 +7,7 @@ by each fork anew, from the copy at hand. More than half of the time of a small 
 """
 
 import atexit
+import contextlib
 import gc
 import json
 import marshal
@@ -93,7 +94,9 @@ def run_stage(connection):
         finish(runpy.run_path, arguments[0], run_name="__main__")
     for file in files:
         os.close(file)
-    connection.sendall(struct.pack("i", os.waitpid(stage, 0)[1]))
+    status = os.waitpid(stage, 0)[1]
+    with contextlib.suppress(BrokenPipeError):  # the caller was killed
+        connection.sendall(struct.pack("i", status))
     os._exit(0)
 
 

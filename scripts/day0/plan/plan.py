@@ -172,7 +172,18 @@ class Plan:
 
     def recipe(self, model: str, candidate: str) -> ResolvedRecipe:
         """The recipe behind a candidate's folder."""
-        return next(r.recipe for r in self.releases if r.model == model and r.candidate == candidate)
+        return self._releases_by_candidate[model, candidate][0].recipe
+
+    @cached_property
+    def _releases_by_candidate(self) -> dict[tuple[str, str], list[PlannedRelease]]:
+        found: dict[tuple[str, str], list[PlannedRelease]] = {}
+        for one in self.releases:
+            found.setdefault((one.model, one.candidate), []).append(one)
+        return found
+
+    def _releases_by_run(self, model: str, candidate: str, suite: str) -> list[PlannedRelease]:
+        """The releases that a candidate's run on a suite decides."""
+        return [r for r in self._releases_by_candidate.get((model, candidate), []) if r.suite == suite]
 
     def imported_checkpoints(self) -> list[tuple[str, str]]:
         """(model, candidate) of every checkpoint that was made elsewhere."""
@@ -183,8 +194,7 @@ class Plan:
         if candidate == BASELINE:
             settings = self.config.models.get(model)
             return settings.baseline.get(suite) if settings else None
-        named = (model, candidate, suite)
-        runs = (r.candidate_run for r in self.releases if (r.model, r.candidate, r.suite) == named)
+        runs = (release.candidate_run for release in self._releases_by_run(model, candidate, suite))
         return next(filter(None, runs), None)
 
     def imported_runs(self) -> list[tuple[str, str, str]]:
@@ -232,8 +242,7 @@ class Plan:
 
         The most cautious of them says whether it may; nothing is stopped that is evaluated beside its baseline.
         """
-        named = (model, candidate, suite)
-        policies = [r.policy for r in self.releases if (r.model, r.candidate, r.suite) == named]
+        policies = [release.policy for release in self._releases_by_run(model, candidate, suite)]
         modes = {policy.early_stopping for policy in policies}
         mode: EarlyStopping = next((mode for mode in CAUTIOUS_FIRST if mode in modes), "off")
         if self.config.parallel_evaluation or candidate == BASELINE:

@@ -15,7 +15,7 @@ import math
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -101,6 +101,21 @@ class Files:
             return held
         content = self.array(slot, (length,), numpy.uint8)
         self._fill(file, start, content)
+        self._count(length)
+        return content
+
+    def gather(self, places: Sequence[tuple[str, int]], length: int, slot: str = "") -> NDArray[numpy.uint8]:
+        """As many bytes from each of some places on, given as file and first byte; as :meth:`read`.
+
+        Raises:
+            BrokenSafetensors: a file became shorter since its header was read, or cannot be read.
+        """
+        if len(places) == 1:
+            return self.read(*places[0], length, slot)
+        content = self.array(slot, (len(places) * length,), numpy.uint8)
+        for number, (file, start) in enumerate(places):
+            self._fill(file, start, content[number * length : (number + 1) * length])
+        self._count(content.size)
         return content
 
     def load(self, slot: str, file: str, start: int, length: int) -> None:
@@ -123,6 +138,7 @@ class Files:
                     self._count(length)
                     return
             self._fill(file, start, spans[slot].content)
+            self._count(length)
         except BrokenSafetensors:
             del spans[slot]
             raise
@@ -153,7 +169,6 @@ class Files:
                 raise OSError(f"ends at byte {start + count}")
         except OSError as error:
             raise BrokenSafetensors(f"{file}: cannot be read: {error}") from error
-        self._count(content.size)
 
     def _count(self, length: int) -> None:
         with self._lock:
@@ -191,6 +206,11 @@ def open_files() -> Iterator[Files]:
         files.close()
 
 
+def kind_of_scales(dtype: str) -> str:
+    """What the scales of a data type are, see :class:`Codes`: U8 stands for powers of two."""
+    return "F8_E8M0" if dtype == "U8" else dtype
+
+
 class Codes(NamedTuple):
     """Numbers in a file from a place on: ``kind`` is a safetensors data type or a key of :data:`NIBBLES`."""
 
@@ -200,8 +220,8 @@ class Codes(NamedTuple):
 
     @classmethod
     def of(cls, tensor: Tensor, kind: str | None = None) -> Codes:
-        """The numbers of a tensor; U8 stands for powers of two unless ``kind`` says otherwise."""
-        return cls(kind or ("F8_E8M0" if tensor.dtype == "U8" else tensor.dtype), tensor.file, tensor.start)
+        """The numbers of a tensor, of scales unless ``kind`` says otherwise."""
+        return cls(kind or kind_of_scales(tensor.dtype), tensor.file, tensor.start)
 
     def read(self, files: Files, first: int, count: int) -> Values:
         """``count`` numbers from the number ``first`` on."""
@@ -277,54 +297,110 @@ class Matrix:
         With a slot the array holds until the same thread reads with it again, see :meth:`Files.array`. ``look`` is
         given the bytes of the codes and where in the file they begin.
         """
-        if not self.is_whole:
-            values = replace(self, is_transposed=False, part=None).read(files, 0, self.rows)
-            values = values.T if self.is_transposed else values
-            return (values if self.part is None else values[self.part])[first : first + count].copy()
-        values = self._codes(files, first, count, slot, look)
+        return read_alike([self], [first], count, files, slot, look)
+
+    def like(self, first: int) -> tuple[object, ...]:
+        """What two matrices share whose rows, these from ``first`` on, :func:`read_alike` can read together."""
+        scale = None
         if self.scale is not None:
-            values = self._scaled(files, values, first)
-        if self.low_rank is not None:
-            left, right, rank = self.low_rank
-            values += left.read(files, first * rank, count * rank).reshape(count, rank) @ right.read(
-                files, 0, rank * self.columns
-            ).reshape(rank, self.columns)
+            place = first % self.scale.rows if self.scale.rows < self.rows else 0
+            scale = (self.scale.codes.kind, *self.scale[1:], place)
+        is_apart = not self.is_whole or self.smoothing is not None or self.low_rank is not None
+        order = self.packed, self.is_swapped, self.is_halved
+        return self.codes.kind, self.rows, self.columns, order, scale, id(self) if is_apart else None
+
+    def _reordered(self, files: Files, first: int, count: int) -> Values:
+        """Rows of a transposed matrix, or of a part of it."""
+        values = replace(self, is_transposed=False, part=None).read(files, 0, self.rows)
+        values = values.T if self.is_transposed else values
+        return (values if self.part is None else values[self.part])[first : first + count].copy()
+
+
+def read_alike(
+    matrices: Sequence[Matrix],
+    firsts: Sequence[int],
+    count: int,
+    files: Files,
+    slot: str = "",
+    look: Look | None = None,
+) -> Values:
+    """Values of as many rows of matrices that are alike, one below the other, [matrices * count, columns].
+
+    Args:
+        matrices: of which :meth:`Matrix.like` is the same.
+        firsts: of each the first row to read.
+        count: rows of each.
+        files, slot, look: see :meth:`Matrix.read`.
+    """
+    one, number = matrices[0], len(matrices)
+    if number > 1 and (not one.is_whole or one.low_rank is not None):
+        parts = zip(matrices, firsts, strict=True)
+        return numpy.concatenate([each.read(files, first, count) for each, first in parts])
+    if not one.is_whole:
+        return one._reordered(files, firsts[0], count)
+    columns, width = one.columns, int(one.bytes_of_row)
+    places = [(each.codes.file, each.codes.start + first * width) for each, first in zip(matrices, firsts, strict=True)]
+    raw = files.gather(places, count * width, slot and "codes")
+    if look is not None:
+        look(places[0][1], raw)
+    factors = {each.factor for each in matrices}
+    # The factor goes to the scales, of which there are fewer, where there are any.
+    factor = factors.pop() if one.scale is None and len(factors) == 1 else 1.0
+    values = _decoded(one, raw, (number * count, columns), files, slot, factor)
+    if one.scale is not None:
+        values = _scaled(matrices, firsts, count, files, values)
+    elif factors:
+        values.reshape(number, -1)[...] *= numpy.array([[each.factor] for each in matrices], numpy.float32)
+    if one.low_rank is not None:
+        left, right, rank = one.low_rank
+        values += left.read(files, firsts[0] * rank, count * rank).reshape(count, rank) @ right.read(
+            files, 0, rank * columns
+        ).reshape(rank, columns)
+    return values
+
+
+def _decoded(
+    one: Matrix, raw: NDArray[numpy.uint8], shape: tuple[int, int], files: Files, slot: str, factor: float
+) -> Values:
+    """Values of codes in the order of a matrix, times a factor."""
+    kind = one.codes.kind
+    if one.is_swapped:
+        raw = ((raw << 4) | (raw >> 4)).astype(numpy.uint8)
+    if kind in NIBBLES and one.is_halved:
+        low, high = (half[raw].reshape(shape[0], -1) for half in _HALVES[kind])
+        return numpy.concatenate([low, high], axis=1) * numpy.float32(factor)
+    if kind in NIBBLES:
+        return unpack(kind, raw, shape, one.packed, files, slot, factor)
+    return decode(kind, raw, files, slot, factor).reshape(shape)
+
+
+def _scaled(matrices: Sequence[Matrix], firsts: Sequence[int], count: int, files: Files, values: Values) -> Values:
+    """Values of rows of matrices that are alike, times their scales."""
+    assert matrices[0].scale is not None
+    number, columns = len(matrices), values.shape[1]
+    codes, rows, width, grid = matrices[0].scale
+    top = [first // rows for first in firsts]
+    high, size = -(-(firsts[0] + count) // rows) - top[0], BITS[codes.kind] // 8
+    places = [
+        (each.scale.codes.file, each.scale.codes.start + place * grid * size)
+        for each, place in zip(matrices, top, strict=True)
+        if each.scale is not None
+    ]
+    raw = files.gather(places, high * grid * size)
+    scales: NDArray[numpy.float32] = decode(codes.kind, raw, files).reshape(number, high, grid)
+    if any(each.factor != 1.0 for each in matrices):
+        scales *= numpy.array([each.factor for each in matrices], numpy.float32)[:, None, None]
+    if rows > 1:
+        skipped = 0 if high == 1 else firsts[0] - top[0] * rows
+        scales = numpy.repeat(scales, count if high == 1 else rows, axis=1)[:, skipped : skipped + count]
+    scales = scales.reshape(number * count, grid)
+    if grid > 1 and columns == grid * width:
+        parts = values.reshape(-1, grid, width)
+        numpy.multiply(parts, scales[:, :, None], out=parts)
         return values
-
-    def _codes(self, files: Files, first: int, count: int, slot: str, look: Look | None) -> Values:
-        """Values of the codes; with the factor, unless it goes to the scales, of which there are fewer."""
-        kind, file, start = self.codes
-        width = int(self.bytes_of_row)
-        factor = 1.0 if self.scale is not None else self.factor
-        raw = files.read(file, start + first * width, count * width, slot and "codes")
-        if look is not None:
-            look(start + first * width, raw)
-        if self.is_swapped:
-            raw = ((raw << 4) | (raw >> 4)).astype(numpy.uint8)
-        if kind in NIBBLES and self.is_halved:
-            low, high = (half[raw].reshape(count, -1) for half in _HALVES[kind])
-            return numpy.concatenate([low, high], axis=1) * numpy.float32(factor)
-        if kind in NIBBLES:
-            return unpack(kind, raw, (count, self.columns), self.packed, files, slot, factor)
-        return decode(kind, raw, files, slot, factor).reshape(count, self.columns)
-
-    def _scaled(self, files: Files, values: Values, first: int) -> Values:
-        assert self.scale is not None
-        count, columns = values.shape
-        codes, rows, width, grid = self.scale
-        top, bottom = first // rows, -(-(first + count) // rows)
-        scales = codes.read(files, top * grid, (bottom - top) * grid).reshape(bottom - top, grid)
-        if self.factor != 1.0:
-            scales *= numpy.float32(self.factor)
-        if rows > 1:
-            scales = numpy.repeat(scales, rows, axis=0)[first - top * rows :][:count]
-        if grid > 1 and columns == grid * width:
-            parts = values.reshape(count, grid, width)
-            numpy.multiply(parts, scales[:, :, None], out=parts)
-            return values
-        if grid > 1:
-            scales = numpy.repeat(scales, width, axis=1)[:, :columns]
-        return numpy.multiply(values, scales, out=values)
+    if grid > 1:
+        scales = numpy.repeat(scales, width, axis=1)[:, :columns]
+    return numpy.multiply(values, scales, out=values)
 
 
 def decode(kind: str, raw: NDArray[numpy.uint8], files: Files, slot: str = "", factor: float = 1.0) -> Values:

@@ -23,9 +23,11 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
+import numpy
+
 from day0.checkpoint.names import is_part
 from day0.source.safetensors_headers import Tensor
-from day0.source.tensors import Tensors, rows_named
+from day0.source.tensors import Ints, Kind, Tensors, rows_named
 
 # What a quantized weight is dequantized to, by ModelOpt and by the engines.
 DEQUANTIZED, DEQUANTIZED_BYTES = "BF16", 2
@@ -151,6 +153,18 @@ class SourceWeights:
             return self.quantized[name]
         tensor = self.tensors.get(name)
         return SourceWeight(Storage.PLAIN, name, None, tensor.shape) if tensor is not None else None
+
+    def rows_as_held(self, kind: Kind, keys: Ints) -> Ints:
+        """Rows of the tensors that hold the weights of some names plainly and under these; -1 for other names.
+
+        Args:
+            kind: of the names, which differ in numbers alone.
+            keys: of these, sorted.
+        """
+        rows = self.tensors.find(kind, keys)
+        if self.quantized:
+            rows = numpy.where([name in self.quantized for name in kind.names(keys)], -1, rows)
+        return rows
 
     def weight(self, module: str, shape: tuple[int, ...]) -> SourceWeight | None:
         """Where the source has the weights of a matrix of the checkpoint.

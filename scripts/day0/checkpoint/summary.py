@@ -122,7 +122,7 @@ class Layers(Mapping[str, Layer]):
         return iter(self.modules(self.rows))
 
     def __getitem__(self, module: str) -> Layer:
-        place = self._place(module)
+        place = self.place(module)
         if place < 0:
             raise KeyError(module)
         return self.distinct[self.which[place]]
@@ -131,9 +131,10 @@ class Layers(Mapping[str, Layer]):
         number = self._numbers.setdefault(id(layer), len(self.distinct))
         if number == len(self.distinct):
             self.distinct.append(layer)
-        self.which[self._place(module)] = number
+        self.which[self.place(module)] = number
 
-    def _place(self, module: str) -> int:
+    def place(self, module: str) -> int:
+        """Which of the rows a module's weight is; -1: it has none."""
         for name in (f"{module}.weight", module):
             row = self.tensors.row(name)
             if row >= 0 and self.places[row] >= 0:

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from day0.base.processes import cores, in_processes
 from day0.checkpoint.blocks import BlockScan, Seen
-from day0.checkpoint.dequantize import Files, Look, Matrix, Values
+from day0.checkpoint.dequantize import Files, Look, Matrix, Values, read_alike
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION
 from day0.checkpoint.layers import SortedTensors
-from day0.checkpoint.matrices import matrices_of, source_matrices
+from day0.checkpoint.matrices import matrices_of, source_matrices, source_matrices_as_held
+from day0.checkpoint.names import PART_NAMES_OF_OTHER_TOOLS
 from day0.checkpoint.source_weights import SourceWeights
 from day0.checkpoint.summary import Layer, Layers, modules_where
 from day0.source.safetensors_headers import Tensor
@@ -55,6 +56,8 @@ BOUNDS = {
 OF_UNKNOWN_MAKING = 2.0
 # Columns from which on a row is judged alone: the error of fewer values varies too much.
 LEAST_COLUMNS = 64
+# What belongs to a weight, by the ends of its name.
+_PARTS = sorted(PART_NAMES_OF_OTHER_TOOLS)
 # Matrices that are read by default, elements of a part of one that is read, and parts of a matrix where it has few.
 MATRICES, ELEMENTS, MOST_PARTS = 2000, 8192, 4
 EXPERTS_OF_FUSED = 4
@@ -72,10 +75,15 @@ class Pair:
 
     module: str
     tensor: str
-    kind: str
+    precision: str
     held: Matrix
     source: Matrix
     slack: float = 1.0
+
+    @property
+    def kind(self) -> str:
+        """Key of :data:`BOUNDS`."""
+        return kind_of(self.precision)
 
     @property
     def bounds(self) -> Bounds:
@@ -93,6 +101,14 @@ class Part:
     count: int
 
 
+class _Found(NamedTuple):
+    """What was found of a part: the sums over all its rows, shape (3,), and whether one of its rows is off."""
+
+    part: Part
+    total: NDArray[numpy.float64]
+    is_off: bool
+
+
 class Sums(NamedTuple):
     """Of each row: sum of squares as held and of the source, and of their products, shape (rows,)."""
 
@@ -101,10 +117,10 @@ class Sums(NamedTuple):
     both: Values
 
     @classmethod
-    def of(cls, held: Values, source: Values) -> Sums:
-        """The sums of two matrices of equal shape; of few columns all rows are taken as one."""
+    def of(cls, held: Values, source: Values, parts: int = 1) -> Sums:
+        """The sums of two matrices of equal shape, which have so many parts; of few columns a part counts as a row."""
         if held.shape[1] < LEAST_COLUMNS:
-            held, source = held.reshape(1, -1), source.reshape(1, -1)
+            held, source = held.reshape(parts, -1), source.reshape(parts, -1)
         return cls(*(numpy.vecdot(a, b) for a, b in ((held, held), (source, source), (held, source))))
 
     def total(self) -> NDArray[numpy.float64]:
@@ -208,16 +224,67 @@ class Compared:
 
     def pairs(self, module: str) -> list[Pair]:
         """The pairs of a module, one for each expert where it has fused ones; none where they cannot be compared."""
-        layer, name = self.layers[module], self.names.weight_of(module) or module
-        held = matrices_of(name, layer.precision, self.tensors, self.scalars)
-        source = source_matrices(module, held, self.source) if held is not None else None
+        return next(self.pairs_of(self.layers.rows[[self.layers.place(module)]]))
+
+    def pairs_of(self, rows: Ints) -> Iterator[list[Pair]]:
+        """The same for each of some weights, in their order.
+
+        Args:
+            rows: of the weights' tensors.
+        """
+        tensors, found = self.tensors, dict[int, list[Pair]]()
+        for number in numpy.unique(tensors.kind[rows]).tolist():
+            some = rows[tensors.kind[rows] == number]
+            some = some[numpy.argsort(tensors.key[some])]
+            found |= zip(some.tolist(), self._pairs_of_kind(tensors.kinds.list[number], some), strict=True)
+        return map(found.__getitem__, rows.tolist())
+
+    def _pairs_of_kind(self, kind: Kind, rows: Ints) -> Iterator[list[Pair]]:
+        """The pairs of weights whose names differ in numbers alone, in the order of these."""
+        tensors, keys = self.tensors, self.tensors.key[rows]
+        stem, is_fused = kind.stem, not kind.stem.endswith(".weight")
+        starts = (f"{stem}_", f"{stem}.") if is_fused else (stem.removesuffix("weight"),)
+        rows_of: dict[str, list[int]] = {}
+        values: dict[str, list[float]] = {}
+        for part in _PARTS:
+            kinds = [Kind(f"{start}{part}", kind.numbers) for start in starts]
+            found = numpy.max([tensors.find(one, keys) for one in kinds], axis=0)  # of two names one is there
+            if (found >= 0).any():
+                rows_of[part] = found.tolist()
+                scalars = [self.scalars.of_kind(one, keys) for one in kinds]
+                values[part] = numpy.fmax.reduce(scalars).tolist()
+        as_held = self.source.rows_as_held(kind, keys).tolist()
+        layers = map(self.layers.distinct.__getitem__, self.layers.which[self.layers.places[rows]].tolist())
+        names = zip(kind.names(keys), rows.tolist(), layers, as_held, strict=True)
+        for place, (name, row, layer, before) in enumerate(names):
+            own = {part: tensors.tensor(held[place]) for part, held in rows_of.items() if held[place] >= 0}
+            own_values = {part: held[place] for part, held in values.items() if not math.isnan(held[place])}
+            yield self._pairs(name, tensors.tensor(row), layer.precision, own, own_values, before)
+
+    def _pairs(
+        self,
+        name: str,
+        weight: Tensor,
+        precision: str,
+        parts: Mapping[str, Tensor],
+        values: Mapping[str, float],
+        before: int,
+    ) -> list[Pair]:
+        """The pairs of a weight; ``before``: row of the source's tensor, where that is plain and of the same name."""
+        module = name.removesuffix(".weight")
+        held, source = matrices_of(weight, precision, parts, values), None
+        if held is not None and before >= 0:
+            source = source_matrices_as_held(self.source.tensors.tensor(before), held)
+        elif held is not None:
+            source = source_matrices(module, held, self.source)
         if held is None or source is None:
             reason = "have scales that could not be read as their format's" if held is None else "are not in the source"
             self.unread[reason].append(module)
             return []
-        kind = kind_of(layer.precision)
         each = enumerate(zip(held, source, strict=True))
-        return [Pair(f"{module}[{n}]" if len(held) > 1 else module, name, kind, a, b, self.slack) for n, (a, b) in each]
+        return [
+            Pair(f"{module}[{n}]" if len(held) > 1 else module, name, precision, a, b, self.slack) for n, (a, b) in each
+        ]
 
 
 def kind_of(precision: str) -> str:
@@ -239,48 +306,58 @@ def compare_values(compared: Compared, files: Files, scan: BlockScan | None = No
     """
     pairs: list[Pair] = []
     if scan is not None:
-        pairs += itertools.chain.from_iterable(map(compared.pairs, compared.modules))
+        pairs += itertools.chain.from_iterable(compared.pairs_of(compared.rows))
         pairs.sort(key=lambda pair: pair.held.codes[1:])
         parts = [part for pair in pairs for part in whole(pair, LONG_ELEMENTS)]
-        found = _sums_of_all(files, parts, compared, scan)
+        found = _read_all(files, parts, compared, scan)
     else:
         parts = _some_parts(compared, random.Random(seed))
         _announce(parts, files)
-        found = ((part, Sums.of(*read_part(part, files))) for part in parts)
+        found = iter(_read_some(files, parts))
     totals: dict[str, NDArray[numpy.float64]] = {}
+    errors: dict[str, list[str]] = defaultdict(list)
     off: list[Part] = []
-    for part, sums in found:
+    for part, total, is_off in found:
         module = part.pair.module
-        totals[module] = totals.get(module, 0.0) + sums.total()
-        if sums.is_off(part.pair.bounds.limit).any():
+        if module in totals:
+            totals[module] += total
+        else:
+            totals[module] = total
+            errors[part.pair.precision].append(module)
+        if is_off:
             off.append(part)
     largest: dict[str, float] = {}
     return Comparison(
         compared=len({module.partition("[")[0] for module in totals}),
         matrices=len(compared.rows),
         off=[part for part in off if not _is_range(part, files, largest)],
-        errors=_errors(compared, totals),
+        errors={
+            algorithm: _errors(algorithm, [totals[module] for module in modules], compared.slack)
+            for algorithm, modules in sorted(errors.items())
+        },
         handed={pair.tensor for pair in pairs},
     )
 
 
 def _some_parts(compared: Compared, chance: random.Random) -> list[Part]:
     """Parts of some matrices, in the order of the files."""
-    modules = _chosen(compared, chance)
-    number = min(MOST_PARTS, max(1, MATRICES // max(len(modules), 1)))
+    rows = _chosen(compared, chance)
+    number = min(MOST_PARTS, max(1, MATRICES // max(len(rows), 1)))
     parts: list[Part] = []
-    for module in modules:
-        pairs = compared.pairs(module)
+    for pairs in compared.pairs_of(rows):
         some = chance.sample(pairs, EXPERTS_OF_FUSED) if len(pairs) > EXPERTS_OF_FUSED else pairs
         parts += [_some_rows(pair, chance) for pair in some for _ in range(number)]
     return sorted(parts, key=lambda part: (*part.pair.held.codes[1:], part.first))
 
 
-def _chosen(compared: Compared, chance: random.Random) -> list[str]:
-    """Modules to read by default: of experts that share a kind and a layer one, those that look alike, and others."""
+def _chosen(compared: Compared, chance: random.Random) -> Ints:
+    """Rows of the weights to read by default.
+
+    Of experts that share a kind and a layer one, some of those that look alike, and others.
+    """
     rows, tensors = compared.rows, compared.tensors
     if len(rows) <= MATRICES:
-        return compared.modules
+        return rows
     kind = tensors.kind[rows]
     layer = tensors.key[rows] & numpy.array([one.same_layer for one in tensors.kinds.list])[kind]
     order = numpy.lexsort((layer, kind))
@@ -292,7 +369,7 @@ def _chosen(compared: Compared, chance: random.Random) -> list[str]:
     chosen.update(chance.sample(alike, min(len(alike), MATRICES // 4)))
     others = chance.sample(range(len(rows)), MATRICES)
     chosen.update(others[: max(MATRICES - len(chosen), 0)])
-    return sorted(compared.layers.modules(rows[list(chosen)]))
+    return rows[sorted(chosen)]
 
 
 def _alike(compared: Compared, order: Ints, cell: Ints) -> list[int]:
@@ -358,8 +435,12 @@ def read_part(part: Part, files: Files, look: Look | None = None) -> tuple[Value
 
 def read_source(matrix: Matrix, part: Part, files: Files) -> Values:
     """Rows of a matrix of the source, divided by what the checkpoint's was smoothed by."""
-    values = matrix.read(files, part.first, part.count, "source")
-    vector = part.pair.held.smoothing_vector(files)
+    return _smoothed(matrix.read(files, part.first, part.count, "source"), part.pair.held, files)
+
+
+def _smoothed(values: Values, held: Matrix, files: Files) -> Values:
+    """Values of the source divided by what the checkpoint's were smoothed by."""
+    vector = held.smoothing_vector(files)
     return values if vector is None else numpy.divide(values, vector, out=values)
 
 
@@ -371,10 +452,37 @@ class _Read(NamedTuple):
     bytes_read: int
 
 
-def _sums_of_all(
-    files: Files, long_parts: Sequence[Part], compared: Compared, scan: BlockScan
-) -> Iterator[tuple[Part, Sums]]:
-    """Parts with their sums, in their order: a few rows of one that is long, which stay in a core's cache."""
+def _read_some(files: Files, parts: Sequence[Part]) -> list[_Found]:
+    """What is found in short parts, in their order; those that are stored alike are worked on together."""
+    alike: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for place, part in enumerate(parts):
+        pair, first = part.pair, part.first
+        alike[part.count, pair.bounds.limit, pair.held.like(first), pair.source.like(first)].append(place)
+    found: dict[int, _Found] = {}
+    for places in alike.values():
+        part = parts[places[0]]
+        at_once = max(CHUNK_ELEMENTS // (part.count * part.pair.held.columns), 1)
+        for start in range(0, len(places), at_once):
+            some = places[start : start + at_once]
+            found |= zip(some, _read_alike([parts[place] for place in some], files), strict=True)
+    return [found[place] for place in range(len(parts))]
+
+
+def _read_alike(parts: Sequence[Part], files: Files) -> Iterator[_Found]:
+    """What is found in parts that are stored alike."""
+    pair, count = parts[0].pair, parts[0].count
+    firsts = [part.first for part in parts]
+    held = read_alike([part.pair.held for part in parts], firsts, count, files, "held")
+    before = read_alike([part.pair.source for part in parts], firsts, count, files, "source")
+    before = _smoothed(before, pair.held, files)
+    sums = Sums.of(held, before, len(parts))
+    is_off = numpy.any(sums.is_off(pair.bounds.limit).reshape(len(parts), -1), axis=1)
+    totals = numpy.stack([part.reshape(len(parts), -1).sum(axis=1, dtype=numpy.float64) for part in sums], axis=1)
+    return map(_Found, parts, totals, map(bool, is_off))
+
+
+def _read_all(files: Files, long_parts: Sequence[Part], compared: Compared, scan: BlockScan) -> Iterator[_Found]:
+    """What is found in long parts, in their order: by a few rows at a time, which stay in a core's cache."""
 
     def read(part: Part) -> _Read:
         name, before = part.pair.tensor, files.bytes_read
@@ -394,7 +502,9 @@ def _sums_of_all(
         scan.add(found.seen)
         if count > 1:
             files.bytes_read += found.bytes_read
-        yield from zip(_split(part, CHUNK_ELEMENTS), found.sums, strict=True)
+        limit = part.pair.bounds.limit
+        for one, sums in zip(_split(part, CHUNK_ELEMENTS), found.sums, strict=True):
+            yield _Found(one, sums.total(), bool(sums.is_off(limit).any()))
 
 
 def _is_range(part: Part, files: Files, largest: dict[str, float]) -> bool:
@@ -427,20 +537,11 @@ def _is_range(part: Part, files: Files, largest: dict[str, float]) -> bool:
     return explains(min(held, _SHARED_SCALE * largest[pair.module] / top_code))
 
 
-def _errors(compared: Compared, totals: Mapping[str, NDArray[numpy.float64]]) -> dict[str, Errors]:
-    """Relative errors by algorithm."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for module, total in totals.items():
-        found[compared.layers[module.partition("[")[0]].precision].append(relative_error(total))
-    return {
-        algorithm: Errors(
-            len(errors),
-            _finite(statistics.median(errors)),
-            _finite(max(errors)),
-            BOUNDS[kind_of(algorithm)].limit * compared.slack,
-        )
-        for algorithm, errors in sorted(found.items())
-    }
+def _errors(algorithm: str, totals: Iterable[NDArray[numpy.float64]], slack: float) -> Errors:
+    """Relative errors of an algorithm's matrices by their sums."""
+    errors = list(map(relative_error, totals))
+    limit = BOUNDS[kind_of(algorithm)].limit * slack
+    return Errors(len(errors), _finite(statistics.median(errors)), _finite(max(errors)), limit)
 
 
 def _finite(value: float) -> float | None:

@@ -109,9 +109,14 @@ def hash_files(folder: Path, problems: list[str]) -> dict[str, str]:
         else:
             sizes[name] = found.st_size
     ordered = sorted(sizes, key=lambda name: -sizes[name])
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(_cores()) as pool:
         digests = pool.map(lambda name: _digest(folder / name, sizes[name]), ordered)
         return dict(zip(ordered, digests, strict=True))
+
+
+def _cores() -> int:
+    """Cores that this process may run on; of a system that does not say so all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _recorded_sizes(folder: Path) -> dict[str, int]:

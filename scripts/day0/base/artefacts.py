@@ -11,12 +11,9 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from day0.base.cli import UnusableInput
 from day0.base.parsing import (
@@ -29,6 +26,7 @@ from day0.base.parsing import (
     parse_json,
     parse_yaml,
 )
+from day0.base.processes import cores
 
 SCHEMA_VERSION = 1
 
@@ -60,14 +58,17 @@ def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
 
 def write_yaml(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
     """Write a mapping as YAML, keys in the given order."""
-    write_text(path, yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
+    write_text(path, _yaml_of(content))
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes the members of a StrEnum as the texts that they are."""
+def _yaml_of(content: Mapping[str, Any]) -> str:
+    import yaml  # late, since most who import this module write no YAML
 
+    class Dumper(yaml.SafeDumper):
+        """Writes the members of a StrEnum as the texts that they are."""
 
-_Dumper.add_multi_representer(StrEnum, lambda dumper, value: dumper.represent_str(value.value))
+    Dumper.add_multi_representer(StrEnum, lambda dumper, value: dumper.represent_str(value.value))
+    return yaml.dump(dict(content), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def read_json(path: str | os.PathLike, *, finite: bool = False) -> dict[str, Any]:
@@ -184,11 +185,13 @@ def files_below(folder: str | os.PathLike) -> list[str]:
 
 def inventory(folder: str | os.PathLike, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
     """Map each file's relative name to ``{"bytes": int, "sha256": str}``; hashed side by side, the largest first."""
+    from concurrent.futures import ThreadPoolExecutor  # late, since most who import this module hash no folder
+
     root = Path(folder)
     chosen = files_below(root) if names is None else sorted(names)
     sizes = {name: (root / name).stat().st_size for name in chosen}
     ordered = sorted(chosen, key=lambda name: -sizes[name])
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=cores()) as pool:
         digests = dict(zip(ordered, pool.map(lambda name: digest_of_file(root / name), ordered), strict=True))
     return {name: {"bytes": sizes[name], "sha256": digests[name]} for name in chosen}
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy
 
+from day0.base.processes import cores
 from day0.checkpoint.dequantize import Codes, Files, is_finite, open_files
 from day0.source.safetensors_headers import BITS, BrokenSafetensors, Tensor
 
@@ -105,9 +105,11 @@ class BlockScan:
         Raises:
             BrokenSafetensors: a file became shorter since its header was read.
         """
+        from concurrent.futures import ThreadPoolExecutor  # late, since most checks read no blocks
+
         spans = [span for name, tensor in self._tensors.items() if name not in handed for span in _spans(name, tensor)]
         spans.sort(key=lambda span: (span.tensor.file, span.tensor.start, span.first))
-        with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 4)) as pool:
+        with ThreadPoolExecutor(max_workers=min(cores(), 4)) as pool:
             for _ in pool.map(self._read, spans):
                 pass
         for name, places in self._zeros.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from day0.base.artefacts import digest_of_file, files_below
 from day0.base.cli import UnusableInput
+from day0.base.processes import cores
 from day0.records.file_states import FILE_NAME, FileState, FileStates, HashedFile, read_states_beside
 from day0.records.files import Files, list_files
 
@@ -106,7 +106,7 @@ class RecordedFiles:
             elif not self._is_known(name, self._before[name]):
                 left.append(name)
         if left:
-            self._pool = ThreadPoolExecutor(min(HASHING_THREADS, os.cpu_count() or 1), "hash")
+            self._pool = ThreadPoolExecutor(min(HASHING_THREADS, cores()), "hash")
             self._digests = {name: self._pool.submit(self._digest, name) for name in left}
 
     def check_digests(self) -> None:

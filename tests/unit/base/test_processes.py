@@ -2,11 +2,15 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
+import verify_release
 from day0.base.cli import UnusableInput
-from day0.base.processes import in_processes
+from day0.base.processes import cores, in_processes
+
+SCRIPTS = Path(__file__).parents[3] / "scripts"
 
 
 class _Broken(UnusableInput):
@@ -56,3 +60,25 @@ def test_no_process_is_left_where_the_results_are_not_taken():
     for process in processes:
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
+
+
+@pytest.mark.parametrize("count", [cores, verify_release._cores])
+def test_only_cores_that_the_process_may_run_on_count(count):
+    """As a job of a cluster, or a container, has some of a machine's."""
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert count() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert count() == len(before)
+
+
+def test_cores_are_counted_in_one_place():
+    """But for what checks a release where it arrived, with nothing else of the project."""
+    counting = {
+        path.name
+        for path in SCRIPTS.rglob("*.py")
+        if any(name in path.read_text(encoding="utf-8") for name in ("cpu_count", "sched_getaffinity"))
+    }
+    assert counting == {"processes.py", "verify_release.py"}

@@ -1,6 +1,7 @@
 """Each fault fails the one check that it should, by the right class and name; each harmless change fails none."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import value_faults  # noqa: F401  adds its faults to the same lists
@@ -25,6 +26,14 @@ def copy(exports, tmp_path):
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_fault_is_caught_named_and_nothing_else_fails(copy, fault):
+    assert complaints(fault, judge_fault(fault, copy(fault.base))) == []
+
+
+@pytest.mark.parametrize(
+    "fault", [f for f in FAULTS if f.check in ("values", "unquantized") and not f.is_deep], ids=lambda fault: fault.name
+)
+def test_what_some_rows_show_reading_everything_shows_too(copy, fault):
+    fault = replace(fault, is_deep=True)
     assert complaints(fault, judge_fault(fault, copy(fault.base))) == []
 
 

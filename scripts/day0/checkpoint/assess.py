@@ -47,7 +47,7 @@ from day0.checkpoint.methods import is_of_another_tool, read_method, standard_na
 from day0.checkpoint.names import PART_NAMES_OF_OTHER_TOOLS, first_of, is_scale, own_parts
 from day0.checkpoint.size import SOURCE_BITS, expected_sizes, ratio_bounds
 from day0.checkpoint.source_weights import SourceWeights
-from day0.checkpoint.summary import CheckpointSummary, Layer, Layers, distinct, parse_summary
+from day0.checkpoint.summary import CheckpointSummary, Layers, distinct, parse_summary
 from day0.checkpoint.vllm_rules import ENGINE
 from day0.records.failure_class import FailureClass
 from day0.records.quantization import ModelOptConfiguration, Quantization
@@ -325,7 +325,7 @@ def _kv_conflicts(
     return []
 
 
-def _counts_by_precision(layers: Mapping[str, Layer]) -> Counter[str]:
+def _counts_by_precision(layers: Layers) -> Counter[str]:
     counts: Counter[str] = Counter()
     for layer, count in distinct(layers):
         counts[layer.precision] += count
@@ -363,6 +363,7 @@ def evaluate_checkpoint(
     failed = [check for check in done if not check.passed]
     ratio = summary.output_bytes / summary.source_bytes if summary.source_bytes and summary.output_bytes else None
     bits = summary.output_bytes * 8 / summary.parameters if summary.parameters and summary.output_bytes else None
+    held = summary.layers if summary.layers is not None else Layers.of({})
     assessment = {
         "pass": not failed,
         "failure_class": failed[0].failure_class if failed else None,
@@ -374,8 +375,8 @@ def evaluate_checkpoint(
         "size_ratio": ratio,
         "bits_per_weight": bits,
         "layer_precision_counts": dict(sorted(summary.layer_precision_counts.items())),
-        "families": coverage_by_family(summary.layers or {}, summary.expected_family_bytes),
-        "layer_map": [row._asdict() for row in layer_map(summary.layers or {})],
+        "families": coverage_by_family(held, summary.expected_family_bytes),
+        "layer_map": [row._asdict() for row in layer_map(held)],
         "metadata_diffs": summary.metadata_diffs,
         "offenders": sorted({name for check in failed for name in check.offenders}),
     }

@@ -20,7 +20,7 @@ from day0.checkpoint.fused_scales import check_fused_scales, leaders_where
 from day0.checkpoint.intentions import Intention
 from day0.checkpoint.names import NUMBER, first_of
 from day0.checkpoint.size import SOURCE_BITS
-from day0.checkpoint.summary import CheckpointSummary, Layer, distinct, modules_where
+from day0.checkpoint.summary import CheckpointSummary, Layer, Layers, distinct, modules_where
 from day0.checkpoint.unquantized import TRAINED
 from day0.checkpoint.vllm_rules import (
     ALGORITHM_OF_PRESET,
@@ -171,7 +171,7 @@ def check_coverage(summary: CheckpointSummary) -> Check | None:
     return Check("coverage", True, f"{outcome}; {covered}", numbers={"families": families})
 
 
-def _by_reason(layers: Mapping[str, Layer], reason_of: Callable[[Layer], str | None]) -> dict[str, list[str]]:
+def _by_reason(layers: Layers, reason_of: Callable[[Layer], str | None]) -> dict[str, list[str]]:
     """Names of the layers that a reason is given for, by reason; layers that are alike are asked once."""
     reasons = {id(layer): reason for layer, _ in distinct(layers) if (reason := reason_of(layer)) is not None}
     found: dict[str, list[str]] = {}
@@ -342,8 +342,10 @@ def check_size(summary: CheckpointSummary) -> Check | None:
 
 def _families_off(summary: CheckpointSummary) -> list[str]:
     """Families whose bits per weight are not those expected, as sentences; of those that are quantized at all."""
-    found = []
-    for name, family in coverage_by_family(summary.layers or {}, summary.expected_family_bytes or {}).items():
+    found: list[str] = []
+    if summary.layers is None:
+        return found
+    for name, family in coverage_by_family(summary.layers, summary.expected_family_bytes or {}).items():
         bits, wanted = family.bits_per_weight, family.expected_bits_per_weight
         if family.quantized and bits and wanted and abs(bits / wanted - 1) > SIZE_TOLERANCE:
             found.append(f"{name} takes {bits:.3f} bits per weight where {wanted:.3f} are expected")
@@ -374,7 +376,7 @@ def check_engine(summary: CheckpointSummary) -> Check | None:
     name, _, version = summary.engine.partition("==")
     found = _by_reason(summary.layers, lambda layer: _refusal(layer, name, summary.engine_group))
     misread = summary.misread or {}
-    by_table = [*_uneven_groups(summary.layers).items(), *_refused_by_name(summary).items()]
+    by_table = [*_uneven_groups(summary.layers).items(), *_refused_by_name(summary, summary.layers).items()]
     for reason, names in [*by_table, *(() if summary.engine_answer else misread.items())]:
         found.setdefault(reason, []).extend(names)
     numbers: Numbers = {"engine": name, "version": version or ENGINE_VERSION, "version_of_table": ENGINE_VERSION}
@@ -417,12 +419,12 @@ def _refusal(layer: Layer, engine: str, group: int) -> str | None:
     return None
 
 
-def _refused_by_name(summary: CheckpointSummary) -> dict[str, list[str]]:
+def _refused_by_name(summary: CheckpointSummary, layers: Layers) -> dict[str, list[str]]:
     """Quantized layers that the engine does not load as they are, because of their names or their scale's."""
     vision = f"are quantized, yet the engine loads them as plain weights: {RULES['vision']}"
     tied = f"are quantized, yet the engine serves the embeddings in their place: {RULES['tied']}"
     found: dict[str, list[str]] = {}
-    layers, suspects = summary.layers or {}, ("vision", "lm_head", "FP8_PB_WO")
+    suspects = ("vision", "lm_head", "FP8_PB_WO")
     for name in modules_where(
         layers, lambda one: one.is_quantized and (one.family in suspects or one.precision in suspects)
     ):
@@ -442,7 +444,7 @@ def _refused_by_name(summary: CheckpointSummary) -> dict[str, list[str]]:
     return found
 
 
-def _uneven_groups(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
+def _uneven_groups(layers: Layers) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     if len({layer.precision for layer, _ in distinct(layers) if layer.is_linear and layer.family != "lm_head"}) == 1:
         return found

@@ -16,7 +16,7 @@ from day0.checkpoint.layers import SortedTensors
 from day0.checkpoint.names import PART
 from day0.checkpoint.smoothing import undo_pairs, undo_smoothing
 from day0.checkpoint.source_weights import SourceWeights
-from day0.checkpoint.summary import Layer, distinct
+from day0.checkpoint.summary import Layers, distinct
 from day0.checkpoint.unquantized import compare_unquantized
 from day0.checkpoint.values import OF_UNKNOWN_MAKING, Compared, Errors, compare_values
 from day0.source.safetensors_headers import Tensor
@@ -51,7 +51,7 @@ class Contents(NamedTuple):
 
 
 def compare_contents(
-    layers: Mapping[str, Layer],
+    layers: Layers,
     names: SortedTensors,
     tensors: Mapping[str, Tensor],
     source: SourceWeights,
@@ -128,7 +128,7 @@ def _modules_of(names: Iterable[str]) -> set[str]:
     )
 
 
-def _smooths(patterns: Patterns | None, names: SortedTensors, layers: Mapping[str, Layer]) -> bool:
+def _smooths(patterns: Patterns | None, names: SortedTensors, layers: Layers) -> bool:
     """Whether the recipe divides weights by what it multiplies the norms by; without one, whether its format may."""
     if patterns is not None:
         return patterns.method.startswith(_SMOOTHING)

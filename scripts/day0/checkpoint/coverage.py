@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from day0.checkpoint.names import NUMBER
-from day0.checkpoint.summary import Layer, cells, distinct
+from day0.checkpoint.summary import Layers, distinct
 from day0.recipe.modules import FAMILIES
 from day0.records.validation import FamilyCoverage
 
@@ -30,9 +30,7 @@ class LayerRuns(NamedTuple):
     runs: list[tuple[int | None, int | None, str, int]]
 
 
-def coverage_by_family(
-    layers: Mapping[str, Layer], expected: Mapping[str, int] | None = None
-) -> dict[str, FamilyCoverage]:
+def coverage_by_family(layers: Layers, expected: Mapping[str, int] | None = None) -> dict[str, FamilyCoverage]:
     """For each family: its matrices, those quantized and intended, its bits per weight and how far it is covered.
 
     Args:
@@ -66,14 +64,14 @@ def _coverage(totals: _Totals, expected: int | None) -> FamilyCoverage:
     )
 
 
-def layer_map(layers: Mapping[str, Layer]) -> list[LayerRuns]:
+def layer_map(layers: Layers) -> list[LayerRuns]:
     """Precision by kind of module and layer, for a picture: runs of layers that hold the same, experts taken together.
 
     A run is the first layer, the last layer, the precision and the number of matrices; the layers of a module outside
     the stack are None.
     """
     found_in: dict[tuple[str, str], dict[int, Counter[str]]] = {}
-    for module, layer, count in cells(layers):
+    for module, layer, count in layers.cells():
         head, experts, tail = module.partition(".experts.")
         number, _, leaf = tail.partition(".") if experts else ("", "", "")
         name = (f"{head}.experts.*.{leaf}" if leaf else head) if number.isdigit() else module

@@ -8,7 +8,7 @@ from typing import Any
 from day0.base.numbers import mapping_or_empty
 from day0.checkpoint.declaration import Declaration
 from day0.checkpoint.names import first_of
-from day0.checkpoint.summary import Layer, first_experts_where, modules_where
+from day0.checkpoint.summary import Layers, first_experts_where, modules_where
 from day0.checkpoint.vllm_rules import (
     ALGORITHMS_ALONE,
     ENGINE_VERSION,
@@ -101,9 +101,7 @@ def problem_of_dots(entries: Sequence[str]) -> str:
     )
 
 
-def misread_by_table(
-    declaration: Declaration | None, layers: Mapping[str, Layer], architectures: Iterable[Any]
-) -> Misread:
+def misread_by_table(declaration: Declaration | None, layers: Layers, architectures: Iterable[Any]) -> Misread:
     """Layers that vLLM takes for something else than their tensors are, though ModelOpt declares it rightly."""
     if declaration is None or declaration.targets:
         return {}
@@ -115,7 +113,7 @@ def misread_by_table(
     return found
 
 
-def _routers(layers: Mapping[str, Layer], architectures: Iterable[Any]) -> Misread:
+def _routers(layers: Layers, architectures: Iterable[Any]) -> Misread:
     place = next((ROUTER_IS_QUANTIZED[name] for name in map(str, architectures) if name in ROUTER_IS_QUANTIZED), None)
     if place is None:
         return {}
@@ -125,7 +123,7 @@ def _routers(layers: Mapping[str, Layer], architectures: Iterable[Any]) -> Misre
     return {f"are not excluded, so that vLLM reads plain routers as quantized: {rule}": names} if names else {}
 
 
-def _excluded_by_part(declaration: Declaration, layers: Mapping[str, Layer]) -> Misread:
+def _excluded_by_part(declaration: Declaration, layers: Layers) -> Misread:
     """Quantized layers in whose name in vLLM an exclusion stands that is not meant for them."""
     entries = [entry for entry in declaration.excluded if entry and not set(entry) & set("*?[")]
     asked: dict[str, list[str]] = {}

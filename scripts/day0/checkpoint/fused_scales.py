@@ -91,11 +91,8 @@ def _uneven(scalars: Scalars) -> list[str]:
     return sorted(found, key=found.__getitem__)
 
 
-def leaders_where(layers: Mapping[str, Layer], is_wanted: Callable[[Layer, Layer], bool]) -> list[str]:
+def leaders_where(layers: Layers, is_wanted: Callable[[Layer, Layer], bool]) -> list[str]:
     """Modules that are the first of a fused group, with one of which a question on two layers is answered with yes."""
-    if not isinstance(layers, Layers):
-        pairs = ((module, layers[o]) for module in layers for o in fused_with(module) if o in layers)
-        return list(dict.fromkeys(module for module, other in pairs if is_wanted(layers[module], other)))
     wanted = numpy.array([[is_wanted(one, other) for other in layers.distinct] for one in layers.distinct], bool)
     found: list[Ints] = [layers.rows[:0]]
     tensors = layers.tensors

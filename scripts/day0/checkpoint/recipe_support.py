@@ -21,7 +21,7 @@ from day0.checkpoint.intentions import Intention, Patterns
 from day0.checkpoint.layers import sort_tensors
 from day0.checkpoint.names import NUMBER, first_of
 from day0.checkpoint.source_weights import DEQUANTIZED, SourceWeights
-from day0.checkpoint.summary import CheckpointSummary, Layer
+from day0.checkpoint.summary import CheckpointSummary, Layer, Layers
 from day0.checkpoint.vllm_rules import DEFAULT_NVFP4_GROUP, NVFP4_ALGORITHMS
 from day0.recipe.modules import NOT_LINEAR, family_of
 from day0.records.quantization import ModelOptConfiguration
@@ -231,7 +231,7 @@ def _check_engine(layers: Mapping[str, Layer], engine: str, is_tied: bool) -> Ch
         "",
         counts,
         [],
-        layers=known,
+        layers=Layers.of(known),
         declaration=MIXED if is_mixed else next(iter(counts), None),
         engine=engine,
         is_tied=is_tied,

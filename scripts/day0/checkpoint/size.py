@@ -9,7 +9,7 @@ from day0.checkpoint.formats import bytes_of
 from day0.checkpoint.intentions import Intention, Patterns
 from day0.checkpoint.layers import SortedTensors
 from day0.checkpoint.source_weights import SourceWeights
-from day0.checkpoint.summary import Layer, distinct, modules_where
+from day0.checkpoint.summary import Layers, distinct, modules_where
 from day0.source.safetensors_headers import Tensor
 
 SOURCE_BITS = 16
@@ -23,7 +23,7 @@ def expected_sizes(
     source: SourceWeights,
     output: Mapping[str, Tensor],
     names: SortedTensors,
-    layers: Mapping[str, Layer],
+    layers: Layers,
     missing: Iterable[str],
     kept: Mapping[str, int],
 ) -> tuple[dict[str, int], int]:

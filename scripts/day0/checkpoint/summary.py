@@ -16,6 +16,7 @@ from day0.checkpoint.formats import FULL_PRECISION
 from day0.checkpoint.intentions import Intention
 from day0.checkpoint.vllm_rules import DEFAULT_NVFP4_GROUP
 from day0.records.failure_class import FailureClass
+from day0.source.safetensors_headers import Tensor
 from day0.source.tensors import Ints, Tensors
 
 if TYPE_CHECKING:
@@ -106,10 +107,11 @@ class Layers(Mapping[str, Layer]):
         self.places[rows] = numpy.arange(len(rows))
 
     @classmethod
-    def of(cls, layers: Mapping[str, Layer], tensors: Tensors, rows: Ints) -> Layers:
-        """The same layers as columns; ``rows`` are those of the weights' tensors."""
-        if isinstance(layers, Layers):
-            return layers
+    def of(cls, layers: Mapping[str, Layer], tensors: Tensors | None = None, rows: Ints | None = None) -> Layers:
+        """Layers by module as columns; of weights that are not there yet without tensors and their ``rows``."""
+        if tensors is None or rows is None:
+            tensors = Tensors.of({f"{module}.weight": Tensor("", (), "", 0, 0) for module in layers})
+            rows = numpy.arange(len(tensors))
         found = cls(tensors, rows, numpy.zeros(len(rows), numpy.int64), [])
         for module, layer in layers.items():
             found[module] = layer
@@ -178,37 +180,21 @@ class Layers(Mapping[str, Layer]):
         return [(module, *found[place]) for module, place in zip(modules, places, strict=True)]
 
 
-def distinct(layers: Mapping[str, Layer]) -> list[tuple[Layer, int]]:
+def distinct(layers: Layers) -> list[tuple[Layer, int]]:
     """Each layer once with its count; matrices that are alike share one object, of which a large model has few."""
-    if isinstance(layers, Layers):
-        return [(layer, count) for layer, count in zip(layers.distinct, layers.counts(), strict=True) if count]
-    keys = list(map(id, layers.values()))
-    counts = Counter(keys)
-    return [(layer, counts[key]) for key, layer in dict(zip(keys, layers.values(), strict=True)).items()]
+    return [(layer, count) for layer, count in zip(layers.distinct, layers.counts(), strict=True) if count]
 
 
-def cells(layers: Mapping[str, Layer]) -> list[tuple[str, Layer, int]]:
-    """Matrices that differ in the number of the expert alone: the first one's module, their layer and their number."""
-    if isinstance(layers, Layers):
-        return layers.cells()
-    return [(module, layer, 1) for module, layer in layers.items()]
-
-
-def first_experts_where(layers: Mapping[str, Layer], is_wanted: Callable[[Layer], object]) -> list[str]:
+def first_experts_where(layers: Layers, is_wanted: Callable[[Layer], object]) -> list[str]:
     """Modules whose layers are wanted, in order, but for experts other than number 0."""
-    if not isinstance(layers, Layers):
-        return modules_where(layers, is_wanted)
     rows, tensors = layers.rows_where(is_wanted), layers.tensors
     of_expert = ~numpy.array([kind.same_layer for kind in tensors.kinds.list], numpy.int64)[tensors.kind[rows]]
     return layers.modules(rows[tensors.key[rows] & of_expert == 0])
 
 
-def modules_where(layers: Mapping[str, Layer], is_wanted: Callable[[Layer], object]) -> list[str]:
+def modules_where(layers: Layers, is_wanted: Callable[[Layer], object]) -> list[str]:
     """Modules whose layers are wanted, in order; layers that are alike are asked once."""
-    if isinstance(layers, Layers):
-        return layers.modules(layers.rows_where(is_wanted))
-    wanted = {id(layer) for layer, _ in distinct(layers) if is_wanted(layer)}
-    return [module for module, layer in layers.items() if id(layer) in wanted] if wanted else []
+    return layers.modules(layers.rows_where(is_wanted))
 
 
 @dataclass(frozen=True)
@@ -234,7 +220,7 @@ class CheckpointSummary:
     parameters: int | None = None
     failed_before: tuple[FailureClass, str] | None = None
     broken: str | None = None
-    layers: Mapping[str, Layer] | None = None
+    layers: Layers | None = None
     declaration: str | None = None
     conflicts: list[str] | None = None
     missing: list[str] | None = None

@@ -176,7 +176,7 @@ class Compared:
 
     def __init__(
         self,
-        layers: Mapping[str, Layer],
+        layers: Layers,
         names: SortedTensors,
         tensors: Mapping[str, Tensor],
         source: SourceWeights,
@@ -192,7 +192,7 @@ class Compared:
             slack: what the limits of the errors are multiplied by.
         """
         self.slack = slack
-        self.layers = Layers.of(layers, names.tensors, names.rows)
+        self.layers = layers
         self.names, self.tensors, self.source, self.scalars = names, names.tensors, source, Scalars.of(scalars)
         self.rows = self.layers.rows_where(self._may_be_compared)
         if source.quantized:  # of what is in full precision: what was quantized in the source; else bytes are compared

@@ -10,7 +10,8 @@ from day0.checkpoint.declaration import Declaration
 from day0.checkpoint.fused_scales import leaders_where
 from day0.checkpoint.intentions import Patterns
 from day0.checkpoint.layers import read_layers, sort_tensors
-from day0.checkpoint.summary import Layers, cells, distinct, first_experts_where, modules_where
+from day0.checkpoint.summary import Layers, distinct, first_experts_where, modules_where
+from day0.checkpoint.vllm_rules import fused_with
 from day0.source.safetensors_headers import BITS, Tensor
 
 LEAVES = ("gate_proj", "up_proj", "down_proj")
@@ -77,14 +78,15 @@ def test_layers_are_those_of_each_module_alone(patterns, changes, chance):
         lost.update(without)
     assert dict(layers.items()) == expected and set(orphans) == lost and len(layers) == len(expected)
     assert all(layers[module] == layer for module, layer in expected.items())
-    assert sum(count for _, count in distinct(layers)) == sum(count for *_, count in cells(layers)) == len(expected)
+    assert sum(count for _, count in distinct(layers)) == sum(count for *_, count in layers.cells()) == len(expected)
     plain = dict(layers.items())
     for is_wanted in (lambda layer: layer.problem, lambda layer: layer.is_excluded, lambda layer: layer.is_quantized):
         assert modules_where(layers, is_wanted) == [name for name in plain if is_wanted(plain[name])]
         first = [name for name in modules_where(layers, is_wanted) if ".experts." not in name or ".experts.0." in name]
         assert [name for name in first_experts_where(layers, is_wanted) if name in first] == first
     differs = lambda one, other: one.precision != other.precision  # noqa: E731
-    assert sorted(leaders_where(layers, differs)) == sorted(leaders_where(plain, differs))
+    pairs = [(module, plain[other]) for module in plain for other in fused_with(module) if other in plain]
+    assert sorted(leaders_where(layers, differs)) == sorted({m for m, other in pairs if differs(plain[m], other)})
 
 
 def test_a_layer_can_be_set():
@@ -92,7 +94,7 @@ def test_a_layer_can_be_set():
     other = layers["lm_head"]._replace(problem="x")
     layers["lm_head"] = other
     assert layers["lm_head"] is other and modules_where(layers, lambda layer: layer.problem == "x") == ["lm_head"]
-    assert Layers.of(layers, layers.tensors, layers.rows) is layers
+    assert dict(Layers.of(dict(layers.items())).items()) == dict(layers.items())
     assert dict(Layers.of(dict(layers.items()), layers.tensors, layers.rows).items()) == dict(layers.items())
     with pytest.raises(KeyError):
         layers["no"]

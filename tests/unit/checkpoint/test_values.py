@@ -15,8 +15,9 @@ from day0.checkpoint.fused_scales import check_fused_scales
 from day0.checkpoint.intentions import Patterns
 from day0.checkpoint.layers import sort_tensors
 from day0.checkpoint.source_weights import SourceWeights
-from day0.checkpoint.summary import Layer
+from day0.checkpoint.summary import Layer, Layers
 from day0.checkpoint.values import BOUNDS, MATRICES, Compared, Sums, compare_values
+from day0.recipe.modules import FUSED_GROUPS
 from day0.source.safetensors_headers import read_scalars, read_tensors
 
 ITEM = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "U8": 1, "I8": 1}
@@ -79,7 +80,7 @@ class Model:
             module: Layer(precision if f"{module}.weight_scale" in after else after[name].dtype)
             for module, name in names.modules().items()
         }
-        scalars = read_scalars(after)
+        layers, scalars = Layers.of(layers, names.tensors, names.rows), read_scalars(after)
         stated = config if config is not None else {"dtype": "bfloat16"}
         scan = BlockScan(after, before, scalars) if every else None
         return compare_contents(layers, names, after, SourceWeights(before), scalars, stated, patterns, scan, seed)
@@ -240,7 +241,7 @@ def test_every_layer_and_experts_that_look_alike_are_read_by_default(tmp_path):
         ]
     after, before = save(tmp_path / "c", model.checkpoint), save(tmp_path / "s", model.source)
     names = sort_tensors(after)
-    layers = {module: Layer("FP8") for module in names.modules()}
+    layers = Layers.of(dict.fromkeys(names.modules(), Layer("FP8")), names.tensors, names.rows)
     compared = Compared(layers, names, after, SourceWeights(before), read_scalars(after))
     with open_files() as files:
         found = compare_values(compared, files)
@@ -302,6 +303,29 @@ def test_what_is_not_quantized_is_the_sources_or_its_stated_cast(model, name, be
     assert found == {} if said is None else list(found) == [f"model.{name}"] and said in found[f"model.{name}"]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "sound", "broken"),
+    [
+        ("BF16", bf16(NORM), {"NaN": bf16(NAN), "infinity": bf16(INFINITY)}),
+        ("F16", NORM.astype("<f2"), {"NaN": NAN.astype("<f2"), "infinity": INFINITY.astype("<f2")}),
+        ("F32", NORM, {"NaN": NAN, "infinity": INFINITY}),
+        ("F64", NORM.astype("<f8"), {"NaN": NAN.astype("<f8"), "infinity": INFINITY.astype("<f8")}),
+        ("F8_E4M3", np.full(256, 0x38, np.uint8), {"NaN": np.full(256, 0x7F, np.uint8)}),
+    ],
+)
+@pytest.mark.parametrize("every", [True, False])
+def test_holes_and_zeros_are_found_in_every_floating_type(model, dtype, sound, broken, every):
+    """One bad element among others, and nothing but zeros."""
+    for what, bad in broken.items():
+        one = sound.copy()
+        one[7] = bad[7]
+        found = kept(model, "model.norm.weight", (dtype, sound), (dtype, one), every=every)
+        assert "holds NaN or infinity" in found["model.norm.weight"], what
+        assert kept(model, "model.norm.weight", (dtype, one), (dtype, one), every=every), what
+    zero = kept(model, "model.norm.weight", (dtype, sound), (dtype, sound * 0), every=every)
+    assert "is zero in all 256" in zero["model.norm.weight"]
+
+
 def test_a_cast_that_config_json_states_is_named(model):
     model.source["model.norm.weight"], model.checkpoint["model.norm.weight"] = WIDE, PLAIN
     assert model.compare().cast == {"F32 to BF16": ["model.norm.weight"]}
@@ -348,6 +372,18 @@ def fused(precision="NVFP4", **scalars):
 def test_global_scales_of_a_fused_group_must_agree(precision, gate, up, is_found):
     found = fused(precision, gate__weight_scale_2=gate, up__weight_scale_2=up)
     assert list(found.problems) == (["model.layers.0.mlp.up_proj.weight_scale_2"] if is_found else [])
+
+
+@pytest.mark.parametrize("group", FUSED_GROUPS, ids=lambda group: group[0])
+def test_scales_are_compared_in_every_group_that_an_engine_fuses(group):
+    modules = [f"model.layers.0.block.{leaf}" for leaf in group]
+    layers = dict.fromkeys(modules, Layer("NVFP4"))
+    for scale, factor in (("weight_scale_2", 4), ("input_scale", 1000)):
+        values = {f"{module}.{scale}": 1e-4 for module in modules}
+        assert check_fused_scales(layers, values).problems == {}
+        for other in modules[1:]:
+            found = check_fused_scales(layers, values | {f"{other}.{scale}": 1e-4 * factor})
+            assert list(found.problems) == [f"{other}.{scale}"] and group[0] in found.problems[f"{other}.{scale}"]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ rule bundle_release:
         "results/{model}/{release}/logs/bundle_release.log",
     benchmark:
         "results/{model}/{release}/benchmarks/bundle_release.tsv"
+    threads: 2
     resources:
         mem_mb=2000,
         runtime=get_reading_runtime,
@@ -65,9 +66,10 @@ rule publish_release:
     params:
         code=get_code("publish.py"),
         destination=lambda wildcards: get_text(get_target(wildcards).publish),
+        verify=PLAN.config.verify,
     message:
         "Publishing {wildcards.release} of {wildcards.model}"
     shell:
         f"python {OWN_SCRIPTS}/publish.py"
         " --bundle results/{wildcards.model:q}/{wildcards.release:q}/release --destination {params.destination:q}"
-        " --output {output.record:q} 2>&1 | tee {log:q}"
+        " --verify {params.verify:q} --output {output.record:q} 2>&1 | tee {log:q}"

@@ -37,6 +37,7 @@ from decide import read_evidence, read_release
 from verify_release import verify
 
 PROVENANCE, SAMPLES, SUMS = "provenance.json", "evidence/samples.json", "SHA256SUMS"
+BROKEN = "error: no bundle, the chain of evidence is broken: {}; rerun from the changed stage"
 
 
 FICLONE = 0x40049409  # of linux/fs.h
@@ -169,7 +170,7 @@ def main() -> int:
     changes = release.find_changes()
     changes = changes or judge_again(release, read_release(arguments.release), arguments.suite)
     if changes:
-        print(f"error: no bundle, the chain of evidence is broken: {'; '.join(changes)}; rerun from the changed stage")
+        print(BROKEN.format("; ".join(changes)))
         return EXIT_FAILED_CHECK
     unfinished = arguments.output.with_name(f".{arguments.output.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -183,6 +184,11 @@ def main() -> int:
     sums[PROVENANCE] = digest_of_file(unfinished / PROVENANCE)
     write_text(unfinished / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
     problems, digests = verify(unfinished)
+    weights = {name: digest for name, digest in digests.items() if name != CARD}
+    if changes := release.changes_of(weights):
+        shutil.rmtree(unfinished)
+        print(BROKEN.format("; ".join(changes)))
+        return EXIT_FAILED_CHECK
     if problems:
         print(f"error: no bundle, it would not hold: {'; '.join(problems)}; rerun from the stage that these name")
         return EXIT_FAILED_CHECK

@@ -50,7 +50,7 @@ from day0.records.quantization import (
 from day0.records.recipe import KV_CACHE_NONE, ResolvedRecipe
 from day0.records.sensitivity import Sensitivity
 from day0.source.model_folder import SourceModel, open_source
-from day0.source.recorded_files import RecordedFiles, hash_files, write_states_beside
+from day0.source.recorded_files import RecordedFiles, WrittenFiles, hash_files, write_states_beside
 from day0.source.side_files import carry_side_files, left_behind
 from loaded_model import (
     failures_recorded,
@@ -437,8 +437,12 @@ def main() -> int:
         try:
             if refused is not None:
                 raise refused
-            make_checkpoint(source, recorded, configuration, texts, record, partial, stopwatch)
-            record.files, states = hash_files(partial)
+            written = WrittenFiles(partial)
+            try:
+                make_checkpoint(source, recorded, configuration, texts, record, partial, stopwatch)
+            finally:
+                hashed = written.stop()
+            record.files, states = hash_files(partial, known=hashed)
             record.checkpoint_digest = digest_of_files(record.files)
         except Unsupported as error:
             record.status, record.failure_class, record.detail = "failed", error.failure_class, str(error)

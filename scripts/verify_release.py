@@ -20,7 +20,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,15 @@ class NoBundle(Exception):
     """There is nothing that could be checked."""
 
 
-def verify(folder: Path, pinned: str | None = None) -> tuple[list[str], dict[str, str]]:
+def verify(
+    folder: Path, pinned: str | None = None, known: Mapping[str, str] | None = None
+) -> tuple[list[str], dict[str, str]]:
     """Check a bundle.
 
     Args:
         folder: the bundle.
         pinned: sha256 that SHA256SUMS must have, as 64 hexadecimal digits.
+        known: sha256 of files that were hashed before and are the same still, which are not read again.
 
     Returns:
         Sentences on what is wrong, each beginning with the file it is about; and each file's sha256.
@@ -69,7 +72,7 @@ def verify(folder: Path, pinned: str | None = None) -> tuple[list[str], dict[str
         raise NoBundle(f"{folder}: found none of {SUMS}, {PROVENANCE} and {EVIDENCE}/; expected a release bundle")
     problems: list[str] = []
     try:
-        actual = hash_files(folder, problems)
+        actual = hash_files(folder, problems, known or {})
     except OSError as error:
         return [f"{error.filename}: cannot be read: {error.strerror}"], {}
     unread = _entries(folder) - actual.keys()
@@ -83,7 +86,7 @@ def verify(folder: Path, pinned: str | None = None) -> tuple[list[str], dict[str
     return list(dict.fromkeys(problems)), actual
 
 
-def hash_files(folder: Path, problems: list[str]) -> dict[str, str]:
+def hash_files(folder: Path, problems: list[str], known: Mapping[str, str]) -> dict[str, str]:
     """sha256 of every file by its relative name; read side by side, the largest first.
 
     What is no file, is sparse, or has another size than its record says is a problem and is not read: a pipe, a device
@@ -110,7 +113,7 @@ def hash_files(folder: Path, problems: list[str]) -> dict[str, str]:
             sizes[name] = found.st_size
     ordered = sorted(sizes, key=lambda name: -sizes[name])
     with ThreadPoolExecutor(_cores()) as pool:
-        digests = pool.map(lambda name: _digest(folder / name, sizes[name]), ordered)
+        digests = pool.map(lambda name: known.get(name) or _digest(folder / name, sizes[name]), ordered)
         return dict(zip(ordered, digests, strict=True))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from day0.base.artefacts import digest_of_file, inventory, read_json, read_yaml
+from day0.base.artefacts import digest_of_file, files_below, inventory, read_json, read_yaml
 from day0.base.cli import UnusableInput
 from day0.base.numbers import mapping_or_empty
 from day0.decision.verdict import STAGES
@@ -22,6 +22,7 @@ from day0.records.verdict import Verdict
 
 RUNS = ("baseline_run", "candidate_run")
 CARD = "README.md"
+SMALL_BYTES = 64 << 20  # of files that are hashed before anything is made; the others once, in the bundle
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class AcceptedRelease:
         ]
 
     def find_changes(self) -> list[str]:
-        """Sentences on what is no longer what the verdict was made from."""
+        """Sentences on what is no longer what the verdict was made from; large files are known by their sizes only."""
         changes = [
             f"{entry.path} has changed since the verdict"
             for entry in self.verdict.evidence.values()
@@ -79,9 +80,25 @@ class AcceptedRelease:
         ]
         if self.quantization.checkpoint_digest != self.verdict.digests.get("checkpoint_digest"):
             changes.append("quantization.json is of another checkpoint than the verdict")
-        there, recorded = list_files(self.checkpoint), self.quantization.files
-        changed = [name for name in sorted({*there, *recorded}) if there.get(name) != recorded.get(name)]
-        return changes + [f"{self.checkpoint / name} has changed since it was quantized" for name in changed]
+        sizes = {name: (self.checkpoint / name).stat().st_size for name in files_below(self.checkpoint)}
+        recorded = {name: entry.bytes for name, entry in self.quantization.files.items()}
+        small = [name for name, size in sizes.items() if size == recorded.get(name) and size <= SMALL_BYTES]
+        changed = {name for name in {*sizes, *recorded} if sizes.get(name) != recorded.get(name)}
+        return (
+            changes
+            + self._changed(changed)
+            + self.changes_of({n: e.sha256 for n, e in list_files(self.checkpoint, small).items()})
+        )
+
+    def changes_of(self, digests: Mapping[str, str]) -> list[str]:
+        """Sentences on files of the checkpoint, by their digests, that are not those which were quantized."""
+        recorded = self.quantization.files
+        return self._changed(
+            name for name, sha256 in digests.items() if name in recorded and recorded[name].sha256 != sha256
+        )
+
+    def _changed(self, names: Iterable[str]) -> list[str]:
+        return [f"{self.checkpoint / name} has changed since it was quantized" for name in sorted(names)]
 
     @cached_property
     def samples(self) -> dict[str, dict[str, dict[str, Any]]]:

@@ -77,6 +77,19 @@ def write_states(bundle: Path, sums: Mapping[str, str]) -> None:
     FileStates(files=states).write(bundle.with_name(STATES))
 
 
+def hashed_before(bundle: Path) -> dict[str, str]:
+    """sha256 of the files of a bundle that are as they were when they were hashed, by name."""
+    try:
+        known = FileStates.read(bundle.with_name(STATES)).files
+    except UnusableInput:
+        return {}
+    return {name: held.sha256 for name, held in known.items() if _is_still(bundle / name, held)}
+
+
+def _is_still(path: Path, held: HashedFile) -> bool:
+    return path.is_file() and FileState.of(path) == held.state
+
+
 def _again(bundle: Path) -> str:
     return f"remove {bundle} and run the same command again, which makes it anew"
 

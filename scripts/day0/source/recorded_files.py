@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
@@ -13,24 +14,34 @@ from day0.base.artefacts import digest_of_file, files_below
 from day0.base.cli import UnusableInput
 from day0.base.processes import cores
 from day0.records.file_states import FILE_NAME, FileState, FileStates, HashedFile, read_states_beside
-from day0.records.files import Files, list_files
+from day0.records.files import FileEntry, Files, list_files
 
 # File systems count time in steps, of up to 2 s: within one, a second change of a file would not show in its state.
 SETTLED_NS = 2_000_000_000
 SMALL_BYTES = 64 << 20  # up to this size a file is hashed before anything is loaded
 HASHING_THREADS = 4
+LOOKS_SECONDS = 0.5
 
 
-def hash_files(folder: Path, names: Iterable[str] | None = None) -> tuple[Files, FileStates]:
+def hash_files(
+    folder: Path, names: Iterable[str] | None = None, known: Mapping[str, HashedFile] | None = None
+) -> tuple[Files, FileStates]:
     """Sizes and digests of the files of a folder (:func:`list_files`), and the states of those that did not change.
+
+    Args:
+        folder: where they are.
+        names: which of them, relative to the folder; without it all below the folder.
+        known: files that were hashed before; one whose state is still the same is not read again.
 
     Raises:
         UnusableInput: a file changed while it was hashed.
     """
     began = time.time_ns()
-    chosen = None if names is None else list(names)
-    before = _states(folder, files_below(folder) if chosen is None else chosen)
-    files = list_files(folder, chosen)
+    before = _states(folder, files_below(folder) if names is None else list(names))
+    same = {name: held for name, held in (known or {}).items() if before.get(name) == held.state}
+    files = list_files(folder, before.keys() - same.keys())
+    files |= {name: FileEntry(bytes=held.bytes, sha256=held.sha256) for name, held in same.items()}
+    files = dict(sorted(files.items()))
     after = _states(folder, files)
     for name in files:
         if before.get(name) != after[name]:
@@ -50,6 +61,55 @@ def write_states_beside(record: Path, states: FileStates) -> None:
 
 def _states(folder: Path, names: Iterable[str]) -> dict[str, FileState]:
     return {name: FileState.of(folder / name) for name in names if (folder / name).is_file()}
+
+
+class WrittenFiles:
+    """Hashes the large files of a folder while others are still written to it: each is read from the page cache.
+
+    A file is taken for written once its state did not change for as long as a file system's clock may stand still. If
+    it changes later, its state shows it: :func:`hash_files` reads it again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Begin to look at a folder that exists."""
+        self._folder = folder
+        self._hashed: dict[str, HashedFile] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="hash", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> dict[str, HashedFile]:
+        """Look no longer; the files that were hashed, by path relative to the folder."""
+        self._stopped.set()
+        self._thread.join()
+        return self._hashed
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(LOOKS_SECONDS):
+            # A folder that vanishes, or a file that is replaced just then, is the exporter's to report.
+            with contextlib.suppress(OSError):
+                self._look()
+
+    def _look(self) -> None:
+        now = time.time_ns()
+        for name, state in _states(self._folder, files_below(self._folder)).items():
+            held = self._hashed.get(name)
+            is_settled = state.ctime_ns < now - SETTLED_NS and state.bytes > SMALL_BYTES
+            if is_settled and (held is None or held.state != state):
+                digest = _digest(self._folder / name, self._stopped)
+                if digest is not None and FileState.of(self._folder / name) == state:
+                    self._hashed[name] = HashedFile(**state._asdict(), sha256=digest)
+
+
+def _digest(path: Path, stopped: threading.Event) -> str | None:
+    """sha256 of a file; None where it was to stop on the way."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as stream:
+        while block := stream.read(4 << 20):
+            if stopped.is_set():
+                return None
+            digest.update(block)
+    return digest.hexdigest()
 
 
 class RecordedFiles:
@@ -80,7 +140,7 @@ class RecordedFiles:
         self._known: Mapping[str, HashedFile] = read_states_beside(record) if is_trusted else {}
         self._before: dict[str, FileState] = {}
         self._began = 0
-        self._digests: dict[str, Future[str]] = {}
+        self._digests: dict[str, Future[str | None]] = {}
         self._stopped = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
 
@@ -107,7 +167,7 @@ class RecordedFiles:
                 left.append(name)
         if left:
             self._pool = ThreadPoolExecutor(min(HASHING_THREADS, cores()), "hash")
-            self._digests = {name: self._pool.submit(self._digest, name) for name in left}
+            self._digests = {name: self._pool.submit(_digest, self.folder / name, self._stopped) for name in left}
 
     def check_digests(self) -> None:
         """Wait until all files are hashed.
@@ -146,18 +206,11 @@ class RecordedFiles:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def _digest(self, name: str) -> str:
-        digest = hashlib.sha256()
-        with open(self.folder / name, "rb", buffering=0) as stream:
-            while not self._stopped.is_set() and (block := stream.read(4 << 20)):
-                digest.update(block)
-        return digest.hexdigest()
-
     def _is_known(self, name: str, state: FileState) -> bool:
         known = self._known.get(name)
         return known is not None and known.state == state and known.sha256 == self._files[name].sha256
 
-    def _compare(self, name: str, sha256: str) -> None:
+    def _compare(self, name: str, sha256: str | None) -> None:
         if sha256 != self._files[name].sha256:
             raise self._other(name, "its sha256 is not the recorded one")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from accepted_release import RECIPE, bundle, change_verdict, make_accepted_release
+from accepted_release import FILES, RECIPE, bundle, change_verdict, make_accepted_release
 from google.protobuf import json_format
 from huggingface_hub import ModelCard
 from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenance
@@ -378,3 +378,42 @@ def test_what_changed_since_the_verdict_is_named_and_not_bundled(release, path):
     done = bundle()
     assert done.returncode == 1 and Path(path).name in done.stdout, done.stdout + done.stderr
     assert not (release / "release").exists()
+
+
+LARGE = 80 << 20  # bytes: more than what is hashed before anything is made
+
+
+@pytest.fixture
+def large_release(tmp_path, monkeypatch):
+    """One whose weights are large."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(FILES, "model.safetensors", "weights!" * (LARGE // 8))
+    return make_accepted_release(tmp_path)
+
+
+def bytes_read():
+    """What this process has read by system calls so far."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("rchar")).split()[1])
+
+
+def test_large_weights_are_read_once(large_release):
+    before = bytes_read()
+    done = bundle()
+    assert done.returncode == 0, done.stdout + done.stderr
+    # A copy, where a file system has no links, would be a second reading.
+    assert os.path.samefile(large_release / "checkpoint/model.safetensors", large_release / "release/model.safetensors")
+    assert LARGE <= bytes_read() - before < 1.2 * LARGE
+
+
+def test_large_weights_that_changed_are_named_and_not_bundled(large_release):
+    weights = large_release / "checkpoint/model.safetensors"
+    before = weights.stat()
+    with weights.open("r+b") as stream:
+        stream.seek(LARGE // 2)
+        stream.write(b"~")
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    done = bundle()
+    said = "chain of evidence is broken: m/fp8/checkpoint/model.safetensors has changed since it was quantized;"
+    assert done.returncode == 1 and said in done.stdout, done.stdout + done.stderr
+    assert not [path for path in large_release.iterdir() if "release" in path.name]

@@ -18,6 +18,8 @@ from accepted_release import make_bundled_release
 import publish as publish_script
 import verify_release
 from day0.base.cli import UnusableInput, run_cli
+from day0.release import damage
+from day0.release.damage import write_states
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "publish.py"
 TOKEN = "hf_a-secret-that-stays-here"
@@ -36,6 +38,7 @@ def release(made, tmp_path, monkeypatch):
     """A copy of it, in the working directory."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(damage, "SETTLED_NS", -(10**18))  # what was just written counts as settled
     return tmp_path / "m" / "fp8"
 
 
@@ -177,6 +180,32 @@ def test_a_folder_holds_the_bundle_and_nothing_is_copied_twice(release, tmp_path
     assert publish(destination).returncode == 0
     assert (target / "model.safetensors").stat().st_ino == written
     assert [path.name for path in target.parent.iterdir()] == ["m-fp8"]
+
+
+@pytest.mark.parametrize(("options", "times"), [((), 2), (("--verify", "full"), 3)])
+def test_what_was_hashed_for_the_bundle_is_not_hashed_again(release, tmp_path, monkeypatch, options, times):
+    """The weights are read to be copied, and their copy to be checked; a check of the bundle would be a third time."""
+    hashed = []
+    digest = verify_release._digest
+    monkeypatch.setattr(verify_release, "_digest", lambda path, size: hashed.append(path) or digest(path, size))
+    bundle = Path("m/fp8/release")
+    write_states(bundle, dict(line.split("  ")[::-1] for line in (bundle / "SHA256SUMS").read_text().splitlines()))
+    done = publish({"folder": str(tmp_path / "shared")}, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sum(path.name == "model.safetensors" for path in hashed) == times - 1
+
+
+def test_a_change_with_its_times_kept_is_found_before_anything_is_sent(release, tmp_path, monkeypatch):
+    bundle = Path("m/fp8/release")
+    weights = bundle / "model.safetensors"
+    weights.chmod(0o644)
+    write_states(bundle, dict(line.split("  ")[::-1] for line in (bundle / "SHA256SUMS").read_text().splitlines()))
+    before, content = weights.stat(), weights.read_bytes()
+    weights.write_bytes(content[:-1] + b"~")
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    done = publish({"folder": str(tmp_path / "shared")})
+    assert done.returncode == 1 and "model.safetensors: changed" in done.stdout, done.stdout + done.stderr
+    assert not (tmp_path / "shared").exists()
 
 
 def test_an_interrupted_copy_goes_on_and_an_earlier_release_is_replaced(release, tmp_path):

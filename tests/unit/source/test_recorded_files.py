@@ -3,15 +3,17 @@
 import os
 import shutil
 import threading
+import time
 
 import pytest
 
+from day0.base.artefacts import digest_of_file
 from day0.base.cli import UnusableInput
 from day0.records.file_states import FILE_NAME, FileState, read_states_beside
 from day0.records.source import FolderLocation
 from day0.source import recorded_files
 from day0.source.model_folder import describe_source, model_files, open_source
-from day0.source.recorded_files import RecordedFiles, hash_files, write_states_beside
+from day0.source.recorded_files import RecordedFiles, WrittenFiles, hash_files, write_states_beside
 
 WEIGHTS, OTHERS = "model.safetensors", ("config.json", "tokenizer.json", "additional_chat_templates/tools.jinja")
 
@@ -153,8 +155,8 @@ def copy_over(folder):
 def test_the_same_bytes_in_another_state_are_hashed_again_and_no_failure(folder, monkeypatch, change):
     recorded(folder)
     hashed = []
-    digest = RecordedFiles._digest
-    monkeypatch.setattr(RecordedFiles, "_digest", lambda self, name: hashed.append(name) or digest(self, name))
+    digest = recorded_files._digest
+    monkeypatch.setattr(recorded_files, "_digest", lambda path, stop: hashed.append(path.name) or digest(path, stop))
     load(recorded(folder))
     assert hashed == []
     change(folder)
@@ -219,3 +221,53 @@ def test_a_source_is_compared_by_its_record_and_a_bare_folder_with_nothing(folde
     with pytest.raises(UnusableInput, match="sha256"):
         load(open_source(record).recorded_files())
     load(open_source(folder).recorded_files())
+
+
+@pytest.fixture
+def written(folder, monkeypatch):
+    """Watches the folder; what it has hashed so far, once it has hashed the weights."""
+    monkeypatch.setattr(recorded_files, "LOOKS_SECONDS", 0.01)
+    files = WrittenFiles(folder)
+    deadline = time.monotonic() + 60
+    while WEIGHTS not in files._hashed and time.monotonic() < deadline:
+        time.sleep(0.01)
+    yield files
+    files.stop()
+
+
+def hashed_again(monkeypatch, folder, known):
+    """The record of a folder, and the files that were read for it."""
+    read = []
+    list_files = recorded_files.list_files
+    monkeypatch.setattr(recorded_files, "list_files", lambda root, names: read.extend(names) or list_files(root, names))
+    return *hash_files(folder, known=known), sorted(read)
+
+
+def test_large_files_are_hashed_while_others_are_written(folder, written, monkeypatch):
+    expected, _ = hash_files(folder)
+    (folder / "later.json").write_text("[]")
+    known = written.stop()
+    assert set(known) == {WEIGHTS}
+    files, states, read = hashed_again(monkeypatch, folder, known)
+    assert read == sorted([*OTHERS, "later.json"]) and list(files) == sorted(files)
+    assert {name: files[name] for name in expected} == expected and set(states.files) == set(files)
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_a_file_that_is_written_again_is_hashed_again(folder, written, monkeypatch, kind):
+    known = written.stop()
+    EDITS[kind](folder / WEIGHTS)
+    files, _, read = hashed_again(monkeypatch, folder, known)
+    assert (WEIGHTS in read) == (WEIGHTS in files) == (kind != "removed")
+    if WEIGHTS in files:
+        assert files[WEIGHTS].sha256 == digest_of_file(folder / WEIGHTS) != known[WEIGHTS].sha256
+
+
+def test_a_folder_that_vanishes_ends_nothing(folder, written):
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / WEIGHTS).write_bytes(b"0" * 1000)
+    deadline = time.monotonic() + 60
+    while written._hashed[WEIGHTS].bytes != 1000 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert written.stop()[WEIGHTS].sha256 == digest_of_file(folder / WEIGHTS)

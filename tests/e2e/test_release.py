@@ -1,6 +1,7 @@
 """The four decisions for real: ModelOpt quantizes, vLLM serves, lm-eval asks, and the verdict says what happened."""
 
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -169,6 +170,28 @@ def test_the_engine_itself_refuses_what_the_preflight_says_it_does(workspace):
     metadata = yaml.safe_load((workspace.folder / "refused" / "results.yml").read_text())["metadata"]
     assert metadata["status"] != "COMPLETED" and "DEPLOYMENT_HEALTH_FAILED" in str(metadata)
     assert ENGINE_RULE in str(metadata), metadata
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_no_candidate_is_made_from_a_source_that_was_edited_with_its_times_kept(workspace, tmp_path, name):
+    if not workspace.path("tiny-llama/source.json").exists():
+        workspace.snakemake("--", "results/tiny-llama/source.json")
+    source, folder = workspace.read("tiny-llama/source.json"), tmp_path / "model"
+    shutil.copytree(workspace.folder / source["path"], folder)
+    (tmp_path / "source.json").write_text(json.dumps({**source, "path": str(folder)}))
+    before = (folder / name).stat()
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content.replace(b"0.02", b"0.03") if name == "config.json" else content[:-1] + b"~")
+    os.utime(folder / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (folder / name).stat().st_size == before.st_size and (folder / name).read_bytes() != content
+    checkpoint, record = tmp_path / "checkpoint", tmp_path / "quantization.json"
+    command = [".envs/quantize.cpu/bin/python", "scripts/quantize.py", "--source", tmp_path / "source.json"]
+    command += ["--recipe", "fp8", "--dataset", "results/demo/data/calibration.jsonl", "--samples", "4"]
+    command += ["--sequence-length", "16", "--output", checkpoint, "--record", record]
+    done = subprocess.run(list(map(str, command)), cwd=workspace.folder, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert f"{folder / name}: its sha256 is not the recorded one" in done.stderr
+    assert not checkpoint.exists() and not record.exists()
 
 
 def test_dropped_samples_are_anomalous_and_spare_the_candidate(workspace):

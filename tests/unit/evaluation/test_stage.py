@@ -1,10 +1,14 @@
 """What the stage gives each task: its share of the prompts in flight, and a store that more repeats do not change."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
 
+from day0.base.cli import UnusableInput
 from day0.evaluation.stage import Evaluation
+from day0.source.model_folder import model_files
+from day0.source.recorded_files import RecordedFiles, hash_files
 
 TASK = {
     "harness": "lm-eval", "task": "t", "num_fewshot": 5, "repeats": 2, "limit": 10, "offset": 0, "parameters": {},
@@ -76,3 +80,47 @@ def test_a_run_with_nothing_left_to_ask_when_it_stopped_is_complete():
     made = stopped_by_t(whole)
     assert made.early_stop is None
     assert made.outcomes == whole
+
+
+class _Loading:
+    """Stands for a server that loads its weights, and may edit them meanwhile."""
+
+    def __init__(self, edit):
+        self.wait = lambda *_: edit()
+
+
+@pytest.mark.parametrize("when", ["before the server starts", "while it loads", "never"])
+def test_a_checkpoint_that_is_edited_with_its_times_kept_is_not_evaluated(tmp_path, monkeypatch, when):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    weights = folder / "model.safetensors"
+    for file in (weights, folder / "config.json"):
+        file.write_bytes(b"{}" * 100)
+    files, _ = hash_files(folder)
+
+    def edit():
+        before = weights.stat()
+        weights.write_bytes(weights.read_bytes()[:-1] + b"~")
+        os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    record = tmp_path / "quantization.json"
+    checkpoint = SimpleNamespace(
+        folder=folder, recorded_files=lambda: RecordedFiles(folder, files, record, model_files(folder, False), True)
+    )
+    made = Evaluation(SimpleNamespace(checkpoint=checkpoint, on_cpu=True, serving={}, output=tmp_path / "run"))
+    started = []
+    monkeypatch.setattr(Evaluation, "_check_walltime", lambda self: None)
+    monkeypatch.setattr("day0.evaluation.stage.Proof", lambda *_: started.append("proof") or 1 / 0)
+    if when == "before the server starts":
+        edit()
+        monkeypatch.setattr(Evaluation, "_serve_and_ask", lambda self: started.append("server"))
+        with pytest.raises(UnusableInput, match=r"model\.safetensors: its sha256 is not the recorded one"):
+            made.run()
+        assert not started and not (tmp_path / "run").exists()
+        return
+    made.recorded.begin()
+    made.server_facts = {"served": str(folder)}
+    server = _Loading(edit if when == "while it loads" else lambda: None)
+    with pytest.raises(ZeroDivisionError if when == "never" else UnusableInput):
+        made._prove(server)
+    assert started == (["proof"] if when == "never" else [])

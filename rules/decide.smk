@@ -93,7 +93,8 @@ rule render_index:
     input:
         verdicts=get_releases("results/{model}/{release}/verdict.json"),
         reports=get_releases("results/{model}/{release}/report.html"),
-        templates=[get_own("scripts/templates/index.html.jinja"), get_own("scripts/templates/style.css")],
+        templates=[get_own(f"scripts/templates/{name}") for name in ("index.html.jinja", "index.js", "style.css")],
+        signed=get_sign_offs,
     output:
         page=report("results/index.html", caption="../docs/index.rst", category="Overview", labels={"part": "index"}),
         table=report(

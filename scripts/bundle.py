@@ -12,6 +12,7 @@ import argparse
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -113,6 +114,8 @@ def fill(folder: Path, release: AcceptedRelease, card: CardSettings) -> dict[str
     for name, path in evidence.items():
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy2(path, folder / name)
+    report = next(name for name, path in evidence.items() if path == release.evidence["report"])
+    write_text(folder / report, without_questions((folder / report).read_text(encoding="utf-8")))
     write_json(folder / SAMPLES, release.samples)
     validation = Validation.read(release.evidence["validation"])
     (folder / CARD).unlink(missing_ok=True)  # a link to the checkpoint's own card, which must stay as it is
@@ -122,6 +125,11 @@ def fill(folder: Path, release: AcceptedRelease, card: CardSettings) -> dict[str
     made = [CARD, SAMPLES, *release.legal_files, *evidence]
     digests = {name: entry.sha256 for name, entry in quantization.files.items()}
     return digests | {name: digest_of_file(folder / name) for name in made}
+
+
+def without_questions(page: str) -> str:
+    """A report without the texts of questions and their answers, which many data sets ask not to be published."""
+    return re.sub(r"<!--questions-->.*?<!--/questions-->", "", page, flags=re.DOTALL)
 
 
 def describe(

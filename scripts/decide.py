@@ -2,7 +2,7 @@
 
 The evidence is a JSON object of names and paths, in the graph's order; the rule of decision is in
 day0/decision/verdict.py. Where a recipe is proven to have lost, a configuration that searches on from it is written
-beside the verdict (day0/search/next_search.py).
+beside the verdict (day0/search/next_search.py). Every decision is added to history.jsonl beside it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from day0.decision.chain import Evidence
 from day0.decision.verdict import ReleaseRequest, make_verdict
 from day0.records.comparison import Comparison
 from day0.records.failure_class import Decision
+from day0.records.history import write_verdict
 from day0.records.preflight import Preflight
 from day0.records.quantization import Quantization
 from day0.records.record import Artefact
@@ -142,7 +143,7 @@ def main() -> int:
     arguments.output.with_name(FILE).unlink(missing_ok=True)
     if searching is not None:
         write_yaml(arguments.output.with_name(FILE), searching)
-    verdict.write(arguments.output)
+    write_verdict(arguments.output, verdict)
     print(f"{release.model} {release.name}: {verdict.decision}: {verdict.detail}")
     return 0
 

@@ -28,6 +28,8 @@ from typing import Any
 from harness_questions import Questions
 from harness_transport import Abandoned, AnswerStore, DiskFull, NotAnswered, Transport, seed_of
 
+SHOWN = 2000  # characters of a prompt's beginning and of its end that the samples keep
+
 # Prompts of one request: many where answers are short, one where a long answer would hold up the rest.
 SHORT_ANSWER_TOKENS = 64
 PROMPTS_PER_REQUEST = 16
@@ -565,7 +567,23 @@ def sample_of(
         "tokens": tokens,
         "generated": generated,
         "failed": failed,
+        **({} if repeat else {"prompt": shown_prompt(arguments, generated), "target": shown(entry.get("target"))}),
     }
+
+
+def shown_prompt(arguments: Sequence[Any], generated: bool) -> str | None:
+    """A prompt as people read it, with the numbers of its choices, which answer and target name."""
+    choices = [] if generated else [one[1] for one in arguments]
+    text = shown(arguments[0][0])
+    return text if text is None or len(choices) < 2 else text + "".join(f"\n{n}: {c}" for n, c in enumerate(choices))
+
+
+def shown(value: Any) -> str | None:
+    """A text for people to read, without the middle of what no one would; chats of lm-eval hold theirs as JSON."""
+    text = getattr(value, "prompt", value)
+    if text is not None and not isinstance(text, str):
+        text = json.dumps(text, ensure_ascii=False, default=str)
+    return text if text is None or len(text) <= 2 * SHOWN else f"{text[:SHOWN]}\n[…]\n{text[-SHOWN:]}"
 
 
 def kind_of(error: Exception, transport: Transport) -> str:

@@ -10,25 +10,73 @@ import argparse
 import csv
 import io
 import os
+from base64 import b64encode
+from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
-from day0.base.artefacts import write_text
+from markupsafe import Markup
+
+from day0.base.artefacts import digest_of_file, write_text
 from day0.base.cli import UnusableInput, run_cli
-from day0.release.overview_page import COLUMNS, Decided, count_decisions, index_figures, index_rows
-from day0.release.release_page import TONES
-from day0.release.verdicts import read_verdict
-from report import render, write_figures
+from day0.records.history import read_history
+from day0.records.sign_off import SIGN_OFF, find_sign_off
+from day0.release.effort import asked_of
+from day0.release.overview_page import (
+    COLUMNS,
+    CONFIGURED,
+    EARLIER,
+    OF_A_SEARCH,
+    Decided,
+    count_decisions,
+    index_figures,
+    index_rows,
+    side_by_side,
+    whole_cost,
+)
+from day0.release.release_page import cost_sentence, history_rows, hours
+from report import TEMPLATES, ReleaseFiles, render, write_figures
 
 
-def find_decided(path: Path, folder: Path, configured: bool) -> Decided:
-    """A verdict with its page and bundle, where those are not older than it."""
-    verdict, decided = read_verdict(path), path.stat().st_mtime
+def find_decided(path: Path, folder: Path, kind: str) -> Decided:
+    """A verdict with what lies beside it: page and bundle, where those are not older, costs, history, sign-off.
+
+    Args:
+        path: verdict.json.
+        folder: of the index, which addresses are relative to.
+        kind: why it is listed; see Decided.
+    """
+    files = ReleaseFiles(path)
+    decided = path.stat().st_mtime
 
     def address(name: str) -> str | None:
         file = path.parent / name
         return os.path.relpath(file, folder) if file.is_file() and file.stat().st_mtime >= decided else None
 
-    return Decided(verdict, address("report.html"), address("release/README.md"), configured)
+    bundle = address("release/README.md")
+    sums = path.parent / "release" / "SHA256SUMS"
+    signed = find_sign_off(sums.parent, digest_of_file(sums)) if bundle and sums.is_file() else None
+    entries = [entry.as_plain() for entry in read_history(path)]
+    return Decided(
+        files.verdict,
+        address("report.html"),
+        bundle,
+        kind,
+        files.efforts([]),
+        {side: asked_of(metadata) for side, metadata in files.metadata.items()},
+        history_rows(entries, files.verdict, digest_of_file(path)),
+        signed,
+        signed is None and (path.parent / SIGN_OFF).is_file(),
+    )
+
+
+def find_others(folder: Path, known: set[Path], searches: set[Path]) -> Iterator[tuple[Path, str]]:
+    """Verdicts of a folder of results that are not among the known ones, and why they are listed."""
+    prefixes = tuple(f"{search.resolve()}." for search in searches)
+    for path in sorted(folder.glob("*/*/verdict.json")):
+        if path.resolve() not in known:
+            is_candidate = str(path.parent.resolve()).startswith(prefixes) if prefixes else False
+            yield path, OF_A_SEARCH if is_candidate else EARLIER
 
 
 def as_csv(rows: list[dict]) -> str:
@@ -50,19 +98,34 @@ def main() -> int:
     arguments = parser.parse_args()
 
     folder = arguments.output.parent
-    releases = [find_decided(path, folder, configured=True) for path in arguments.verdicts]
+    releases = [find_decided(path, folder, CONFIGURED) for path in arguments.verdicts]
     known = {path.resolve() for path in arguments.verdicts}
-    for path in sorted(arguments.others.glob("*/*/verdict.json")) if arguments.others else []:
-        if path.resolve() not in known:
-            try:
-                releases.append(find_decided(path, folder, configured=False))
-            except UnusableInput as error:
-                print(f"left out: {error}")
+    searches = {path.parent for path in arguments.verdicts if (path.parent / "search" / "search.json").is_file()}
+    for path, kind in find_others(arguments.others, known, searches) if arguments.others else ():
+        try:
+            releases.append(find_decided(path, folder, kind))
+        except UnusableInput as error:
+            print(f"left out: {error}")
     rows = index_rows(releases)
     figures = index_figures(rows)
-    counts = count_decisions([row for row in rows if row["configured"]])
-    captions = {f"{row['model']}.{row['suite']}": f"{row['model']}, suite {row['suite']}" for row in rows}
-    content = {"rows": rows, "figures": figures, "captions": captions, "counts": counts, "tones": TONES}
+    counts = count_decisions([row for row in rows if row["kind"] == CONFIGURED])
+    script = (TEMPLATES / "index.js").read_text(encoding="utf-8")
+    content = {
+        "rows": rows,
+        "figures": figures,
+        "captions": {f"{row['model']}.{row['suite']}": f"{row['model']}, suite {row['suite']}" for row in rows},
+        "counts": counts,
+        "all_counts": count_decisions(rows),
+        "tables": side_by_side(rows),
+        "models": sorted({row["model"] for row in rows}),
+        "suites": sorted({row["suite"] for row in rows}),
+        "cost": cost_sentence(whole_cost(releases)),
+        "hours": hours,
+        "running": None,
+        # The browser runs this script alone, whatever else might have come into the page.
+        "script": Markup(script),
+        "script_digest": b64encode(sha256(script.encode()).digest()).decode(),
+    }
     if arguments.figures:
         write_figures(arguments.figures, figures)
     if arguments.table:

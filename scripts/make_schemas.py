@@ -16,6 +16,7 @@ from day0.records.comparison import Comparison
 from day0.records.early_stopping import StoppingRules
 from day0.records.environment import Environment, ImageEnvironment
 from day0.records.file_states import FileStates
+from day0.records.history import PastDecision
 from day0.records.outcome import Outcome
 from day0.records.part import Part
 from day0.records.preflight import Preflight
@@ -28,6 +29,7 @@ from day0.records.run import RunAssessment
 from day0.records.samples import Sample
 from day0.records.search import Rung, Search
 from day0.records.sensitivity import Sensitivity
+from day0.records.sign_off import SignOff
 from day0.records.source import Source
 from day0.records.token import Token
 from day0.records.tracking import Tracking
@@ -55,6 +57,7 @@ ARTEFACTS: tuple[type[Artefact], ...] = (
     Search,
     Token,
     Tracking,
+    SignOff,
     Publication,
 )
 SCHEMAS = {
@@ -64,6 +67,7 @@ SCHEMAS = {
     "external_scores": ExternalScores,
     "provenance": Statement,
     "sample": Sample,
+    "history": PastDecision,
     "outcome": Outcome,
     **{artefact.schema_name: artefact for artefact in ARTEFACTS},
 }

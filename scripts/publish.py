@@ -2,7 +2,8 @@
 
 The bundle is checked before anything leaves. A repository is brought to hold the bundle and nothing else by one commit;
 files that it holds already are not sent again, so an interrupted upload goes on where it stopped, and a second run does
-nothing. A repository or folder with content that no bundle brought there is refused. The token is read from the
+nothing. A repository or folder with content that no bundle brought there is refused, and so is a bundle without the
+sign-off that the configuration may require (scripts/sign_off.py). The token is read from the
 environment variable that the configuration names, and is written nowhere. --dry-run shows what would be done.
 """
 
@@ -32,6 +33,7 @@ from day0.base.artefacts import digest_of_file, read_json
 from day0.base.cli import EXIT_FAILED_CHECK, UnusableInput, json_argument, run_cli
 from day0.records.failure_class import Decision
 from day0.records.publication import Publication
+from day0.records.sign_off import SIGN_OFF, SignOff, find_sign_off
 from day0.release.damage import hashed_before
 from verify_release import ADDED_BY_HUBS, LINE, SUMS, verify
 
@@ -53,6 +55,10 @@ class Plan(NamedTuple):
 
 class BrokenBundle(Exception):
     """The bundle does not pass its own check."""
+
+
+class Unsigned(BrokenBundle):
+    """Nobody answers for the bundle, though the configuration asks for that."""
 
 
 def check_bundle(folder: Path, full: bool = False) -> dict[str, str]:
@@ -93,6 +99,32 @@ def plan_actions(
     stale = [name for name in others if name not in local]
     actions = {name: KEEP if remote.get(name) else UPLOAD for name in local}
     return actions | {name: DELETE for name in stale}
+
+
+def why_unsigned(bundle: Path, digests: Mapping[str, str]) -> str:
+    """What is missing, and what to do."""
+    path = bundle.parent / SIGN_OFF
+    found = f"there is no {path}"
+    if path.is_file():
+        signed = SignOff.read(path)
+        found = (
+            f"{path} is of another bundle: {signed.signed_by} signed SHA256SUMS {signed.sums_sha256} "
+            f"on {signed.signed}, and its digest is {digests[SUMS]} now"
+        )
+    return (
+        f"it is not signed off, which publish.sign_off requires: {found}; look at the report, then run "
+        f"python scripts/sign_off.py {bundle.parent} --by NAME"
+    )
+
+
+def say_sign_off(bundle: Path, digests: Mapping[str, str], is_required: bool) -> str:
+    """Whether a bundle may be published as far as its sign-off goes."""
+    signed = find_sign_off(bundle, digests[SUMS])
+    if signed is not None:
+        return f"{bundle}: signed off by {signed.signed_by}, {signed.signed}"
+    return (
+        f"{bundle}: would be refused: {why_unsigned(bundle, digests)}" if is_required else f"{bundle}: not signed off"
+    )
 
 
 class Hub:
@@ -294,10 +326,14 @@ def main() -> int:
         else:
             destination = Folder(settings)
         if arguments.dry_run:
+            print(say_sign_off(arguments.bundle, digests, settings.get("sign_off") == "required"))
             print(show_plan(arguments.bundle, destination.place, destination.plan(arguments.bundle, digests)))
             if isinstance(destination, Hub) and not destination.has_token:
                 print(f"{destination.variable} is not set: the hub was asked without a token, and takes no upload so")
             return 0
+        signed = find_sign_off(arguments.bundle, digests[SUMS])
+        if signed is None and settings.get("sign_off") == "required":
+            raise Unsigned(f"{arguments.bundle}: {why_unsigned(arguments.bundle, digests)}")
         message = f"{verdict['model']} {verdict['release']}: {verdict['decision']}, SHA256SUMS {digests[SUMS]}"
         sent = destination.publish(arguments.bundle, digests, message)
     except BrokenBundle as error:
@@ -327,6 +363,8 @@ def main() -> int:
         bundle=str(arguments.bundle),
         sums_sha256=digests[SUMS],
         files=len(digests),
+        signed_by=signed.signed_by if signed else None,
+        signed=signed.signed if signed else None,
         published=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     if arguments.output:

@@ -1,7 +1,8 @@
 """Render a verdict and its evidence as one self-contained HTML page.
 
 Reads verdict.json and, where they are not given, the assessments that it names, the record of the quantize stage, the
-runs' metadata and the benchmark files that lie beside them. The page needs no network and no script; its figures are
+runs' metadata, the texts of the samples that flipped, the decisions before this one and the benchmark files that lie
+beside them. The page needs no network and no script; its figures are
 written as files of their own too where a folder is given.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,20 @@ from markupsafe import Markup
 
 from day0.base.artefacts import digest_of_file, read_json, read_yaml, write_text
 from day0.base.cli import UnusableInput, run_cli
+from day0.base.numbers import mapping_or_empty
+from day0.decision.recount import read_samples_file
+from day0.records.history import read_history
+from day0.records.samples import shortened
 from day0.records.search import Search
-from day0.release.figures import Stage
-from day0.release.release_page import benchmark_row, float_or_none, page_content
+from day0.release.effort import Effort, gpus_of_quantization, gpus_of_server
+from day0.release.figures import for_page
+from day0.release.release_page import Question, benchmark_row, float_or_none, page_content
 from day0.release.verdicts import read_verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
 # What is made from the report or beside it: its figures are of an earlier run.
 LATER_STAGES = {"render_report", "bundle_release", "log_decision", "publish_release"}
+SIDES = ("baseline", "candidate")
 SHOWN_EVIDENCE = ("comparison", "validation", "baseline_run", "candidate_run")
 
 
@@ -33,7 +41,7 @@ def render(template: str, content: dict[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    figures = {name: Markup(svg) for name, svg in content["figures"].items()}
+    figures = {name: Markup(for_page(svg)) for name, svg in content["figures"].items()}
     return environment.get_template(template).render({**content, "figures": figures})
 
 
@@ -69,14 +77,15 @@ def find_benchmarks(given: list[str], folders: list[Path]) -> dict[str, Path]:
     return found
 
 
-def read_stages(benchmarks: dict[str, Path], groups: dict[str, str]) -> tuple[list[Stage], dict[str, float]]:
-    """Stages and their largest resident memory (MiB) from Snakemake's benchmark files, each written as its job ended.
+def read_efforts(benchmarks: dict[str, Path], groups: dict[str, str], gpus: dict[str, int | None]) -> list[Effort]:
+    """What each stage took, from Snakemake's benchmark files, each written as its job ended.
 
     Args:
         benchmarks: name of a stage to its file.
         groups: folder to what its stages are for; a file counts to the nearest folder above it.
+        gpus: "STAGE, GROUP" to the GPUs that it held; none where it is not named.
     """
-    stages, memory = [], {}
+    efforts = []
     for name, file in benchmarks.items():
         try:
             row, end = benchmark_row(file.read_text(encoding="utf-8")), file.stat().st_mtime
@@ -87,10 +96,78 @@ def read_stages(benchmarks: dict[str, Path], groups: dict[str, str]) -> tuple[li
             continue
         group = next((groups[str(parent)] for parent in file.parents if str(parent) in groups), "other")
         label = f"{file.stem.replace('_', ' ')}, {group}" if "/" in name else name
-        stages.append(Stage(label, end - seconds, seconds, group))
-        if (most := float_or_none(row.get("max_rss"))) is not None:
-            memory[label] = most
-    return stages, memory
+        held = gpus.get(f"{file.stem}, {group}", 0)
+        cpu, memory = float_or_none(row.get("cpu_time")), float_or_none(row.get("max_rss"))
+        efforts.append(Effort(label, file.stem, group, end - seconds, seconds, cpu, memory, held))
+    return efforts
+
+
+class ReleaseFiles:
+    """What lies beside a verdict, as far as it is there: its evidence, the records of its stages, their benchmarks."""
+
+    def __init__(self, path: Path, given: Mapping[str, Path | None] | None = None) -> None:
+        """Find and read the files.
+
+        Args:
+            path: verdict.json.
+            given: names of evidence, and quantization, to files that take the place of those that the verdict names.
+        """
+        self.verdict = read_verdict(path)
+        self.path, chosen = path, given or {}
+        self.paths: dict[str, Path] = {}
+        for name in SHOWN_EVIDENCE:
+            named = (self.verdict.get("evidence") or {}).get(name, {}).get("path")
+            if (own := chosen.get(name)) or (named and Path(named).is_file()):
+                self.paths[name] = own or Path(named)
+        if own := chosen.get("quantization"):
+            self.paths["quantization"] = own
+        elif "validation" in self.paths:
+            record = self.paths["validation"].parent / "quantization.json"
+            self.paths |= {"quantization": record} if record.is_file() else {}
+        self.content = {name: read_json(file) for name, file in self.paths.items()}
+        self.metadata = {side: self._metadata(side) for side in SIDES if f"{side}_run" in self.paths}
+
+    def _metadata(self, side: str) -> dict[str, Any]:
+        results = self.paths[f"{side}_run"].parent / "results.yml"
+        found = read_yaml(results).get("metadata") if results.is_file() else {}
+        return found if isinstance(found, dict) else {}
+
+    def efforts(self, benchmarks: list[str]) -> list[Effort]:
+        """What its stages took; from the benchmark files beside the evidence where none are given."""
+        groups = {str(self.paths[f"{side}_run"].parent): side for side in self.metadata}
+        groups |= {str(self.paths["validation"].parent): "candidate"} if "validation" in self.paths else {}
+        model = self.paths["validation"].parent.parent if "validation" in self.paths else self.path.parent.parent
+        groups = {str(model): "source", str(self.path.parent): "decision"} | groups
+        gpus = {
+            f"evaluate, {side}": gpus_of_server(mapping_or_empty(metadata.get("server")))
+            for side, metadata in self.metadata.items()
+        }
+        gpus["quantize, candidate"] = gpus_of_quantization(self.content.get("quantization", {}))
+        return read_efforts(find_benchmarks(benchmarks, [Path(folder) for folder in groups]), groups, gpus)
+
+    def questions(self) -> dict[str, Question]:
+        """Of the samples that flipped, what was asked and answered, by "TASK ID REPEAT"."""
+        tasks = self.content.get("comparison", {}).get("tasks") or self.verdict.get("tasks") or {}
+        found: dict[str, Question] = {}
+        for task, entry in tasks.items():
+            flips = mapping_or_empty(mapping_or_empty(entry.get("paired")).get("flips"))
+            wanted = {(str(row["id"]), str(row["repeat"])) for kind in flips.values() for row in kind}
+            if not wanted:
+                continue
+            ids, texts = {one for one, _ in wanted}, {side: {} for side in SIDES}  # type: dict[str, dict]
+            asked: dict[str, tuple[str | None, str | None]] = {}
+            for side in self.metadata:
+                file = self.paths[f"{side}_run"].parent / "samples" / f"{task}.jsonl"
+                for sample in read_samples_file(file, is_own=False).samples:
+                    if sample.id in ids:
+                        texts[side][sample.id, str(sample.repeat)] = sample.answer
+                        if sample.prompt is not None:
+                            asked[sample.id] = (sample.prompt, sample.target)
+            for key in wanted:
+                prompt, target = asked.get(key[0], (None, None))
+                answers = [shortened(texts[side].get(key)) for side in SIDES]
+                found[" ".join((task, *key))] = Question(prompt, target, *answers)
+        return found
 
 
 def main() -> int:
@@ -110,44 +187,23 @@ def main() -> int:
     parser.add_argument("--figures", type=Path, help="folder to write the figures to, NAME.svg each")
     arguments = parser.parse_args()
 
-    verdict = read_verdict(arguments.verdict)
-    evidence = verdict.get("evidence") or {}
-    paths: dict[str, Path] = {}
-    for name in SHOWN_EVIDENCE:
-        given, named = getattr(arguments, name), evidence.get(name, {}).get("path")
-        if given or (named and Path(named).is_file()):
-            paths[name] = given or Path(named)
-    content = {name: read_json(path) for name, path in paths.items()}
-    if arguments.quantization or "validation" in paths:
-        record = arguments.quantization or paths["validation"].parent / "quantization.json"
-        if arguments.quantization or record.is_file():
-            paths["quantization"], content["quantization"] = record, read_json(record)
-    runs = {}
-    for side in ("baseline", "candidate"):
-        if f"{side}_run" in paths:
-            results = paths[f"{side}_run"].parent / "results.yml"
-            metadata = read_yaml(results).get("metadata") if results.is_file() else {}
-            runs[side] = (content[f"{side}_run"], metadata if isinstance(metadata, dict) else {})
-    groups = {
-        str(path.parent): side for side in ("baseline", "candidate") for path in [paths.get(f"{side}_run")] if path
-    }
-    groups |= {str(paths["validation"].parent): "candidate"} if "validation" in paths else {}
-    model = paths["validation"].parent.parent if "validation" in paths else arguments.verdict.parent.parent
-    groups = {str(model): "source", str(arguments.verdict.parent): "decision"} | groups
-    folders = [Path(folder) for folder in groups]
-    stages, memory = read_stages(find_benchmarks(arguments.benchmark, folders), groups)
+    given = {name: getattr(arguments, name) for name in (*SHOWN_EVIDENCE, "quantization")}
+    files = ReleaseFiles(arguments.verdict, given)
+    verdict = files.verdict
     of_search = arguments.search or arguments.verdict.parent / "search" / "search.json"
     search = Search.read(of_search) if arguments.search or of_search.is_file() else None
     page = page_content(
         verdict,
         search=search,
-        comparison=content.get("comparison"),
-        validation=content.get("validation"),
-        quantization=content.get("quantization"),
-        runs=runs,
-        stages=stages,
-        memory=memory,
-        states={name: state_of(entry) for name, entry in evidence.items()},
+        comparison=files.content.get("comparison"),
+        validation=files.content.get("validation"),
+        quantization=files.content.get("quantization"),
+        runs={side: (files.content[f"{side}_run"], metadata) for side, metadata in files.metadata.items()},
+        efforts=files.efforts(arguments.benchmark),
+        states={name: state_of(entry) for name, entry in (verdict.get("evidence") or {}).items()},
+        questions=files.questions(),
+        history=[entry.as_plain() for entry in read_history(arguments.verdict)],
+        verdict_sha256=digest_of_file(arguments.verdict),
     )
     if arguments.figures:
         write_figures(arguments.figures, page["figures"])

@@ -100,3 +100,8 @@ def get_decision_input(wildcards):
     is_tracked = PLAN.config.mlflow is not None and get_target(wildcards) is not None
     tracking = {"tracking": [f"results/{wildcards.model}/{wildcards.release}/mlflow.json"]} if is_tracked else {}
     return {**get_verdict_evidence(wildcards), **tracking}
+
+
+def get_sign_offs(wildcards):
+    """Sign-offs that are there, so that the page over all releases is made anew after one, and nothing else is."""
+    return [path for path in get_releases("results/{model}/{release}/sign_off.json") if Path(path).exists()]

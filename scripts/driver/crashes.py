@@ -26,6 +26,7 @@ from day0.decision.failures import RECIPE_STAGE, decide
 from day0.decision.verdict import ReleaseRequest, make_crash_verdict
 from day0.records.assessment import AnyAssessment
 from day0.records.failure_class import Decision, FailureClass
+from day0.records.history import write_verdict
 from day0.records.verdict import Verdict
 from day0.release.damage import find_damage
 from day0.release.made_with import stamp
@@ -138,7 +139,7 @@ def record_crashes(workflow: Workflow, releases: Releases) -> None:
                     verdict = verdict.model_copy(
                         update={"detail": f"{verdict.detail} {problem}.", "next_action": DISK_ACTION}
                     )
-                verdict.model_copy(update=stamp()).write(str(below.output[0]))
+                write_verdict(Path(below.output[0]), verdict.model_copy(update=stamp()))
     if workflow.is_main_process:
         show_decisions(dag, releases)
 

@@ -33,7 +33,7 @@ from day0.evaluation.results import fingerprint_of, in_order, statistics_of
 from day0.evaluation.run_logs import logs_of, scan_log_file
 from day0.records.failure_class import FailureClass
 from day0.records.results import RunMetadata, read_metadata
-from day0.records.samples import SAMPLE_FIELDS
+from day0.records.samples import OPTIONAL_FIELDS, SAMPLE_FIELDS
 from day0.suite.documents import count_asked
 from day0.suite.score_names import canonical_score, find_score, find_task
 
@@ -364,7 +364,8 @@ def _task(
         "fingerprint": fingerprint,
         "unknown": unknown + [field for field in COUNTS if accounting[field] is None],
     }
-    shown = None if lines is None else [{field: line.get(field) for field in SAMPLE_FIELDS} for line in lines]
+    fields = (*SAMPLE_FIELDS, *OPTIONAL_FIELDS)
+    shown = None if lines is None else [{field: line.get(field) for field in fields} for line in lines]
     return {"value": entry.get("value"), "stats": statistics}, part, shown
 
 

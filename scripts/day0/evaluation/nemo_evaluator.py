@@ -220,7 +220,21 @@ def _lm_eval_sample(
         "score": _score(score),
         "finish_reason": finish_reason_of(prompt) if generated and isinstance(prompt, str) else None,
         "generated": generated,
+        "prompt": _shown_prompt(prompt, [] if generated else _choices(arguments)),
+        "target": _text(row.get("target")),
     }, dict(settings) if isinstance(settings, Mapping) else None
+
+
+def _choices(arguments: Any) -> list[str]:
+    """The continuations that a question offers, in their order."""
+    pairs = arguments.values() if isinstance(arguments, Mapping) else arguments
+    return [str(pair["arg_1"] if isinstance(pair, Mapping) else pair[1]) for pair in pairs]
+
+
+def _shown_prompt(prompt: Any, choices: list[str]) -> str | None:
+    """A prompt as people read it, with the numbers of its choices, which answer and target name."""
+    text = _text(prompt)
+    return text if text is None or len(choices) < 2 else text + "".join(f"\n{n}: {c}" for n, c in enumerate(choices))
 
 
 def _score(value: Any) -> float | None:
@@ -259,6 +273,7 @@ def _normalized_samples(paths: list[Path]) -> list[dict[str, Any]]:
                     "finish_reason": None,
                     "tokens": row.get("num_generated_tokens"),
                     "generated": True,
+                    **({} if repeat else {"prompt": _text(row.get("query")), "target": _text(row.get("ground_truth"))}),
                 }
             )
     return samples

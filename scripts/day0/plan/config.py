@@ -267,6 +267,9 @@ class Publish(Strict):
     )
     folder: LocalPath | None = Field(None, description="folder to copy the bundle to; may hold {model} and {release}")
     dry_run: bool = Field(True, description="only show what would be uploaded or copied")
+    sign_off: Literal["required", "optional"] = Field(
+        "optional", description="required: only a bundle that scripts/sign_off.py has a person's word for is published"
+    )
 
     @model_validator(mode="after")
     def _one_destination(self) -> Publish:

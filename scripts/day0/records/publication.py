@@ -25,3 +25,5 @@ class Publication(Artefact):
     sums_sha256: Sha256 = Field(description="of the bundle's SHA256SUMS")
     files: Count
     published: str = Field(description="time in UTC, ISO 8601")
+    signed_by: str | None = Field(None, description="who signed the bundle off; null: nobody was asked to")
+    signed: str | None = Field(None, description="time in UTC, ISO 8601")

@@ -11,13 +11,30 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from day0.base.artefacts import write_text
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import mistakes_of
 from day0.records.record import Record, StrictNumber
 
+TEXT_KEPT = 4000  # characters of a prompt or target; of a longer one the beginning and the end
+LEFT_OUT = "\n[…]\n"
+
+
+def shortened(text: Any) -> Any:
+    """A text of at most TEXT_KEPT characters, the middle left out; anything else as it is.
+
+    >>> len(shortened("x" * 10_000)) <= TEXT_KEPT, shortened("2 + 2 ="), shortened(None)
+    (True, '2 + 2 =', None)
+    """
+    if not isinstance(text, str) or len(text) <= TEXT_KEPT:
+        return text
+    half = (TEXT_KEPT - len(LEFT_OUT)) // 2
+    return text[:half] + LEFT_OUT + text[-half:]
+
+
+ShownText = Annotated[str, BeforeValidator(shortened)]
 WholeCount = Annotated[int, Field(ge=0, strict=True)]
 
 
@@ -38,10 +55,15 @@ class Sample(Record):
     finish_reason: str | None = Field(None, description="why the generation ended, such as stop or length")
     tokens: WholeCount | None = Field(None, description="generated tokens")
     group: str | None = Field(None, description="samples of one group (questions on one passage) count as one cluster")
+    prompt: ShownText | None = Field(
+        None, description="as it was asked, for people to read, with the choices where there are some; of repeat 0"
+    )
+    target: ShownText | None = Field(None, description="the expected answer, for people to read; of repeat 0")
 
 
-# What every line holds; a group stands only where there is one.
-SAMPLE_FIELDS = tuple(name for name in Sample.model_fields if name != "group")
+# What every line holds; the others stand only where they are known.
+OPTIONAL_FIELDS = ("group", "prompt", "target")
+SAMPLE_FIELDS = tuple(name for name in Sample.model_fields if name not in OPTIONAL_FIELDS)
 
 
 def make_sample(content: Mapping[str, Any], place: str) -> Sample:
@@ -62,7 +84,6 @@ def write_samples(file: Path, samples: Iterable[Sample]) -> None:
     lines = []
     for sample in samples:
         line = {name: getattr(sample, name) for name in SAMPLE_FIELDS}
-        lines.append(
-            json.dumps(line | ({"group": sample.group} if sample.group is not None else {}), ensure_ascii=False)
-        )
+        line |= {name: value for name in OPTIONAL_FIELDS if (value := getattr(sample, name)) is not None}
+        lines.append(json.dumps(line, ensure_ascii=False))
     write_text(file, "".join(f"{line}\n" for line in lines))

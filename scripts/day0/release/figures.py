@@ -7,9 +7,12 @@ and Ito (https://jfly.uni-koeln.de/color/), which stays apart for colour-blind r
 from __future__ import annotations
 
 import io
+import itertools
+import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from html import escape
 from typing import Any, NamedTuple
 
@@ -17,8 +20,10 @@ import matplotlib
 
 matplotlib.use("svg")
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.textpath import TextPath
 
 from day0.records.failure_class import Decision
 from day0.records.search import Candidate as SearchCandidate
@@ -26,11 +31,14 @@ from day0.records.search import Outcome, Search
 from day0.release.portfolio import Candidate, pareto_front
 from day0.release.search_page import KINDS, OBJECTIVES, last_outcomes, rungs_of
 
-INK, SOFT, LINE, GRID = "#1c2430", "#5b6675", "#dde2e8", "#e6eaee"
+INK, SOFT, LINE, GRID, PAPER = "#1c2430", "#566170", "#dde2e8", "#e6eaee", "#ffffff"
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW = (
     "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b3a100",
 )  # fmt: skip
 FULL_PRECISION, BROKEN = "#cfd6de", "#b3212f"
+# What a page draws in its own colours, by the names of style.css; the colours that carry data stay.
+OF_THE_PAGE = {INK: "ink", SOFT: "soft", LINE: "line", GRID: "grid", PAPER: "paper", FULL_PRECISION: "full"}
+ON_DARK, ON_LIGHT = "#fffffe", "#0b0f14"  # text within a bar, on whichever paper
 MARKS: dict[str, tuple[str, str]] = {
     Decision.ACCEPT: (GREEN, "o"),
     Decision.REGRESSION: (VERMILION, "v"),
@@ -39,6 +47,7 @@ MARKS: dict[str, tuple[str, str]] = {
 }
 FONTS = "'DejaVu Sans', Verdana, Arial, sans-serif"
 LONGEST_LABEL = 32
+MOST_NAMES = 60  # beside points of one figure
 WIDTH_INCHES = 8.4
 
 
@@ -49,6 +58,15 @@ class Stage(NamedTuple):
     start: float
     seconds: float
     group: str
+
+
+def for_page(svg: str) -> str:
+    """A figure in the colours of the page that it stands in, which are others on a dark screen."""
+    return re.sub(
+        r"\b(fill|stroke): (#[0-9a-f]{6})",
+        lambda found: f"{found[1]}: var(--{OF_THE_PAGE[found[2]]})" if found[2] in OF_THE_PAGE else found[0],
+        svg,
+    )
 
 
 def drop_chart(tasks: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> str | None:
@@ -152,17 +170,11 @@ def timeline_chart(stages: Sequence[Stage]) -> str | None:
             inside = not beside and width > 0.12 * total / unit
             axes.annotate(
                 _duration(stage.seconds), (left if not (beside or inside) else left + width, row), va="center",
-                color="white" if inside else INK, xytext=(4 if beside else -4, 0), textcoords="offset points",
-                ha="left" if beside else "right", fontsize=7.5,
+                color=_ink_on(colors[stage.group]) if inside else INK, xytext=(4 if beside else -4, 0),
+                textcoords="offset points", ha="left" if beside else "right", fontsize=7.5,
             )  # fmt: skip
-        for number, (place, idle) in enumerate(gaps):
+        for place, _ in gaps:
             axes.axvline(place / unit, color=SOFT, linewidth=1, linestyle=(0, (1, 2)))
-            at_the_end = place > 0.85 * total
-            axes.annotate(
-                f"idle {_duration(idle)}", (place / unit, len(ordered) - 0.5), color=SOFT, fontsize=7,
-                xytext=(-3 if at_the_end else 3, 2 + 9 * (number % 2)), textcoords="offset points",
-                ha="right" if at_the_end else "left",
-            )  # fmt: skip
         axes.set_yticks(range(len(ordered)), [_label(stage.name) for stage in ordered])
         axes.set_ylim(len(ordered) - 0.4, -0.6)
         axes.set_xlim(0, total * 1.02 / unit)
@@ -170,6 +182,11 @@ def timeline_chart(stages: Sequence[Stage]) -> str | None:
         _bare(axes)
         handles = [Patch(color=colors[name], label=_label(name)) for name in groups]
         figure.legend(handles=handles, loc="outside upper left", ncols=4, frameon=False)
+        if gaps:
+            axes.set_ylim(len(ordered) + 0.3, -0.6)  # a line for the idle times
+            figure.draw_without_rendering()
+            idle = [(f"idle {_duration(seconds)}", place / unit, len(ordered) - 0.05) for place, seconds in gaps]
+            _name_points(axes, idle, size=7, color=SOFT, rises=(-3,), reach=3, marks=False)
         sentences = [f"{stage.name}: {_duration(stage.seconds)}" for stage in ordered]
         return _svg(figure, "Timeline of the stages", "; ".join(sentences))
 
@@ -229,7 +246,10 @@ def pareto_chart(title: str, candidates: Sequence[Candidate], baseline_score: fl
         figure.legend(handles=handles, loc="outside upper left", ncols=5, frameon=False)
         figure.draw_without_rendering()  # settles where the points come to lie
         named = [(point.release, 100 * point.size_ratio, 100 * point.score) for point in points]
-        _name_points(axes, [*([("source", 100, 100 * baseline_score)] if baseline_score is not None else []), *named])
+        named.sort(key=lambda one: one[0] not in {point.release for point in front})
+        source = [("source", 100.0, 100 * baseline_score)] if baseline_score is not None else []
+        drawn = [places] + ([[(0, source[0][2]), (108, source[0][2])]] if source else [])
+        _say_omitted(axes, _name_points(axes, [*source, *named], lines=drawn))
         sentences = [
             f"{point.release}: {point.decision}, {point.size_ratio:.1%} of the size, mean score {point.score:.2%}"
             for point in points
@@ -261,7 +281,7 @@ def search_chart(search: Search) -> str | None:
             axes.plot([cost, cost], ends, color=color, linewidth=1.8, solid_capstyle="butt", zorder=2)
             axes.plot(
                 [cost], [change], marker=shape, markersize=9, color=color, linestyle="none", zorder=3,
-                markerfacecolor=color if found.kind == "final" else "white",
+                markerfacecolor=color if found.kind == "final" else PAPER,
             )  # fmt: skip
             winner = ", winner" if name == search.winner else ""
             names.append((f"{name} ({', '.join(map(str, rungs.get(name, [])))}){winner}", cost, change))
@@ -291,13 +311,18 @@ def search_chart(search: Search) -> str | None:
             for name in shown
         ]
         handles += [
-            Line2D([], [], color=SOFT, marker="o", markerfacecolor="white", linestyle="none", label="by screening"),
+            Line2D([], [], color=SOFT, marker="o", markerfacecolor=PAPER, linestyle="none", label="by screening"),
             Line2D([], [], color=SOFT, marker="|", linestyle="none", markersize=10, label="no score, or not tried"),
             Line2D([], [], color=INK, linewidth=1.2, linestyle=(0, (3, 1.5)), label="limit of the mean"),
         ]
         figure.legend(handles=handles, loc="outside upper left", ncols=6, frameon=False)
         figure.draw_without_rendering()  # settles where the points come to lie
-        _name_points(axes, names)
+        drawn = [
+            [(cost, -100 * found.loss.low), (cost, -100 * found.loss.high)]
+            for cost, found in measured.values()
+            if found.loss
+        ]
+        _say_omitted(axes, _name_points(axes, names, lines=drawn))
         reasons = {one.name: one.reason for one in search.not_tried}
         sentences = [_sentence_of(one, outcomes.get(one.name), reasons) for one in search.candidates]
         return _svg(figure, "Cost and accuracy of the candidates of the search", "; ".join(sentences))
@@ -314,26 +339,85 @@ def _sentence_of(candidate: SearchCandidate, outcome: Outcome | None, reasons: M
 
 def _face(decision: str) -> str:
     """The filling of a mark: none where the scores are not to be trusted."""
-    return "white" if decision == Decision.ANOMALOUS else MARKS.get(decision, MARKS[Decision.ANOMALOUS])[0]
+    return PAPER if decision == Decision.ANOMALOUS else MARKS.get(decision, MARKS[Decision.ANOMALOUS])[0]
 
 
-def _name_points(axes: Any, points: Sequence[tuple[str, float, float]]) -> None:
-    """Write a name beside each point: the first of a few places that no mark and no earlier name has taken."""
-    size, unit = 8.5, axes.figure.dpi / 72
+def _name_points(
+    axes: Any,
+    points: Sequence[tuple[str, float, float]],
+    size: float = 8.5,
+    color: str = INK,
+    rises: Sequence[float] = (5, -12, 17, -24, 29),
+    reach: float = 9,
+    marks: bool = True,
+    lines: Sequence[Sequence[tuple[float, float]]] = (),
+) -> int:
+    """Write a name beside each point: at the first of a few places that no mark and no earlier name has taken.
+
+    Args:
+        points: names and places; the first are named first.
+        size, rises, reach: of the text, and how far above and beside its point it may stand, in points of the page.
+        marks: whether the points have marks, which no name may cover.
+        lines: drawn ones, by their corners, which no name may lie on.
+
+    Returns:
+        How many names found no place, and are left out; those beyond MOST_NAMES are not tried.
+    """
+    unit = axes.figure.dpi / 72
     places = [tuple(axes.transData.transform(point[1:]) / unit) for point in points]  # in points of the page
-    taken = [(x - 6, y - 5, x + 6, y + 5) for x, y in places]
-    for (name, *place), (x, y) in zip(points, places, strict=True):
+    left, bottom, right, top = (edge / unit for edge in axes.figure.bbox.extents)
+    low = axes.get_window_extent().y0 / unit - (0 if marks else size)  # below are the ticks
+    taken = [(x - 6, y - 5, x + 6, y + 5) for x, y in places] if marks else []
+    for line in lines:
+        corners = [tuple(axes.transData.transform(corner) / unit) for corner in line]
+        for (x, y), (to_x, to_y) in itertools.pairwise(corners):
+            steps = 1 + int(max(abs(to_x - x), abs(to_y - y)) / 3)
+            along = [(x + (to_x - x) * step / steps, y + (to_y - y) * step / steps) for step in range(steps + 1)]
+            taken += [(x - 0.5, y - 0.5, x + 0.5, y + 0.5) for x, y in along]
+    omitted = max(0, len(points) - MOST_NAMES)
+    for (name, *place), (x, y) in list(zip(points, places, strict=True))[:MOST_NAMES]:
         label = _label(name)
-        width, sides = 0.62 * size * len(label), (-1, 1) if place[0] > 80 else (1, -1)
-        offsets = [(9 * side, rise) for rise in (5, -12, 17, -24, 29) for side in sides]
+        width = _width_of(label, size)
+        sides = (-1, 1) if x + reach + width > right - 4 else (1, -1)
+        offsets = [(reach * side, rise) for rise in rises for side in sides]
         boxes = [_text_box(x + dx, y + dy, width if dx > 0 else -width, size) for dx, dy in offsets]
-        free = [number for number, box in enumerate(boxes) if not any(_overlap(box, other) for other in taken)]
-        chosen = free[0] if free else 0
+        free = (
+            number
+            for number, box in enumerate(boxes)
+            if left < box[0] and box[2] < right and max(bottom, low) - 1 < box[1] and box[3] < top
+            if not any(_overlap(box, other) for other in taken)
+        )
+        chosen = next(free, None)
+        if chosen is None:
+            omitted += 1
+            continue
+        offset = offsets[chosen]
         taken.append(boxes[chosen])
         axes.annotate(
-            label, place, xytext=offsets[chosen], textcoords="offset points", color=INK, fontsize=size,
-            ha="right" if offsets[chosen][0] < 0 else "left",
+            label, place, xytext=offset, textcoords="offset points", color=color, fontsize=size,
+            ha="right" if offset[0] < 0 else "left",
         )  # fmt: skip
+    return omitted
+
+
+def _say_omitted(axes: Any, omitted: int) -> None:
+    """Say below a figure that names are left out; the page's table has them."""
+    if omitted:
+        axes.set_xlabel(f"{axes.get_xlabel()}; {omitted} names have no room", color=SOFT)
+
+
+@lru_cache(maxsize=4096)
+def _width_of(label: str, size: float) -> float:
+    """Width of a text in points; a reader's font may be wider than DejaVu Sans by a little."""
+    path = TextPath((0, 0), label, size=size, prop=FontProperties(family="DejaVu Sans"))
+    return 1.06 * float(path.get_extents().width) + 1
+
+
+def _ink_on(color: str) -> str:
+    """The ink that is read on a colour."""
+    channels = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return ON_DARK if sum(map(operator.mul, (0.2126, 0.7152, 0.0722), linear)) < 0.18 else ON_LIGHT
 
 
 def _text_box(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
@@ -397,6 +481,8 @@ def _bare(axes: Any) -> None:
 @contextmanager
 def _style(size: float) -> Iterator[None]:
     settings: Any = {"svg.hashsalt": "day0", "svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": size}
+    settings |= {"text.color": INK, "axes.labelcolor": SOFT, "xtick.color": SOFT, "ytick.color": INK}
+    settings |= {"legend.labelcolor": INK}
     with matplotlib.rc_context(settings):
         yield
 

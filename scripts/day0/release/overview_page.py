@@ -6,31 +6,113 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from day0.records.failure_class import Decision
+from day0.records.sign_off import SignOff
+from day0.release.effort import Asked, Effort, Total, total_of
 from day0.release.figures import pareto_chart
 from day0.release.portfolio import Candidate
+from day0.release.release_page import NONE
 
 COLUMNS = (
     "model", "release", "decision", "failure_class", "suite", "size_ratio", "bits_per_weight", "mean_score",
     "baseline_score", "largest_drop", "worst_task", "evidence", "detail", "next_action", "decided", "report",
+    "wall_seconds", "cpu_seconds", "gpu_seconds", "asked", "generated_tokens", "tokens_per_second", "signed_by",
 )  # fmt: skip
+OWN_GROUPS = ("candidate", "decision")  # the stages of source and baseline are every candidate's
+CONFIGURED, OF_A_SEARCH, EARLIER = "configured", "search", "earlier"
 
 
 class Decided(NamedTuple):
-    """A verdict, the addresses of its page and bundle relative to the index (None where there is none)."""
+    """A verdict and what lies beside it.
+
+    Attributes:
+        report, bundle: addresses relative to the index; None where there is none.
+        kind: CONFIGURED, OF_A_SEARCH (a candidate of one) or EARLIER.
+        efforts: of all its stages, those that are shared included.
+        asked: of the candidate's run and the baseline's, by side.
+        history: of decisions, the newest first (day0/release/release_page.py).
+        signed: sign_off.json of this bundle, and whether there is one of another.
+    """
 
     verdict: Mapping[str, Any]
     report: str | None
     bundle: str | None
-    configured: bool
+    kind: str
+    efforts: Sequence[Effort] = ()
+    asked: Mapping[str, Sequence[Asked]] = {}
+    history: Sequence[Mapping[str, Any]] = ()
+    signed: SignOff | None = None
+    signed_another: bool = False
 
 
 def index_rows(releases: Sequence[Decided]) -> list[dict[str, Any]]:
-    """A row per release with COLUMNS, ``bundle`` and ``configured``; by model, suite and size, unsized ones last."""
-    rows = [_row(*release) for release in releases]
-    return sorted(
-        rows,
-        key=lambda row: (row["model"], row["suite"], row["size_ratio"] is None, row["size_ratio"] or 0, row["release"]),
+    """A row per release with COLUMNS and more for the page; by model, suite and size, unsized ones last."""
+    rows = [_row(release) for release in releases]
+    rows.sort(
+        key=lambda row: (row["model"], row["suite"], row["size_ratio"] is None, row["size_ratio"] or 0, row["release"])
     )
+    return [{**row, "id": number} for number, row in enumerate(rows)]
+
+
+def side_by_side(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Scores task by task of the candidates of each model and suite that were compared: a table for each.
+
+    Returns:
+        model, suite, columns (the tasks' names, as numbers), baseline (its scores), and rows of id, release, decision
+        and cells: of each task (score, drop as a fraction of the scale, a tone), or None where it has no score.
+    """
+    tables = []
+    for model, suite in sorted({(row["model"], row["suite"]) for row in rows}):
+        group = [row for row in rows if (row["model"], row["suite"]) == (model, suite) and row["tasks"]]
+        names = sorted({name for row in group for name in row["tasks"]})
+        if not names:
+            continue
+        found = [{name: row["tasks"][name].get("baseline") for name in row["tasks"]} for row in group]
+        # An earlier candidate may have been held against another baseline; each drop is against its own.
+        baseline = {name: next((one[name] for one in found if one.get(name) is not None), None) for name in names}
+        compared = [
+            {key: row[key] for key in ("id", "release", "decision")}
+            | {"cells": [_cell(row["tasks"].get(name)) for name in names]}
+            for row in group
+        ]
+        tables.append(
+            {
+                "model": model,
+                "suite": suite,
+                "columns": [(name, True) for name in names],
+                "baseline": [_score_text(baseline[name]) for name in names],
+                "rows": compared,
+            }
+        )
+    return tables
+
+
+def _cell(task: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not task or task.get("candidate") is None:
+        return None
+    drop, within = task.get("drop_fraction"), task.get("within")
+    blocks = task.get("tier") != "advisory"
+    return {
+        "score": _score_text(task["candidate"]),
+        "drop": drop,
+        "tone": "" if within is not False else "bad" if blocks else "odd",
+    }
+
+
+def _score_text(score: float | None) -> str:
+    return NONE if score is None else f"{score:.4g}"
+
+
+def whole_cost(releases: Sequence[Decided]) -> Total:
+    """What all releases took together; a stage that several share counts once."""
+    stages = {}
+    for release in releases:
+        model = release.verdict["model"]
+        for one in release.efforts:
+            owner = release.verdict.get("candidate") if one.group == "candidate" else None
+            owner = release.verdict["release"] if one.group == "decision" else owner
+            shared = release.verdict["suite"] if one.group != "source" else None
+            stages[model, one.stage, one.group, owner, shared if one.group in ("baseline",) else None, one.start] = one
+    return total_of(stages.values())
 
 
 def index_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -55,7 +137,8 @@ def count_decisions(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
     return [(name, sum(row["decision"] == name for row in rows)) for name in Decision]
 
 
-def _row(verdict: Mapping[str, Any], report: str | None, bundle: str | None, configured: bool) -> dict[str, Any]:
+def _row(release: Decided) -> dict[str, Any]:
+    verdict = release.verdict
     tasks = verdict.get("tasks") or {}
     blocking = {
         name: entry["drop_fraction"]
@@ -63,6 +146,10 @@ def _row(verdict: Mapping[str, Any], report: str | None, bundle: str | None, con
         if entry.get("tier") != "advisory" and entry.get("drop_fraction") is not None
     }
     worst = max(sorted(blocking), key=blocking.__getitem__, default=None)
+    own = total_of(one for one in release.efforts if one.group in OWN_GROUPS)
+    shared = total_of(one for one in release.efforts if one.group not in OWN_GROUPS)
+    whole = {side: rows[-1] for side, rows in release.asked.items() if rows}
+    candidate = whole.get("candidate")
     return {
         **{key: verdict.get(key) for key in ("model", "release", "decision", "failure_class", "suite")},
         **{key: verdict.get(key) for key in ("size_ratio", "bits_per_weight", "detail", "next_action")},
@@ -72,9 +159,22 @@ def _row(verdict: Mapping[str, Any], report: str | None, bundle: str | None, con
         "worst_task": worst if worst is not None and blocking[worst] > 0 else None,
         "evidence": verdict.get("evidence_strength"),
         "decided": verdict.get("created"),
-        "report": report,
-        "bundle": bundle,
-        "configured": configured,
+        "report": release.report,
+        "bundle": release.bundle,
+        "kind": release.kind,
+        "tasks": tasks,
+        "wall_seconds": own.seconds if release.efforts else None,
+        "cpu_seconds": own.cpu_seconds,
+        "gpu_seconds": own.gpu_seconds,
+        "shared": shared,
+        "asked": candidate.asked if candidate else None,
+        "generated_tokens": candidate.generated_tokens if candidate else None,
+        "tokens_per_second": candidate.rate if candidate else None,
+        "whole": whole,
+        "history": release.history,
+        "signed": release.signed,
+        "signed_by": release.signed.signed_by if release.signed else None,
+        "signed_another": release.signed_another,
     }
 
 

@@ -11,35 +11,20 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from day0.base.numbers import mapping_or_empty
 from day0.records.failure_class import Decision
 from day0.records.search import Search
+from day0.release.effort import Effort, Total, asked_of, total_of
 from day0.release.figures import Stage, drop_chart, layer_map_chart, search_chart, timeline_chart
 from day0.release.search_page import search_section
 
-TONES: dict[str, dict[str, str]] = {
-    Decision.ACCEPT: {
-        "ink": "#17663a",
-        "tint": "#ecf7f0",
-        "meaning": "The candidate keeps to the limits by the criterion below. It may be published.",
-    },
-    Decision.REGRESSION: {
-        "ink": "#a11f2c",
-        "tint": "#fdf0f0",
-        "meaning": "The candidate is worse than the baseline by more than the limit. It must not be published.",
-    },
-    Decision.ANOMALOUS: {
-        "ink": "#7a5200",
-        "tint": "#fdf6e3",
-        "meaning": "The evidence cannot be trusted or is not complete, so nothing is said about the candidate.",
-    },
-    Decision.INFEASIBLE: {
-        "ink": "#4a3f78",
-        "tint": "#f2f0fa",
-        "meaning": "This recipe gives no checkpoint of this model that is quantized as asked and can be served.",
-    },
+MEANINGS: dict[str, str] = {
+    Decision.ACCEPT: "The candidate keeps to the limits by the criterion below. It may be published.",
+    Decision.REGRESSION: "The candidate is worse than the baseline by more than the limit. It must not be published.",
+    Decision.ANOMALOUS: "The evidence cannot be trusted or is not complete, so nothing is said about the candidate.",
+    Decision.INFEASIBLE: "This recipe gives no checkpoint of this model that is quantized as asked and can be served.",
 }
 STAGE_NAMES = {
     "validation": "the validation of the checkpoint",
@@ -52,6 +37,18 @@ STAGE_NAMES = {
     "preflight_recipe": "the preflight of the recipe",
     "preflight_suite": "the preflight of the suite",
 }
+
+
+class Question(NamedTuple):
+    """A sample's texts; None where they are not recorded."""
+
+    prompt: str | None
+    target: str | None
+    baseline: str | None
+    candidate: str | None
+
+
+NO_QUESTION = Question(None, None, None, None)
 NOT_KNOWN = "not known"
 NONE = "–"  # noqa: RUF001 (a dash on the page, where a number is absent)
 
@@ -77,10 +74,12 @@ def page_content(
     validation: Mapping[str, Any] | None = None,
     quantization: Mapping[str, Any] | None = None,
     runs: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] | None = None,
-    stages: Sequence[Stage] = (),
-    memory: Mapping[str, float] | None = None,
+    efforts: Sequence[Effort] = (),
     states: Mapping[str, str] | None = None,
     search: Search | None = None,
+    questions: Mapping[str, Question] | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
+    verdict_sha256: str | None = None,
 ) -> dict[str, Any]:
     """Variables of the template.
 
@@ -88,18 +87,22 @@ def page_content(
         verdict: verdict.json.
         comparison, validation, quantization: their artefacts, where there are any.
         runs: "baseline" and "candidate" to (run.json, metadata of results.yml).
-        stages: the finished stages.
-        memory: name of a stage to its largest resident memory in MiB.
+        efforts: of the finished stages.
         states: name of an evidence to "unchanged", "changed" or "missing".
         search: that found the release's recipe, where one did.
+        questions: "TASK ID REPEAT" of samples that flipped to their texts.
+        history: earlier decisions and this one, the last one last (day0/records/history.py).
+        verdict_sha256: of verdict.json, which a sign-off names.
     """
+    stages = [Stage(one.name, one.start, one.seconds, one.group) for one in efforts]
     comparison, validation, quantization = comparison or {}, validation or {}, quantization or {}
     runs, tasks = runs or {}, comparison.get("tasks") or verdict.get("tasks") or {}
     decision, ordered = verdict.get("decision"), order_of_tasks(tasks)
     return {
         "verdict": verdict,
         "decided": _time(verdict.get("created")),
-        "tone": TONES.get(str(decision), TONES[Decision.ANOMALOUS]),
+        "tone": str(decision) if decision in MEANINGS else Decision.ANOMALOUS,
+        "meaning": MEANINGS.get(str(decision), MEANINGS[Decision.ANOMALOUS]),
         "stage_name": STAGE_NAMES.get(str(verdict.get("stage")), f"the stage {verdict.get('stage')}"),
         "criterion": _criterion(verdict, comparison),
         "criteria": _criteria(verdict, comparison),
@@ -115,7 +118,7 @@ def page_content(
         "paired": [_paired_row(name, tasks[name]) for name in ordered if tasks[name].get("paired")],
         "answers": _answer_rows(tasks, ordered),
         "tokens": mapping_or_empty(comparison.get("tokens") or verdict.get("tokens")).get("sentence"),
-        "flip_tables": _flip_tables(tasks),
+        "flip_tables": _flip_tables(tasks, questions or {}),
         "comparability": comparison.get("comparability"),
         "baseline_precision": comparison.get("baseline_precision") or verdict.get("baseline_precision"),
         "external": _external(comparison.get("external") or verdict.get("external")),
@@ -129,7 +132,11 @@ def page_content(
         ],
         "offenders": [str(offender) for offender in validation.get("offenders") or []],
         "runs": [_run_part(name, *runs[name]) for name in ("baseline", "candidate") if name in runs],
-        "timings": _timings(stages, memory or {}),
+        "timings": _timings(efforts),
+        "cost": cost_sentence(total_of(efforts)),
+        "asked": {side: asked_rows(runs[side][1]) for side in ("baseline", "candidate") if side in runs},
+        "history": history_rows(history, verdict, verdict_sha256),
+        "verdict_sha256": verdict_sha256,
         "environment": _environment(verdict, quantization, runs),
         "evidence": [
             {
@@ -390,7 +397,8 @@ def _p_value(value: float | None) -> str:
     return NONE if value is None else "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
-def _flip_tables(tasks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _flip_tables(tasks: Mapping[str, Mapping[str, Any]], questions: Mapping[str, Question]) -> list[dict[str, Any]]:
+    """The samples that only one side has right, with what was asked, what was expected and what both said."""
     tables = []
     for name in sorted(tasks, key=lambda name: _worst_first(name, tasks)):
         paired = tasks[name].get("paired") or {}
@@ -399,12 +407,21 @@ def _flip_tables(tasks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]
             shown = rows[: 10 if kind == "lost" else 5]
             if shown:
                 title = f"{name}: samples {kind} ({len(shown)} of {_count(total)})"
-                tables.append({"title": title, "rows": [{**row, **_answers(row)} for row in shown]})
+                found = [questions.get(f"{name} {row['id']} {row['repeat']}", NO_QUESTION) for row in shown]
+                rows = [_flip(row, question) for row, question in zip(shown, found, strict=True)]
+                tables.append({"title": title, "rows": rows})
     return tables
 
 
-def _answers(row: Mapping[str, Any]) -> dict[str, str]:
-    return {side: NONE if row.get(side) is None else str(row[side]) for side in ("baseline", "candidate")}
+def _flip(row: Mapping[str, Any], question: Question) -> dict[str, Any]:
+    """A flipped sample; answers are as long as the samples have them, else as the comparison quotes them."""
+    answers = {side: getattr(question, side) or row.get(side) for side in ("baseline", "candidate")}
+    return {
+        **row,
+        "prompt": question.prompt,
+        "target": question.target,
+        **{side: NONE if text is None else str(text) for side, text in answers.items()},
+    }
 
 
 def _checkpoint_rows(
@@ -459,14 +476,74 @@ def _run_part(name: str, run: Mapping[str, Any], metadata: Mapping[str, Any]) ->
     }
 
 
-def _timings(stages: Sequence[Stage], memory: Mapping[str, float]) -> list[dict[str, Any]]:
+def _timings(efforts: Sequence[Effort]) -> list[dict[str, Any]]:
     return [
         {
-            "name": stage.name,
-            "seconds": f"{stage.seconds:,.1f}",
-            "memory": NONE if stage.name not in memory else f"{memory[stage.name]:,.0f}",
+            "name": one.name,
+            "seconds": f"{one.seconds:,.1f}",
+            "cpu": _tenths(one.cpu_seconds),
+            "gpu": _gpu_hours(one.gpu_seconds),
+            "memory": NONE if one.memory is None else f"{one.memory:,.0f}",
         }
-        for stage in sorted(stages, key=lambda stage: (stage.start, stage.name))
+        for one in sorted(efforts, key=lambda one: (one.start, one.name))
+    ]
+
+
+def cost_sentence(whole: Total) -> str:
+    """What stages took together, in hours."""
+    parts = [f"{hours(whole.seconds)} of stages' wall time"]
+    parts += [f"{hours(whole.cpu_seconds)} of processor time"] if whole.cpu_seconds is not None else []
+    if whole.gpu_seconds is None:
+        parts.append("GPU time not known, for a stage does not say how many it held")
+    elif whole.gpu_seconds:
+        parts.append(f"{hours(whole.gpu_seconds)} of GPU time")
+    else:
+        parts.append("no GPU")
+    return ", ".join(parts)
+
+
+def hours(seconds: float | None) -> str:
+    """Seconds as hours with three significant digits."""
+    return NONE if seconds is None else f"{seconds / 3600:#.3g} h"
+
+
+def _gpu_hours(seconds: float | None) -> str:
+    return "not known" if seconds is None else hours(seconds) if seconds else NONE
+
+
+def _tenths(value: float | None) -> str:
+    return NONE if value is None else f"{value:,.1f}"
+
+
+def asked_rows(metadata: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What a run asked and answered, task by task and in all, as text."""
+    return [
+        {
+            "name": row.task,
+            **{key: _count(getattr(row, key)) for key in ("asked", "answered", "prompt_tokens", "generated_tokens")},
+            "seconds": _tenths(row.seconds),
+            "rate": _tenths(row.rate),
+        }
+        for row in asked_of(metadata)
+    ]
+
+
+def history_rows(
+    history: Sequence[Mapping[str, Any]], verdict: Mapping[str, Any], verdict_sha256: str | None
+) -> list[dict[str, Any]]:
+    """Decisions on one release, the newest first; the verdict's own is among them, whatever the history has."""
+    entries = list(history)
+    if all(entry["verdict_sha256"] != verdict_sha256 for entry in entries):
+        entries.append({**verdict, "verdict_sha256": verdict_sha256})
+    return [
+        {
+            "decided": _time(entry.get("created")),
+            "decision": str(entry["decision"]),
+            "tone": str(entry["decision"]),
+            **{key: entry.get(key) for key in ("failure_class", "detail", "recipe", "suite", "git_commit")},
+            "is_current": entry["verdict_sha256"] == verdict_sha256,
+        }
+        for entry in reversed(entries)
     ]
 
 

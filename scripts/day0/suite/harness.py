@@ -15,9 +15,10 @@ A harness is one script in an environment of its own, run as one process per tas
   (requests: some were never answered; refused: the key; rate limit; judge; disk: answers could not be stored;
   configuration: a user's mistake; task: anything else), ``documents`` (of the task, before any limit), ``values``
   (the task's score, one per repeat), ``samples`` (a mapping per document and repeat: id, repeat, prompt_digest,
-  target_digest, document_digest, answer, score, finish_reason, tokens, unparsed, generated, failed; what a harness
-  does not know is null), ``requests`` (counts: asked, answered, from_store, failed, retried, attempts by their
-  result), and for the fingerprint ``version``, ``generation``, ``endpoint``, ``adds_bos`` and ``harness_version``.
+  target_digest, document_digest, answer, score, finish_reason, tokens, unparsed, generated, failed, and of repeat 0
+  prompt and target as people read them; what a harness does not know is null), ``requests`` (counts: asked, answered,
+  from_store, failed, retried, attempts by their result), and for the fingerprint ``version``, ``generation``,
+  ``endpoint``, ``adds_bos`` and ``harness_version``.
 - A harness that has no samples says ``has_samples: false``, and in their place ``counted`` (how many the framework says
   it scored, or null), ``finish_reasons`` (counts of its requests) and ``score_statistics`` (of the score).
 - The job's ``cache`` file or folder belongs to just this job; what is left there by a killed process, or by a finished

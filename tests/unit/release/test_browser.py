@@ -1,5 +1,6 @@
 """The pages in a real browser: no error in its console, nothing loaded, every figure seen, every part on paper."""
 
+import html
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from decided_release import make_release, run_script
 
+from bundle import without_questions
 from day0.base.artefacts import read_json, write_json
 from day0.records.failure_class import Decision
 
@@ -31,19 +33,71 @@ OPTIONS = [
     "--enable-logging=stderr",
     "--hide-scrollbars",
 ]
-# Measures the page from within and leaves the result in its title.
+# Measures the page from within, and says what it found to whom it lies in, else by its title. It stands before the
+# page's own policy, which lets no script run that the page does not name.
 PROBE = """<script>addEventListener("load", () => {
   const figures = [...document.querySelectorAll("figure")].map((figure) => {
     const svg = figure.querySelector("svg"), box = svg.getBoundingClientRect();
     const texts = [...svg.querySelectorAll("text")].filter((text) => text.getBoundingClientRect().width > 1);
-    const inside = texts.every((text) => text.getBoundingClientRect().right <= box.right + 2);
-    return {id: figure.id, width: box.width, height: box.height, texts: texts.length, inside,
+    const boxes = texts.map((text) => text.getBoundingClientRect());
+    const collisions = [];
+    boxes.forEach((one, place) => boxes.slice(0, place).forEach((other, before) => {
+      const wide = Math.min(one.right, other.right) - Math.max(one.left, other.left);
+      const high = Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top);
+      if (wide > 1 && high > 0.35 * Math.min(one.height, other.height))
+        collisions.push(texts[place].textContent + " / " + texts[before].textContent);
+    }));
+    const inside = boxes.every((text) => text.right <= box.right + 2);
+    return {id: figure.id, width: box.width, height: box.height, texts: texts.length, inside, collisions,
             caption: figure.querySelector("figcaption").textContent.trim().length};
   });
-  const loaded = [...document.querySelectorAll("[src], link[href], image")].map((element) => element.outerHTML);
+  const channels = (color) => color.match(/[\\d.]+/g).map(Number);
+  const light = ([red, green, blue]) => [red, green, blue].map((c) => c / 255)
+    .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, place) => sum + c * [0.2126, 0.7152, 0.0722][place], 0);
+  const ratio = (one, other) => (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+  const behind = (element) => {
+    for (let one = element; one; one = one.parentElement) {
+      const color = channels(getComputedStyle(one).backgroundColor);
+      if (color.length < 4 || color[3] === 1) return color;
+    }
+    return [255, 255, 255];
+  };
+  const faint = new Set();
+  let read = 0;
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const element = node.parentElement, style = getComputedStyle(element);
+    if (!node.data.trim() || !element.getClientRects().length) continue;
+    if (element.closest("script, style, title, desc")) continue;
+    read += 1;
+    const svg = element.closest("svg");
+    const color = channels(svg ? style.fill : style.color);
+    let under = behind(element);
+    if (svg) { // a text within a bar
+      const box = element.getBoundingClientRect(), x = (box.left + box.right) / 2, y = (box.top + box.bottom) / 2;
+      for (const shape of svg.querySelectorAll("path")) {
+        const edge = shape.getBoundingClientRect(), fill = getComputedStyle(shape).fill;
+        if (fill !== "none" && edge.left <= box.left && edge.right >= box.right && edge.top <= y && edge.bottom >= y)
+          under = channels(fill);
+      }
+    }
+    const found = ratio(light(color), light(under));
+    if (found < 4.5) faint.add(`${found.toFixed(2)} ${node.data.trim().slice(0, 40)}`);
+  }
+  const loaded = [...document.querySelectorAll("[src], link[href], image")].map((element) => element.outerHTML)
+    .concat(performance.getEntriesByType("resource").map((entry) => entry.name));
   const overflow = document.documentElement.scrollWidth - innerWidth;
-  document.title = "PROBE" + JSON.stringify({figures, loaded, overflow});
+  const said = {figures, loaded, overflow, faint: [...faint], read, width: innerWidth, alerted: window.alerted || 0,
+    dark: matchMedia("(prefers-color-scheme: dark)").matches, done: window.steps ? window.steps() : null};
+  if (parent === window) document.title = "PROBE" + JSON.stringify(said);
+  else parent.postMessage(said, "*");
 });</script>"""
+# A window of the browser is at least 500 pixels wide; a frame within it may be narrower.
+FRAME = """<!DOCTYPE html><html><head><script>addEventListener("message", (event) => {
+  document.title = "PROBE" + JSON.stringify(event.data);
+});</script></head><body style="margin: 0"><iframe style="width: %dpx; height: 2000px; border: 0"></iframe>
+<script>document.querySelector("iframe").src = %s</script></body></html>"""
 PARTS = {
     "ACCEPT": {"Tasks", "Paired evidence", "Comparability", "External check", "Runs"},
     "REGRESSION": {"Tasks", "Paired evidence", "Samples that flipped", "Comparability", "Runs"},
@@ -65,14 +119,26 @@ def browse(page, folder, *options):
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-def probe(page, folder, width):
-    """Measures of a page at a width in pixels, and its console's lines."""
+def probe(page, folder, width, dark=False, steps=""):
+    """Measures of a page at a width in pixels, and its console's lines.
+
+    Args:
+        steps: the body of a function in JavaScript that the page runs first; what it returns is ``done``.
+    """
     watched = folder / f"probed-{page.name}"
-    watched.write_text(page.read_text().replace("</head>", f"{PROBE}</head>"))
-    dom, console = browse(watched, folder, f"--window-size={width},1200", "--dump-dom")
+    before = f"<script>window.steps = () => {{{steps}}}</script>" if steps else ""
+    watched.write_text(page.read_text().replace("<head>", f"<head>{before}{PROBE}", 1))
+    shown = watched
+    if width < 500:
+        shown = folder / f"frame-{page.name}"
+        shown.write_text(FRAME % (width, json.dumps(watched.resolve().as_uri())))
+    scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+    dom, console = browse(shown, folder, f"--window-size={max(width, 500)},1200", scheme, "--dump-dom")
     found = re.search(r"<title>PROBE(.*?)</title>", dom, re.DOTALL)
     assert found, dom[:2000]
-    return json.loads(found[1].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">")), console
+    measured = json.loads(html.unescape(found[1]))
+    assert (measured["width"], measured["dark"]) == (width, dark)
+    return measured, console
 
 
 def printed(page, folder):
@@ -144,9 +210,25 @@ def test_a_report_is_whole_on_screen_and_on_paper(site, tmp_path, decision):
     assert "1 of " in text, "pages are numbered"
 
 
-def test_a_report_fits_a_small_screen(site, tmp_path):
-    found, console = probe(site / "tiny" / "regression" / "report.html", tmp_path, 500)
-    assert console == [] and found["overflow"] <= 0
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("name", ["index.html", *(f"tiny/{decision.lower()}/report.html" for decision in Decision)])
+def test_a_page_is_read_on_a_phone_and_in_the_dark(site, tmp_path, name, dark):
+    found, console = probe(site / name, tmp_path, 390, dark)
+    assert console == [] and found["loaded"] == [] and found["overflow"] <= 0
+    assert found["read"] > 100 and found["faint"] == []
+    assert [figure["collisions"] for figure in found["figures"]] == [[] for _ in found["figures"]]
+
+
+def test_the_probe_sees_faint_texts_and_colliding_ones(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text(
+        "<!DOCTYPE html><html><head></head><body style='background: #111'><p style='color: #333'>faint</p>"
+        "<p style='color: #fff'>plain</p><figure><svg width='300' height='99'><text x='9' y='20' fill='#eee'>one</text>"
+        "<text x='12' y='22' fill='#eee'>two</text></svg><figcaption style='color: #fff'>c</figcaption></figure>"
+    )
+    found, _ = probe(page, tmp_path, 390, dark=True)
+    assert len(found["faint"]) == 1 and "faint" in found["faint"][0]
+    assert found["figures"][0]["collisions"] == ["two / one"]
 
 
 def test_the_index_is_whole_on_screen_and_on_paper(site, tmp_path):
@@ -157,3 +239,92 @@ def test_the_index_is_whole_on_screen_and_on_paper(site, tmp_path):
     text = printed(site / "index.html", tmp_path)
     for part in (*Decision, "Size and accuracy", "Next:", "source", "accept", "regression"):
         assert part in text, part
+
+
+SORT_AND_FILTER = """
+  const column = (index) => [...document.querySelectorAll(".releases tbody")].map((one) =>
+    one.rows[0].cells[index].textContent);
+  const press = (name) => [...document.querySelectorAll(".releases th button")].find((one) =>
+    one.textContent === name).click();
+  const form = document.querySelector("form.desk");
+  const shown = () => [...document.querySelectorAll("tbody[data-id]")].filter((one) => !one.hidden).map((one) =>
+    one.textContent);
+  const said = {before: [...document.querySelectorAll(".releases .mark")].map((one) => one.textContent)};
+  press("Largest drop");
+  said.rising = column(7);
+  press("Largest drop");
+  said.falling = column(7);
+  press("Release");
+  said.names = column(1);
+  form.elements.text.value = "coverage_failure";
+  form.dispatchEvent(new Event("input"));
+  said.found = [form.querySelector("output").value, shown().length, shown().every((text) => /INFEASIBLE/.test(text))];
+  form.elements.text.value = "";
+  for (const box of form.querySelectorAll("[name=decision]")) box.checked = box.value === "ACCEPT";
+  form.dispatchEvent(new Event("input"));
+  said.accepted = [form.querySelector("output").value, shown().filter((text) => !/accept/.test(text)).length];
+  return said;
+"""
+
+
+def test_releases_are_sorted_and_filtered_in_every_table(site, tmp_path):
+    done = probe(site / "index.html", tmp_path, 1280, steps=SORT_AND_FILTER)[0]["done"]
+    assert sorted(done["before"]) == sorted(Decision)
+    numbers = [[float(text.partition(" ")[0]) for text in done[way] if "%" in text] for way in ("rising", "falling")]
+    assert numbers[0] == sorted(numbers[0]) and numbers[1] == sorted(numbers[0], reverse=True)
+    assert numbers[0][0] < numbers[0][-1]
+    assert [done[way][-1][0] for way in ("rising", "falling")] == ["–", "–"], "what is not known is last"  # noqa: RUF001
+    assert done["names"] == sorted(done["names"])
+    assert done["found"] == ["1 of 4", 1 + 1, True]  # among the releases and the costs; it has no score
+    assert done["accepted"] == ["1 of 4", 0]
+
+
+EVIL = '<img src=x onerror="alerted=1"><script>alerted=1</script>"\'</style></script><!--/questions-->'
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """Pages whose every text would be a program."""
+    root = tmp_path_factory.mktemp("hostile")
+    verdict = make_release(root / "evidence", "REGRESSION")
+    content = read_json(verdict)
+    run = Path(content["evidence"]["baseline_run"]["path"]).parent
+    for folder in (run, Path(content["evidence"]["candidate_run"]["path"]).parent):
+        for file in (folder / "samples").glob("*.jsonl"):
+            lines = [json.loads(line) for line in file.read_text().splitlines()]
+            for line in lines:
+                line |= {"prompt": f"{line['id']} {EVIL}", "target": EVIL, "answer": f"{line['answer']} {EVIL}"}
+            file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    evil = {"release": EVIL, "model": EVIL, "suite": EVIL, "detail": EVIL, "next_action": EVIL}
+    past = {"created": EVIL, "decision": "ACCEPT", "failure_class": None, "detail": EVIL, "recipe": EVIL, "suite": EVIL}
+    past |= {"size_ratio": None, "checkpoint_digest": None, "git_commit": EVIL, "verdict_sha256": "0" * 64}
+    path = root / "results" / "m" / "r" / "verdict.json"
+    write_json(path, content | evil)
+    path.with_name("history.jsonl").write_text(json.dumps(past) + "\n{cut sho")
+    page = path.with_name("report.html")
+    assert run_script("report.py", "--verdict", path, "--output", page).returncode == 0
+    assert run_script("index.py", path, "--output", root / "index.html").returncode == 0
+    return root
+
+
+@pytest.mark.parametrize("name", ["index.html", "results/m/r/report.html"])
+def test_no_text_of_a_model_a_question_or_a_release_runs_in_a_page(hostile, tmp_path, name):
+    found, console = probe(hostile / name, tmp_path, 390)
+    assert console == [] and found["loaded"] == [] and found["alerted"] == 0 and found["overflow"] <= 0
+    text = (hostile / name).read_text()
+    assert "&lt;script&gt;alerted=1" in text and "<script>alerted" not in text and "<img" not in text
+
+
+def test_the_policy_of_a_page_stops_what_escaping_would_let_through(hostile, tmp_path):
+    page = tmp_path / "index.html"
+    page.write_text((hostile / "index.html").read_text().replace("<main>", "<main><script>alerted=1</script>"))
+    found, console = probe(page, tmp_path, 500)
+    assert found["alerted"] == 0 and any("Content Security Policy" in line for line in console)
+
+
+def test_the_questions_stand_beside_the_flipped_samples_and_not_in_a_bundle(hostile):
+    text = (hostile / "results" / "m" / "r" / "report.html").read_text()
+    assert text.count("<dt>Asked</dt>") == text.count("<dt>Expected</dt>") == text.count('<div class="flip">') > 5
+    assert text.count("<!--questions-->") == text.count("<!--/questions-->") == 1
+    public = without_questions(text)
+    assert "<dt>Asked</dt>" not in public and "Candidate's answer" not in public and "Comparability" in public

@@ -72,7 +72,7 @@ def test_what_was_decided_earlier_is_listed_apart(tmp_path):
     done = run_script("index.py", paths[0], "--others", tmp_path, "--output", output)
     assert done.returncode == 0 and "broken" in done.stdout
     first, _, second = output.read_text().partition("Decided earlier")
-    assert '">REGRESSION</span>' not in first and '">REGRESSION</span>' in second
+    assert 'data-decision="REGRESSION"' not in first and 'data-decision="REGRESSION"' in second
 
 
 def test_a_report_or_bundle_older_than_the_verdict_is_no_link(tmp_path):

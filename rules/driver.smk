@@ -1,7 +1,17 @@
 # How this project's graph is run: the Slurm executor, refused jobs, crashes; see scripts/driver.
 import atexit
 
-from driver import checkpoints as done_checkpoints, clock, crashes, locks, needrun, plans, refusals, remembered, scheduling
+from driver import (
+    checkpoints as done_checkpoints,
+    clock,
+    crashes,
+    locks,
+    needrun,
+    plans,
+    refusals,
+    remembered,
+    scheduling,
+)
 
 
 def get_release_names(wildcards):

@@ -67,7 +67,7 @@ docs: .venv/workflow .envs/docs.json ## build the documentation as a site, links
 	.venv/bin/python scripts/build_environment.py --lock $< --output $@
 	@touch $@
 
-.venv/workflow: envs/workflow.lock
+.venv/workflow: envs/workflow.lock envs/driver.pth
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, found " + sys.version)'
 	@# Debian keeps what venv needs in a package of its own.
 	@test -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv || { rm -rf .venv; apt-get install --yes python3-venv; } || \
@@ -76,6 +76,8 @@ docs: .venv/workflow .envs/docs.json ## build the documentation as a site, links
 	awk '/^[a-z]/ { keep = /^uv==/ } keep' $< > .venv/uv.lock
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement .venv/uv.lock
 	$(UV) install --quiet --require-hashes --no-deps --compile-bytecode --requirements $<
+	@# By this line Snakemake finds the project's plugin for its terminal.
+	for folder in .venv/lib/python3*/site-packages; do cp envs/driver.pth "$$folder/day0.pth"; done
 	touch $@
 
 .venv/develop: envs/develop.lock .venv/workflow

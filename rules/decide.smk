@@ -49,7 +49,7 @@ rule decide_release:
     shell:
         f"python {OWN_SCRIPTS}/decide.py"
         " --release {params.release:q} --evidence {params.evidence:q} {params.baseline:q}"
-        " --sensitivity {params.sensitivity:q} {params.tracking:q} --output {output.verdict:q} 2>&1 | tee {log:q}"
+        " --sensitivity {params.sensitivity:q} {params.tracking:q} --output {output.verdict:q} 2>&1 | tee {log:q} > /dev/null"
 
 
 rule render_report:

@@ -48,4 +48,4 @@ rule train_demo_model:
     message:
         "Training the embedded model (about two minutes on two cores)"
     shell:
-        f"{{params.python:q}} {OWN_SCRIPTS}/make_demo_model.py --data {DEMO_DATA} --output {DEMO_MODEL} 2>&1 | tee {{log:q}}"
+        f"{{params.python:q}} {OWN_SCRIPTS}/make_demo_model.py --data {DEMO_DATA} --output {DEMO_MODEL} 2>&1 | tee {{log:q}} > /dev/null"

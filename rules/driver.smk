@@ -1,5 +1,6 @@
 # How this project's graph is run: the Slurm executor, refused jobs, crashes; see scripts/driver.
 import atexit
+from importlib.util import find_spec
 
 from driver import (
     checkpoints as done_checkpoints,
@@ -53,6 +54,11 @@ plans.install()
 remembered.install()
 
 if workflow.is_main_process:
+    if not IS_MODULE and not find_spec("snakemake_logger_plugin_day0"):
+        print(
+            "note: this Snakemake lacks the plugin for its terminal and prints everything; run `make setup`",
+            file=sys.stderr,
+        )
     crashes.warn_of_disk()
     clock.bring_back(clock.made_by_the_graph())
 

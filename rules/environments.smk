@@ -19,7 +19,7 @@ rule build_environment:
     params:
         code=get_code("build_environment.py"),
     message:
-        "Building the {wildcards.environment} environment (progress in {log})"
+        "Building the {wildcards.environment} environment"
     shell:
         f"python {OWN_SCRIPTS}/build_environment.py" " --lock {input.lock:q} --output {output.marker:q} > {log:q} 2>&1"
 

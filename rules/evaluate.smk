@@ -66,7 +66,7 @@ rule evaluate_run:
         f" --suite {SUITE_FILE}"
         " --serving {params.serving:q} --serve-python {params.serve:q} --harness-python {params.harness:q} {params.generated_code:q}"
         " --model {wildcards.model:q} --candidate {wildcards.candidate:q} --walltime-minutes {resources.runtime:q}"
-        " {params.options:q} --output-dir {params.folder:q} 2>&1 | tee -i {log:q}"
+        " {params.options:q} --output-dir {params.folder:q} 2>&1 | tee -i {log:q} > /dev/null"
 
 
 if PLAN.config.shards != 1:
@@ -138,7 +138,7 @@ rule import_run:
         " --request {params.request:q} --record {input.record:q}"
         f" --suite {SUITE_FILE}"
         " --model {wildcards.model:q} --candidate {wildcards.candidate:q}"
-        " --output-dir results/{wildcards.model:q}/{wildcards.candidate:q}/{wildcards.suite:q} 2>&1 | tee -i {log:q}"
+        " --output-dir results/{wildcards.model:q}/{wildcards.candidate:q}/{wildcards.suite:q} 2>&1 | tee -i {log:q} > /dev/null"
 
 
 checkpoint assess_run:

@@ -24,7 +24,7 @@ checkpoint check_preflight:
     shell:
         f"python {OWN_SCRIPTS}/preflight.py"
         " --request {params.request:q} --definition-digest {params.definition:q}"
-        " --environment {input.environments:q} --output {output.assessment:q} 2>&1 | tee {log:q}"
+        " --environment {input.environments:q} --output {output.assessment:q} 2>&1 | tee {log:q} > /dev/null"
 
 
 rule gate_preflight:
@@ -44,4 +44,4 @@ rule gate_preflight:
     message:
         "Gate: {input.assessment}"
     shell:
-        f"python {OWN_SCRIPTS}/gate.py" " --assessment {input.assessment:q} --token {output.token:q} 2>&1 | tee {log:q}"
+        f"python {OWN_SCRIPTS}/gate.py" " --assessment {input.assessment:q} --token {output.token:q} 2>&1 | tee {log:q} > /dev/null"

@@ -34,7 +34,7 @@ rule measure_sensitivity:
         f" {OWN_SCRIPTS}/measure_sensitivity.py"
         " --source {input.source:q} --formats {params.formats:q}"
         " --calibration {params.calibration:q} --device {params.device:q} --seed {params.seed:q}"
-        " --output {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.record:q} 2>&1 | tee {log:q} > /dev/null"
 
 
 rule quantize_candidate:
@@ -75,7 +75,7 @@ rule quantize_candidate:
         f" {OWN_SCRIPTS}/quantize.py"
         " --source {input.source:q} --recipe-json {params.recipe:q}"
         " --calibration {params.calibration:q} --device {params.device:q} --seed {params.seed:q} {params.sensitivity:q}"
-        " --output {output.checkpoint:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.checkpoint:q} --record {output.record:q} 2>&1 | tee {log:q} > /dev/null"
 
 
 rule import_checkpoint:
@@ -107,7 +107,7 @@ rule import_checkpoint:
     shell:
         f"python {OWN_SCRIPTS}/import_checkpoint.py"
         " --source {input.source:q} --recipe-json {params.recipe:q}"
-        " --output {output.checkpoint:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.checkpoint:q} --record {output.record:q} 2>&1 | tee {log:q} > /dev/null"
 
 
 checkpoint assess_checkpoint:

@@ -46,7 +46,7 @@ rule bundle_release:
         " --source-record results/{wildcards.model:q}/source.json --materials {input.materials:q}"
         " --release {params.release:q} --suite {params.suite:q}"
         " --builder {params.builder:q} --card {params.card:q}"
-        " --output results/{wildcards.model:q}/{wildcards.release:q}/release 2>&1 | tee {log:q}"
+        " --output results/{wildcards.model:q}/{wildcards.release:q}/release 2>&1 | tee {log:q} > /dev/null"
 
 
 rule publish_release:
@@ -72,4 +72,4 @@ rule publish_release:
     shell:
         f"python {OWN_SCRIPTS}/publish.py"
         " --bundle results/{wildcards.model:q}/{wildcards.release:q}/release --destination {params.destination:q}"
-        " --verify {params.verify:q} --output {output.record:q} 2>&1 | tee {log:q}"
+        " --verify {params.verify:q} --output {output.record:q} 2>&1 | tee {log:q} > /dev/null"

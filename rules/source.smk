@@ -25,4 +25,4 @@ rule describe_source:
         "Describing the source model {wildcards.model}"
     shell:
         f"python {OWN_SCRIPTS}/describe_source.py"
-        " --model {params.model:q} --output {output.record:q} 2>&1 | tee {log:q}"
+        " --model {params.model:q} --output {output.record:q} 2>&1 | tee {log:q} > /dev/null"

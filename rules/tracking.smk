@@ -29,7 +29,7 @@ rule log_evidence:
         "{params.python:q}"
         f" {OWN_SCRIPTS}/log_mlflow.py"
         " --settings {params.settings:q} --release {params.release:q}"
-        " --evidence {params.evidence:q} --output {output.record:q} 2>&1 | tee {log:q}"
+        " --evidence {params.evidence:q} --output {output.record:q} 2>&1 | tee {log:q} > /dev/null"
 
 
 rule log_decision:
@@ -59,4 +59,4 @@ rule log_decision:
         "{params.python:q}"
         f" {OWN_SCRIPTS}/log_mlflow.py"
         " --settings {params.settings:q} --run {input.run:q}"
-        " --verdict {input.verdict:q} --report {input.report:q} --output {output.record:q} 2>&1 | tee {log:q}"
+        " --verdict {input.verdict:q} --report {input.report:q} --output {output.record:q} 2>&1 | tee {log:q} > /dev/null"

@@ -1,4 +1,4 @@
-"""Print the decisions as a table: size, precision and scores of each release, and where report and bundle are.
+"""Print the decisions: of each release its figures or the reason against it, and where report and bundle are.
 
 Exit status 1 where a file of an accepted release is no longer what was decided on or bundled (day0/release/damage.py).
 """
@@ -9,19 +9,15 @@ import argparse
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tabulate import tabulate
-
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, run_cli
 from day0.records.failure_class import Decision
 from day0.records.publication import Publication
 from day0.release.damage import find_damage
 from day0.release.verdicts import read_verdict
 
-HEADERS = ["model", "release", "decision", "size ratio", "bits/weight", "task", "baseline", "candidate", "drop"]
-
 
 def format_decisions(verdicts: Iterable[Path], damage: Mapping[Path, list[str]] | None = None) -> str:
-    """The table, and below it a paragraph for each release: its files, or why it was refused and what to do next.
+    """A paragraph for each release: its decision, its figures or why it was refused and what to do next, its files.
 
     Args:
         damage: by verdict, what of the release is no longer as it was.
@@ -29,28 +25,30 @@ def format_decisions(verdicts: Iterable[Path], damage: Mapping[Path, list[str]] 
     Raises:
         UnusableInput: a verdict cannot be read.
     """
-    rows: list[list[str]] = []
-    notes: list[str] = []
-    for path in verdicts:
-        verdict = read_verdict(path)
-        ratio, bits = verdict.get("size_ratio"), verdict.get("bits_per_weight")
-        head = [verdict["model"], verdict["release"], verdict["decision"], _number(ratio), _number(bits, 2)]
-        tasks = verdict.get("tasks") or {}
-        for number, (task, entry) in enumerate(tasks.items()):
-            scores = [_number(entry.get(key), 4) for key in ("baseline", "candidate")]
-            drop = entry.get("drop")
-            lead = head if number == 0 else [""] * len(head)
-            rows.append([*lead, task, *scores, "" if drop is None else f"{drop:+.4f}"])
-        if not tasks:
-            rows.append([*head, "", "", "", ""])
-        notes.append(
-            "\n".join([_note(path, verdict), *(f"  DAMAGED: {what}" for what in (damage or {}).get(path, []))])
-        )
-    return "\n".join([tabulate(rows, headers=HEADERS, disable_numparse=True), "", *notes])
+    damage = damage or {}
+    return "\n".join(
+        "\n".join([_note(path, read_verdict(path)), *(f"  DAMAGED: {what}" for what in damage.get(path, []))])
+        for path in verdicts
+    )
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return f"{value:.{digits}f}" if isinstance(value, int | float) else ""
+def _figures(verdict: dict) -> str:
+    """Size and the task that lost most, of an accepted release."""
+    words = []
+    if isinstance(ratio := verdict.get("size_ratio"), int | float):
+        words.append(f"{ratio:.3f} of the source's size")
+    if isinstance(bits := verdict.get("bits_per_weight"), int | float):
+        words.append(f"{bits:.2f} bits/weight")
+    drops = {
+        task: entry["drop"] for task, entry in (verdict.get("tasks") or {}).items() if entry.get("drop") is not None
+    }
+    if drops and max(drops.values()) <= 0:
+        words.append("no task lost")
+    elif drops:
+        task = max(drops, key=lambda name: drops[name])
+        scores = " -> ".join(f"{verdict['tasks'][task][key]:.4f}" for key in ("baseline", "candidate"))
+        words.append(f"largest drop of {len(drops)} {'task' if len(drops) == 1 else 'tasks'}: {task} {scores}")
+    return ", ".join(words)
 
 
 def _is_current(made: Path, verdict: Path) -> bool:
@@ -60,16 +58,20 @@ def _is_current(made: Path, verdict: Path) -> bool:
 def _note(path: Path, verdict: dict) -> str:
     name = f"{verdict['model']} {verdict['release']}"
     report, bundle = path.with_name("report.html"), path.with_name("release")
-    lines = [f"{name}: {verdict['decision']}"]
     if verdict["decision"] == Decision.ACCEPT:
-        lines += [f"  bundle: {bundle}"] if bundle.is_dir() else []
+        figures = _figures(verdict)
+        lines = [f"{name}: {verdict['decision']}" + (f" ({figures})" if figures else "")]
     else:
-        lines += [
+        lines = [
+            f"{name}: {verdict['decision']}",
             f"  {verdict['failure_class'] or verdict['stage']}: {verdict['detail']}",
             f"  next: {verdict['next_action']}",
         ]
-    if _is_current(report, path):
-        lines.append(f"  report: {report}")
+    places = [f"report: {report}"] if _is_current(report, path) else []
+    if verdict["decision"] == Decision.ACCEPT and bundle.is_dir():
+        places.append(f"bundle: {bundle}")
+    if places:
+        lines.append("  " + "   ".join(places))
     published, tracking = path.with_name("published.json"), verdict.get("mlflow") or {}
     if verdict["decision"] == Decision.ACCEPT and _is_current(published, path):
         lines.append(f"  published: {Publication.read(published).url}")

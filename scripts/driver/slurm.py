@@ -266,7 +266,7 @@ class Executor(plugin.Executor):
             log = Path(record["log"]) if record.get("log") else None
             same = record.get("digest") == digest_of_job(job)
             if state in LIVE_STATES and not same:
-                self.logger.info(f"Slurm job {job_id} makes {job.output} from what has changed since; cancelling it.")
+                self._say(f"Slurm job {job_id} makes {job.output} from what has changed since; cancelling it.")
                 self._cancel(job_id)
                 continue
             finished = state == "COMPLETED" or (state is None and status_in_log(read_tail(log)) == 0)
@@ -274,13 +274,16 @@ class Executor(plugin.Executor):
                 continue
             info = SubmittedJobInfo(job, external_jobid=job_id, aux={"slurm_logfile": log})
             if finished:
-                self.logger.info(f"Slurm job {job_id} of an earlier run has finished this: {', '.join(job.output)}")
+                self._say(f"Slurm job {job_id} of an earlier run has finished this: {', '.join(job.output)}")
                 self._in_main_loop(self.report_job_success, info)
             else:
-                self.logger.info(f"Slurm job {job_id} of an earlier run is {state}; waiting for it (log: {log}).")
+                self._say(f"Slurm job {job_id} of an earlier run is {state}; waiting for it (log: {log}).")
                 self._report_job_submission_threadsafe(info)
             return True
         return False
+
+    def _say(self, text: str) -> None:
+        self.logger.info(text, extra={"on_terminal": True})
 
     def _jobs_named_like(self, job: Any) -> list[str]:
         """Ids of live jobs of this project's folder and this job's name, from before this driver started."""

@@ -26,10 +26,11 @@ class Run:
     status: int
     output: str
     cpu_seconds: float  # of Snakemake itself, without its imports and jobs
+    log: str = ""  # Snakemake's own, of a run
 
     def jobs(self):
         """How many jobs of each rule a plan or run announced, read from Snakemake's job statistics."""
-        lines = iter(self.output.splitlines())
+        lines = iter(self.output.splitlines() + self.log.splitlines())
         counts = {}
         for line in lines:
             if line.split() == ["job", "count"]:
@@ -94,6 +95,7 @@ class Project:
 
     def snakemake(self, *arguments, longest_seconds=300):
         """Run snakemake in the copy and wait for it, so long at most."""
+        earlier = set((self.folder / ".snakemake" / "log").glob("*.log"))
         with tempfile.NamedTemporaryFile("r") as output:
             command = {"folder": str(self.folder), "arguments": arguments, "environment": dict(os.environ)}
             command |= {"longest_seconds": longest_seconds}
@@ -103,7 +105,8 @@ class Project:
             answer = server.stdout.readline()
             assert answer, "the server of snakemake commands has ended; its message stands above"
             status, cpu_seconds = answer.split()
-            return Run(int(status), output.read(), float(cpu_seconds))
+            logs = sorted(set((self.folder / ".snakemake" / "log").glob("*.log")) - earlier)
+            return Run(int(status), output.read(), float(cpu_seconds), logs[-1].read_text() if logs else "")
 
     def calls(self):
         """Calls of the stand-ins since the last question, sorted."""

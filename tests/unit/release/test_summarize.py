@@ -1,4 +1,4 @@
-"""The table says what was decided, by how much, and where to look."""
+"""The last lines say what was decided, by how much, and where to look."""
 
 import os
 
@@ -33,9 +33,24 @@ def test_an_accepted_release_shows_its_figures_and_files(tmp_path):
     (tmp_path / "fp8" / "release").mkdir()
     (tmp_path / "fp8" / "report.html").write_text("")
     text = format_decisions([path])
-    row = next(line for line in text.splitlines() if "addition" in line).split()
-    assert row == ["m", "fp8", "ACCEPT", "0.500", "8.25", "addition", "1.0000", "0.9950", "+0.0050"]
-    assert f"bundle: {tmp_path}/fp8/release" in text and f"report: {tmp_path}/fp8/report.html" in text
+    assert text.splitlines() == [
+        "m fp8: ACCEPT (0.500 of the source's size, 8.25 bits/weight, "
+        "largest drop of 1 task: addition 1.0000 -> 0.9950)",
+        f"  report: {tmp_path}/fp8/report.html   bundle: {tmp_path}/fp8/release",
+    ]
+
+
+def test_of_several_tasks_the_one_that_lost_most_is_named(tmp_path):
+    tasks = {
+        "gained": {"baseline": 0.5, "candidate": 0.6, "drop": -0.1},
+        "lost": {"baseline": 0.5, "candidate": 0.49, "drop": 0.01},
+        "unknown": {"baseline": 0.5, "candidate": None, "drop": None},
+    }
+    text = format_decisions([verdict(tmp_path / "fp8", tasks=tasks, size_ratio=None, bits_per_weight=None)])
+    assert text == "m fp8: ACCEPT (largest drop of 2 tasks: lost 0.5000 -> 0.4900)"
+    del tasks["lost"]
+    text = format_decisions([verdict(tmp_path / "fp8", tasks=tasks, size_ratio=None, bits_per_weight=None)])
+    assert text == "m fp8: ACCEPT (no task lost)"
 
 
 def test_a_refused_release_says_why_and_what_next(tmp_path):

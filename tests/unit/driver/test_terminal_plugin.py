@@ -49,7 +49,7 @@ def test_snakemake_finds_the_plugin_and_gives_it_the_terminal():
 
 
 class Recorded:
-    """A handler that is told recorded events."""
+    """A handler that is given recorded events."""
 
     def __init__(self, terminal=False, **settings):
         common = MockOutputSettings()

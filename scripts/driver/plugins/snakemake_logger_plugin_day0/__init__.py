@@ -88,7 +88,7 @@ class LogHandler(LogHandlerBase):
     has_formatter = property(lambda self: False)
     needs_rulegraph = property(lambda self: False)
 
-    # --- what Snakemake tells ---
+    # --- what Snakemake reports ---
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record, or keep what it says for the lines to come."""
@@ -194,7 +194,7 @@ class LogHandler(LogHandlerBase):
         after += self._exit_status(str(getattr(record, "shellcmd", None) or ""))
         logs = list(map(str, getattr(record, "log", None) or []))
         words = next(filter(None, (last_words(read_tail(log)) for log in logs)), None)
-        # Without a log, or on a cluster, Snakemake's own reason is the one that tells.
+        # Without a log, or on a cluster, Snakemake's own reason is the one to show.
         reason = " ".join(str(getattr(record, "rule_msg", None) or "").split())
         self.failed[record.jobid] = text
         self._tell(f"FAILED: {text}{after}")

@@ -15,6 +15,10 @@ from day0.source.safetensors_headers import Tensor
 
 _OF_I32 = {4: "INT4+8", 8: "INT8+128"}
 _RECIPROCAL = "weight_global_scale"  # compressed-tensors' scale of a whole matrix
+_UNREAD = ("weight_zero_point", "weight_g_idx")
+_SMOOTHING = ("pre_quant_scale", "svdquant_lora_a", "svdquant_lora_b")
+# Ends of the names of what the values of a weight depend on.
+PARTS_OF_MATRICES = ("weight_scale", "weight_scale_inv", "weight_scale_2", _RECIPROCAL, *_UNREAD, *_SMOOTHING)
 _NIBBLES = {"NVFP4": "E2M1", "MXFP4": "E2M1", "INT4": "INT4"}
 
 
@@ -43,7 +47,7 @@ def matrices_of(
     Args:
         weight: its tensor.
         precision: how it is stored, a data type of full precision or a key of :data:`day0.checkpoint.formats.FORMATS`.
-        parts: its scales and what else belongs to it, by the ends of their names.
+        parts: those of :data:`PARTS_OF_MATRICES` that it has, by these ends of their names.
         values: of those that are scalars, by the same.
     """
     plan = _plan(precision, weight[:2], tuple((part, tensor[:2]) for part, tensor in parts.items()))
@@ -102,7 +106,7 @@ def _plan(precision: str, weight: Form, parts: tuple[tuple[str, Form], ...]) -> 
         return _Plan(dtype, rows, columns, experts)
     form, held = FORMATS.get(precision), dict(parts)
     name = next((part for part in ("weight_scale", "weight_scale_inv") if part in held), None)
-    if form is None or name is None or form.is_turned or held.keys() & {"weight_zero_point", "weight_g_idx"}:
+    if form is None or name is None or form.is_turned or held.keys() & set(_UNREAD):
         return None  # zero points and columns in another order are not read
     scale_dtype, scale_shape = held[name]
     kind = _OF_I32[form.bits] if dtype == "I32" else _NIBBLES.get(form.kind.split()[0], dtype)

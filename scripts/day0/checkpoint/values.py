@@ -23,8 +23,7 @@ from day0.checkpoint.blocks import BlockScan, Seen
 from day0.checkpoint.dequantize import Files, Look, Matrix, Values, read_alike
 from day0.checkpoint.formats import FORMATS, FULL_PRECISION
 from day0.checkpoint.layers import SortedTensors
-from day0.checkpoint.matrices import matrices_of, source_matrices, source_matrices_as_held
-from day0.checkpoint.names import PART_NAMES_OF_OTHER_TOOLS
+from day0.checkpoint.matrices import PARTS_OF_MATRICES, matrices_of, source_matrices, source_matrices_as_held
 from day0.checkpoint.source_weights import SourceWeights
 from day0.checkpoint.summary import Layer, Layers, modules_where
 from day0.source.safetensors_headers import Tensor
@@ -56,8 +55,6 @@ BOUNDS = {
 OF_UNKNOWN_MAKING = 2.0
 # Columns from which on a row is judged alone: the error of fewer values varies too much.
 LEAST_COLUMNS = 64
-# What belongs to a weight, by the ends of its name.
-_PARTS = sorted(PART_NAMES_OF_OTHER_TOOLS)
 # Matrices that are read by default, elements of a part of one that is read, and parts of a matrix where it has few.
 MATRICES, ELEMENTS, MOST_PARTS = 2000, 8192, 4
 EXPERTS_OF_FUSED = 4
@@ -244,22 +241,22 @@ class Compared:
         tensors, keys = self.tensors, self.tensors.key[rows]
         stem, is_fused = kind.stem, not kind.stem.endswith(".weight")
         starts = (f"{stem}_", f"{stem}.") if is_fused else (stem.removesuffix("weight"),)
-        rows_of: dict[str, list[int]] = {}
-        values: dict[str, list[float]] = {}
-        for part in _PARTS:
-            kinds = [Kind(f"{start}{part}", kind.numbers) for start in starts]
-            found = numpy.max([tensors.find(one, keys) for one in kinds], axis=0)  # of two names one is there
-            if (found >= 0).any():
-                rows_of[part] = found.tolist()
-                scalars = [self.scalars.of_kind(one, keys) for one in kinds]
-                values[part] = numpy.fmax.reduce(scalars).tolist()
-        as_held = self.source.rows_as_held(kind, keys).tolist()
+        parts: list[dict[str, Tensor]] = [{} for _ in keys]
+        values: list[dict[str, float]] = [{} for _ in keys]
+        for part in PARTS_OF_MATRICES:
+            for one in (Kind(f"{start}{part}", kind.numbers) for start in starts):
+                found = tensors.found(tensors.find(one, keys))
+                for tensor, value, own, scalars in zip(
+                    found, self.scalars.of_kind(one, keys).tolist(), parts, values, strict=True
+                ):
+                    if tensor is not None:
+                        own[part] = tensor
+                    if not math.isnan(value):
+                        scalars[part] = value
+        before = self.source.tensors.found(self.source.rows_as_held(kind, keys))
         layers = map(self.layers.distinct.__getitem__, self.layers.which[self.layers.places[rows]].tolist())
-        names = zip(kind.names(keys), rows.tolist(), layers, as_held, strict=True)
-        for place, (name, row, layer, before) in enumerate(names):
-            own = {part: tensors.tensor(held[place]) for part, held in rows_of.items() if held[place] >= 0}
-            own_values = {part: held[place] for part, held in values.items() if not math.isnan(held[place])}
-            yield self._pairs(name, tensors.tensor(row), layer.precision, own, own_values, before)
+        precisions = (layer.precision for layer in layers)
+        return map(self._pairs, kind.names(keys), tensors.tensors(rows), precisions, parts, values, before)
 
     def _pairs(
         self,
@@ -268,13 +265,13 @@ class Compared:
         precision: str,
         parts: Mapping[str, Tensor],
         values: Mapping[str, float],
-        before: int,
+        before: Tensor | None,
     ) -> list[Pair]:
-        """The pairs of a weight; ``before``: row of the source's tensor, where that is plain and of the same name."""
+        """The pairs of a weight; ``before``: the source's tensor, where that is plain and of the same name."""
         module = name.removesuffix(".weight")
         held, source = matrices_of(weight, precision, parts, values), None
-        if held is not None and before >= 0:
-            source = source_matrices_as_held(self.source.tensors.tensor(before), held)
+        if held is not None and before is not None:
+            source = source_matrices_as_held(before, held)
         elif held is not None:
             source = source_matrices(module, held, self.source)
         if held is None or source is None:

@@ -192,14 +192,17 @@ class Tensors(Mapping[str, Tensor]):
 
     def items(self) -> ItemsView[str, Tensor]:
         """Names and tensors."""
-        return dict(zip(self.names(), self._tensors(), strict=True)).items()
+        return dict(zip(self.names(), self.tensors(), strict=True)).items()
 
     def values(self) -> ValuesView[Tensor]:
         """The tensors."""
-        return dict(enumerate(self._tensors())).values()
+        return dict(enumerate(self.tensors())).values()
 
-    def _tensors(self) -> Iterator[Tensor]:
-        for form, file, start in zip(self.form.tolist(), self.file.tolist(), self.start.tolist(), strict=True):
+    def tensors(self, rows: Ints | None = None) -> Iterator[Tensor]:
+        """Tensors of rows, in their order; of all where none are given."""
+        columns = (self.form, self.file, self.start)
+        some = (column if rows is None else column[rows] for column in columns)
+        for form, file, start in zip(*(column.tolist() for column in some), strict=True):
             dtype, shape, size = self.forms.list[form]
             yield Tensor(dtype, shape, self.files[file], start, size)
 
@@ -208,18 +211,16 @@ class Tensors(Mapping[str, Tensor]):
         dtype, shape, size = self.forms.list[self.form[row]]
         return Tensor(dtype, shape, self.files[self.file[row]], int(self.start[row]), size)
 
+    def found(self, rows: Ints) -> list[Tensor | None]:
+        """Tensors of rows as :meth:`find` gives them; None for the row -1."""
+        there = self.tensors(rows[rows >= 0])
+        return [next(there) if is_there else None for is_there in (rows >= 0).tolist()]
+
     def row(self, name: str) -> int:
         """Row of a name; -1: there is none."""
         stem, count, key = split_name(name)
         kind = self.kinds.find(stem, count)
         return self._row(kind, key) if kind >= 0 else -1
-
-    def beside(self, start: str, ends: Iterable[str]) -> dict[str, Tensor]:
-        """Tensors whose names begin with a text, such as a module and a dot, by the ends that they have of those."""
-        stem, count, key = split_name(start)
-        kinds = ((end, self.kinds.find(stem + end, count)) for end in ends)
-        rows = ((end, self._row(kind, key)) for end, kind in kinds if kind >= 0)
-        return {end: self.tensor(row) for end, row in rows if row >= 0}
 
     def _row(self, kind: int, key: int) -> int:
         first, last = self._bounds[kind : kind + 2]

@@ -121,7 +121,6 @@ def main() -> int:
         "suites": sorted({row["suite"] for row in rows}),
         "cost": cost_sentence(whole_cost(releases)),
         "hours": hours,
-        "running": None,
         # The browser runs this script alone, whatever else might have come into the page.
         "script": Markup(script),
         "script_digest": b64encode(sha256(script.encode()).digest()).decode(),

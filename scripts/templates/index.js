@@ -1,7 +1,7 @@
 // Sorts the tables by their heads and filters every table by one form; without it the page is whole, and longer.
 const form = document.querySelector("form.desk"), found = form.querySelector("output");
 const releases = [...document.querySelectorAll(".releases tbody")];
-const texts = new Map(releases.map((one) => [one, one.textContent.toLowerCase()]));
+const texts = new Map(releases.map((one) => [one, one.textContent.replaceAll("\u200b", "").toLowerCase()]));
 const rows = new Map();
 for (const one of document.querySelectorAll("tbody[data-id]")) rows.set(one.dataset.id, [...(rows.get(one.dataset.id) || []), one]);
 function filter() {

@@ -365,8 +365,8 @@ def _name_points(
     """
     unit = axes.figure.dpi / 72
     places = [tuple(axes.transData.transform(point[1:]) / unit) for point in points]  # in points of the page
-    left, bottom, right, top = (edge / unit for edge in axes.figure.bbox.extents)
-    low = axes.get_window_extent().y0 / unit - (0 if marks else size)  # below are the ticks
+    right, top = (edge / unit for edge in axes.figure.bbox.extents[2:])
+    left, low = axes.get_window_extent().x0 / unit, axes.get_window_extent().y0 / unit  # beyond are the ticks
     taken = [(x - 6, y - 5, x + 6, y + 5) for x, y in places] if marks else []
     for line in lines:
         corners = [tuple(axes.transData.transform(corner) / unit) for corner in line]
@@ -384,7 +384,7 @@ def _name_points(
         free = (
             number
             for number, box in enumerate(boxes)
-            if left < box[0] and box[2] < right and max(bottom, low) - 1 < box[1] and box[3] < top
+            if left < box[0] and box[2] < right and low - 1 < box[1] and box[3] < top
             if not any(_overlap(box, other) for other in taken)
         )
         chosen = next(free, None)
@@ -403,7 +403,7 @@ def _name_points(
 def _say_omitted(axes: Any, omitted: int) -> None:
     """Say below a figure that names are left out; the page's table has them."""
     if omitted:
-        axes.set_xlabel(f"{axes.get_xlabel()}; {omitted} names have no room", color=SOFT)
+        axes.set_xlabel(f"{axes.get_xlabel()}; names without room: {omitted}", color=SOFT)
 
 
 @lru_cache(maxsize=4096)

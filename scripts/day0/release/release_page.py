@@ -503,8 +503,10 @@ def cost_sentence(whole: Total) -> str:
 
 
 def hours(seconds: float | None) -> str:
-    """Seconds as hours with three significant digits."""
-    return NONE if seconds is None else f"{seconds / 3600:#.3g} h"
+    """Seconds as hours with three significant digits; less than a tenth of one as minutes."""
+    if seconds is None:
+        return NONE
+    return f"{seconds / 3600:#.3g} h" if seconds >= 360 else f"{seconds / 60:.2g} min"
 
 
 def _gpu_hours(seconds: float | None) -> str:

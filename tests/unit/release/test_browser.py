@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ from decided_release import make_release, run_script
 from bundle import without_questions
 from day0.base.artefacts import read_json, write_json
 from day0.records.failure_class import Decision
+from day0.release.figures import Stage, pareto_chart, timeline_chart
+from day0.release.portfolio import Candidate
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PDFTOTEXT = shutil.which("pdftotext")
@@ -258,7 +261,7 @@ SORT_AND_FILTER = """
   said.names = column(1);
   form.elements.text.value = "coverage_failure";
   form.dispatchEvent(new Event("input"));
-  said.found = [form.querySelector("output").value, shown().length, shown().every((text) => /INFEASIBLE/.test(text))];
+  said.found = [form.querySelector("output").value, shown().length, shown().every((text) => /infeasible/i.test(text))];
   form.elements.text.value = "";
   for (const box of form.querySelectorAll("[name=decision]")) box.checked = box.value === "ACCEPT";
   form.dispatchEvent(new Event("input"));
@@ -328,3 +331,37 @@ def test_the_questions_stand_beside_the_flipped_samples_and_not_in_a_bundle(host
     assert text.count("<!--questions-->") == text.count("<!--/questions-->") == 1
     public = without_questions(text)
     assert "<dt>Asked</dt>" not in public and "Candidate's answer" not in public and "Comparability" in public
+
+
+def test_names_in_crowded_figures_lie_on_nothing(tmp_path):
+    chance = random.Random(7)
+    points = [
+        Candidate(f"{'a-recipe-with-a-long-name-' * (n % 3 == 0)}r{n}", chance.choice(list(Decision)), size, score)
+        for n in range(45)
+        for size, score in [(0.2 + 0.7 * chance.random() ** 2, 0.97 + 0.03 * chance.random())]
+    ]
+    stages, start = [], 0.0
+    for number in range(9):
+        stages.append(Stage(f"stage {number}", start, 40.0, f"group {number % 6}"))
+        start += 40.0 + (900.0 if number % 2 else 0.0) + 40 * (number % 3)
+    drawn = {"pareto": pareto_chart("m on s", points, 0.996), "timeline": timeline_chart(stages)}
+    page = tmp_path / "page.html"
+    body = "".join(f"<figure id='{name}'>{svg}<figcaption>c</figcaption></figure>" for name, svg in drawn.items())
+    page.write_text(f"<!DOCTYPE html><html><head></head><body>{body}</body></html>")
+    found, _ = probe(page, tmp_path, 1000)
+    assert [figure["collisions"] for figure in found["figures"]] == [[], []]
+    assert all(figure["inside"] for figure in found["figures"]) and found["faint"] == []
+    assert "names without room" in drawn["pareto"] and "idle" in drawn["timeline"]
+
+
+def test_hundreds_of_releases_make_a_page_of_a_few_kilobytes_each(tmp_path):
+    verdict = read_json(make_release(tmp_path / "evidence", "REGRESSION"))
+    chance, paths = random.Random(1), []
+    for number in range(200):
+        paths.append(tmp_path / "results" / "m" / f"r{number}" / "verdict.json")
+        changed = {"release": f"r{number}", "model": f"m{number % 3}", "size_ratio": 0.2 + chance.random() / 2}
+        write_json(paths[-1], verdict | changed)
+    assert run_script("index.py", *paths, "--output", tmp_path / "index.html").returncode == 0
+    assert (tmp_path / "index.html").stat().st_size < 200 * 4_000
+    found, console = probe(tmp_path / "index.html", tmp_path, 390)
+    assert console == [] and found["overflow"] <= 0 and found["faint"] == []

@@ -8,6 +8,7 @@ from driver import (
     crashes,
     locks,
     needrun,
+    plan_page,
     plans,
     refusals,
     remembered,
@@ -45,6 +46,28 @@ RELEASES = crashes.Releases(
     name_of_rule=workflow.modifier.modify_rulename,
 )
 
+
+def get_calibration_tokens(model, candidate):
+    """Tokens that a candidate is calibrated on, or a model where its sensitivity is measured."""
+    try:
+        settings = PLAN.calibration(model, candidate) if candidate else PLAN.sensitivity_calibration(model)
+    except KeyError:
+        return 0
+    calibration = Calibration(**settings)
+    return (calibration.samples or 0) * (calibration.sequence_length or 0)
+
+
+KNOWN = plan_page.Known(
+    releases=len(PLAN.targets),
+    is_cpu=VARIANT == "cpu",
+    weights_of=get_weights_bytes,
+    samples_of=lambda suite: planned_samples(PLAN.suites[suite]),
+    context_of=lambda suite: PLAN.suites[suite].context_length,
+    calibration_tokens=get_calibration_tokens,
+    gpus_of=lambda stage, wildcards: get_gpu(stage)(SimpleNamespace(**wildcards)),
+    name_of_rule=workflow.modifier.modify_rulename,
+)
+
 needrun.install()
 done_checkpoints.install()
 refusals.install()
@@ -52,6 +75,7 @@ locks.install()
 scheduling.install()
 plans.install()
 remembered.install()
+plan_page.install(KNOWN)
 
 if workflow.is_main_process:
     if not IS_MODULE and not find_spec("snakemake_logger_plugin_day0"):
@@ -70,6 +94,10 @@ if "snakemake_executor_plugin_slurm" in sys.modules and workflow.is_main_process
 
 # At the end, since digests of evaluations are asked for only once the graph is built.
 atexit.register(save_memory)
+
+
+onstart:
+    plan_page.say(workflow.dag, KNOWN)
 
 
 onsuccess:

@@ -14,8 +14,10 @@ def test_a_release_prints_a_page_and_its_log_holds_every_job(project):
     lines = run.output.splitlines()
     assert run.status == 0 and len(lines) < 60, run.output
     assert f"all of it: {next(project.folder.glob('.snakemake/log/*')).relative_to(project.folder)}" in run.output
+    assert "plan: 1 release, " in run.output and "asks 6,000 answers, at most 384,000 tokens" in run.output
     assert "tiny-llama fp8: ACCEPT" in run.output and lines[-1].startswith("done in ")
     assert "rule evaluate_run" not in run.output and "Evaluating fp8 of tiny-llama" in run.log
+    assert "plan: " not in project.snakemake("-n", "release").output, "nothing heavy is left to run"
     again = project.snakemake("release")
     assert again.status == 0 and len(again.output.splitlines()) < 9, again.output
     assert "report: results/tiny-llama/fp8/report.html   bundle: results/tiny-llama/fp8/release" in again.output

@@ -32,7 +32,7 @@ print_reasons = DAG.print_reasons
 
 @dataclass(frozen=True)
 class Known:
-    """What the configuration says of the jobs.
+    """What the configuration sets for the jobs.
 
     Attributes:
         releases: how many are asked for.

@@ -378,6 +378,17 @@ def test_a_line_without_an_id_is_no_sample_whichever_tool_wrote_it(tmp_path, lin
     assert not result["pass"] and "samples/a.jsonl: line 1" in result["detail"]
 
 
+@pytest.mark.parametrize("line", [{}, {"score": None}])
+@pytest.mark.parametrize("other", [{"repeat": None}, {"repeat": "first"}, {"tokens": "many"}, {"answer": 4}])
+def test_a_line_without_a_score_is_found_whatever_else_it_holds(tmp_path, line, other):
+    first = json.dumps({"id": "0"} | line | other)
+    for number, text in enumerate((first, first.replace("{", '{"id": "1", '))):
+        lines = text + "\n" + "".join(json.dumps(row) + "\n" for row in SAMPLES[1:])
+        (folder := tmp_path / str(number)).mkdir()
+        result = written(assess_run(run_folder(folder, json.dumps(RESULTS), lines)))
+        assert not result["pass"] and result["failure_class"] == "SAMPLE_ACCOUNTING_FAILED"
+
+
 @settings(FAST, max_examples=300)
 @given(changes_of(SMALL.assessment), changes_of(SMALL.metadata), changes_of(SMALL.samples), st.booleans())
 def test_any_two_runs(assessment, metadata, samples, first):

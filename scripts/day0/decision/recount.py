@@ -44,7 +44,7 @@ class SamplesFile:
         lines: how many there are.
         samples: those that are one, in their order.
         mistakes: sentences on the first lines that are none, with their numbers.
-        faults: those of them that any tool would call one: no JSON object, no id, or a score that is no finite number.
+        faults: those of them that any tool would call one: no JSON object, no id, or no score that is a finite number.
     """
 
     lines: int
@@ -68,6 +68,15 @@ def _sample_of(line: bytes, kind: type[Sample]) -> Sample:
     return kind.model_validate(parse_json(decode(line, MAX_LINE_BYTES)))
 
 
+def _has_score(line: bytes) -> bool:
+    """Whether a line that is no sample is an object of JSON with a score."""
+    try:
+        content = parse_json(decode(line, MAX_LINE_BYTES))
+    except Unparsable:
+        return False
+    return isinstance(content, dict) and is_number(content.get("score"))
+
+
 def read_samples_file(file: Path, is_own: bool = True) -> SamplesFile:
     """Read a samples file once, each line by its type; a line that is no sample is a mistake and no error.
 
@@ -85,6 +94,8 @@ def read_samples_file(file: Path, is_own: bool = True) -> SamplesFile:
             samples.append(_sample_of(line, kind))
         except ValidationError as error:
             is_fault = any(entry["loc"][:1] in FAULTS for entry in error.errors(include_url=False))
+            # Such a line keeps the task from being counted, so that a missing score would go unseen.
+            is_fault = is_fault or not _has_score(line)
             wanting = [found for found in (mistakes, *([faults] if is_fault else [])) if len(found) < MISTAKES_SHOWN]
             if wanting:
                 mistake = "; ".join(mistakes_of(error, Sample, f"line {number}"))

@@ -12,7 +12,8 @@ random moment of its life, and the same command is given until it has ended well
 After each: no process and no listening port is left; decisions, scores, checkpoint and files are those of the
 undisturbed run; no answer that was stored is asked of the server again, counted by a recorder within the server; what
 lies there between the kill and the next command is accepted only if it is whole. Half of the kills of stage, server and
-harness fall while questions are asked. ``--results`` keeps a line of JSON for each run. Exits 1 where a check fails.
+harness fall when the server has given some of a run's answers, all of them with ``--asking``. ``--results`` keeps a
+line of JSON for each run. Exits 1 where a check fails.
 
 Needs the built environments and the embedded model (``make environments``), and Linux.
 """
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import math
 import os
 import random
 import re
@@ -165,14 +167,15 @@ class Family:
 
 @dataclass
 class Strike:
-    """A kill: of whom, and how long after its start, or after the first question."""
+    """A kill: of whom, and how long after its start, or once how many answers were given."""
 
     victim: str
-    seconds: float
-    while_asking: bool = False
+    seconds: float = 0.0
+    answers: int = 0
     choice: float = 0.0  # among several processes of the victim
     hit: str | None = None  # the process that was killed
     at: float | None = None  # seconds after the command was given
+    at_stake: int = 0  # answers of the releases that were stored then
 
 
 @dataclass
@@ -260,16 +263,13 @@ class Workshop:
             driver = subprocess.Popen(
                 command, cwd=self.folder, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
             )
-            asked_at: float | None = None
             while driver.poll() is None:
                 living = self.family.look(driver.pid)
                 now = time.monotonic()
-                if asked_at is None and self.notes.exists():
-                    asked_at = now
                 self.family.note_ports(living.get("server", []) + living.get("harness", []))
                 if strike and strike.hit is None and (victims := living.get(strike.victim)):
-                    start = asked_at if strike.while_asking else self.family.first[strike.victim]
-                    if start is not None and now >= start + strike.seconds:
+                    is_due = now >= self.family.first[strike.victim] + strike.seconds
+                    if is_due and self.answers_given() >= strike.answers:
                         self._kill(victims[int(strike.choice * len(victims))], strike, now - began)
                 if now > began + LONGEST_SECONDS:
                     driver.kill()
@@ -280,12 +280,16 @@ class Workshop:
         seconds = time.monotonic() - began
         return Command(driver.returncode, text, seconds, orphans, self.family.open_ports())
 
-    @staticmethod
-    def _kill(process: psutil.Process, strike: Strike, seconds: float) -> None:
+    def answers_given(self) -> int:
+        """How many prompts were answered since the notes began."""
+        return self.notes.read_bytes().count(b'"answered"') if self.notes.exists() else 0
+
+    def _kill(self, process: psutil.Process, strike: Strike, seconds: float) -> None:
         with suppress(psutil.Error):
             name = " ".join(process.cmdline())[:160]
             process.send_signal(signal.SIGKILL)
             strike.hit, strike.at = f"{process.pid} {name}", round(seconds, 2)
+            strike.at_stake = sum(sum(self.stored(release).values()) for release in RELEASES)
 
     def shorten_training(self, is_short: bool) -> None:
         """Let the embedded model be trained by few steps, to no accuracy; or as it is."""
@@ -368,7 +372,7 @@ class Reference:
     files: set[str]
     environment: set[str]
     model: dict[str, bytes]  # of a short training
-    spans: dict[str, float]  # seconds that each victim lives, by kind; of "asking" while questions are asked
+    spans: dict[str, float]  # seconds that each victim lives, by kind
 
 
 def environment_files(root: Path) -> set[str]:
@@ -430,8 +434,6 @@ def prepare(workshop: Workshop, victims: set[str]) -> Reference:
         undisturbed.make("judged", "verdict")
         undisturbed.make("released", "release", configuration="fp8")
         stored = check_undisturbed(workshop)
-        results = yaml.safe_load((folder / f"results/{MODEL}/fp8/{SUITE}/results.yml").read_text())
-        undisturbed.spans["asking"] = max(results["metadata"]["timing"]["tasks"].values())
     decisions, files = {release: workshop.decision(release) for release in RELEASES}, workshop.files()
     if "training" in victims:
         workshop.restore("data")
@@ -493,8 +495,8 @@ def plan_of(victim: str, dice: random.Random) -> Plan:
     return Plan("baseline", release, "verdict")
 
 
-def strike_of(victim: str, plan: Plan, reference: Reference, dice: random.Random) -> Strike:
-    """A random moment of the victim's life."""
+def strike_of(victim: str, plan: Plan, reference: Reference, dice: random.Random, asking: bool) -> Strike:
+    """A random moment of the victim's life; with ``asking`` one when some answers, and not all, are there."""
     spans = reference.spans
     if victim == "driver":
         is_decided = plan.target in ("verdict", "release")
@@ -502,9 +504,10 @@ def strike_of(victim: str, plan: Plan, reference: Reference, dice: random.Random
         exports = plan.start == "source"
         length = PLANNING_SECONDS + runs * spans["stage"] + exports * spans["exporter"]
         return Strike(victim, dice.uniform(0, 0.95 * length))
-    while_asking = victim in ASKING and dice.random() < 0.5
-    length = spans["asking"] if while_asking else spans[victim]
-    return Strike(victim, dice.uniform(0, 0.9 * length), while_asking, dice.random())
+    if victim in ASKING and (asking or dice.random() < 0.5):
+        answers = dice.uniform(0.02, 0.9) * len(reference.stored[plan.release])
+        return Strike(victim, answers=math.ceil(answers), choice=dice.random())
+    return Strike(victim, dice.uniform(0, 0.9 * spans[victim]), choice=dice.random())
 
 
 def judge(workshop: Workshop, reference: Reference, plan: Plan, victim: str) -> tuple[list[str], int]:
@@ -547,16 +550,18 @@ def judge(workshop: Workshop, reference: Reference, plan: Plan, victim: str) -> 
     return problems, again
 
 
-def run_one(workshop: Workshop, reference: Reference, victim: str, dice: random.Random) -> dict[str, Any]:
+def run_one(
+    workshop: Workshop, reference: Reference, victim: str, dice: random.Random, asking: bool = False
+) -> dict[str, Any]:
     """One kill and what followed; ``hit`` is None where the victim had ended before its moment."""
     plan = plan_of(victim, dice)
-    strike = strike_of(victim, plan, reference, dice)
+    strike = strike_of(victim, plan, reference, dice, asking)
     workshop.restore(plan.start)
     workshop.shorten_training(victim == "training")
     arguments = ["--configfile", f"{plan.release or 'both'}.yaml", "--", plan.target]
     began = time.monotonic()
     commands = [workshop.snakemake(*arguments, strike=strike)]
-    facts = {"victim": victim, "start": plan.start, "release": plan.release, "while_asking": strike.while_asking}
+    facts = {"victim": victim, "start": plan.start, "release": plan.release, "answers_given": strike.answers}
     facts |= {"moment": round(strike.seconds, 2), "at": strike.at, "hit": strike.hit}
     if strike.hit is None:
         return facts | {"problems": []}
@@ -573,7 +578,11 @@ def run_one(workshop: Workshop, reference: Reference, victim: str, dice: random.
     if settled.status or planned:
         problems.append(f"the same command would make again: {sorted(planned)} (status {settled.status})")
     found, asked_again = judge(workshop, reference, plan, victim)
-    facts |= {"statuses": [command.status for command in commands], "asked_again": asked_again}
+    facts |= {
+        "statuses": [command.status for command in commands],
+        "asked_again": asked_again,
+        "at_stake": strike.at_stake,
+    }
     return facts | {"seconds": round(time.monotonic() - began), "problems": problems + found}
 
 
@@ -590,6 +599,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=32, help="kills, the victims in turn (default: %(default)s)")
     parser.add_argument("--victims", nargs="*", choices=VICTIMS, help="the victims by name, one for each run, instead")
+    parser.add_argument("--asking", action="store_true", help="kill stage, server and harness only while they ask")
     parser.add_argument("--seed", type=int, default=None, help="of the moments; default: drawn, and printed")
     parser.add_argument(
         "--folder", type=Path, help="where to work, and take up what was prepared there; default: a temporary folder"
@@ -609,7 +619,7 @@ def main() -> int:
         say(f"lives in seconds: { ({kind: round(span, 1) for kind, span in reference.spans.items()}) }")
         for victim in victims:
             for _ in range(3):  # one that has ended before its moment is drawn anew
-                facts = run_one(workshop, reference, victim, dice)
+                facts = run_one(workshop, reference, victim, dice, arguments.asking)
                 if facts["hit"]:
                     break
             results.append(facts)

@@ -68,10 +68,17 @@ KNOWN = plan_page.Known(
     name_of_rule=workflow.modifier.modify_rulename,
 )
 
+
+def begin():
+    """What a run that writes does first; a dry run changes nothing."""
+    crashes.warn_of_disk()
+    clock.bring_back(clock.made_by_the_graph())
+
+
 needrun.install()
 done_checkpoints.install()
 refusals.install()
-locks.install()
+locks.install(begin)
 scheduling.install()
 plans.install()
 remembered.install()
@@ -83,8 +90,6 @@ if workflow.is_main_process:
             "note: this Snakemake lacks the plugin for its terminal and prints everything; run `make setup`",
             file=sys.stderr,
         )
-    crashes.warn_of_disk()
-    clock.bring_back(clock.made_by_the_graph())
 
 # The executor plugins are loaded by the time that a Snakefile is read; a job within Slurm has no use for this one.
 if "snakemake_executor_plugin_slurm" in sys.modules and workflow.is_main_process:

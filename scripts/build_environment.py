@@ -19,7 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from day0.base.artefacts import digest_of_file
-from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, run_cli
+from day0.base.build_place import check_places
+from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, run_cli
 from day0.records.environment import Environment
 
 PYTHON = "3.11"
@@ -67,7 +68,14 @@ def build(lock: Path, environment: Path) -> None:
             raise RuntimeError(f"{lock}: the environment could not be built; uv's message is above")
     shutil.rmtree(environment, ignore_errors=True)
     unfinished.chmod(0o755)
-    unfinished.rename(environment)
+    try:
+        unfinished.rename(environment)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise UnusableInput(
+            f"{environment}: found what cannot be replaced ({error.strerror}); remove it, "
+            "then run the same command again"
+        ) from None
 
 
 def main() -> int:
@@ -79,7 +87,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     environment = arguments.output.with_suffix("")
-    environment.parent.mkdir(parents=True, exist_ok=True)
+    check_places(environment, arguments.output)
     arguments.output.unlink(missing_ok=True)
     try:
         build(arguments.lock, environment)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from day0.base.artefacts import digest_of_file, write_text
+from day0.base.build_place import check_places
 from day0.base.cli import EXIT_TRANSIENT, UnusableInput, run_cli
 from day0.records.environment import ImageEnvironment
 from day0.serving.container import NAMES_VARIABLE, image_command
@@ -95,6 +96,7 @@ def main() -> int:
         how = image_command(arguments.runtime, arguments.image)
         raise UnusableInput(f"--image: found no file {arguments.image}; make it with {how}")
     python = arguments.output.with_suffix("") / "bin" / "python"
+    check_places(arguments.output.with_suffix(""), arguments.output)
     python.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.unlink(missing_ok=True)
     image = str(arguments.image.resolve())

@@ -38,7 +38,8 @@ def test_a_full_disk_ends_with_what_to_do_and_the_same_command_goes_on(equipped,
         room = statistics.f_bavail * statistics.f_frsize - left * 1024
         (results / "ballast").write_bytes(bytes(room))
         run = equipped.snakemake("release")
-        last = run.output.partition("At least one job did not complete successfully.")[2]
+        # Without any room not even the lock can be written.
+        last = run.output.partition("At least one job did not complete successfully." if left else "WorkflowError:")[2]
         assert run.status == 1 and "results: No space left on device" in last and NEXT in last, run.output
         assert "Traceback" not in last and "ACCEPT" not in last and not half_written(results)
         (results / "ballast").unlink()
@@ -70,3 +71,27 @@ def test_files_of_a_clock_that_was_wrong_are_brought_back_and_nothing_is_made_ag
     assert "quantize fp8" not in calls and calls.count("evaluate fp8") == 1
     again = equipped.snakemake("release")
     assert again.status == 0 and "in the future" not in again.output and not equipped.calls()
+
+
+def state_of(folder):
+    """Size and times of all below a folder."""
+    return {
+        str(path): (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        for path in folder.rglob("*")
+        if (status := path.lstat())
+    }
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_a_dry_run_changes_nothing_below_results(equipped, is_made):
+    """Neither where all is to be made nor where nothing is, not even a time in the future or what a probe leaves."""
+    if is_made:
+        assert equipped.snakemake("release").status == 0
+        decision = equipped.folder / "results/tiny-llama/fp8/verdict.json"
+        ahead = time.time_ns() + 400 * 86400 * 10**9
+        os.utime(decision, ns=(ahead, ahead))
+    results = equipped.folder / "results"
+    # A file that is made and removed again changes the folder's time.
+    before = state_of(results), results.stat().st_mtime_ns
+    run = equipped.snakemake("-n", "release")
+    assert run.status == 0 and (state_of(results), results.stat().st_mtime_ns) == before, run.output

@@ -1,6 +1,7 @@
 """A snakemake that was killed: nothing of it runs on, and the same command goes on; a living one is not disturbed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,7 +72,40 @@ def test_after_a_kill_the_same_command_goes_on(equipped, stage, subject, log):
     assert len(removed) == 1 and f"(process {driver.pid}) was removed" in removed[0], run.output
     assert equipped.calls().count(f"{stage} {subject}") == 1
     assert equipped.read("tiny-llama/fp8/verdict.json")["decision"] == "ACCEPT"
-    assert list((equipped.folder / ".snakemake" / "locks").iterdir()) == []
+    assert list((equipped.folder / "results" / ".locks").iterdir()) == []
+
+
+def test_two_clones_that_share_a_results_folder_exclude_each_other(equipped, tmp_path_factory):
+    """By a link here, as by a shared file system; while both live, and where one is killed."""
+    other = tmp_path_factory.mktemp("clone") / "b"
+    shutil.copytree(equipped.folder, other, symlinks=True, ignore=shutil.ignore_patterns("results"))
+    (other / "results").symlink_to(equipped.folder / "results")
+
+    def run_other(*arguments):
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+        done = subprocess.run(command, cwd=other, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return done.returncode, done.stdout
+
+    equipped.behave({"quantize": {"fp8": {"waits_for": ["never"]}}})
+    driver = start(equipped, "quantize")
+    log = equipped.folder / "results/tiny-llama/fp8/logs/quantize.log"
+    wait_for(lambda: log.exists() and "quantize fp8: waits" in log.read_text(), driver)
+    status, output = run_other("quantize")
+    assert status == 1 and f"another snakemake (process {driver.pid} of this host)" in output, output
+    assert str(equipped.folder) in output and "Traceback" not in output and driver.poll() is None
+    status, output = run_other("--unlock")
+    assert f"(process {driver.pid} in {equipped.folder}) was kept" in output, output
+    assert run_other("quantize")[0] == 1
+    assert run_other("-n", "quantize")[0] == 0 and stages_of(driver)
+
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    wait_for(lambda: not stages_of(driver))
+    equipped.behave({})
+    status, output = run_other("quantize")
+    assert f"(process {driver.pid} in {equipped.folder}) was removed" in output, output
+    assert status == 0 and equipped.snakemake("quantize").status == 0, output
+    assert list((equipped.folder / "results" / ".locks").iterdir()) == []
 
 
 def test_stages_whose_guard_was_killed_too_are_ended_by_the_next_run(equipped):

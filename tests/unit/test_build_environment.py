@@ -53,6 +53,47 @@ def test_a_failed_build_leaves_neither_environment_nor_marker(tmp_path, empty_lo
     assert not list((tmp_path / "envs").glob(".stage.unfinished-*"))
 
 
+def lay(kind, place, elsewhere):
+    """Something that is no environment, where one is to be built."""
+    if kind == "link to a folder":
+        (elsewhere / "bin").mkdir(parents=True)
+        place.symlink_to(elsewhere)
+    elif kind == "dangling link":
+        place.symlink_to(elsewhere)
+    elif kind == "file":
+        place.write_text("mine")
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.mkdir()
+        (place / "mine").touch()
+
+
+@pytest.mark.parametrize("script", ["build_environment.py", "wrap_image.py"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("stage", kind) for kind in ("link to a folder", "dangling link", "file", "pipe")]
+    + [("stage.json", kind) for kind in ("link to a folder", "dangling link", "folder")]
+    + [("", "file"), ("", "dangling link")],
+)
+def test_what_lies_where_an_environment_is_built_is_named_and_kept(tmp_path, empty_lock, script, name, kind):
+    envs = tmp_path / "envs"
+    if name:
+        envs.mkdir()
+    place = envs / name if name else envs
+    lay(kind, place, tmp_path / "elsewhere")
+    before = sorted(tmp_path.rglob("*"))
+    what = ["--lock", empty_lock] if script.startswith("build") else ["--runtime", "enroot", "--image", empty_lock]
+    done = subprocess.run(
+        [sys.executable, SCRIPT.with_name(script), *what, "--output", envs / "stage.json"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert f"{place}: " in done.stderr and "expected" in done.stderr, done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_killed_build_leaves_no_marker(tmp_path, empty_lock):
     marker = tmp_path / "envs" / "stage.json"
     assert build(empty_lock, marker).returncode == 0

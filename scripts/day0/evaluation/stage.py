@@ -37,11 +37,10 @@ from day0.serving.multinode import head_command, host_address, job_id, worker_co
 from day0.serving.ports import free_port
 from day0.serving.processes import Children, Transient
 from day0.serving.server import (
-    GUARD_FOLDER,
-    PLUGIN_FOLDER,
     DeploymentFailed,
     Server,
     new_key,
+    python_folders,
     server_command,
     server_environment,
 )
@@ -152,8 +151,7 @@ class Evaluation:
         request, serving = self.request, self.request.serving
         folder = request.checkpoint.folder
         container = serving.get("container")
-        is_guarded = not container or request.on_cpu  # a GPU's image may have a PYTHONPATH of its own
-        environment = server_environment(os.environ, serving, request.on_cpu, self.key, is_guarded)
+        environment = server_environment(os.environ, serving, request.on_cpu, self.key)
         served = str(folder.resolve()) if container else str(folder)
         python, port = request.serve.python, 0
         prefix: list[str] = []
@@ -163,16 +161,15 @@ class Evaluation:
             own = {*(serving.get("environment") or {}), "VLLM_API_KEY", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"}
             own |= {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"} & os.environ.keys()
             if request.on_cpu:
-                folders += [PLUGIN_FOLDER, GUARD_FOLDER]
-                own |= environment.keys() - os.environ.keys() | {"PYTHONPATH", "OMP_NUM_THREADS"}
+                own |= environment.keys() - os.environ.keys() - {"PYTHONPATH"} | {"OMP_NUM_THREADS"}
             name = f"day0-{secrets.token_hex(6)}"
-            prefix, removal = container_command(container, name, folders, own, not request.on_cpu)
+            prefix, removal = container_command(
+                container, name, folders, own, not request.on_cpu, python_folders(request.on_cpu)
+            )
             if container["runtime"] == "apptainer":  # by these names they take precedence over the image's own
                 environment |= {f"APPTAINERENV_{name}": environment[name] for name in own & environment.keys()}
             python, port = container["python"], free_port()
-        command = prefix + server_command(
-            python, served, request.model, request.suite, serving, request.on_cpu, port, is_guarded
-        )
+        command = prefix + server_command(python, served, request.model, request.suite, serving, request.on_cpu, port)
         workers: list[list[str]] = []
         if request.nodes > 1:
             command = head_command(command, request.nodes, host_address(), free_port())

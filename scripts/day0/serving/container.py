@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,7 +26,12 @@ def image_command(runtime: str, file: str | Path) -> str:
 
 
 def container_command(
-    container: Mapping[str, Any], name: str, folders: Iterable[Path], environment: Iterable[str], has_gpu: bool
+    container: Mapping[str, Any],
+    name: str,
+    folders: Iterable[Path],
+    environment: Iterable[str],
+    has_gpu: bool,
+    modules: Iterable[Path] = (),
 ) -> tuple[list[str], list[str] | None]:
     """The words before the command that runs inside, and the command that removes the container (None: not needed).
 
@@ -37,18 +43,23 @@ def container_command(
         name: a name for the container that nothing else has.
         folders: what the server reads, seen at the same place inside.
         environment: names of the variables that it is given.
+        modules: folders whose modules its interpreter finds, before those of a PYTHONPATH that the image sets.
     """
     image, extra = container["image"], [str(argument) for argument in container.get("arguments") or []]
-    binds = sorted({str(folder.resolve()) for folder in folders})
+    binds = sorted({str(folder.resolve()) for folder in [*folders, *modules]})
+    inner: list[str] = []
+    if paths := ":".join(str(folder.resolve()) for folder in modules):
+        script = f'export PYTHONPATH={shlex.quote(paths)}"${{PYTHONPATH:+:$PYTHONPATH}}"; exec "$0" "$@"'
+        inner = ["sh", "-c", script]
     if container["runtime"] == "apptainer":
         mounts = [word for folder in binds for word in ("--bind", f"{folder}:{folder}:ro")]
-        return ["apptainer", "exec", *(["--nv"] if has_gpu else []), *mounts, *extra, image], None
+        return ["apptainer", "exec", *(["--nv"] if has_gpu else []), *mounts, *extra, image, *inner], None
     runtime = container["runtime"]
     mounts = [word for folder in binds for word in ("--volume", f"{folder}:{folder}:ro")]
     variables = [word for variable in sorted(environment) for word in ("--env", variable)]
     gpus = {"podman": ["--device", "nvidia.com/gpu=all"], "docker": ["--gpus", "all"]}[runtime] if has_gpu else []
     command = [runtime, "run", "--rm", "--init", "--name", name, "--network", "host", "--ipc", "host"]
-    command += [*gpus, *mounts, *variables, *extra, "--entrypoint", "", image]
+    command += [*gpus, *mounts, *variables, *extra, "--entrypoint", "", image, *inner]
     at_once = ["--time", "0"] if runtime == "podman" else []  # as docker does anyway
     return command, [runtime, "rm", "--force", *at_once, name]
 

@@ -43,14 +43,11 @@ def server_command(
     serving: Mapping[str, Any],
     on_cpu: bool,
     port: int = 0,
-    is_guarded: bool = True,
 ) -> list[str]:
     """The command line of the server; it holds no secret (the key is in the environment).
 
-    Port 0 lets the kernel choose a free port at the moment of binding, so that two servers never meet.
-
-    Args:
-        is_guarded: whether every path but /health needs the key; the server must find ``GUARD_FOLDER``.
+    Port 0 lets the kernel choose a free port at the moment of binding, so that two servers never meet. The interpreter
+    must find what is in ``python_folders``.
     """
     command = [python, "-m", OPENAI_SERVER]
     command += ["--model", checkpoint, "--served-model-name", served_name, "--host", HOST, "--port", str(port)]
@@ -62,7 +59,7 @@ def server_command(
     # Sampling is the suite's: a checkpoint's own generation_config.json must not shift it.
     command += ["--seed", str(suite["seed"]), "--generation-config", "vllm"]
     command += ["--uvicorn-log-level", "warning", "--disable-log-stats"]
-    command += ["--middleware", GUARD] if is_guarded else []
+    command += ["--middleware", GUARD]
     several = serving_nodes(serving) > 1
     if on_cpu:
         command += ["--enforce-eager", *([] if several else ["--distributed-executor-backend", "uni"])]
@@ -71,9 +68,12 @@ def server_command(
     return command + [str(argument) for argument in serving.get("extra_arguments") or []]
 
 
-def server_environment(
-    base: Mapping[str, str], serving: Mapping[str, Any], on_cpu: bool, key: str, is_guarded: bool = True
-) -> dict[str, str]:
+def python_folders(on_cpu: bool) -> list[Path]:
+    """Folders of modules of ours that the server's interpreter must find: what asks for the key, and a plugin."""
+    return [*([PLUGIN_FOLDER] if on_cpu else []), GUARD_FOLDER]
+
+
+def server_environment(base: Mapping[str, str], serving: Mapping[str, Any], on_cpu: bool, key: str) -> dict[str, str]:
     """The environment of the server process, with its key and, on a CPU, what makes it start quickly."""
     environment = without_secrets(base)  # it reads a local folder, and may run a model's own code
     environment.update(VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", PYTHONUNBUFFERED="1", PYTHONFAULTHANDLER="1")
@@ -84,10 +84,9 @@ def server_environment(
         # One core is left to the front end and the clients; pinned threads of two servers would share their cores.
         threads = max(1, cores() - 1)
         environment.update(VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS=str(threads))
-    paths = [str(PLUGIN_FOLDER)] * on_cpu + [str(GUARD_FOLDER)] * is_guarded
-    if paths:
-        environment["PYTHONPATH"] = os.pathsep.join([*paths, *filter(None, [base.get("PYTHONPATH")])])
     own = {name: str(value) for name, value in (serving.get("environment") or {}).items()}
+    others = own.pop("PYTHONPATH", base.get("PYTHONPATH"))
+    environment["PYTHONPATH"] = os.pathsep.join([*map(str, python_folders(on_cpu)), *filter(None, [others])])
     environment.update({**own, NAMES_VARIABLE: " ".join(own)})
     environment["VLLM_API_KEY"] = key
     return environment

@@ -17,6 +17,7 @@ from driver import locks
 from driver.owners import VARIABLE, Owner, end_jobs, jobs_of, start_of, this_process
 
 HERE = this_process()
+AS_IT_WAS = {name: getattr(FilePersistence, name) for name in ("_read_locks", "_write_locks", "_delete_locks")}
 
 
 @pytest.fixture
@@ -32,11 +33,11 @@ def ended():
 
 def test_the_inside_of_snakemake_is_as_it_was_read():
     """A failure means: read the new version, and adapt scripts/driver/locks.py to it."""
-    assert "self._lockfile[lock_type] = lockfile" in inspect.getsource(locks.write_locks)
-    assert 'os.path.join(self._lockdir, f"{i}.{lock_type}.lock")' in inspect.getsource(locks.write_locks)
-    assert "shutil.rmtree(self._lockdir)" in inspect.getsource(locks.delete_locks)
+    for name in ("_read_locks", "_write_locks", "_delete_locks"):
+        assert "_lockdir" in inspect.getsource(AS_IT_WAS[name]), "Snakemake's own folder of locks, which is not used"
+    assert "_lockdir" not in inspect.getsource(PersistenceBase)
     base = inspect.getsource(PersistenceBase)
-    for part in ("self.lock = self.noop", "self.lock = self.lock_warn_only", "in self._read_locks():"):
+    for part in ("self.lock = self.noop", "self.lock = self.lock_warn_only", "self._write_locks(", "def locked(self)"):
         assert part in base
     assert "self._delete_locks()" in inspect.getsource(PersistenceBase.unlock)
     assert "self.unlock()" in inspect.getsource(PersistenceBase.cleanup_locks)
@@ -80,46 +81,50 @@ def test_a_process_that_nobody_has_waited_for_is_dead():
 @pytest.fixture
 def persistence(tmp_path, monkeypatch):
     """Snakemake's own, with what is installed."""
-    for name in ("lock", "_read_locks", "_write_locks", "_delete_locks", "cleanup_locks"):
+    for name in ("lock", "locked", "_read_locks", "_write_locks", "_delete_locks", "cleanup_locks"):
         monkeypatch.setattr(FilePersistence, name, getattr(FilePersistence, name))
+    monkeypatch.chdir(tmp_path)
     locks.install()
     monkeypatch.setattr(FilePersistence, "all_inputfiles", lambda self: ["in"])
-    monkeypatch.setattr(FilePersistence, "all_outputfiles", lambda self: ["out"])
+    monkeypatch.setattr(FilePersistence, "all_outputfiles", lambda self: ["results/out"])
 
     def make(**options):
         settings = SimpleNamespace(max_checksum_file_size=0)
-        return FilePersistence(
-            path=tmp_path, dag=SimpleNamespace(workflow=SimpleNamespace(dag_settings=settings)), **options
-        )
+        dag = SimpleNamespace(workflow=SimpleNamespace(dag_settings=settings), needrun_jobs=lambda: iter(()))
+        return FilePersistence(path=tmp_path / ".snakemake", dag=dag, **options)
 
     return make
 
 
-def leave_lock(folder, owner):
-    (folder / "locks").mkdir(exist_ok=True)
-    (folder / "locks" / "0.output.lock").write_text(f"{owner}\nout\n" if owner else "out\n")
+def leave_lock(owner, place="/elsewhere"):
+    locks.FOLDER.mkdir(parents=True, exist_ok=True)
+    file = locks.FOLDER / "0.output.lock"
+    file.write_text(f"{owner}\n{place}\nresults/out\n" if owner else f"no owner\n{place}\nresults/out\n")
+    return file
+
+
+def lock_texts():
+    return sorted(file.read_text() for file in locks.FOLDER.iterdir())
 
 
 def test_a_lock_is_there_during_a_run_alone(persistence, tmp_path):
     with persistence().lock():
-        files = sorted((tmp_path / "locks").iterdir())
-        assert [file.read_text() for file in files] == [f"{HERE}\nin\n", f"{HERE}\nout\n"]
+        assert lock_texts() == [f"{HERE}\n{tmp_path}\n{tmp_path}/in\n", f"{HERE}\n{tmp_path}\nresults/out\n"]
         assert persistence().locked
-    assert list((tmp_path / "locks").iterdir()) == []
+    assert lock_texts() == []
 
 
-def test_a_dead_owners_lock_is_removed_with_a_line_that_says_so(persistence, tmp_path, ended, monkeypatch):
+def test_a_dead_owners_lock_is_removed_with_a_line_that_says_so(persistence, ended, monkeypatch):
     said = []
     monkeypatch.setattr(locks.logger, "warning", said.append)
-    leave_lock(tmp_path, ended)
-    (tmp_path / "locks" / "7.input.lock").touch()  # killed while it was written
+    leave_lock(ended)
     plan = persistence(warn_only=True)
     assert not plan.locked
     with plan.lock():
-        assert len(list((tmp_path / "locks").iterdir())) == 2, "a plan changes nothing"
+        assert len(lock_texts()) == 1, "a plan changes nothing"
     with persistence().lock():
-        assert len(list((tmp_path / "locks").iterdir())) == 2
-    assert said == [f"The lock of a snakemake that was killed (process {ended.pid}) was removed."]
+        assert len(lock_texts()) == 2
+    assert said == [f"The lock of a snakemake that was killed (process {ended.pid} in /elsewhere) was removed."]
 
 
 @pytest.mark.parametrize(
@@ -130,24 +135,58 @@ def test_a_dead_owners_lock_is_removed_with_a_line_that_says_so(persistence, tmp
         (None, "left no name"),
     ],
 )
-def test_a_living_owners_lock_is_refused_with_its_name(persistence, tmp_path, owner, words):
-    leave_lock(tmp_path, owner)
+def test_a_living_owners_lock_is_refused_with_its_name_and_folder(persistence, owner, words):
+    file = leave_lock(owner)
     with pytest.raises(WorkflowError, match="the same command again") as refused, persistence().lock():
         pass
-    assert words in str(refused.value)
-    assert (tmp_path / "locks" / "0.output.lock").exists()
+    assert words in str(refused.value) and ("from /elsewhere" in str(refused.value) or owner is None)
+    assert list(locks.FOLDER.iterdir()) == [file], "its own was removed, the other's was not"
     persistence().cleanup_locks()
+    assert file.exists() is (owner == HERE), "a living process of this host keeps its lock"
+    file.unlink(missing_ok=True)
     with persistence().lock():
         pass
 
 
-def test_a_run_leaves_the_locks_of_others_alone(persistence, tmp_path, monkeypatch):
-    leave_lock(tmp_path, HERE)
+def test_a_run_leaves_the_locks_of_others_alone(persistence, monkeypatch):
+    file = leave_lock(HERE)
     monkeypatch.setattr(FilePersistence, "all_inputfiles", lambda self: [])
-    monkeypatch.setattr(FilePersistence, "all_outputfiles", lambda self: ["else"])
+    monkeypatch.setattr(FilePersistence, "all_outputfiles", lambda self: ["results/else"])
     with persistence().lock():
         pass
-    assert [file.name for file in (tmp_path / "locks").iterdir()] == ["0.output.lock"]
+    assert list(locks.FOLDER.iterdir()) == [file]
+
+
+def test_files_beside_results_are_each_clones_own(persistence, tmp_path, monkeypatch):
+    """An environment of this folder is no other's of the same name; one that both reach by a link is."""
+    monkeypatch.setattr(FilePersistence, "all_outputfiles", lambda self: [".envs/serve.json"])
+    file = leave_lock(HERE)
+    file.write_text(f"{HERE}\n/elsewhere\n/elsewhere/.envs/serve.json\n")
+    with persistence().lock():
+        pass
+    (tmp_path / "shared").mkdir()
+    (tmp_path / ".envs").symlink_to(tmp_path / "shared")
+    file.write_text(f"{HERE}\n/elsewhere\n{tmp_path}/shared/serve.json\n")
+    with pytest.raises(WorkflowError), persistence().lock():
+        pass
+
+
+@pytest.mark.parametrize(("is_needed", "is_plan"), [(True, False), (False, False), (True, True)])
+def test_only_a_run_with_something_to_do_begins(persistence, is_needed, is_plan):
+    begun = []
+    locks.install(lambda: begun.append(lock_texts()))
+    run = persistence(warn_only=is_plan)
+    run.dag.needrun_jobs = lambda: iter([1] * is_needed)
+    with run.lock():
+        pass
+    assert len(begun) == (is_needed and not is_plan) and all(begun), "under its lock"
+
+
+def test_a_results_folder_that_cannot_be_written_to_is_named(persistence, tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "say_disk_problem", lambda problem: None)
+    (tmp_path / "results").write_text("no folder")
+    with pytest.raises(WorkflowError, match="results: "), persistence().lock():
+        pass
 
 
 @pytest.mark.parametrize("ignores", [False, True])

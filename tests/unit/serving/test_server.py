@@ -14,7 +14,15 @@ from day0.base.cli import EXIT_TRANSIENT
 from day0.serving.engine_log import END_LINE, effective_kv_cache_dtype, error_line, loaded_facts, transient_cause
 from day0.serving.multinode import OPENAI_SERVER
 from day0.serving.processes import Children, Transient
-from day0.serving.server import DeploymentFailed, Server, find_impostor, server_command, server_environment
+from day0.serving.server import (
+    GUARD,
+    GUARD_FOLDER,
+    DeploymentFailed,
+    Server,
+    find_impostor,
+    server_command,
+    server_environment,
+)
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 SUITE = {"context_length": 64, "seed": 7}
@@ -27,7 +35,8 @@ def test_command_binds_the_loopback_address_and_a_port_of_the_kernels_choice():
     assert "--enforce-eager" in command
     assert "--enforce-eager" not in server_command("python", "ckpt", "m", SUITE, {}, on_cpu=False)
     assert command[command.index("--middleware") + 1] == "day0_vllm_guard.RequireKey"
-    assert "--middleware" not in server_command("python", "ckpt", "m", SUITE, {}, on_cpu=False, is_guarded=False)
+    for on_cpu in (False, True):
+        assert GUARD in server_command("python", "ckpt", "m", SUITE, {}, on_cpu)
 
 
 def test_key_is_in_the_environment_only():
@@ -39,7 +48,8 @@ def test_key_is_in_the_environment_only():
         "x",
     ]
     assert server_environment({}, {}, False, "secret")["PYTHONPATH"].endswith("vllm_guard")
-    assert "PYTHONPATH" not in server_environment({}, {}, False, "secret", is_guarded=False)
+    own = server_environment({"PYTHONPATH": "/caller"}, {"environment": {"PYTHONPATH": "/own"}}, False, "secret")
+    assert own["PYTHONPATH"] == f"{GUARD_FOLDER}:/own", "a path of the user's does not hide the guard"
     assert "secret" not in " ".join(server_command("python", "ckpt", "m", SUITE, {}, on_cpu=True))
 
 

@@ -44,4 +44,5 @@ rule gate_preflight:
     message:
         "Gate: {input.assessment}"
     shell:
-        f"python {OWN_SCRIPTS}/gate.py" " --assessment {input.assessment:q} --token {output.token:q} 2>&1 | tee {log:q} > /dev/null"
+        f"python {OWN_SCRIPTS}/gate.py"
+        " --assessment {input.assessment:q} --token {output.token:q} 2>&1 | tee {log:q} > /dev/null"

@@ -1,9 +1,10 @@
 """What a run leaves behind where jobs crashed: verdicts of their releases, marks of what must be redone, the decisions.
 
 Called by the Snakefile's ``onsuccess`` and ``onerror``. It reads Snakemake's insides, as of 9.27.1:
-``workflow.scheduler.failed`` and ``remaining_jobs`` (sets of jobs), ``workflow.scheduler._executor``,
-``workflow.dag.jobs``, ``dag.bfs(dag.depending, job)``, ``dag.needrun(job)``, ``dag.finished(job)``, and
-``workflow.persistence.started(job)``, which marks a job's outputs as incomplete.
+``workflow.scheduler.failed`` and ``remaining_jobs`` (sets of jobs), ``workflow.scheduler._executor`` and
+``_user_kill`` (how a run was asked to stop, or None), ``workflow.dag.jobs``, ``dag.bfs(dag.depending, job)``,
+``dag.needrun(job)``, ``dag.finished(job)``, and ``workflow.persistence.started(job)``, which marks a job's outputs as
+incomplete.
 """
 
 from __future__ import annotations
@@ -117,9 +118,12 @@ def is_accepted_after(verdict: Path, failure: Path) -> bool:
 def record_crashes(workflow: Workflow, releases: Releases) -> None:
     """Write a verdict for every release below a crashed job, and mark what is below it as incomplete.
 
-    A gate that refused is no crash. The mark makes the next run redo what an earlier run has left there.
+    A gate that refused is no crash, and what ends while a run is being stopped (SIGTERM, by which a service manager or
+    ``timeout`` ends the stages, too) decides nothing. The mark makes the next run redo what an earlier run has left
+    there.
     """
     dag = workflow.dag
+    is_stopped = bool(workflow.scheduler._user_kill)
     attempts = getattr(workflow.scheduler._executor, "attempts", {})  # only the Slurm executor keeps them
     lost = {job for job in workflow.scheduler.remaining_jobs if job.attempt > 1}
     problem = find_disk_problem()
@@ -130,7 +134,7 @@ def record_crashes(workflow: Workflow, releases: Releases) -> None:
         for below in dag.bfs(dag.depending, job):
             if below is not job:
                 workflow.persistence.started(below)
-            if below.rule.name == decision_rule:
+            if below.rule.name == decision_rule and not is_stopped:
                 release = ReleaseRequest.model_validate(releases.request_of(below.wildcards))
                 log = str(job.log[0]) if job.log else None
                 refusal = error_in(log) if job in REFUSED else None

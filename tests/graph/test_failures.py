@@ -240,22 +240,39 @@ def test_a_mended_recipe_plans_the_whole_way_again(project):
     assert "train demo" not in project.calls()
 
 
-def test_the_last_words_of_an_interrupted_stage_are_in_its_log(equipped):
-    equipped.behave({"evaluate": {"baseline": {"waits_for": ["never"]}}})
-    command = [sys.executable, "-m", "snakemake", "evaluate"]
+def stop_while(project, target, stage, log, number):
+    """Send a signal to the driver and its jobs, as a terminal or a service manager does, while a stage waits."""
+    command = [sys.executable, "-m", "snakemake", target]
     process = subprocess.Popen(
         command,
-        cwd=equipped.folder,
+        cwd=project.folder,
         start_new_session=True,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         # A shell starts what it puts into the background with SIGINT ignored, and so would pytest.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    log = equipped.folder / "results/tiny-llama/baseline/demo/evaluate.log"
+    log = project.folder / "results/tiny-llama" / log
     deadline = time.monotonic() + 300
-    while not (log.exists() and "evaluate baseline: waits" in log.read_text()):
+    while not (log.exists() and f"{stage}: waits" in log.read_text()):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group, the log's writer included
-    assert process.wait(timeout=120) != 0
-    assert "evaluate baseline: interrupted" in log.read_text(), log.read_text()
+    os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0, output
+    return output, log.read_text()
+
+
+def test_the_last_words_of_an_interrupted_stage_are_in_its_log(equipped):
+    equipped.behave({"evaluate": {"baseline": {"waits_for": ["never"]}}})
+    _, log = stop_while(equipped, "evaluate", "evaluate baseline", "baseline/demo/evaluate.log", signal.SIGINT)
+    assert "evaluate baseline: interrupted" in log, log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_decides_nothing(equipped, number):
+    equipped.behave({"quantize": {"fp8": {"waits_for": ["never", "never"]}}})
+    output, _ = stop_while(equipped, "release", "quantize fp8", "fp8/logs/quantize.log", number)
+    assert "tiny-llama fp8: not decided in this run" in output, output
+    assert not equipped.exists("tiny-llama/fp8/verdict.json")

@@ -36,6 +36,7 @@ def test_the_insides_of_snakemake_are_as_they_were_read():
     scheduler = inspect.getsource(JobScheduler)
     assert "self.failed = set()" in scheduler and "self.failed.add(job)" in scheduler
     assert "self._executor = executor_plugin.executor(" in scheduler
+    assert 'self._user_kill = "graceful"' in scheduler
     assert isinstance(inspect.getattr_static(JobScheduler, "remaining_jobs"), property)
     assert "self.depending = defaultdict(" in inspect.getsource(DAG.__init__)
     assert parameters(DAG.bfs) == ["self", "direction", "jobs", "stop"]
@@ -98,7 +99,7 @@ class FakeDag:
 class FakeWorkflow:
     def __init__(self, dag, failed=(), remaining=()):
         self.dag, self.marked = dag, []
-        self.scheduler = SimpleNamespace(failed=set(failed), remaining_jobs=set(remaining), _executor=None)
+        self.scheduler = SimpleNamespace(failed=set(failed), remaining_jobs=set(remaining), _executor=None, _user_kill=None)
         self.persistence = SimpleNamespace(started=self.marked.append)
         self.is_main_process = False
 
@@ -182,6 +183,15 @@ def test_a_gate_that_refused_is_no_crash(releases):
     workflow = FakeWorkflow(FakeDag(gate, below=[FakeJob("decide_release", releases.verdicts[0])]), failed=[gate])
     crashes.record_crashes(workflow, releases)
     assert workflow.marked == [] and not releases.verdicts[0].exists()
+
+
+def test_what_ends_while_a_run_is_stopped_is_marked_and_not_decided(releases):
+    stopped = FakeJob("quantize_candidate", releases.verdicts[0].with_name("quantization.json"))
+    decision = FakeJob("decide_release", releases.verdicts[0])
+    workflow = FakeWorkflow(FakeDag(stopped, below=[decision]), failed=[stopped])
+    workflow.scheduler._user_kill = "graceful"
+    crashes.record_crashes(workflow, releases)
+    assert workflow.marked == [decision] and not releases.verdicts[0].exists()
 
 
 def test_a_lost_retry_fails_the_run_and_is_a_crash(releases):

@@ -99,7 +99,8 @@ class FakeDag:
 class FakeWorkflow:
     def __init__(self, dag, failed=(), remaining=()):
         self.dag, self.marked = dag, []
-        self.scheduler = SimpleNamespace(failed=set(failed), remaining_jobs=set(remaining), _executor=None, _user_kill=None)
+        self.scheduler = SimpleNamespace(failed=set(failed), remaining_jobs=set(remaining))
+        self.scheduler._executor = self.scheduler._user_kill = None
         self.persistence = SimpleNamespace(started=self.marked.append)
         self.is_main_process = False
 

@@ -67,6 +67,8 @@ FIGURE_CAPTIONS = {
     "timeline": "When each stage ran, from Snakemake's benchmark files. Dotted lines: idle time was cut.",
 }
 
+NORMAL_95 = 1.96  # standard deviations on either side that hold 95 % of a normal distribution
+
 
 def page_content(
     verdict: Mapping[str, Any],
@@ -98,6 +100,7 @@ def page_content(
     comparison, validation, quantization = comparison or {}, validation or {}, quantization or {}
     runs, tasks = runs or {}, comparison.get("tasks") or verdict.get("tasks") or {}
     decision, ordered = verdict.get("decision"), order_of_tasks(tasks)
+    rate = mapping_or_empty(verdict.get("policy")).get("expected_disagreement_rate")
     return {
         "verdict": verdict,
         "decided": _time(verdict.get("created")),
@@ -115,7 +118,8 @@ def page_content(
         "figures": page_figures(tasks, validation, stages, search),
         "search": search_section(search) if search is not None else None,
         "captions": FIGURE_CAPTIONS,
-        "paired": [_paired_row(name, tasks[name]) for name in ordered if tasks[name].get("paired")],
+        "paired": [_paired_row(name, tasks[name], rate) for name in ordered if tasks[name].get("paired")],
+        "rerun_rate": _percent(rate) if rate else None,
         "answers": _answer_rows(tasks, ordered),
         "tokens": mapping_or_empty(comparison.get("tokens") or verdict.get("tokens")).get("sentence"),
         "flip_tables": _flip_tables(tasks, questions or {}),
@@ -351,7 +355,18 @@ def _task_row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _paired_row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+def _rerun(clusters: Any, rate: float | None, scale: Any) -> float | None:
+    """How far the score of an unchanged model moves, at most and with 95 %, where it answers that share anew by chance.
+
+    A changed answer moves the mean of n by 1/n of the scale's width, up or down: the deviation is the root of rate/n.
+    """
+    if not (rate and isinstance(clusters, int) and clusters > 0):
+        return None
+    width = scale["max"] - scale["min"] if isinstance(scale, Mapping) else 1
+    return NORMAL_95 * math.sqrt(rate / clusters) * width
+
+
+def _paired_row(name: str, entry: Mapping[str, Any], rate: float | None) -> dict[str, Any]:
     paired, digits = entry["paired"], _digits(entry.get("scale"))
     return {
         "name": name,
@@ -360,6 +375,7 @@ def _paired_row(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         "p_holm": _p_value(paired.get("mcnemar_p_holm")),
         "largest": _fixed(paired.get("largest_drop"), digits),
         "detectable": _fixed(paired.get("detectable_drop"), digits),
+        "rerun": _fixed(_rerun(paired.get("clusters"), rate, entry.get("scale")), digits),
         "needed": _count(paired.get("repeats_needed") or paired.get("questions_needed"))
         + (" repeats" if paired.get("repeats_needed") else ""),
         "sentence": paired.get("sentence", ""),

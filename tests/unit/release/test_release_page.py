@@ -10,13 +10,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from decided_release import make_release, run_script
 from decision_input import described_source
 
 from day0.base.artefacts import digest_of_file, read_json, write_json
 from day0.records.failure_class import Decision
-from day0.release.release_page import _checkpoint_rows, benchmark_row, page_content
+from day0.release.release_page import _checkpoint_rows, _rerun, benchmark_row, page_content
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 
@@ -188,6 +189,25 @@ def test_warnings_precision_external_check_and_guard_are_on_the_page(tmp_path):
     ):
         assert words in text, words
     assert "https://a.example/b" not in "".join(Page(text).references)
+
+
+def test_the_page_says_how_far_a_rerun_of_the_same_model_may_move_a_score(tmp_path):
+    verdict = make_release(tmp_path, "REGRESSION")
+    content = read_json(verdict)
+    tasks = read_json(content["evidence"]["comparison"]["path"])["tasks"]
+    width = tasks["addition"]["scale"]["max"] - tasks["addition"]["scale"]["min"]
+    for rate, said in ((0.05, True), (None, False)):
+        policy = dict(content["policy"] or {}) | {"expected_disagreement_rate": rate}
+        write_json(verdict, content | {"policy": policy if rate else {}})
+        assert run_script("report.py", "--verdict", verdict, "--output", tmp_path / "report.html").returncode == 0
+        text = (tmp_path / "report.html").read_text()
+        assert ("scores 5 % of its samples otherwise" in text) is said
+    clusters = tasks["addition"]["paired"]["clusters"]
+    expected = _rerun(clusters, 0.05, tasks["addition"]["scale"])
+    draw = np.random.default_rng(1)
+    moved = draw.choice([-1, 0, 1], p=[0.025, 0.95, 0.025], size=(4000, clusters)).mean(axis=1) * width
+    assert 0.93 <= np.mean(abs(moved) <= expected) <= 0.97
+    assert _rerun(0, 0.05, None) is None is _rerun(clusters, None, None)
 
 
 def test_the_figures_are_files_of_their_own_too(tmp_path):

@@ -50,10 +50,12 @@ def test_a_crash_is_on_the_pages_and_in_the_last_lines(project):
     assert "report: results/tiny-llama/fp8/report.html" in last
     assert "evaluate_run crashed" in (project.folder / "results/tiny-llama/fp8/report.html").read_text()
     page = (project.folder / "results" / "index.html").read_text()
-    assert '">ANOMALOUS</span>' in page and "SYSTEMIC" in page
+    assert 'data-decision="ANOMALOUS"' in page and "SYSTEMIC" in page
     project.behave({})
     run = project.snakemake("verdict")
-    assert run.status == 0 and '">ANOMALOUS</span>' not in (project.folder / "results" / "index.html").read_text()
+    page = (project.folder / "results" / "index.html").read_text()
+    assert run.status == 0 and 'data-decision="ACCEPT"' in page and 'data-decision="ANOMALOUS"' not in page
+    assert "2 decisions" in page and "Rule evaluate_run crashed" in page  # its history
 
 
 def test_what_a_stopped_run_did_not_reach_is_said_and_no_old_verdict_shown(released):

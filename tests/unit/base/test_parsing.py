@@ -202,6 +202,7 @@ ALLOWED = {
     "day0/source/header_text.py": "what headers and indexes say beside the tensors, by the same rules",
     "day0/source/safetensors_headers.py": "headers of tensors, by rules of their own",
     "driver/slurm.py": "its own record, which is dropped where anything is wrong with it",
+    "driver/plugins/snakemake_logger_plugin_day0/__init__.py": "a verdict, for a line; imports nothing of the project",
     "harness_lm_eval.py": "what the stage says to the harness",
     "harness_nemo_evaluator.py": "what the stage says to the harness",
     "harness_transport.py": "the server's answers, and their store",

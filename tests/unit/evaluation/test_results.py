@@ -234,7 +234,7 @@ def test_document_has_the_schema_of_nemo_evaluator():
 
 
 def test_sample_lines_hold_the_agreed_fields_only():
-    assert set(samples_of(outcome(), "task")[0].as_plain()) - {"group"} == {
+    assert set(samples_of(outcome(), "task")[0].as_plain()) - {"group", "prompt", "target"} == {
         "id", "repeat", "prompt_digest", "document_digest", "target_digest", "answer", "score", "finish_reason",
         "tokens"
     }  # fmt: skip

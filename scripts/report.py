@@ -19,14 +19,14 @@ from markupsafe import Markup
 
 from day0.base.artefacts import digest_of_file, read_json, read_yaml, write_text
 from day0.base.cli import UnusableInput, run_cli
-from day0.base.numbers import mapping_or_empty
+from day0.base.numbers import float_or_none, mapping_or_empty
 from day0.decision.recount import read_samples_file
 from day0.records.history import read_history
 from day0.records.samples import shortened
 from day0.records.search import Search
-from day0.release.effort import Effort, gpus_of_quantization, gpus_of_server
+from day0.release.effort import Effort, benchmark_row, gpus_of_quantization, gpus_of_server
 from day0.release.figures import for_page
-from day0.release.release_page import Question, benchmark_row, float_or_none, page_content
+from day0.release.release_page import Question, page_content
 from day0.release.verdicts import read_verdict
 
 TEMPLATES = Path(__file__).parent / "templates"

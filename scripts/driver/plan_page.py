@@ -18,7 +18,9 @@ from typing import Any
 from snakemake.dag import DAG
 from snakemake.logging import logger
 
+from day0.base.numbers import float_or_none
 from day0.cluster import resources
+from day0.release.effort import benchmark_row
 from driver.plans import subject_of
 
 EVALUATIONS, QUANTIZATIONS = ("evaluate_run", "evaluate_shard"), ("quantize_candidate", "measure_sensitivity")
@@ -67,14 +69,13 @@ class PlannedJob:
 def read_seconds(benchmark: str | Path | None) -> float | None:
     """Wall time of a job by its benchmark file; None where there is none that can be read."""
     try:
-        names, values, *_ = Path(benchmark or "").read_text(encoding="utf-8").splitlines()
-        return float(dict(zip(names.split("\t"), values.split("\t"), strict=False))["s"])
-    except (OSError, ValueError, KeyError):
+        return float_or_none(benchmark_row(Path(benchmark or "").read_text(encoding="utf-8")).get("s"))
+    except (OSError, UnicodeDecodeError):
         return None
 
 
 def page(jobs: Iterable[PlannedJob], kept: Iterable[PlannedJob], known: Known) -> tuple[list[str], dict[str, float]]:
-    """Lines of the plan, and what a job of each rule is expected to take in seconds.
+    """Lines of the plan, and what a job of each rule is expected to take in seconds; nothing without a heavy stage.
 
     Args:
         jobs: those that are to run.
@@ -82,10 +83,13 @@ def page(jobs: Iterable[PlannedJob], kept: Iterable[PlannedJob], known: Known) -
     """
     jobs, kept = list(jobs), list(kept)
     heavy = {known.name_of_rule(rule): rule for rule in (*EVALUATIONS, *QUANTIZATIONS)}
+    if not any(job.rule in heavy for job in jobs):
+        return [], {}
     own = {known.name_of_rule(rule) for rule in EVALUATIONS}
+    taken = [read_seconds(job.benchmark) for job in jobs]
     measured: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for job in [*jobs, *kept]:
-        if (seconds := read_seconds(job.benchmark)) is not None:
+    for job, seconds in zip([*jobs, *kept], [*taken, *(read_seconds(job.benchmark) for job in kept)], strict=True):
+        if seconds is not None:
             measured[job.rule, subject_of(job.wildcards)[0] if job.rule in heavy else ""].append(seconds)
     seconds_of: dict[str, list[float]] = defaultdict(list)
     hours: dict[str, float] = defaultdict(float)
@@ -94,7 +98,7 @@ def page(jobs: Iterable[PlannedJob], kept: Iterable[PlannedJob], known: Known) -
     unknown: set[str] = set()
     # The shards of a run share its questions.
     shards = Counter(_run_of(job) for job in jobs if "shard" in job.wildcards)
-    for job in jobs:
+    for job, seconds in zip(jobs, taken, strict=True):
         model = subject_of(job.wildcards)[0]
         share = 1 / shards[_run_of(job)] if "shard" in job.wildcards else 1.0
         samples = 0
@@ -109,11 +113,8 @@ def page(jobs: Iterable[PlannedJob], kept: Iterable[PlannedJob], known: Known) -
             disk += known.weights_of(model)
         if job.rule in heavy and not known.weights_of(model):
             unknown.add(f"size of {model}")
-        times = [read_seconds(job.benchmark)]
-        times += (
-            [statistics.fmean(found)] if (found := measured.get((job.rule, model if job.rule in heavy else ""))) else []
-        )
-        seconds = next((time for time in times if time is not None), None)
+        if seconds is None and (found := measured.get((job.rule, model if job.rule in heavy else ""))):
+            seconds = statistics.fmean(found)
         gpus = 0 if known.is_cpu or job.rule not in heavy else known.gpus_of(_stage(heavy[job.rule]), job.wildcards)
         if seconds is None:
             seconds = _guess(job, heavy.get(job.rule), samples, gpus, known)
@@ -121,8 +122,6 @@ def page(jobs: Iterable[PlannedJob], kept: Iterable[PlannedJob], known: Known) -
         seconds_of[job.rule].append(seconds)
         hours[model] += (seconds if known.is_cpu else seconds * gpus) / 3600
     means = {rule: statistics.fmean(times) for rule, times in seconds_of.items()}
-    if not any(job.rule in heavy for job in jobs):
-        return [], means
     return _lines(jobs, kept, known, heavy, hours, guessed, answers, tokens, disk, unknown), means
 
 

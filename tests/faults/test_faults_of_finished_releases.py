@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from accepted_release import by_hand, make_bundled_release
+from accepted_release import by_hand
 
 import summarize
 from day0.base.artefacts import read_json, write_json
@@ -14,17 +14,10 @@ from day0.release.damage import STATES, find_damage, write_states
 VERDICT, BUNDLE, CHECKPOINT = Path("m/fp8/verdict.json"), Path("m/fp8/release"), Path("m/fp8/checkpoint")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    make_bundled_release(folder)
-    return folder
-
-
 @pytest.fixture
-def release(finished, tmp_path, monkeypatch):
+def release(bundled_release, tmp_path, monkeypatch):
     """A copy of it in the working directory, its weights still one file with two names, and all states known."""
-    folder = shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+    folder = shutil.copytree(bundled_release, tmp_path / "copy", symlinks=True)
     monkeypatch.chdir(folder)
     weights = BUNDLE / "model.safetensors"
     weights.unlink()

@@ -23,3 +23,11 @@ def is_count(value: Any) -> TypeGuard[int]:
 def mapping_or_empty(value: Any) -> Mapping[str, Any]:
     """The value where it is a mapping, else an empty one."""
     return value if isinstance(value, Mapping) else {}
+
+
+def float_or_none(value: Any) -> float | None:
+    """A value as a number; None where it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None

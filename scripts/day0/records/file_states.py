@@ -16,6 +16,9 @@ from day0.base.cli import UnusableInput
 from day0.records.record import Artefact, Count, Record, Sha256
 
 FILE_NAME = "file_states.json"
+# File systems count time in steps, of up to 2 s: within one, a second change of a file would not show in its state.
+SETTLED_NS = 2_000_000_000
+SMALL_BYTES = 64 << 20  # up to this size a file is hashed wherever it matters, whatever is known of it
 
 
 class FileState(NamedTuple):

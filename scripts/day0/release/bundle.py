@@ -13,6 +13,7 @@ from day0.base.cli import UnusableInput
 from day0.base.numbers import mapping_or_empty
 from day0.decision.verdict import STAGES
 from day0.records.failure_class import Decision
+from day0.records.file_states import SMALL_BYTES
 from day0.records.files import LEGAL_FILES, list_files
 from day0.records.quantization import Quantization
 from day0.records.record import AGAIN
@@ -22,7 +23,6 @@ from day0.records.verdict import Verdict
 
 RUNS = ("baseline_run", "candidate_run")
 CARD = "README.md"
-SMALL_BYTES = 64 << 20  # of files that are hashed before anything is made; the others once, in the bundle
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,12 @@ from day0.base.artefacts import digest_of_file, files_below, read_json
 from day0.base.cli import UnusableInput
 from day0.base.numbers import mapping_or_empty
 from day0.records.failure_class import Decision
-from day0.records.file_states import FileState, FileStates, HashedFile
+from day0.records.file_states import SETTLED_NS, SMALL_BYTES, FileState, FileStates, HashedFile
 from day0.records.quantization import Quantization
 from day0.records.verdict import Verdict
 
 STATES = "release_states.json"  # beside the bundle; no input of any rule
 SUMS = "SHA256SUMS"
-SMALL_BYTES = 64 << 20  # of a checkpoint whose files the bundle does not share; larger ones are hashed when asked for
-SETTLED_NS = 2_000_000_000  # within a step of a file system's clock a second change would not show
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _ADDED_BY_HUBS = (".gitattributes", ".git/", ".cache/huggingface/")
 
@@ -79,11 +77,14 @@ def write_states(bundle: Path, sums: Mapping[str, str]) -> None:
 
 def hashed_before(bundle: Path) -> dict[str, str]:
     """sha256 of the files of a bundle that are as they were when they were hashed, by name."""
+    return {name: held.sha256 for name, held in _known(bundle).items() if _is_still(bundle / name, held)}
+
+
+def _known(bundle: Path) -> dict[str, HashedFile]:
     try:
-        known = FileStates.read(bundle.with_name(STATES)).files
+        return FileStates.read(bundle.with_name(STATES)).files
     except UnusableInput:
         return {}
-    return {name: held.sha256 for name, held in known.items() if _is_still(bundle / name, held)}
 
 
 def _is_still(path: Path, held: HashedFile) -> bool:
@@ -105,10 +106,7 @@ def _of_bundle(bundle: Path, full: bool) -> Iterator[str]:
     for line in (bundle / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():
         if match := _LINE.fullmatch(line):
             listed[match[2]] = match[1]
-    try:
-        known = FileStates.read(bundle.with_name(STATES)).files
-    except UnusableInput:
-        known = {}
+    known = _known(bundle)
     expected = {name: state.sha256 for name, state in known.items()} | listed
     if SUMS in known:
         expected[SUMS] = known[SUMS].sha256
@@ -119,7 +117,7 @@ def _of_bundle(bundle: Path, full: bool) -> Iterator[str]:
         if not path.is_file():
             damaged = True
             yield f"{path}: is missing; {_again(bundle)}"
-        elif full or held is None or held.state != FileState.of(path) or held.sha256 != sha256:
+        elif full or held is None or not _is_still(path, held) or held.sha256 != sha256:
             hashed[name] = digest_of_file(path)
             if hashed[name] != sha256:
                 damaged = True

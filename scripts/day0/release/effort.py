@@ -17,6 +17,12 @@ PARALLEL_SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parall
 GPU_STAGES = {"evaluate": "run", "quantize": "quantization"}  # the others use none
 
 
+def benchmark_row(text: str) -> dict[str, str]:
+    """The last row of a Snakemake benchmark file (tab separated, one header line); {} where it has none."""
+    lines: Sequence[str] = [line for line in text.splitlines() if line.strip()]
+    return dict(zip(lines[0].split("\t"), lines[-1].split("\t"), strict=False)) if len(lines) > 1 else {}
+
+
 class Effort(NamedTuple):
     """What one stage took.
 

@@ -647,14 +647,6 @@ def _bars(counts: Mapping[str, int]) -> list[dict[str, Any]]:
     return [{"name": name, "count": count, "percent": round(100 * count / most, 1)} for name, count in ordered]
 
 
-def float_or_none(value: Any) -> float | None:
-    """A value as a number; None where it is none."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
-
-
 def _digits(scale: Any) -> int:
     """Digits behind the point that show a ten-thousandth of a scale, so that the numbers of a column line up."""
     width = scale["max"] - scale["min"] if isinstance(scale, Mapping) else 1
@@ -701,9 +693,3 @@ def _bytes(count: float) -> str:
             return f"{f'{count:#.3g}'.rstrip('.')} {unit}"
         count /= 1000
     return f"{count:,.1f} TB"
-
-
-def benchmark_row(text: str) -> dict[str, str]:
-    """The last row of a Snakemake benchmark file (tab separated, one header line); {} where it has none."""
-    lines: Sequence[str] = [line for line in text.splitlines() if line.strip()]
-    return dict(zip(lines[0].split("\t"), lines[-1].split("\t"), strict=False)) if len(lines) > 1 else {}

@@ -13,12 +13,17 @@ from pathlib import Path
 from day0.base.artefacts import digest_of_file, files_below
 from day0.base.cli import UnusableInput
 from day0.base.processes import cores
-from day0.records.file_states import FILE_NAME, FileState, FileStates, HashedFile, read_states_beside
+from day0.records.file_states import (
+    FILE_NAME,
+    SETTLED_NS,
+    SMALL_BYTES,
+    FileState,
+    FileStates,
+    HashedFile,
+    read_states_beside,
+)
 from day0.records.files import FileEntry, Files, list_files
 
-# File systems count time in steps, of up to 2 s: within one, a second change of a file would not show in its state.
-SETTLED_NS = 2_000_000_000
-SMALL_BYTES = 64 << 20  # up to this size a file is hashed before anything is loaded
 HASHING_THREADS = 4
 LOOKS_SECONDS = 0.5
 

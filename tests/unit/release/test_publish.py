@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import hub_server
 import huggingface_hub
 import pytest
-from accepted_release import make_bundled_release
 
 import publish as publish_script
 import verify_release
@@ -25,21 +24,11 @@ SCRIPT = Path(__file__).parents[3] / "scripts" / "publish.py"
 TOKEN = "hf_a-secret-that-stays-here"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """An accepted release with a bundle that holds a large file."""
-    folder = tmp_path_factory.mktemp("made")
-    make_bundled_release(folder)
-    return folder
-
-
 @pytest.fixture
-def release(made, tmp_path, monkeypatch):
-    """A copy of it, in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+def release(bundled_copy, monkeypatch):
+    """A copy of an accepted release with its bundle, in the working directory."""
     monkeypatch.setattr(damage, "SETTLED_NS", -(10**18))  # what was just written counts as settled
-    return tmp_path / "m" / "fp8"
+    return bundled_copy / "m" / "fp8"
 
 
 @pytest.fixture

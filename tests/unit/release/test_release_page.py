@@ -17,7 +17,8 @@ from decision_input import described_source
 
 from day0.base.artefacts import digest_of_file, read_json, write_json
 from day0.records.failure_class import Decision
-from day0.release.release_page import _checkpoint_rows, _rerun, benchmark_row, page_content
+from day0.release.effort import benchmark_row
+from day0.release.release_page import _checkpoint_rows, _rerun, page_content
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 

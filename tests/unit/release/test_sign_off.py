@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from accepted_release import by_hand, make_bundled_release
+from accepted_release import by_hand
 
 import publish
 import sign_off
@@ -13,17 +13,8 @@ from day0.base.artefacts import digest_of_file, read_json, write_json
 from day0.records.sign_off import SignOff
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    make_bundled_release(folder)
-    return folder
-
-
 @pytest.fixture
-def release(made, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+def release(bundled_copy):
     return Path("m/fp8")
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import io
 import os
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
-from day0.base.artefacts import digest_of_file, write_text
+from day0.base.artefacts import digest_of_file, read_yaml, write_text
 from day0.base.cli import UnusableInput, run_cli
 from day0.records.history import read_history
 from day0.records.sign_off import SIGN_OFF, find_sign_off
@@ -38,15 +40,16 @@ from day0.release.release_page import cost_sentence, history_rows, hours
 from report import TEMPLATES, ReleaseFiles, render, write_figures
 
 
-def find_decided(path: Path, folder: Path, kind: str) -> Decided:
+def find_decided(path: Path, folder: Path, kind: str, read_results: Callable[[Path], dict[str, Any]]) -> Decided:
     """A verdict with what lies beside it: page and bundle, where those are not older, costs, history, sign-off.
 
     Args:
         path: verdict.json.
         folder: of the index, which addresses are relative to.
         kind: why it is listed; see Decided.
+        read_results: see ReleaseFiles.
     """
-    files = ReleaseFiles(path)
+    files = ReleaseFiles(path, read_results=read_results)
     decided = path.stat().st_mtime
 
     def address(name: str) -> str | None:
@@ -98,12 +101,13 @@ def main() -> int:
     arguments = parser.parse_args()
 
     folder = arguments.output.parent
-    releases = [find_decided(path, folder, CONFIGURED) for path in arguments.verdicts]
+    read_results = functools.cache(read_yaml)  # many releases have one baseline
+    releases = [find_decided(path, folder, CONFIGURED, read_results) for path in arguments.verdicts]
     known = {path.resolve() for path in arguments.verdicts}
     searches = {path.parent for path in arguments.verdicts if (path.parent / "search" / "search.json").is_file()}
     for path, kind in find_others(arguments.others, known, searches) if arguments.others else ():
         try:
-            releases.append(find_decided(path, folder, kind))
+            releases.append(find_decided(path, folder, kind, read_results))
         except UnusableInput as error:
             print(f"left out: {error}")
     rows = index_rows(releases)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +105,21 @@ def read_efforts(benchmarks: dict[str, Path], groups: dict[str, str], gpus: dict
 class ReleaseFiles:
     """What lies beside a verdict, as far as it is there: its evidence, the records of its stages, their benchmarks."""
 
-    def __init__(self, path: Path, given: Mapping[str, Path | None] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        given: Mapping[str, Path | None] | None = None,
+        read_results: Callable[[Path], dict[str, Any]] = read_yaml,
+    ) -> None:
         """Find and read the files.
 
         Args:
             path: verdict.json.
             given: names of evidence, and quantization, to files that take the place of those that the verdict names.
+            read_results: reads a results.yml; releases that share a baseline may share what was read of its file.
         """
         self.verdict = read_verdict(path)
-        self.path, chosen = path, given or {}
+        self.path, self._read_results, chosen = path, read_results, given or {}
         self.paths: dict[str, Path] = {}
         for name in SHOWN_EVIDENCE:
             named = (self.verdict.get("evidence") or {}).get(name, {}).get("path")
@@ -129,7 +135,7 @@ class ReleaseFiles:
 
     def _metadata(self, side: str) -> dict[str, Any]:
         results = self.paths[f"{side}_run"].parent / "results.yml"
-        found = read_yaml(results).get("metadata") if results.is_file() else {}
+        found = self._read_results(results).get("metadata") if results.is_file() else {}
         return found if isinstance(found, dict) else {}
 
     def efforts(self, benchmarks: list[str]) -> list[Effort]:

@@ -106,12 +106,10 @@ def whole_cost(releases: Sequence[Decided]) -> Total:
     """What all releases took together; a stage that several share counts once."""
     stages = {}
     for release in releases:
-        model = release.verdict["model"]
+        verdict = release.verdict
+        owners = {"candidate": verdict.get("candidate"), "decision": verdict["release"], "baseline": verdict["suite"]}
         for one in release.efforts:
-            owner = release.verdict.get("candidate") if one.group == "candidate" else None
-            owner = release.verdict["release"] if one.group == "decision" else owner
-            shared = release.verdict["suite"] if one.group != "source" else None
-            stages[model, one.stage, one.group, owner, shared if one.group in ("baseline",) else None, one.start] = one
+            stages[verdict["model"], one.stage, one.group, owners.get(one.group), one.start] = one
     return total_of(stages.values())
 
 

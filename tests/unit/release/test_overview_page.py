@@ -9,7 +9,8 @@ from decided_release import make_release, run_script
 
 from day0.base.artefacts import read_json, write_json
 from day0.records.failure_class import Decision
-from day0.release.overview_page import COLUMNS, Decided, index_figures, index_rows
+from day0.release.effort import Effort
+from day0.release.overview_page import COLUMNS, Decided, index_figures, index_rows, whole_cost
 
 SCALE = {"min": 0.0, "max": 1.0, "direction": "higher"}
 
@@ -45,6 +46,20 @@ def test_an_unreadable_verdict_of_an_earlier_run_is_left_out_and_named(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "left out:" in done.stdout and "tiny/odd/verdict.json" in done.stdout and "tasks.a" in done.stdout
     assert ">older<" in output.read_text() and ">odd<" not in output.read_text()
+
+
+def test_a_stage_that_releases_share_counts_once():
+    """Each number is of one stage, as a power of ten: two releases of one candidate, and a candidate on another suite."""
+    source, baseline = Effort("", "preflight", "source", 0, 1), Effort("", "evaluate", "baseline", 0, 10)
+    quantized = Effort("", "quantize", "candidate", 0, 100)
+    decided = [Effort("", "decide", "decision", 0, 1000), Effort("", "decide", "decision", 0, 10_000)]
+    other = [Effort("", "evaluate", "baseline", 0, 100_000), Effort("", "quantize", "candidate", 0, 1_000_000)]
+    releases = [
+        Decided(verdict("one", candidate="c"), None, None, "", [source, baseline, quantized, decided[0]]),
+        Decided(verdict("two", candidate="c"), None, None, "", [source, baseline, quantized, decided[1]]),
+        Decided(verdict("three", candidate="d", suite="t"), None, None, "", [source, *other]),
+    ]
+    assert whole_cost(releases).seconds == 1_111_111
 
 
 def test_every_decision_has_its_row_and_its_next_action(tmp_path):

@@ -49,7 +49,7 @@ def test_an_unreadable_verdict_of_an_earlier_run_is_left_out_and_named(tmp_path)
 
 
 def test_a_stage_that_releases_share_counts_once():
-    """Each number is of one stage, as a power of ten: two releases of one candidate, and a candidate on another suite."""
+    """Each stage is a power of ten: two releases of one candidate, and a candidate on another suite."""
     source, baseline = Effort("", "preflight", "source", 0, 1), Effort("", "evaluate", "baseline", 0, 10)
     quantized = Effort("", "quantize", "candidate", 0, 100)
     decided = [Effort("", "decide", "decision", 0, 1000), Effort("", "decide", "decision", 0, 10_000)]

@@ -48,4 +48,4 @@ class Source(Artefact):
     dtypes: dict[str, Count] = Field(description="elements by safetensors data type")
     config: dict[str, Any] = Field(description="the model's config.json")
     trust_remote_code: bool = Field(description="whether the model's own Python code may run")
-    card: SourceCard = Field(SourceCard(), description="of the source's README.md")
+    card: SourceCard = Field(SourceCard.model_construct(), description="of the source's README.md")

@@ -150,7 +150,8 @@ def _mapping(path: str | os.PathLike, text: str, parse: Callable[[str], Any], ex
     except Unparsable as error:
         raise UnusableInput(f"{path}: expected {expected}, found text that does not parse: {error}") from error
     if not isinstance(content, dict):
-        raise UnusableInput(f"{path}: expected {expected}, found {type(content).__name__}")
+        found = "nothing" if content is None else type(content).__name__
+        raise UnusableInput(f"{path}: expected {expected}, found {found}")
     return content
 
 

@@ -56,7 +56,7 @@ class Composer:
                 elif not isinstance(event, yaml.StreamStartEvent):
                     raise Unparsable("it holds something between two documents")
         except yaml.YAMLError as error:
-            raise Unparsable(str(error)) from None
+            raise Unparsable(str(error).replace('in "<unicode string>", ', "")) from None  # the file is named beside it
         except RecursionError:
             raise Unparsable(f"it nests deeper than {MAX_DEPTH} levels") from None
         finally:

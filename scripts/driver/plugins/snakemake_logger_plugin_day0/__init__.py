@@ -5,7 +5,8 @@ its log; a failure takes three lines. Snakemake's own log, with every job, is th
 Dry runs, ``--verbose`` and ``--debug-dag`` print what Snakemake prints by itself; ``--verbose`` also what the jobs log.
 A record is shown as it is where it is a warning or an error, or bears ``on_terminal=True``.
 
-It is found by the folder's name in an .pth file (envs/driver.pth), and imports nothing of the project.
+It is found by the folder's name in an .pth file (envs/driver.pth), and imports nothing of the project. Snakemake
+imports it before it reads the command line, so that it explains the mistakes in that, too (:mod:`.command_line`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from . import command_line
 from .progress import Progress, about, last_words, read_tail, span
 
 ANNOUNCED_AFTER = 10.0  # seconds; a job that ends sooner is not worth a line
@@ -33,6 +35,7 @@ OF_A_JOB = ("RuleException", "CalledProcessError")
 STATUS = re.compile(r"((?:exit status \d+)|(?:signal \S+))\W*$")
 SHOWN_JOBS = 2  # in a line of progress
 SHOWN_LINES = 3  # of a message while jobs run
+command_line.install()
 
 
 class Job:

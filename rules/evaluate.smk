@@ -57,6 +57,7 @@ rule evaluate_run:
         serving=lambda wildcards: get_text(PLAN.serving(wildcards.model, wildcards.candidate)),
         folder=get_evaluation_folder,
         options=get_evaluation_options,
+        load=get_load_options,
         generated_code="--allow-generated-code" if PLAN.config.allow_generated_code else "",
     message:
         "Evaluating {wildcards.candidate} of {wildcards.model} on {wildcards.suite}"
@@ -66,7 +67,7 @@ rule evaluate_run:
         f" --suite {SUITE_FILE}"
         " --serving {params.serving:q} --serve-python {params.serve:q} --harness-python {params.harness:q} {params.generated_code:q}"
         " --model {wildcards.model:q} --candidate {wildcards.candidate:q} --walltime-minutes {resources.runtime:q}"
-        " {params.options:q} --output-dir {params.folder:q} 2>&1 | tee -i {log:q} > /dev/null"
+        " {params.options:q} {params.load:q} --output-dir {params.folder:q} 2>&1 | tee -i {log:q} > /dev/null"
 
 
 if PLAN.config.shards != 1:

@@ -3,7 +3,8 @@
 Starts vLLM's OpenAI server on the loopback interface (a port that the kernel chooses, a random key), lets one harness
 process per task import and load while it starts, judges one generation (the canary), lets the tasks run side by side,
 stops everything, and writes results.yml (NeMo Evaluator's schema, with status, accounting, fingerprints, timing and
-the server's facts under ``metadata``), samples/TASK.jsonl and logs/. Baseline and candidate are evaluated alike.
+the server's facts under ``metadata``), samples/TASK.jsonl and logs/. Baseline and candidate are evaluated alike. With
+--speed the server is then put under a fixed load, and what that shows is written to speed.json.
 
 A deterministic failure (a server that cannot load the checkpoint, a garbage canary, a task that crashes) is recorded
 in results.yml, exit 0, and so is a candidate that was stopped early; what a retry may cure (a killed server or client)
@@ -47,6 +48,7 @@ def main() -> int:
     parser.add_argument("--walltime-minutes", type=float, help="stop in time, and keep the answers, before this")
     parser.add_argument("--shard", help="ask this share only: N-of-M (of the documents) or the name of a task")
     parser.add_argument("--allow-generated-code", action="store_true", help="run what the model wrote, on this machine")
+    parser.add_argument("--speed", help="JSON: the load that the server's speed is measured under, into speed.json")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for results.yml, samples/ and logs/")
     arguments = parser.parse_args()
 
@@ -76,6 +78,7 @@ def main() -> int:
             allow_generated_code=arguments.allow_generated_code,
             trust_remote_code=arguments.trust_remote_code,
             output=arguments.output_dir,
+            speed=arguments.speed,
         )
         Evaluation(request).run()
     except Transient as error:

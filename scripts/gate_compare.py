@@ -26,6 +26,7 @@ from day0.decision.comparison import compare_runs, evaluate_comparison
 from day0.decision.external import parse_external_scores
 from day0.decision.policy import POLICY_KEYS
 from day0.decision.stopped_comparison import compare_stopped_run
+from day0.evaluation.run_folder import SPEED
 from day0.records.comparison import ScoreComparison
 from day0.records.failure_class import FailureClass
 from day0.records.policy import DEFAULT_THRESHOLD
@@ -33,12 +34,14 @@ from day0.records.record import AGAIN
 from day0.records.results import read_metadata
 from day0.records.run import RunAssessment
 from day0.records.source import Source
+from day0.records.speed import Speed
 
 SCORE_POLICY_KEYS = set(POLICY_KEYS) - {
     "criterion",
     "early_stopping",
     "expected_disagreement_rate",
     "max_token_growth",
+    "min_speedup",
     "require_fingerprints",
 }
 
@@ -99,7 +102,21 @@ def _read_run(
             f"{judged}: scores: no samples file can have the name {outside[0]!r:.200}; expected no '/' and no dot first"
         )
     samples = {task: _read_samples(folder / "samples" / f"{task}.jsonl") for task in scores}
-    return Side(digest_of_file(judged), plain, Run(report, metadata, samples))
+    speed = _read_speed(folder / SPEED, report.get("speed_digest"))
+    return Side(digest_of_file(judged), plain, Run(report, metadata, samples, speed))
+
+
+def _read_speed(path: Path, recorded: str | None) -> Speed | None:
+    """The speed of a run, which names its digest; None where the run was not put under load."""
+    if recorded is None:
+        return None
+    found = digest_of_file(path) if path.is_file() else "no such file"
+    if found != recorded:
+        raise UnusableInput(
+            f"{path}: sha256: found {found}, expected {recorded}, which its run names; measure again by `snakemake "
+            f"--force {path.with_name('results.yml')}`"
+        )
+    return Speed.read(path)
 
 
 def _assessment_of_results(
@@ -130,7 +147,7 @@ def _assessment_of_results(
         "failure_class": None if status == "COMPLETED" else metadata.get("failure_class") or FailureClass.UNKNOWN,
         "detail": metadata.get("detail") or f"its status is {status}",
         "scores": scores,
-        **{key: metadata[key] for key in ("model", "suite") if key in metadata},
+        **{key: metadata[key] for key in ("model", "suite", "speed_digest") if key in metadata},
     }
 
 

@@ -31,6 +31,7 @@ from day0.records.search import Rung, Search
 from day0.records.sensitivity import Sensitivity
 from day0.records.sign_off import SignOff
 from day0.records.source import Source
+from day0.records.speed import Speed
 from day0.records.token import Token
 from day0.records.tracking import Tracking
 from day0.records.validation import Validation
@@ -49,6 +50,7 @@ ARTEFACTS: tuple[type[Artefact], ...] = (
     StoppingRules,
     Attempts,
     Part,
+    Speed,
     RunMetadata,
     RunAssessment,
     Comparison,

@@ -329,8 +329,20 @@ def _chain(folder: Path, actual: dict[str, str], problems: list[str]) -> list[st
         require(results == assessed, f"{run}_results.yml", f"is not the file that {run}.json assessed")
         is_of = compared == actual.get(f"{EVIDENCE}/{run}.json")
         require(is_of, "comparison.json", f"was made from another {run}.json")
+        measured, held = _get(read[run], "speed_digest"), _get(read["comparison"], "speed", f"{side}_sha256")
+        speed = actual.get(f"{EVIDENCE}/{run}_speed.json")
+        require(
+            speed == measured, f"{run}_speed.json", f"is not the file that {run}.json names, or one of them is missing"
+        )
+        require(held == measured, "comparison.json", f"its speed was made from another {run}_speed.json")
         stopped = _get(read[run], "early_stop") is not None
         require(not stopped, f"{run}.json", "is of a run that was stopped early, whose scores are not the suite's")
+    is_same = _get(read["comparison"], "speed") == _get(verdict, "speed")
+    require(is_same, "verdict.json", "its speed is not that of the comparison")
+    if (required := _get(verdict, "policy", "min_speedup")) is not None:
+        ratio, is_own = (_get(verdict, "speed", key) for key in ("least_ratio", "is_speedup"))
+        reached = is_own is True and _is_number(ratio) and _is_number(required) and ratio >= required
+        require(reached, "verdict.json", f"its speed does not reach min_speedup {required}: {ratio}")
     # Who they are of.
     ours = ("verdict.json", "baseline_run.json", "candidate_run.json", "source.json", "quantization.json")
     same("model", *((file, _get(read[file.removesuffix(".json")], "model")) for file in ours))

@@ -9,10 +9,11 @@ IMPORTED_RUNS = PLAN.imported_pattern()
 
 
 def get_evaluation_code(wildcards):
-    """Digest of what an evaluation runs: the stage, its suite's harnesses, and on a CPU the plugin that vLLM loads."""
-    harnesses = [HARNESSES[name].script for name in get_harnesses(wildcards.suite)]
+    """Digest of what an evaluation runs: the stage, its suite's harnesses, the client that measures, and vLLM's plugin."""
+    clients = [HARNESSES[name].script for name in get_harnesses(wildcards.suite)]
+    clients += ["measure_speed.py"] if PLAN.load(wildcards.model, wildcards.suite) else []
     plugin = [f"vllm_plugin/{file.name}" for file in sorted((SCRIPTS / "vllm_plugin").glob("*.py"))]
-    return get_code("evaluate.py", *harnesses, *plugin)
+    return get_code("evaluate.py", *clients, *plugin)
 
 
 def get_plugin_metadata():
@@ -85,6 +86,12 @@ def get_evaluation_options(wildcards, input):
     if input.baseline and input.stopping:
         options += ["--early-stopping", str(input.stopping)]
     return options + (["--shard", wildcards.shard] if "shard" in wildcards.keys() else [])
+
+
+def get_load_options(wildcards):
+    """The load that a run's server is put under, where its model sets one; a param of its own, since another one redoes the run."""
+    load = PLAN.load(wildcards.model, wildcards.suite)
+    return ["--speed", get_text(load.as_plain())] if load else []
 
 
 def get_shards(wildcards):

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from decision_input import PASSED, SUITE_REQUEST, VALIDATED, described_source
+from measured_speed import speed_of
 
 import bundle as bundle_script
 import decide
@@ -30,8 +31,8 @@ from day0.base.artefacts import (
 )
 from day0.base.cli import run_cli
 from day0.evaluation.run_folder import write_run
-from day0.records.part import Part, RunIdentity
-from day0.records.results import ServerFacts, Timing
+from day0.records.part import Part
+from day0.records.results import RunIdentity, ServerFacts, Timing
 from day0.suite.suites import read_suite
 
 QUANTIZED = {
@@ -70,12 +71,14 @@ FILES = {
 }
 
 
-def make_accepted_release(root, files=None, metadata=None, **recorded):
+def make_accepted_release(root, files=None, metadata=None, rates=None, policy=None, **recorded):
     """Write the release m/fp8 below a folder, which must be the working directory; returns its folder.
 
     Args:
         files: further ones of the checkpoint, names with their content as JSON.
         metadata: of both results.yml, above what the stage writes.
+        rates: output tokens per second of both sides' servers, a list for each; None: they were not put under load.
+        policy: keys of the release's, above those of REQUEST.
         recorded: keys of quantization.json.
     """
     source, checkpoint = root / "models" / "m", root / "m" / "fp8" / "checkpoint"
@@ -115,15 +118,17 @@ def make_accepted_release(root, files=None, metadata=None, **recorded):
     write_yaml(
         SUITE, {"description": "s", "context_length": 64, "canary": {"prompt": "x"}, "tasks": {"addition": task}}
     )
-    run("baseline", source_digest, SAMPLES, metadata)
-    run("fp8", checkpoint_digest, SAMPLES - 2, metadata)
+    old, new = rates or (None, None)
+    run("baseline", source_digest, SAMPLES, metadata, rates=old)
+    run("fp8", checkpoint_digest, SAMPLES - 2, metadata, rates=new)
     write_text("d.jsonl", "{}\n")
-    decide_again(recipe=record["recipe"]["name"])
+    changes = {"policy": REQUEST["policy"] | policy} if policy else {}
+    decide_again(recipe=record["recipe"]["name"], **changes)
     write_text("m/fp8/report.html", "<p>report</p>")
     return root / "m" / "fp8"
 
 
-def run(candidate, checkpoint_digest, correct, metadata=None, suite=SUITE):
+def run(candidate, checkpoint_digest, correct, metadata=None, suite=SUITE, rates=None):
     """Write a run as the evaluate stage does, with so many right answers, and assess it; returns its folder."""
     folder = Path("m", candidate, suite.stem)
     samples = [
@@ -160,8 +165,9 @@ def run(candidate, checkpoint_digest, correct, metadata=None, suite=SUITE):
         options_digest="0" * 64,
         command="python server --max-model-len 64 --dtype auto",
     )
+    identity = RunIdentity(model="m", candidate=candidate, suite=suite.stem, checkpoint_digest=checkpoint_digest)
     part = Part(
-        identity=RunIdentity(model="m", candidate=candidate, suite=suite.stem, checkpoint_digest=checkpoint_digest),
+        identity=identity,
         shard=None,
         tasks=["addition"],
         failure=None,
@@ -173,6 +179,7 @@ def run(candidate, checkpoint_digest, correct, metadata=None, suite=SUITE):
         attempts=[],
         versions={},
         endpoint_url="",
+        speed=speed_of(*rates, identity=identity) if rates else None,
     )
     side = "baseline" if candidate == "baseline" else "candidate"
     write_run(folder, read_suite(suite), [part], f"evaluate {side}_run")
@@ -184,7 +191,7 @@ def run(candidate, checkpoint_digest, correct, metadata=None, suite=SUITE):
     return folder
 
 
-def compare_again():
+def compare_again(policy=None):
     """Compare the runs as the graph does."""
     sides = [
         "--baseline",
@@ -194,14 +201,14 @@ def compare_again():
         "--source-record",
         "m/source.json",
     ]
-    policy = json.dumps(REQUEST["policy"])
+    policy = json.dumps(policy or REQUEST["policy"])
     options = ["--external", '{"scores": []}', "--assess", "--output", "m/fp8/comparison.json"]
     return by_hand(gate_compare, *sides, "--policy", policy, *options)
 
 
 def decide_again(**changes):
     """Compare and decide as the graph does; ``changes`` replace keys of the release."""
-    assert compare_again().returncode == 0
+    assert compare_again(changes.get("policy")).returncode == 0
     return decide_on(**changes)
 
 

@@ -25,11 +25,13 @@ from day0.decision.shared_samples import disjoint_problems
 from day0.decision.stopped_run import as_asked
 from day0.decision.summaries import COMPLETED, TRANSIENT_STATUSES, of_original
 from day0.evaluation.results import effective
+from day0.evaluation.run_folder import SPEED
 from day0.evaluation.run_logs import SERVER_LOG, logs_of, scan_log_file
 from day0.records.failure_class import FailureClass
 from day0.records.policy import TIERS, Scale
 from day0.records.results import read_metadata
 from day0.records.run import Finding, Protocol, RunAssessment, Score
+from day0.records.speed import Speed
 from day0.suite.documents import asked_documents
 from day0.suite.score_names import find_score
 from day0.suite.suites import Limits
@@ -402,9 +404,33 @@ def read_run(path: Path, suite: Mapping[str, Any] | None = None) -> tuple[dict[s
         read_metadata(content, path)
     except UnusableInput as error:
         summary["record_mistakes"] = str(error).splitlines()
+    if metadata.get("speed_digest") is not None:
+        identity["speed_digest"] = printable(metadata["speed_digest"])
+        summary["record_mistakes"] = [
+            *_listed(summary.get("record_mistakes")),
+            *_speed_mistakes(path.with_name(SPEED), metadata),
+        ]
     summary, identity["early_stop"] = as_asked(summary, metadata, path.parent / "samples")
     _check_sample_files(summary, path.parent / "samples", is_own="schema_version" in metadata)
     return summary, identity
+
+
+def _speed_mistakes(path: Path, metadata: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the speed.json that a run names."""
+    again = f"measure again by `snakemake --force {path.with_name('results.yml')}`"
+    if not path.is_file():
+        return [f"{path}: found no such file, though the run was put under load; {again}"]
+    if digest_of_file(path) != metadata["speed_digest"]:
+        return [f"{path}: its sha256 is not the one that the run recorded; {again}"]
+    try:
+        identity = Speed.read(path).identity.as_plain()
+    except UnusableInput as error:
+        return str(error).splitlines()
+    return [
+        f"{path}: identity.{name}: found {_short(value)}, its run has {_short(metadata.get(name))}; {again}"
+        for name, value in identity.items()
+        if value != metadata.get(name)
+    ]
 
 
 def summary_of_results(content: Mapping[str, Any]) -> dict[str, Any]:

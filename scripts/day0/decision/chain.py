@@ -75,6 +75,11 @@ def _digests(evidence: Mapping[str, Evidence]) -> Iterator[str]:
         ("the candidate's run", evidence["candidate_run"].sha256,
          "the one that was compared", value(COMPARISON_STAGE, "candidate_sha256")),
     ]  # fmt: skip
+    speed = mapping_or_empty(value(COMPARISON_STAGE, "speed"))
+    for side in (BASELINE, "candidate"):
+        of_run, compared = value(f"{side}_run", "speed_digest"), speed.get(f"{side}_sha256")
+        if of_run != compared:
+            yield f"the {side}'s speed has digest {str(of_run)[:12]}, the one that was compared {str(compared)[:12]}"
     for first, found, second, expected in links:
         if not isinstance(found, str) or found != expected:
             yield f"{first} has digest {str(found)[:12]}, {second} {str(expected)[:12]}"
@@ -122,6 +127,14 @@ def _decisions(policy: Policy, comparison: Mapping[str, Any]) -> Iterator[str]:
         yield f"the comparison passed, but its criterion {short(criterion)} says {short(judged)}"
     if passed is True and failed is not None:
         yield f"the comparison says both that it passed and that it failed with {short(failed)}"
+    if passed is True and policy.min_speedup is not None:
+        speed = mapping_or_empty(comparison.get("speed"))
+        least = speed.get("least_ratio")
+        if speed.get("is_speedup") is not True or not is_number(least) or least < policy.min_speedup:
+            yield (
+                f"the comparison passed, but its speed does not reach min_speedup {policy.min_speedup:g}: "
+                f"is_speedup {short(speed.get('is_speedup'))}, least_ratio {short(least)}"
+            )
 
 
 def _scores(contents: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

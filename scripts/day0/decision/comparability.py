@@ -14,6 +14,7 @@ from day0.decision.policy import Problem
 from day0.decision.quoting import number, plain, printable, short
 from day0.records.comparison import Comparability, Difference, UnknownField
 from day0.records.failure_class import FailureClass
+from day0.records.speed import Speed
 from day0.source.declared_quantization import native_quantization
 
 # What quantization changes by its nature; every other field of a fingerprint must be the same on both sides.
@@ -44,11 +45,12 @@ PRECISION_NAMES = {
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluated checkpoint: the assessment of its run, the metadata of its results.yml and its samples per task."""
+    """One evaluated checkpoint: its run's assessment, metadata of results.yml, samples per task, and measured speed."""
 
     assessment: Mapping[str, Any]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     samples: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    speed: Speed | None = None
 
     def fingerprint(self, task: str) -> Mapping[str, Any]:
         """How a task was asked; {} where the run does not say."""

@@ -51,6 +51,7 @@ from day0.decision.external import FAILED, check_external
 from day0.decision.failures import BASELINE_STAGE, COMPARISON_STAGE, decide
 from day0.decision.policy import Problem, assumed_scale, read_policy, with_declared
 from day0.decision.quoting import number, printable, short
+from day0.decision.speed import compare_speed, hold_speed
 from day0.records.comparison import (
     Comparison,
     CriterionResult,
@@ -177,13 +178,15 @@ def compare_runs(
         baseline_precision=baseline_precision(source, baseline),
         external=checked,
         next_action=next_action,
+        speed=compare_speed(baseline, candidate),
     )
 
     def again(left: Mapping[str, Pairs]) -> ScoreComparison:
         fewer = [_scores_of_pairs(side, pairs, left, measured, place) for place, side in enumerate(scores)]
         return _decide(fewer[0], fewer[1], rules, problems, left, reasons, asked).comparison
 
-    return hold_answers(comparison, answers, pairs, rules, again)
+    held = hold_answers(comparison, answers, pairs, rules, again)
+    return hold_speed(held, rules, candidate.assessment.get("model"))
 
 
 def _scores_of_pairs(

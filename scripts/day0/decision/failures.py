@@ -122,6 +122,11 @@ CONSEQUENCES: dict[FailureClass, Consequence] = {
         "generation_config.json and chat template with the source's, or keep more layers in high precision, then "
         "rerun; raise max_token_growth only where the cost is acceptable.",
     ),
+    FailureClass.TOO_SLOW: Consequence(
+        Decision.REGRESSION,
+        "Do not publish: the candidate is not as fast as the policy asks, though its scores may hold. Choose a format "
+        "for which the engine has faster kernels on this hardware, or lower min_speedup, then rerun.",
+    ),
     FailureClass.SEARCH_EXHAUSTED: Consequence(
         Decision.REGRESSION,
         "Do not publish: every recipe of the space loses too much. Add recipes with more layers in high precision or "

@@ -21,6 +21,7 @@ from day0.records.comparison import Evidence as Strength
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import Criterion, Policy
 from day0.records.record import Record
+from day0.records.speed import SpeedComparison
 from day0.records.verdict import EvidenceFile, Verdict
 
 STAGES = (
@@ -65,6 +66,7 @@ class _FromComparison(Record):
     baseline_precision: str | None = None
     tasks: dict[str, Task] = Field({})
     tokens: Tokens | None = None
+    speed: SpeedComparison | None = None
     criterion: Criterion | None = None
     criteria: dict[Criterion, CriterionResult] = Field({})
     suite_evidence: SuiteEvidence | None = None
@@ -129,6 +131,7 @@ def make_verdict(release: ReleaseRequest, evidence: Mapping[str, Evidence]) -> V
         bits_per_weight=number(validation.get("bits_per_weight")),
         tasks=taken.tasks,
         tokens=taken.tokens,
+        speed=taken.speed,
         evidence={name: EvidenceFile(path=found.path, sha256=found.sha256) for name, found in evidence.items()},
         digests=_digests(evidence),
     )

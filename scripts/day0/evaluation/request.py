@@ -13,14 +13,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from day0.base.artefacts import digest_of, digest_of_file, read_yaml
 from day0.base.cli import EXIT_TRANSIENT, UnusableInput, json_argument
+from day0.base.mistakes import mistakes_of
 from day0.evaluation.early_stopping import Watch, make_watch
 from day0.records.early_stopping import StoppingRules
 from day0.records.files import Files
 from day0.records.quantization import read_checkpoint_record
 from day0.records.results import read_metadata
 from day0.records.source import Source
+from day0.records.speed import Load
 from day0.serving.container import image_identity
 from day0.serving.engine_log import transient_cause
 from day0.serving.multinode import job_id, serving_gpus, serving_nodes
@@ -96,6 +100,7 @@ class Request:
         baseline: metadata of the baseline's results.yml, which the canary is compared with; None where there is none.
         walltime_minutes: of the job; None: unlimited.
         output: the run's folder.
+        load: what the server's speed is measured under; None: it is not measured.
     """
 
     model: str
@@ -113,6 +118,7 @@ class Request:
     walltime_minutes: float | None
     output: Path
     watch: Watch | None = None
+    load: Load | None = None
     image: str | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -201,13 +207,14 @@ def read_request(
     allow_generated_code: bool,
     trust_remote_code: bool,
     output: Path,
+    speed: str | None = None,
 ) -> Request:
     """Read and check what the command line names; the options are those of scripts/evaluate.py.
 
     Raises:
         UnusableInput: a file, a setting or an environment cannot be used.
     """
-    content = read_suite(suite)
+    content, load = read_suite(suite), read_load(speed)
     documents, tasks = read_shard(shard, content)
     if code := unallowed_code(content, allow_generated_code):
         raise UnusableInput(f"{suite}: {code[0]} (--allow-generated-code)")
@@ -234,6 +241,8 @@ def read_request(
         walltime_minutes=walltime_minutes,
         output=output,
         watch=_read_watch(early_stopping, baseline_results, content, documents, tasks),
+        # One server of a run is measured, that of its first shard.
+        load=load if tasks[0] == next(iter(content["tasks"])) and (documents is None or documents[0] == 0) else None,
     )
 
 
@@ -281,6 +290,20 @@ def read_serving(text: str) -> dict[str, Any]:
     if text.lstrip().startswith("{"):
         return json_argument("--serving", text)
     return read_yaml(text)
+
+
+def read_load(text: str | None) -> Load | None:
+    """The load of the speed measurement: JSON text, as the plan gives it.
+
+    Raises:
+        UnusableInput: it is no JSON, or not what the type says; all mistakes are named.
+    """
+    if text is None:
+        return None
+    try:
+        return Load.model_validate(json_argument("--speed", text))
+    except ValidationError as error:
+        raise UnusableInput("\n".join(f"--speed: {line}" for line in mistakes_of(error, Load))) from None
 
 
 def read_harness_pythons(given: list[str], suite: dict[str, Any]) -> dict[str, str]:

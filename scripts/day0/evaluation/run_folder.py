@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import digest_of, write_yaml
+from day0.base.artefacts import digest_of, digest_of_file, write_yaml
 from day0.evaluation.early_stopping import joined
 from day0.evaluation.results import (
     accounting_of,
@@ -26,6 +26,7 @@ from day0.records.results import Accounting, Dataset, RunMetadata, ShardMetadata
 from day0.records.samples import write_samples
 
 ATTEMPTS = "attempts.json"
+SPEED = "speed.json"
 # In these all shards of a run must be served alike.
 SERVED_ALIKE = (
     "engine",
@@ -71,7 +72,7 @@ def close_attempt(folder: Path, attempts: Attempts, status: AttemptStatus, detai
 
 
 def write_run(folder: Path, suite: Mapping[str, Any], parts: Sequence[Part], command: str) -> dict[str, Any]:
-    """Write samples, then results.yml; returns results.yml's content.
+    """Write samples and, where it was asked for, speed.json, then results.yml; returns results.yml's content.
 
     Args:
         suite: the suite, with every default filled in.
@@ -132,6 +133,10 @@ def write_run(folder: Path, suite: Mapping[str, Any], parts: Sequence[Part], com
     )
     if stop:
         metadata = metadata.model_copy(update={"early_stop": stop})
+    (folder / SPEED).unlink(missing_ok=True)
+    if speed := next((part.speed for part in parts if part.speed), None):
+        speed.write(folder / SPEED)
+        metadata = metadata.model_copy(update={"speed_digest": digest_of_file(folder / SPEED)})
     document = results_document(
         suite=suite,
         model=first.identity.model,

@@ -26,11 +26,13 @@ from day0.evaluation.request import Request
 from day0.evaluation.results import effective
 from day0.evaluation.run_folder import close_attempt, open_attempt, write_run
 from day0.evaluation.run_logs import SERVER_LOG
+from day0.evaluation.speed import SpeedMeasurement
 from day0.records.attempts import AttemptStatus, EvaluationAttempt
 from day0.records.early_stopping import EarlyStop
 from day0.records.failure_class import FailureClass
-from day0.records.part import Part, RunIdentity
-from day0.records.results import Canary, Incident, ServerFacts, Timing
+from day0.records.part import Part
+from day0.records.results import Canary, Incident, RunIdentity, ServerFacts, Timing
+from day0.records.speed import Speed
 from day0.serving.container import container_command
 from day0.serving.engine_log import loaded_facts
 from day0.serving.multinode import head_command, host_address, job_id, worker_commands
@@ -82,6 +84,13 @@ class Evaluation:
         self.canary: dict[str, Any] | None = None
         self.identity = ""
         self.early_stop: EarlyStop | None = None
+        self.run_identity = RunIdentity(
+            model=request.model,
+            candidate=request.candidate,
+            suite=request.suite_file.stem,
+            checkpoint_digest=request.checkpoint.digest,
+        )
+        self.speed: Speed | None = None
 
     def run(self) -> None:
         """Evaluate and write the results.
@@ -95,7 +104,9 @@ class Evaluation:
             reserve_gpus(request.gpus_of_node, say)
             self.started = time.monotonic()  # the walltime is not for waiting
         self.recorded.begin()
-        self.identity = digest_of([request.what_answers_depend_on, request.suite, request.shard])
+        asked: list[Any] = [request.what_answers_depend_on, request.suite, request.shard]
+        # Another load is another run, which takes up the answers that are kept: only the speed is measured anew.
+        self.identity = digest_of([*asked, request.load.as_plain()] if request.load else asked)
         try:
             (request.output / "logs").mkdir(parents=True, exist_ok=True)
             attempts = open_attempt(request.output, self.identity, datetime.now(UTC).isoformat(timespec="seconds"))
@@ -133,6 +144,7 @@ class Evaluation:
                 try:
                     server = self._start_server(children)
                     self._ask(children, server, scratch)
+                    self._measure_speed(children, server, scratch)
                     return None
                 except DeploymentFailed as error:
                     self.recorded.finish()
@@ -325,6 +337,21 @@ class Evaluation:
             server.incidents.append({"time": time.strftime("%H:%M:%S"), "what": "the engine was started again"})
         server.mark_end()
 
+    def _measure_speed(self, children: Children, server: Server, scratch: Path) -> None:
+        """Put the load on the server, once all questions are answered and nobody asks it any more."""
+        request = self.request
+        if request.load is None:
+            return
+        measurement = SpeedMeasurement(request, self.run_identity, request.load)
+        if self.early_stop:
+            self.speed = measurement.not_measured("the run was stopped early", self.server_facts)
+        elif not all(outcome and outcome["status"] == "COMPLETED" for outcome in self.outcomes.values()):
+            self.speed = measurement.not_measured("not every question was answered", self.server_facts)
+        else:
+            began = time.monotonic()
+            self.speed = measurement.make(children, server, self.server_facts, scratch, self._check_walltime)
+            self.timing["speed_seconds"] = round(time.monotonic() - began, 2)
+
     def _look(self, running: dict[str, HarnessProcess]) -> bool:
         """Look at the samples that came in since the last look; whether they suffice to stop."""
         watch = self.request.watch
@@ -390,14 +417,12 @@ class Evaluation:
     def _write(self, failure: tuple[FailureClass, str] | None, attempts: list[EvaluationAttempt]) -> None:
         """Write the run, or the shard's part of it; put the answers of a complete run aside."""
         request, server = self.request, self.server
-        identity = RunIdentity(
-            model=request.model,
-            candidate=request.candidate,
-            suite=request.suite_file.stem,
-            checkpoint_digest=request.checkpoint.digest,
-        )
+        speed = self.speed
+        if request.load is not None and speed is None:
+            measurement = SpeedMeasurement(request, self.run_identity, request.load)
+            speed = measurement.not_measured(f"the server failed: {failure and failure[1]}", self.server_facts)
         part = Part(
-            identity=identity,
+            identity=self.run_identity,
             shard=request.shard,
             tasks=request.tasks,
             failure=failure,
@@ -413,6 +438,7 @@ class Evaluation:
             },
             endpoint_url=f"{server.base_url}/v1/completions" if server and server.port else "",
             early_stop=self.early_stop,
+            speed=speed,
         )
         if request.shard:
             part.write(request.output / "part.json")

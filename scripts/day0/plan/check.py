@@ -141,6 +141,7 @@ def make_plan(
     _check_disjoint(plan, mistakes, places)
     _check_imports(plan, mistakes, root)
     _check_servers(plan, mistakes)
+    _check_speed(plan, mistakes)
     _check_destinations(plan, mistakes, root)
     if mistakes.sentences:
         raise _unusable(mistakes)
@@ -536,11 +537,49 @@ def _check_suites(plan: Plan, is_produced: Callable[[str], bool], mistakes: _Mis
             if model not in limits:
                 limits[model] = context_limit_of(location, root)
             serving = plan.serving(model, candidate)
+            if too_long := _load_problem(plan, model, name, serving["max_model_len"] or suite.context_length):
+                mistakes.add(f"models.{model}.speed", too_long)
             for problem in (
                 *context_problems(suite.context_needs(), limits[model], serving["max_model_len"]),
                 *missing_tool_arguments(settings, serving["extra_arguments"]),
             ):
                 mistakes.add(f"suite {name}", f"{problem} (model {model})")
+
+
+def _load_problem(plan: Plan, model: str, suite: str, context_length: int) -> str | None:
+    """Why a model's servers cannot take the load of its speed measurement on a suite, or None."""
+    load = plan.load(model, suite)
+    if load is None or load.context_length <= context_length:
+        return None
+    return (
+        f"found {load.input_tokens} input_tokens and {load.output_tokens} output_tokens; on suite {suite} the server "
+        f"takes {context_length} tokens of both together; give fewer, or a larger serving.max_model_len"
+    )
+
+
+def _check_speed(plan: Plan, mistakes: _Mistakes) -> None:
+    """Releases that are held to a speed which nothing would measure."""
+    for release in plan.targets:
+        required, model = release.policy.min_speedup, plan.config.models.get(release.model)
+        if required is None or model is None:
+            continue
+        place = f"release {release.name!r}: min_speedup"
+        if model.speed is None:
+            mistakes.add(
+                place,
+                f"found {required:g}, but models.{release.model} sets no 'speed', so that nothing is measured; set "
+                f"models.{release.model}.speed ({{}} takes its defaults), or remove min_speedup",
+            )
+            continue
+        sides = (BASELINE, release.candidate) if isinstance(release, PlannedRelease) else ()
+        for side in sides:
+            if plan.imported(release.model, side, release.suite):
+                what = "baseline" if side == BASELINE else "candidate"
+                mistakes.add(
+                    place,
+                    f"found {required:g}, but the {what}'s run is imported, so that no server of it is measured; "
+                    "remove min_speedup, or evaluate both sides here",
+                )
 
 
 def _check_disjoint(plan: Plan, mistakes: _Mistakes, places: Places) -> None:

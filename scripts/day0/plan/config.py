@@ -22,11 +22,13 @@ from day0.records.policy import (
     PolicySettings,
     PositiveShare,
     Requirement,
+    Speedup,
     StrictBool,
     Thresholds,
     Tier,
 )
 from day0.records.search import Objective
+from day0.records.speed import Load
 from day0.serving.server_options import NotRead, read_arguments
 
 OWN_ARGUMENT = "the evaluate stage sets this itself; remove it"
@@ -229,6 +231,10 @@ class Model(Strict):
     trust_remote_code: bool = Field(False, description="run Python files that the model's repository brings along")
     calibration: Calibration | None = None
     serving: Serving = Serving()
+    speed: Load | None = Field(
+        None,
+        description="measure both sides' servers under this load once their questions are answered; null: do not",
+    )
     baseline: dict[str, ImportedRun] = Field({}, description="by suite: a run that stands in for the baseline's")
     card: CardSettings = Field(CardSettings(), description="values in place of the general ones; tags are added")
     resources: Resources = Field(Resources(), description="what the model's heavy jobs ask for on a cluster")
@@ -355,6 +361,7 @@ class Release(Strict):
     max_relative_drop: Fraction | None = None
     relative_guard_below: PositiveShare | None = None
     max_token_growth: Growth | None = None
+    min_speedup: Speedup | None = None
     tiers: dict[str, Tier] = Field({}, description="added to those of defaults; the same ones replaced")
     criterion: Criterion | None = None
     require: dict[str, Requirement] = Field({}, description="added to those of defaults")

@@ -16,6 +16,7 @@ from day0.records.card import CardSettings
 from day0.records.early_stopping import StoppingRules
 from day0.records.policy import EarlyStopping, Policy
 from day0.records.search import Budget, Kind, Objective, RequestedMove, SearchRequest
+from day0.records.speed import Load
 from day0.suite.suites import Suite
 
 BASELINE = "baseline"
@@ -236,6 +237,14 @@ class Plan:
         if candidate != BASELINE:
             settings |= self.recipe(model, candidate).definition.get("serving") or {}
         return settings
+
+    def load(self, model: str, suite: str) -> Load | None:
+        """The load that the servers of a model's runs on a suite are put under, the same for both sides.
+
+        None where none is set, or where the suite only screens the candidates of a search.
+        """
+        decided = any((target.model, target.suite) == (model, suite) for target in self.targets)
+        return self.config.models[model].speed if decided else None
 
     def stopping_rules(self, model: str, candidate: str, suite: str) -> StoppingRules:
         """By which rules a candidate's run may be stopped early: those of all releases that share it.

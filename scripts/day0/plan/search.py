@@ -61,6 +61,12 @@ def find_mistakes(search: Search, suite: str, policy: Policy, suites: Mapping[st
             "'point' accepts the best of several candidates by chance; a search needs suite or confident, which prove "
             "that nothing was lost",
         )
+    if policy.min_speedup is not None:
+        yield (
+            "min_speedup",
+            f"found {policy.min_speedup:g}; a search goes by scores, and would take a slow candidate for one that has "
+            "lost; set it for a release of the winner's recipe instead, and null here",
+        )
     if budget.decisions > budget.candidates:
         yield (
             "search.budget.decisions",

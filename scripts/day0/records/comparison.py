@@ -11,6 +11,7 @@ from day0.records.early_stopping import EarlyStop
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import Criterion, Scale, Tier
 from day0.records.record import Artefact, Count, Number, Record, Sha256, Share
+from day0.records.speed import SpeedComparison
 
 Evidence = Literal["conclusive", "inconclusive"]
 Plain = str | int | float | bool | None
@@ -265,3 +266,4 @@ class Comparison(ScoreComparison):
     next_action: str
     tokens: Tokens | None = Field(None, description="over all tasks that generate")
     early_stop: EarlyStop | None = Field(None, description="of the candidate; unasked tasks are absent")
+    speed: SpeedComparison | None = Field(None, description="null: no side was put under load")

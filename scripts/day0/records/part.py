@@ -9,17 +9,9 @@ from pydantic import Field
 from day0.records.attempts import EvaluationAttempt
 from day0.records.early_stopping import EarlyStop
 from day0.records.failure_class import FailureClass
-from day0.records.record import Artefact, Record
-from day0.records.results import Canary, Incident, ServerFacts, Timing
-
-
-class RunIdentity(Record):
-    """Which run something belongs to."""
-
-    model: str
-    candidate: str
-    suite: str
-    checkpoint_digest: str
+from day0.records.record import Artefact
+from day0.records.results import Canary, Incident, RunIdentity, ServerFacts, Timing
+from day0.records.speed import Speed
 
 
 class Part(Artefact):
@@ -40,3 +32,4 @@ class Part(Artefact):
     versions: dict[str, dict[str, str]]
     endpoint_url: str
     early_stop: EarlyStop | None = Field(None, description="null: every question was asked")
+    speed: Speed | None = Field(None, description="of the part whose server was measured")

@@ -27,6 +27,7 @@ LEAST_WIDTH, LARGEST_WIDTH = 1e-100, 1e100  # the squares that the statistics ta
 StrictBool = Annotated[bool, Field(strict=True)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
 Growth = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False, strict=True)]
+Speedup = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False, strict=True)]
 PositiveShare = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
 
 
@@ -95,6 +96,11 @@ class PolicySettings(Record):
         None,
         description="guard for verbosity: how many more tokens the candidate may generate over the suite, as a "
         "fraction of the baseline's; 0.2 allows 20 % more",
+    )
+    min_speedup: Speedup | None = Field(
+        None,
+        description="guard for speed: how many times the baseline's output tokens per second the candidate's must be "
+        "shown to reach under the model's load; 1.2 asks for 20 % more, 1 for no loss",
     )
     tiers: dict[str, Tier] = Field({}, description="task to tier, in place of the suite's; advisory tasks do not block")
     criterion: Criterion = Field(

@@ -19,6 +19,15 @@ from day0.records.record import Artefact, Count, Number, Record, Sha256
 RunStatus = Literal["COMPLETED", "STOPPED_EARLY", "FAILED"]
 
 
+class RunIdentity(Record):
+    """Which run something belongs to."""
+
+    model: str
+    candidate: str
+    suite: str
+    checkpoint_digest: str
+
+
 class Accounting(Record):
     """Counts of samples (documents times repeats) and of requests; null where a harness does not know."""
 
@@ -41,6 +50,7 @@ class Timing(Record):
     canary_seconds: Number | None
     tasks: dict[str, Number | None]
     total_seconds: Number | None
+    speed_seconds: Number | None = Field(None, description="of the speed measurement, where one was asked for")
     stop_seconds: Number | None = None
 
 
@@ -128,6 +138,7 @@ class RunMetadata(Artefact):
     shards: list[ShardMetadata] = Field([], description="empty where the run is not split")
     versions: dict[str, dict[str, str]] = Field({}, description="packages of each environment")
     early_stop: EarlyStop | None = Field(None, description="of a run whose status is STOPPED_EARLY")
+    speed_digest: Sha256 | None = Field(None, description="of speed.json beside results.yml; null: none was asked for")
     imported: dict[str, Any] | None = Field(None, description="where an imported run is from, and what it lacks")
 
     def as_metadata(self) -> dict[str, Any]:

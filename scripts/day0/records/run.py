@@ -10,7 +10,7 @@ from day0.records.assessment import Assessment
 from day0.records.early_stopping import EarlyStop
 from day0.records.failure_class import FailureClass
 from day0.records.policy import Scale, Tier
-from day0.records.record import Count, Number, Record
+from day0.records.record import Count, Number, Record, Sha256
 
 
 class Finding(Record):
@@ -55,4 +55,5 @@ class RunAssessment(Assessment):
     candidate: str | None = None
     suite: str | None = None
     early_stop: EarlyStop | None = Field(None, description="scores are of what was asked before the run was stopped")
+    speed_digest: Sha256 | None = Field(None, description="of speed.json, as the run states it; null: none")
     imported: dict[str, Any] | None = Field(None, description="what the import of the run recorded of it")

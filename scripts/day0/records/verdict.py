@@ -11,6 +11,7 @@ from day0.records.comparison import CriterionResult, Evidence, External, SuiteEv
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import Criterion, Policy
 from day0.records.record import Artefact, Number, Record, Sha256
+from day0.records.speed import SpeedComparison
 from day0.records.tracking import Tracking
 
 
@@ -54,6 +55,7 @@ class Verdict(Artefact):
     bits_per_weight: Number | None
     tasks: dict[str, Task]
     tokens: Tokens | None = Field(None, description="per answer, over all tasks that generate; null: not compared")
+    speed: SpeedComparison | None = Field(None, description="of both servers under one load; null: none was asked for")
     evidence: dict[str, EvidenceFile]
     digests: dict[str, str | None]
     versions: dict[str, dict[str, str | None]] = Field({}, description="packages of each environment")

@@ -22,7 +22,7 @@ from day0.records.source import Source
 from day0.records.verdict import Verdict
 
 RUNS = ("baseline_run", "candidate_run")
-CARD = "README.md"
+CARD, SPEED = "README.md", "speed.json"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,16 @@ class AcceptedRelease:
     def evidence(self) -> dict[str, Path]:
         """Every file of evidence by its name in the bundle: assessments, results of the runs, records and report."""
         named = {name: Path(entry.path) for name, entry in self.verdict.evidence.items()}
-        return named | {f"{run}_results": named[run].with_name("results.yml") for run in RUNS} | dict(self.records)
+        results = {f"{run}_results": named[run].with_name("results.yml") for run in RUNS}
+        speeds = {f"{run}_speed": named[run].with_name(SPEED) for run in self.speed_digests}
+        return named | results | speeds | dict(self.records)
+
+    @cached_property
+    def speed_digests(self) -> dict[str, str]:
+        """sha256 of the speed.json of each run whose server was put under load."""
+        speed = self.verdict.speed
+        found = {"baseline_run": speed and speed.baseline_sha256, "candidate_run": speed and speed.candidate_sha256}
+        return {run: digest for run, digest in found.items() if digest}
 
     @cached_property
     def legal_files(self) -> list[str]:
@@ -78,6 +87,10 @@ class AcceptedRelease:
             for entry in self.verdict.evidence.values()
             if not Path(entry.path).is_file() or digest_of_file(entry.path) != entry.sha256
         ]
+        for run, digest in self.speed_digests.items():
+            path = self.evidence[f"{run}_speed"]
+            if not path.is_file() or digest_of_file(path) != digest:
+                changes.append(f"{path} has changed since the verdict")
         if self.quantization.checkpoint_digest != self.verdict.digests.get("checkpoint_digest"):
             changes.append("quantization.json is of another checkpoint than the verdict")
         sizes = {name: (self.checkpoint / name).stat().st_size for name in files_below(self.checkpoint)}

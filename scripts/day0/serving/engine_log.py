@@ -155,6 +155,23 @@ def loaded_facts(log: str) -> dict[str, Any]:
     }
 
 
+def memory_facts(log: str) -> dict[str, int | None]:
+    """What the engine logs about its memory.
+
+    The sentences are those of vLLM 0.32: v1/worker/gpu/model_runner.py (weights, of each GPU; a CPU has none) and
+    v1/core/kv_cache_utils.py.
+
+    Returns:
+        weights_bytes_of_a_gpu, the largest, and kv_cache_tokens; None where the log does not say.
+    """
+    weights = [float(found) for found in re.findall(r"Model loading took ([\d.]+) GiB memory", log)]
+    tokens = [int(found.replace(",", "")) for found in re.findall(r"KV cache size: ([\d,]+) tokens", log)]
+    return {
+        "weights_bytes_of_a_gpu": round(max(weights) * 2**30) if weights else None,
+        "kv_cache_tokens": min(tokens) if tokens else None,
+    }
+
+
 def _weights_only(log: str, kernels: Iterable[str]) -> str | None:
     """That the engine quantized the weights only, as the GPU lacks the checkpoint's format; None where it does not."""
     for kernel in sorted(kernels):

@@ -7,8 +7,9 @@ from pathlib import Path
 from day0.base.artefacts import read_json
 from day0.evaluation.run_folder import write_run
 from day0.records.failure_class import FailureClass
-from day0.records.part import Part, RunIdentity
-from day0.records.results import ServerFacts, Timing
+from day0.records.part import Part
+from day0.records.results import RunIdentity, ServerFacts, Timing
+from day0.records.speed import Speed
 from day0.suite.suites import read_suite
 from stand_in import called
 
@@ -25,6 +26,7 @@ parser.add_argument("--baseline-results", type=Path)
 parser.add_argument("--early-stopping", type=Path)
 parser.add_argument("--walltime-minutes", type=int)
 parser.add_argument("--shard")
+parser.add_argument("--speed", type=json.loads)
 parser.add_argument("--output-dir", type=Path)
 arguments = parser.parse_args()
 
@@ -66,35 +68,66 @@ def outcome_of(task):
     }
 
 
+identity = RunIdentity(
+    model=arguments.model,
+    candidate=arguments.candidate,
+    suite=arguments.suite.stem,
+    checkpoint_digest=record.get("checkpoint_digest") or record["digest"],
+)
+server = ServerFacts(
+    engine="stand-in",
+    engine_version="0",
+    served="",
+    image=None,
+    device_name=None,
+    gpu=None,
+    chat_template_digest=None,
+    max_model_len=128,
+    options_digest="0" * 64,
+    command="",
+    emulation=behaviour.get("emulation"),
+)
+
+
+def speed_of(load):
+    """What the load has shown: about 100 output tokens per second, or the behaviour's."""
+    if failed := behaviour.get("speed_failed"):
+        found = {"status": "FAILED", "detail": failed, "client": None}
+    else:
+        tokens = load["requests"] * load["output_tokens"]
+        rates = [behaviour.get("tokens_per_second", 100.0) + number / 100 for number in range(load["repeats"])]
+        latency = {"mean": 1.0, "median": 1.0, "p99": 1.0}
+        repeats = [
+            {
+                "seconds": tokens / rate,
+                "requests": load["requests"],
+                "input_tokens": load["requests"] * load["input_tokens"],
+                "output_tokens": tokens,
+                "requests_per_second": rate / load["output_tokens"],
+                "output_tokens_per_second": rate,
+                "time_to_first_token_ms": latency,
+                "time_per_output_token_ms": latency,
+            }
+            for rate in rates
+        ]
+        found = {"status": "MEASURED", "detail": "stand-in", "client": "stand-in", "repeats": repeats}
+    return Speed(identity=identity, load=load, seed=1234, server=server, gpus=0, nodes=1, **found)
+
+
 part = Part(
-    identity=RunIdentity(
-        model=arguments.model,
-        candidate=arguments.candidate,
-        suite=arguments.suite.stem,
-        checkpoint_digest=record.get("checkpoint_digest") or record["digest"],
-    ),
+    identity=identity,
     shard=arguments.shard,
     tasks=tasks,
     failure=(FailureClass(failure), f"stand-in: {failure}") if failure else None,
     outcomes={} if failure else {task: outcome_of(task) for task in tasks},
-    server=ServerFacts(
-        engine="stand-in",
-        engine_version="0",
-        served="",
-        image=None,
-        device_name=None,
-        gpu=None,
-        chat_template_digest=None,
-        max_model_len=128,
-        options_digest="0" * 64,
-        command="",
-    ),
+    server=server,
     canary=None,
     incidents=[],
     timing=Timing(server_start_seconds=None, canary_seconds=None, tasks={}, total_seconds=None),
     attempts=[],
     versions={},
     endpoint_url="",
+    speed=speed_of(arguments.speed) if arguments.speed else None,
 )
 if arguments.shard:
     part.write(arguments.output_dir / "part.json")

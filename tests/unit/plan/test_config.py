@@ -54,6 +54,7 @@ def test_default_configuration_plans_one_accepting_release():
         "max_relative_drop": None,
         "relative_guard_below": None,
         "max_token_growth": None,
+        "min_speedup": None,
         "tiers": {"addition": "critical", "reversal": "critical", "sorting": "supporting"},
         "criterion": "suite",
         "require": {},
@@ -168,6 +169,10 @@ def test_a_release_lays_its_policy_over_the_defaults():
         ({}, {"max_token_growth": "20 %"}, "releases[0].max_token_growth: found '20 %'"),
         ({}, {"max_token_growth": True}, "releases[0].max_token_growth: found True"),
         ({}, {"max_token_growth": math.nan}, "releases[0].max_token_growth: found nan"),
+        ({"min_speedup": 0}, {}, "defaults.min_speedup: found 0"),
+        ({}, {"min_speedup": 150}, "releases[0].min_speedup: found 150"),  # percent
+        ({}, {"min_speedup": "1.2x"}, "releases[0].min_speedup: found '1.2x'"),
+        ({}, {"min_speedup": 1.2}, "release 'fp8': min_speedup: found 1.2, but models.tiny-llama sets no 'speed'"),
         (
             {"tiers": dict.fromkeys(("addition", "reversal", "sorting"), "advisory")},
             {},
@@ -437,3 +442,56 @@ def test_what_must_be_proven_is_of_the_suites_tasks_and_adds_up():
         with pytest.raises(UnusableInput, match="unknown task") as refused:
             plan(raw)
         assert place in str(refused.value)
+
+
+LOAD = {"requests": 16, "input_tokens": 24, "output_tokens": 16, "concurrency": 4, "warmup": 4, "repeats": 3}
+
+
+def loaded(speed, **changes):
+    raw = changed(**changes)
+    raw["models"]["tiny-llama"]["speed"] = speed
+    return raw
+
+
+def test_a_models_load_is_that_of_both_sides_and_off_unless_it_is_set():
+    assert plan(changed()).load("tiny-llama", "demo") is None
+    releases = [{"model": "tiny-llama", "recipe": "fp8", "min_speedup": 1.2}]
+    made = plan(loaded(LOAD, releases=releases))
+    assert made.load("tiny-llama", "demo").as_plain() == LOAD
+    assert made.releases[0].policy.min_speedup == 1.2
+
+
+def test_no_candidate_is_measured_by_the_suite_that_only_screens_it():
+    search = {"objective": "size", "space": ["fp8", "nvfp4"], "screen": {"suite": "demo-screening"}}
+    releases = [{"model": "tiny-llama", "name": "s", "search": search, "suite": "demo-deciding"}]
+    made = plan(loaded(LOAD, releases=releases))
+    assert made.load("tiny-llama", "demo-deciding") and made.load("tiny-llama", "demo-screening") is None
+    (line,) = mistakes(loaded(LOAD, releases=[releases[0] | {"min_speedup": 1.2}]))
+    assert "releases[0].min_speedup: found 1.2; a search goes by scores" in line
+
+
+@pytest.mark.parametrize(
+    ("speed", "said"),
+    [
+        (LOAD | {"requests": 2}, "concurrency: found 4, more than the 2 requests"),
+        (LOAD | {"repeats": 2}, "models.tiny-llama.speed.repeats: found 2"),
+        (LOAD | {"output_tokens": 1}, "models.tiny-llama.speed.output_tokens: found 1"),
+        (LOAD | {"request": 2}, "models.tiny-llama.speed.request: unknown key"),
+        (LOAD | {"input_tokens": 24.5}, "models.tiny-llama.speed.input_tokens: found 24.5"),
+        (
+            {},
+            "models.tiny-llama.speed: found 1024 input_tokens and 128 output_tokens; on suite demo the server takes 64",
+        ),
+        (True, "models.tiny-llama.speed: found True"),
+    ],
+)
+def test_a_load_that_cannot_be_put_on_is_found_in_the_plan(speed, said):
+    lines = mistakes(loaded(speed))
+    assert any(said in line for line in lines), lines
+
+
+def test_a_speed_that_an_imported_run_cannot_show_is_refused(tmp_path):
+    (tmp_path / "results.yml").write_text("{}")
+    releases = [{"model": "tiny-llama", "recipe": "fp8", "min_speedup": 1.2, "candidate_run": str(tmp_path)}]
+    lines = mistakes(loaded(LOAD, releases=releases))
+    assert any("the candidate's run is imported, so that no server of it is measured" in line for line in lines), lines

@@ -70,7 +70,11 @@ def test_a_part_is_read_as_it_was_written(tmp_path):
     part = Part.model_validate(PART)
     part.write(tmp_path / "part.json")
     assert Part.read(tmp_path / "part.json") == part
-    added = {"timing": PART["timing"] | {"stop_seconds": None}, "early_stop": None}
+    added = {
+        "timing": PART["timing"] | {"stop_seconds": None, "speed_seconds": None},
+        "early_stop": None,
+        "speed": None,
+    }
     assert read_json(tmp_path / "part.json") == {"schema_version": 1, **PART} | added
 
 

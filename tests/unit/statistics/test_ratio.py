@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from day0.statistics.ratio import ratio_of_means
+from day0.statistics.ratio import ratio_of_means, ratio_of_repeats
 
 
 @pytest.mark.parametrize(("questions", "repeats"), [(30, 1), (30, 8), (400, 1)])
@@ -59,3 +59,26 @@ def test_the_interval_holds_the_ratio_and_scales_with_it(rows, factor):
 def test_what_is_no_amount_is_refused(old, new):
     with pytest.raises(ValueError, match=r"expected three lists|finite numbers"):
         ratio_of_means(old, new, range(len(old)))
+
+
+def test_the_interval_of_repeats_holds_the_true_ratio_as_often_as_it_says():
+    random = np.random.default_rng(3)
+    held = 0
+    for _ in range(2000):
+        old, new = 1000 * np.exp(random.normal(0, 0.05, 5)), 1500 * np.exp(random.normal(0, 0.01, 4))
+        low, high = ratio_of_repeats(old, new).interval
+        held += low <= 1.5 <= high
+    assert 0.93 <= held / 2000 <= 0.98
+
+
+def test_repeats_that_vary_more_give_a_wider_interval_and_none_a_point():
+    assert ratio_of_repeats([10, 10, 10], [15, 15, 15]).interval == pytest.approx((1.5, 1.5))
+    narrow, wide = (ratio_of_repeats([10, 10.1, 9.9], [15, 15 + by, 15 - by]).interval for by in (0.1, 1))
+    assert wide[0] < narrow[0] < 1.5 < narrow[1] < wide[1]
+
+
+@pytest.mark.parametrize("wrong", [[1.0], [], [1.0, 0.0], [1.0, -2.0], [1.0, math.nan], [1.0, math.inf]])
+def test_repeats_that_give_no_spread_are_refused(wrong):
+    for sides in ((wrong, [1.0, 2.0]), ([1.0, 2.0], wrong)):
+        with pytest.raises(ValueError, match="two finite numbers above 0"):
+            ratio_of_repeats(*sides)

@@ -84,13 +84,17 @@ class Evaluation:
         self.canary: dict[str, Any] | None = None
         self.identity = ""
         self.early_stop: EarlyStop | None = None
-        self.run_identity = RunIdentity(
-            model=request.model,
-            candidate=request.candidate,
-            suite=request.suite_file.stem,
-            checkpoint_digest=request.checkpoint.digest,
-        )
         self.speed: Speed | None = None
+
+    @property
+    def run_identity(self) -> RunIdentity:
+        """Which run this is, for its records."""
+        return RunIdentity(
+            model=self.request.model,
+            candidate=self.request.candidate,
+            suite=self.request.suite_file.stem,
+            checkpoint_digest=self.request.checkpoint.digest,
+        )
 
     def run(self) -> None:
         """Evaluate and write the results.
@@ -106,7 +110,7 @@ class Evaluation:
         self.recorded.begin()
         asked: list[Any] = [request.what_answers_depend_on, request.suite, request.shard]
         # Another load is another run, which takes up the answers that are kept: only the speed is measured anew.
-        self.identity = digest_of([*asked, request.load.as_plain()] if request.load else asked)
+        self.identity = digest_of([*asked, request.load.as_plain()] if request.load is not None else asked)
         try:
             (request.output / "logs").mkdir(parents=True, exist_ok=True)
             attempts = open_attempt(request.output, self.identity, datetime.now(UTC).isoformat(timespec="seconds"))

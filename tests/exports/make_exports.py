@@ -503,7 +503,7 @@ def main() -> None:
 
     import torch
     import transformers
-    from resolve_all import resolve_all
+    from resolve_all import recipe_forms, resolve_all
 
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
@@ -513,6 +513,7 @@ def main() -> None:
     if not arguments.only:
         # Before any export, which might leave its traces in ModelOpt's own configurations.
         (folder / "resolved.json").write_text(json.dumps(resolve_all()), encoding="utf-8")
+        (folder / "forms.json").write_text(json.dumps(recipe_forms()), encoding="utf-8")
     write_texts(folder / "texts.jsonl")
     exports = [export for export in all_exports() if arguments.only in export.name]
     for name in sorted({export.source for export in exports}):

@@ -1,4 +1,4 @@
-"""The configuration that ModelOpt itself makes of every preset and recipe of the catalogue; used by make_exports.py."""
+"""What ModelOpt itself makes of every preset and recipe of the catalogue, and takes in one; used by make_exports.py."""
 
 from __future__ import annotations
 
@@ -25,3 +25,19 @@ def resolve_all() -> list[dict[str, Any]]:
             resolved = quantize.load_configuration(definition, kv_cache).recorded().as_plain()
             found.append({"definition": definition, "kv_cache": kv_cache, "configuration": resolved})
     return found
+
+
+def recipe_forms() -> dict[str, dict[str, Any]]:
+    """Fields of the classes of ModelOpt that a search of formats is made of, with what they hold by default."""
+    from modelopt.recipe import config
+    from modelopt.torch.quantization.config import QuantizeConfig
+
+    searches = ("AutoQuantizeConfig", "AutoQuantizeConstraints", "AutoQuantizeCost", "AutoQuantizeModuleSearchSpace")
+    classes = [*(getattr(config, name) for name in searches), QuantizeConfig]
+    return {
+        form.__name__: {
+            name: None if field.is_required() else json.loads(json.dumps(field.default, default=str))
+            for name, field in form.model_fields.items()
+        }
+        for form in classes
+    }

@@ -1,4 +1,4 @@
-"""The forms of recipes that are made of others: formats chosen by sensitivity, and layers of a recipe protected."""
+"""The forms of recipes that choose formats by layer or are made of others; ModelOpt's own search of formats is one."""
 
 from __future__ import annotations
 
@@ -27,6 +27,61 @@ class BySensitivity(Strict):
     def _each_once(self) -> BySensitivity:
         if len(set(self.formats)) < len(self.formats):
             raise ValueError(f"formats: found {', '.join(self.formats)}; name each once")
+        return self
+
+
+# A format in the keys of ModelOpt's class of that name, or the name of an imported one. Patterns of layers are texts or
+# imported lists.
+QuantizeConfig = dict[Literal["quant_cfg", "algorithm", "effective_bits", "$import"], Any]
+LayerPatterns = list[str | dict[Literal["$import"], str]]
+
+
+class SearchCost(Strict):
+    """What else the budget of a search of formats depends on."""
+
+    active_moe_expert_ratio: Annotated[float, Field(gt=0, le=1, strict=True, allow_inf_nan=False)] | None = Field(
+        None, description="share of the routed experts that a token uses, for the cost model active_moe"
+    )
+
+
+class SearchConstraints(Strict):
+    """The budget of a search of formats."""
+
+    effective_bits: Annotated[float, Field(gt=0, le=16, strict=True, allow_inf_nan=False)] = Field(
+        4.8, description="most bits of a weight on average"
+    )
+    cost_model: Literal["weight", "active_moe"] = Field(
+        "weight", description="weight: all weights count alike; active_moe: routed experts by the share in use"
+    )
+    cost: SearchCost | None = None
+
+
+class SearchSpace(Strict):
+    """The formats that a search may choose for modules by their names."""
+
+    module_name_patterns: LayerPatterns = Field(min_length=1, description="patterns of modules' names")
+    candidate_formats: list[QuantizeConfig] = Field(min_length=1, description="formats to choose from for these")
+    allow_no_quant: bool = Field(True, strict=True, description="16 bits may be chosen for these too")
+
+
+class AutoQuantize(Strict):
+    """ModelOpt's search of a format for each layer, as in its recipe files (modelopt/recipe/config.py, 0.47)."""
+
+    constraints: SearchConstraints
+    candidate_formats: list[QuantizeConfig] = Field([], description="formats to choose from; 16 bits are one too")
+    module_search_spaces: list[SearchSpace] = Field([], description="formats to choose from by modules' names")
+    auto_quantize_method: Literal["gradient", "kl_div"] = Field(
+        "gradient", description="how layers are scored; gradient needs a backward pass, kl_div does not"
+    )
+    score_size: PositiveInteger = Field(128, description="calibration texts that layers are scored on")
+    disabled_layers: LayerPatterns = Field([], description="patterns of layers that stay in 16 bits")
+    cost_excluded_layers: LayerPatterns = Field([], description="patterns of layers that do not count for the budget")
+    kv_cache: QuantizeConfig | None = Field(None, description="format of the KV cache, set after the search")
+
+    @model_validator(mode="after")
+    def _something_to_choose(self) -> AutoQuantize:
+        if not self.candidate_formats and not self.module_search_spaces:
+            raise ValueError("a search needs candidate_formats, or module_search_spaces; found neither")
         return self
 
 

@@ -17,11 +17,12 @@ def recipe_file_text(recipe: Recipe) -> str:
         **({"description": recipe.description} if recipe.description else {}),
         **(recipe.metadata or {}),
     }
+    search = recipe.auto_quantize
     body = {
         "imports": recipe.imports,
         "metadata": metadata,
         "quantize": recipe.quantize,
-        "auto_quantize": recipe.auto_quantize,
+        "auto_quantize": None if search is None else search.model_dump(mode="json", exclude_unset=True),
     }
     given = {key: value for key, value in body.items() if value is not None}
     return yaml.safe_dump(with_number_keys(given), sort_keys=False)

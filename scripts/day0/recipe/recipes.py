@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from day0.base.artefacts import digest_of, read_yaml
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import Strict, mistakes_of, nearest
-from day0.recipe.forms import BySensitivity, Protected, Protection
+from day0.recipe.forms import AutoQuantize, BySensitivity, Protected, Protection, QuantizeConfig
 from day0.recipe.resolve import read_format
 from day0.records.recipe import KV_CACHE_NONE, NOT_OF_THE_WEIGHTS, Calibration, Kind, ResolvedRecipe
 
@@ -39,8 +39,8 @@ class Recipe(Strict):
     )
     imports: dict[str, str] | None = Field(None, description="ModelOpt's own recipe form: named building blocks")
     metadata: dict[str, Any] | None = Field(None, description="ModelOpt's own recipe form: recipe_type and description")
-    quantize: dict[str, Any] | None = Field(None, description="ModelOpt's own recipe form: quant_cfg and algorithm")
-    auto_quantize: dict[str, Any] | None = Field(
+    quantize: QuantizeConfig | None = Field(None, description="ModelOpt's own recipe form: quant_cfg and algorithm")
+    auto_quantize: AutoQuantize | None = Field(
         None, description="ModelOpt's own recipe form: a search of formats per layer"
     )
     sensitivity: BySensitivity | None = Field(

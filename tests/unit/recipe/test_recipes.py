@@ -107,6 +107,46 @@ def test_a_recipe_with_a_mistake(definition, says):
     assert says in str(error.value) and "mine" in str(error.value)
 
 
+SEARCH = {
+    "constraints": {"effective_bits": 5.4},
+    "candidate_formats": [{"$import": "fp8"}, {"quant_cfg": [], "algorithm": "max"}],
+    "disabled_layers": ["*lm_head*", {"$import": "never"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"constraints": {"effective_bit": 5}}, "constraints.effective_bit: unknown key; allowed here: cost"),
+        ({"constraints": {"effective_bits": 17}}, "constraints.effective_bits: found 17"),
+        ({"constraints": {"effective_bits": "5"}}, "constraints.effective_bits: found '5'"),
+        ({"constraints": {"cost_model": "moe"}}, "constraints.cost_model: found 'moe'"),
+        ({"constraints": {"cost": {"active_moe_expert_ratio": 0}}}, "active_moe_expert_ratio: found 0"),
+        ({"candidate_formats": [{"qunt_cfg": []}]}, "candidate_formats[0].qunt_cfg"),
+        ({"candidate_formats": []}, "found neither"),
+        ({"candidate_format": []}, "candidate_format: unknown key"),
+        ({"auto_quantize_method": "gradients"}, "auto_quantize_method: found 'gradients'"),
+        ({"score_size": 0}, "score_size: found 0"),
+        ({"disabled_layers": "*lm_head*"}, "disabled_layers: found '*lm_head*'"),
+        ({"disabled_layers": [3]}, "disabled_layers[0]"),
+        ({"kv_cache": {"a": 1}}, "kv_cache.a"),
+        ({"module_search_spaces": [{"module_name_patterns": ["*"]}]}, "[0].candidate_formats: missing"),
+        ({"module_search_spaces": [{"module_name_patterns": [], "candidate_formats": [{}]}]}, "module_name_patterns"),
+    ],
+)
+def test_a_search_of_formats_with_a_mistake(change, says):
+    sound = Recipe.model_validate({"auto_quantize": SEARCH})
+    assert sound.model_dump(mode="json", exclude_defaults=True) == {"auto_quantize": SEARCH}
+    with pytest.raises(UnusableInput) as error:
+        resolve("mine", {"mine": {"auto_quantize": {**SEARCH, **change}}})
+    assert says in str(error.value) and "mine" in str(error.value)
+
+
+def test_a_body_of_modelopts_form_with_an_unknown_key():
+    with pytest.raises(UnusableInput, match=r"quantize\.quant_cgf"):
+        resolve("mine", {"mine": {"quantize": {"quant_cgf": []}}})
+
+
 def test_a_file_with_a_mistake_is_named(tmp_path):
     write_yaml(tmp_path / "x.yaml", {"preset": "fp9"})
     with pytest.raises(UnusableInput, match=r"x\.yaml: preset"):

@@ -38,12 +38,24 @@ from day0.suite.content import suite_digest
 from day0.suite.harness import HARNESSES, harnesses_of
 from driver.owners import VARIABLE as DRIVER_VARIABLE, this_process
 
+# Models, questions and calibration texts that rules make; what lies below need not exist when a plan is read.
+MADE_BY_RULES = ("results/demo", "results/examples")
 DEMO_MODEL = "results/demo/model"
+EXAMPLE_MODEL = "results/examples/smollm2/model"
+# Bytes of their weights, by which jobs are planned before they are made.
+WEIGHTS_OF_RULES = {DEMO_MODEL: 1_004_360, EXAMPLE_MODEL: 269_060_552}
+
+HAS_GPU = shutil.which("nvidia-smi") is not None
 
 try:
     for file in workflow.configfiles:
         check_configuration_file(file)
-    PLAN = make_plan(config, is_produced=lambda path: Path(path).is_relative_to("results/demo"), project=PROJECT)
+    PLAN = make_plan(
+        config,
+        is_produced=lambda path: any(map(Path(path).is_relative_to, MADE_BY_RULES)),
+        project=PROJECT,
+        has_gpu=HAS_GPU,
+    )
     PUBLISHED_SCORES = read_published_scores(PLAN, project=PROJECT)
     SUITE_DIGESTS = {name: suite_digest(suite) for name, suite in PLAN.suites.items()}
 except UnusableInput as error:
@@ -55,7 +67,7 @@ def get_variant():
     """Variant of the stage environments: what the configuration asks for, else cuda where an NVIDIA GPU is found."""
     if PLAN.config.accelerator != "auto":
         return PLAN.config.accelerator
-    return "cuda" if shutil.which("nvidia-smi") else "cpu"
+    return "cuda" if HAS_GPU else "cpu"
 
 
 VARIANT = get_variant()

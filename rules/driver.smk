@@ -57,6 +57,12 @@ def get_calibration_tokens(model, candidate):
     return (calibration.samples or 0) * (calibration.sequence_length or 0)
 
 
+def get_cpu_samples(model, candidate):
+    """Texts that a candidate is calibrated on by default on a CPU; None where the configuration gives their number."""
+    settings = PLAN.calibration(model, candidate)
+    return settings["samples"] if settings["dataset"] and PLAN.has_cpu_samples(model, candidate) else None
+
+
 KNOWN = plan_page.Known(
     releases=len(PLAN.targets),
     is_cpu=VARIANT == "cpu",
@@ -64,6 +70,7 @@ KNOWN = plan_page.Known(
     samples_of=lambda suite: planned_samples(PLAN.suites[suite]),
     context_of=lambda suite: PLAN.suites[suite].context_length,
     calibration_tokens=get_calibration_tokens,
+    cpu_samples_of=get_cpu_samples,
     gpus_of=lambda stage, wildcards: get_gpu(stage)(SimpleNamespace(**wildcards)),
     name_of_rule=workflow.modifier.modify_rulename,
 )

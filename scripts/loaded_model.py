@@ -29,6 +29,8 @@ def prepare_process() -> None:
     """Settings of a process that will run ModelOpt, to be made before torch is imported."""
     # Spinning threads cost a machine that is shared by jobs most of its time; waiting ones cost nothing measurable.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # ModelOpt shows its batches by tqdm, ten times a second where they are quick, into a log that keeps every line.
+    os.environ.setdefault("TQDM_MININTERVAL", "5")
     logging.getLogger("deepspeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
 

@@ -19,6 +19,7 @@ from day0.suite.harness import HARNESSES
 
 ENVIRONMENTS = Path("envs")
 UNIVERSAL = ("workflow", "develop", "docs")
+NEVER_INSTALLED = ("example-data",)
 HEADER = "# Made by `make locks` from {source}; every file is checked against its hash.\n"
 
 
@@ -37,6 +38,8 @@ def main() -> int:
         "serve.cpu",
         "serve.cuda",
         "mlflow",
+        "example.cpu",
+        "example-data",
         *(harness.environment for harness in HARNESSES.values()),
     ]
     for name in names:
@@ -44,6 +47,7 @@ def main() -> int:
         command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-header"]
         command += ["--python-version", "3.11", "--output-file", str(lock), str(source)]
         command += ["--universal"] if name in UNIVERSAL else ["--python-platform", "x86_64-manylinux_2_28"]
+        command += ["--no-deps"] if name in NEVER_INSTALLED else []
         environment = dict(os.environ)
         if name.endswith(".cpu"):
             command += ["--override", str(ENVIRONMENTS / "cpu.overrides")]

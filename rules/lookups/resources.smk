@@ -15,12 +15,15 @@ def read_weights_bytes(record, changed):
 
 
 def get_weights_bytes(model):
-    """Bytes of a source model's weights: by its record, else by the files of its folder; 0 where nothing is known yet."""
+    """Bytes of a source model's weights: by its record, its files or the rule that makes it; 0 where none is there yet."""
     record = Path(f"results/{model}/source.json")
     if record.exists():
         return read_weights_bytes(record, record.stat().st_mtime_ns)
     path = PLAN.config.models[model].path
-    return sum(file.stat().st_size for file in Path(path).glob("*.safetensors")) if path and Path(path).is_dir() else 0
+    if path is None:
+        return 0
+    found = sum(file.stat().st_size for file in Path(path).glob("*.safetensors"))
+    return found or WEIGHTS_OF_RULES.get(os.path.normpath(path), 0)
 
 
 def get_mem_mb(stage):

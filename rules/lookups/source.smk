@@ -4,8 +4,10 @@ def get_model_files(model):
     path = PLAN.config.models[model].path
     if path is None:
         return []
-    if Path(path) == Path(DEMO_MODEL):
-        return rules.train_demo_model.output
+    if made := {DEMO_MODEL: rules.train_demo_model, EXAMPLE_MODEL: rules.make_example_model}.get(
+        os.path.normpath(path)
+    ):
+        return made.output
     return sorted(str(file) for file in Path(path).iterdir() if file.is_file())
 
 

@@ -43,6 +43,8 @@ class Known:
         samples_of: from a suite to how many answers it asks, repeats counted; None where that is not known.
         context_of: from a suite to its longest prompt and answer in tokens.
         calibration_tokens: from model and candidate to how many tokens are calibrated on.
+        cpu_samples_of: from model and candidate to the texts that are calibrated on by default on a CPU; None where
+            the configuration gives their number.
         gpus_of: from stage and wildcards to the GPUs of a job.
         name_of_rule: how the graph names a rule.
     """
@@ -53,6 +55,7 @@ class Known:
     samples_of: Callable[[str], int | None]
     context_of: Callable[[str], int]
     calibration_tokens: Callable[[str, str], int]
+    cpu_samples_of: Callable[[str, str], int | None]
     gpus_of: Callable[[str, Any], int]
     name_of_rule: Callable[[str], str] = str
 
@@ -96,6 +99,7 @@ def page(jobs: Iterable[PlannedJob], kept: Iterable[PlannedJob], known: Known) -
     guessed: set[str] = set()
     answers = tokens = disk = 0
     unknown: set[str] = set()
+    on_cpu_samples: dict[int, list[str]] = defaultdict(list)
     # The shards of a run share its questions.
     shards = Counter(_run_of(job) for job in jobs if "shard" in job.wildcards)
     for job, seconds in zip(jobs, taken, strict=True):
@@ -111,6 +115,9 @@ def page(jobs: Iterable[PlannedJob], kept: Iterable[PlannedJob], known: Known) -
             tokens += samples * known.context_of(suite)
         elif job.rule == known.name_of_rule("quantize_candidate"):
             disk += known.weights_of(model)
+            recipe = job.wildcards["recipe"]
+            if count := known.cpu_samples_of(model, recipe):
+                on_cpu_samples[count].append(f"{model} {recipe}")
         if job.rule in heavy and not known.weights_of(model):
             unknown.add(f"size of {model}")
         if seconds is None and (found := measured.get((job.rule, model if job.rule in heavy else ""))):
@@ -122,7 +129,14 @@ def page(jobs: Iterable[PlannedJob], kept: Iterable[PlannedJob], known: Known) -
         seconds_of[job.rule].append(seconds)
         hours[model] += (seconds if known.is_cpu else seconds * gpus) / 3600
     means = {rule: statistics.fmean(times) for rule, times in seconds_of.items()}
-    return _lines(jobs, kept, known, heavy, hours, guessed, answers, tokens, disk, unknown), means
+    lines = _lines(jobs, kept, known, heavy, hours, guessed, answers, tokens, disk, unknown)
+    for count, candidates in on_cpu_samples.items():
+        more = f" and {len(candidates) - MODELS} more" if len(candidates) > MODELS else ""
+        lines.append(
+            f"  calibrates {', '.join(candidates[:MODELS])}{more} on {count} texts, the default on a CPU; "
+            "calibration.samples gives a number that is the same on every machine"
+        )
+    return lines, means
 
 
 def _run_of(job: PlannedJob) -> tuple[str | None, ...]:
@@ -174,7 +188,7 @@ def _lines(
         lines.append(f"  writes at most {_bytes(disk)} of checkpoints; bundles share their files where they can")
     largest = sorted(filter(None, hours), key=lambda model: -hours[model])[:MODELS]
     by_model = ", ".join(
-        f"{model} ({_bytes(known.weights_of(model))}) {_amount(hours[model], known.is_cpu)}" for model in largest
+        f"{model} ({_size(known.weights_of(model))}) {_amount(hours[model], known.is_cpu)}" for model in largest
     )
     basis = "guessed by the models' sizes" if guessed else "by earlier runs of the same stages"
     if guessed and len(guessed) < len(hours) - ("" in hours):
@@ -183,6 +197,10 @@ def _lines(
     if unknown:
         lines.append(f"  not counted, since not known yet: {', '.join(sorted(unknown))}")
     return lines
+
+
+def _size(weights: int) -> str:
+    return _bytes(weights) if weights else "size not known yet"
 
 
 def _bytes(size: float) -> str:

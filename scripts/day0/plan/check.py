@@ -103,6 +103,7 @@ def make_plan(
     is_produced: Callable[[str], bool] = lambda path: False,
     root: Path = Path(),
     project: Path | None = None,
+    has_gpu: bool = True,
 ) -> Plan:
     """Check a whole configuration and resolve what its releases name.
 
@@ -111,6 +112,7 @@ def make_plan(
         is_produced: says whether a rule of the graph makes a path, so that it need not exist yet.
         root: the folder that paths of the configuration are relative to, and whose config/ is looked in first.
         project: the folder of this project, with its own config/ and envs/; None: the same.
+        has_gpu: whether ``accelerator: auto`` finds a GPU.
 
     Raises:
         UnusableInput: with every mistake, a line each.
@@ -135,7 +137,7 @@ def make_plan(
     targets = _plan_targets(config, raw, indices, suites, mistakes, places)
     releases = [r for made in targets for r in (made.releases() if isinstance(made, PlannedSearch) else [made])]
     _check_folders(targets, releases, mistakes)
-    plan = Plan(config, tuple(targets), tuple(releases), suites)
+    plan = Plan(config, tuple(targets), tuple(releases), suites, is_cpu=_quantizes_on_cpu(config, has_gpu))
     _check_files(plan, is_produced, mistakes, root)
     _check_suites(plan, is_produced, mistakes, root)
     _check_disjoint(plan, mistakes, places)
@@ -146,6 +148,11 @@ def make_plan(
     if mistakes.sentences:
         raise _unusable(mistakes)
     return plan
+
+
+def _quantizes_on_cpu(config: Config, has_gpu: bool) -> bool:
+    variant = config.accelerator if config.accelerator != "auto" else "cuda" if has_gpu else "cpu"
+    return "cpu" in (variant, config.quantization.device)
 
 
 def _plan_targets(

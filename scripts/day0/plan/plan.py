@@ -21,6 +21,9 @@ from day0.suite.suites import Suite
 
 BASELINE = "baseline"
 
+CPU_SAMPLES = 64
+"""Calibration texts on a CPU unless a number is given: of 512 tokens some minutes for 135 million parameters."""
+
 CAUTIOUS_FIRST: tuple[EarlyStopping, ...] = ("off", "reject", "both")
 # What an early end depends on of a policy.
 STOPPED_BY = {
@@ -112,12 +115,14 @@ class Plan:
     Attributes:
         targets: what the configuration lists, in its order.
         releases: all that are decided on, those of the searches' candidates among them.
+        is_cpu: whether models are quantized on a CPU, where fewer texts are calibrated on unless a number is given.
     """
 
     config: Config
     targets: tuple[PlannedRelease | PlannedSearch, ...]
     releases: tuple[PlannedRelease, ...]
     suites: dict[str, Suite]
+    is_cpu: bool = False
 
     def release(self, model: str, name: str) -> PlannedRelease:
         """The release of that model and name; a search is none.
@@ -268,17 +273,22 @@ class Plan:
 
     def calibration(self, model: str, candidate: str) -> dict[str, Any]:
         """Calibration settings of a candidate: the recipe's above the model's above ``quantization``'s."""
-        of_recipe = self.recipe(model, candidate).definition.get("calibration")
-        return self._calibration(self.config.quantization.calibration, self.config.models[model].calibration, of_recipe)
+        return self._calibration(self._given_calibration(model, candidate))
 
-    @staticmethod
-    def _calibration(*layers: Calibration | dict[str, Any] | None) -> dict[str, Any]:
+    def has_cpu_samples(self, model: str, candidate: str) -> bool:
+        """Whether a candidate is calibrated on ``CPU_SAMPLES`` texts for want of a number in the configuration."""
+        return self.is_cpu and "samples" not in self._given_calibration(model, candidate)
+
+    def _given_calibration(self, model: str, candidate: str | None = None) -> dict[str, Any]:
+        of_recipe = self.recipe(model, candidate).definition.get("calibration") if candidate else None
         merged: dict[str, Any] = {}
-        for layer in layers:
-            if isinstance(layer, Calibration):
-                layer = layer.model_dump(mode="json", exclude_unset=True)
-            merged |= layer or {}
-        return Calibration(**merged).model_dump(mode="json")
+        for layer in (self.config.quantization.calibration, self.config.models[model].calibration):
+            merged |= layer.model_dump(mode="json", exclude_unset=True) if layer else {}
+        return merged | (of_recipe or {})
+
+    def _calibration(self, given: dict[str, Any]) -> dict[str, Any]:
+        default = {"samples": CPU_SAMPLES} if self.is_cpu else {}
+        return Calibration(**(default | given)).model_dump(mode="json")
 
     def needs_sensitivity(self, model: str, candidate: str) -> bool:
         """Whether a candidate's recipe is worked out by the measured sensitivity of its model."""
@@ -291,7 +301,7 @@ class Plan:
 
     def sensitivity_calibration(self, model: str) -> dict[str, Any]:
         """Calibration settings of a model's sensitivity: the model's above ``quantization``'s, whatever recipes say."""
-        return self._calibration(self.config.quantization.calibration, self.config.models[model].calibration)
+        return self._calibration(self._given_calibration(model))
 
     def definition_digest(self, model: str, candidate: str, suite: str | None = None) -> str:
         """Digest of what defines a candidate, and with ``suite`` its evaluation.

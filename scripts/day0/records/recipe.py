@@ -26,7 +26,9 @@ class Calibration(Strict):
         None,
         description="local file (.jsonl: an object a line, .txt: a text a line) or the name of a ModelOpt data set",
     )
-    samples: PositiveInteger = Field(512, description="texts used, the first ones in the file's order")
+    samples: PositiveInteger = Field(
+        512, description="texts used, the first ones in the file's order; unless given, 512, and 64 on a CPU"
+    )
     sequence_length: PositiveInteger = Field(512, description="tokens at which a text is cut")
     batch_size: PositiveInteger = 8
     text_field: str = Field("text", description="field of a .jsonl file's objects that holds the text")

@@ -21,6 +21,7 @@ def known(**changes):
         "samples_of": lambda suite: None if suite == "open" else 1437,
         "context_of": lambda suite: 100,
         "calibration_tokens": lambda model, candidate: 32_768,
+        "cpu_samples_of": lambda model, candidate: None,
         "gpus_of": lambda stage, wildcards: 2,
     }
     return Known(**facts | changes)
@@ -96,6 +97,22 @@ def test_shards_share_the_questions_of_their_run():
 def test_what_is_not_known_is_named():
     lines, _ = page([evaluation("baseline", model="hub-model", suite="open")], [], known())
     assert lines[-1] == "  not counted, since not known yet: samples of suite open, size of hub-model"
+
+
+def test_a_model_of_unknown_size_is_not_one_of_no_bytes():
+    lines, _ = page([evaluation("baseline", model="hub-model")], [], known())
+    assert "hub-model (size not known yet)" in lines[2] and "0 B" not in "".join(lines)
+
+
+def test_a_number_of_texts_that_a_cpu_chose_is_said_with_its_candidates():
+    jobs = [quantization("fp8"), quantization("nvfp4"), quantization("mine", model="large")]
+    lines, _ = page(jobs, [], known(cpu_samples_of=lambda model, recipe: 64 if model == "small" else None))
+    assert lines[-1] == (
+        "  calibrates small fp8, small nvfp4 on 64 texts, the default on a CPU; calibration.samples gives a number "
+        "that is the same on every machine"
+    )
+    lines, _ = page([quantization(f"r{number}") for number in range(6)], [], known(cpu_samples_of=lambda *of: 64))
+    assert "small r3 and 2 more on 64 texts" in lines[-1]
 
 
 def test_a_plan_without_a_heavy_stage_has_no_page(tmp_path):

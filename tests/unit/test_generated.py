@@ -47,7 +47,7 @@ def test_files_hold_to_their_schema(schema, pattern):
 
 def test_locks_carry_hashes_and_no_addresses():
     locks = sorted((ROOT / "envs").glob("*.lock"))
-    assert len(locks) == 10
+    assert len(locks) == 12
     for lock in locks:
         lines = [line for line in lock.read_text().splitlines() if not line.lstrip().startswith("#")]
         assert not [line for line in lines if "://" in line or line.startswith("-")], lock

@@ -12,6 +12,8 @@ HEAD = re.compile(
 ON_COMPUTE_NODES = {
     "check_preflight",
     "build_environment",
+    "fetch_example_packages",
+    "make_example_model",
     "wrap_image",
     "train_demo_model",
     "describe_source",

@@ -30,9 +30,8 @@ test-evaluation test-e2e test-exports test-slurm: environments
 coverage: .venv/develop ## say how much of scripts/day0 the unit tests run
 	.venv/bin/python -m pytest --quiet --cov --cov-report=term:skip-covered tests/unit
 
-environments: .venv/workflow ## make what the tests with the real tools share: environments, embedded and example model
-	.venv/bin/snakemake --quiet all -- environments .envs/nemo-evaluator.json .envs/mlflow.json results/tiny-llama/source.json \
-		results/examples/smollm2/model/model.safetensors results/examples/smollm2/data/calibration.jsonl
+environments: .venv/workflow ## make what the tests with the real tools share: the environments and the embedded model
+	.venv/bin/snakemake --quiet all -- environments .envs/nemo-evaluator.json .envs/mlflow.json results/tiny-llama/source.json
 
 check: .venv/develop ## lint, formats and types
 	.venv/bin/ruff check .

@@ -208,7 +208,7 @@ def test_the_progress_of_a_stage_stands_in_the_line_of_progress(run, tmp_path):
     run.start(1, "Evaluating fp8", log=[str(log)])
     log.write_text("[10:00:00] addition 100/400 (10/s, 30 s left)  sorting done\n[10:00:01] canary: 'x'\n")
     run.handler.look(time.monotonic() + 61)
-    expected = "0 of 2 jobs done, about 9 min left; Evaluating fp8: addition 100/400 (10/s, 30 s left)  sorting done"
+    expected = "0 of 2 jobs done, about 6 min left; Evaluating fp8: addition 100/400 (10/s, 30 s left)  sorting done"
     assert run.lines()[-1] == expected
     before = len(run.lines())
     run.handler.look(time.monotonic() + 62)
@@ -314,12 +314,37 @@ def test_progress_in_a_log(log, far):
 def test_time_left_by_what_was_measured():
     progress = Progress()
     progress.plan({"evaluate_run": 3, "assess_run": 2})
-    assert progress.left([("evaluate_run", 60.0)]) is None, "nothing is known yet"
+    assert progress.left([("evaluate_run", 60.0, None)]) is None, "nothing is known yet"
     progress.expect({"evaluate_run": 100.0, "assess_run": 1.0})
-    assert progress.left([("evaluate_run", 60.0)]) == 40 + 200 + 2
+    assert progress.left([("evaluate_run", 60.0, None)]) == 40 + 200 + 2
     progress.measured("evaluate_run", 200.0)
-    assert progress.left([("evaluate_run", 60.0)]) == 140 + 200 + 2
-    assert progress.left([("evaluate_run", 60.0), ("evaluate_run", 0.0)]) == (140 + 200 + 2) / 2
+    assert progress.left([("evaluate_run", 60.0, None)]) == 140 + 200 + 2
+    assert progress.left([("evaluate_run", 60.0, None), ("evaluate_run", 0.0, None)]) == (140 + 200 + 2) / 2
+
+
+def test_what_a_job_says_counts_before_what_was_expected():
+    progress = Progress()
+    progress.plan({"evaluate_run": 2, "quantize_candidate": 1})
+    progress.expect({"evaluate_run": 100.0, "quantize_candidate": 50.0})
+    assert progress.left([("evaluate_run", 300.0, 600.0)]) == 600 + 900 + 50, "the next one is as slow"
+    assert progress.left([("evaluate_run", 10.0, 20.0)]) == 20 + 100 + 50, "the next one may ask more"
+    both = [("evaluate_run", 300.0, 600.0), ("quantize_candidate", 40.0, 4000.0)]
+    assert progress.left(both) == 4000, "no sooner than the longest of them"
+
+
+@pytest.mark.parametrize(
+    ("log", "seconds"),
+    [
+        ("social-iqa 16/360 (2/s, 223 s left)  last-word 32/144 (0/s, 1035 s left)\n", 1035),
+        ("social-iqa 16/360 (2/s, 223 s left)\nsocial-iqa 0/? (0/s)\n", None),
+        (" 25%|##   | 1/4 [05:44<17:12, 344.0s/it]", 17 * 60 + 12),
+        (" 25%|##   | 1/4 [1:05:44<1:17:12, 344.0s/it]", 77 * 60 + 12),
+        ("  0%|     | 0/4 [00:00<?, ?it/s]", None),
+        ("loading\n", None),
+    ],
+)
+def test_the_time_that_a_log_says_is_left(log, seconds):
+    assert Progress.said_left(log) == seconds
 
 
 def test_the_plugin_imports_nothing_of_the_project_but_to_explain_a_mistake():

@@ -254,15 +254,19 @@ class LogHandler(LogHandlerBase):
         """A line: jobs done, time left, and how far the longest running jobs are."""
         jobs = sorted((job for job in self.running.values() if not job.is_submitted), key=lambda job: job.began)
         parts = []
-        for job in jobs[:SHOWN_JOBS]:
-            far = self.progress.of_log(read_tail(job.log)) if job.has_logged() else ""
+        logs = [read_tail(job.log) if job.has_logged() else "" for job in jobs]
+        for job, log in zip(jobs[:SHOWN_JOBS], logs, strict=False):
+            far = self.progress.of_log(log)
             parts.append(f"{job.text}: {far or span(now - job.began)}")
         if len(jobs) > SHOWN_JOBS:
             parts.append(f"{len(jobs) - SHOWN_JOBS} more run")
         if waiting := sum(job.is_submitted for job in self.running.values()):
             parts.append(f"{waiting} wait in the queue")
-        running = [(job.rule, now - job.began) for job in jobs]
-        left = self.progress.left([*running, *[(job.rule, 0.0) for job in self.running.values() if job.is_submitted]])
+        running = [
+            (job.rule, now - job.began, self.progress.said_left(log)) for job, log in zip(jobs, logs, strict=True)
+        ]
+        submitted = [(job.rule, 0.0, None) for job in self.running.values() if job.is_submitted]
+        left = self.progress.left([*running, *submitted])
         head = f"{self.progress.done} of {self.progress.total} jobs done" + (
             f", about {about(left)} left" if left else ""
         )

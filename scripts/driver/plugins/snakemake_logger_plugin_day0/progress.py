@@ -13,6 +13,7 @@ SHORT = 5.0  # seconds; a rule of which nothing is known is taken for one that t
 # A line of a log that says how far its stage is: answers of tasks, steps of a training, tqdm's bars.
 FAR = re.compile(r"\d+/(\d+|\?)|\bstep \d+\b|\b\d+(\.\d+)? ?s left\b")
 TQDM = re.compile(r"(\d+)/(\d+) \[[\d:]+<([\d:?]+)")
+LEFT = re.compile(r"\b(\d+(?:\.\d+)?) ?s left\b")
 STAMP = re.compile(r"^\[\d\d:\d\d:\d\d\] ")
 TELLING = re.compile(r"^(error: |\[\w+\] [A-Z_]+: |([\w.]+\.)?\w*(Error|Exception|Interrupt)\b)")
 NEXT = ("next: ", "note: ")
@@ -85,26 +86,45 @@ class Progress:
         """What a job of the rule takes: as measured in this run, else as expected; None where nothing is known."""
         return statistics.fmean(self._took[rule]) if self._took.get(rule) else self._expected.get(rule)
 
-    def left(self, running: Iterable[tuple[str, float]]) -> float | None:
+    def left(self, running: Iterable[tuple[str, float, float | None]]) -> float | None:
         """Seconds of work that are left, of jobs that run one after another; None where too little is known.
 
         Args:
-            running: rule of each running job and for how many seconds it has run.
+            running: rule of each running job, for how many seconds it has run, and how many it says to have left. What
+                it says counts before what was expected, also for the jobs of its rule that are to come.
         """
         jobs = list(running)
-        started = self._ended + Counter(rule for rule, _ in jobs)
-        seconds = 0.0
-        for rule, spent in jobs:
-            if (one := self.seconds_of(rule)) is not None:
+        started = self._ended + Counter(rule for rule, *_ in jobs)
+        slower: dict[str, float] = {}
+        seconds = longest = 0.0
+        for rule, spent, said in jobs:
+            if said is not None:
+                seconds, longest = seconds + said, max(longest, said)
+                slower[rule] = max(slower.get(rule, 0.0), spent + said)
+            elif (one := self.seconds_of(rule)) is not None:
                 seconds += max(0.0, one - spent)
             elif spent > SHORT:
                 return None
         for rule, count in (self._planned - started).items():
             one = self.seconds_of(rule)
-            if one is None and not self._expected:
+            if one is None and rule not in slower and not self._expected:
                 return None
-            seconds += count * (SHORT if one is None else one)
-        return seconds / max(1, len(jobs)) if seconds else None
+            seconds += count * max(SHORT if one is None else one, slower.get(rule, 0.0))
+        return max(seconds / max(1, len(jobs)), longest) if seconds else None
+
+    @staticmethod
+    def said_left(text: str) -> float | None:
+        """Seconds that a stage says to have left, by the last line of its log that has a count or a time; else None.
+
+        Of several tasks that are asked side by side the longest counts.
+        """
+        for line in reversed(re.split(r"[\r\n]+", text)):
+            if bar := TQDM.search(line):
+                parts = bar[3].split(":")
+                return None if "?" in bar[3] else float(sum(int(n) * 60**i for i, n in enumerate(reversed(parts))))
+            if FAR.search(line):
+                return max(map(float, LEFT.findall(line)), default=None)
+        return None
 
     @staticmethod
     def of_log(text: str) -> str:

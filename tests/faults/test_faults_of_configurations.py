@@ -38,6 +38,7 @@ def of_server(**serving):
 
 
 OWN, LOOPBACK, OTHER = "the evaluate stage sets this", "listens on loopback", "something else than the checkpoint"
+CODE, RANKS = "runs code that changes what the model answers", "set serving.data_parallel_size instead"
 ARGUMENTS = [
     (["--port", "8000"], OWN),
     (["--port=8000"], OWN),
@@ -100,6 +101,34 @@ ARGUMENTS = [
     (["--lora-modules", "a=b"], OTHER),
     (["--logits-processors", "x"], "runs code"),
     (["--logits_proc", "x"], "runs code"),
+    (["--default-mm-loras", '{"image": "x"}'], OTHER),
+    (["--quantization", "fp8"], OTHER),
+    (["-q=fp8"], OTHER),
+    (["--quantization_config.method", "fp8"], OTHER),
+    (["--model-class-overrides", '{"A": "b:C"}'], OTHER),
+    (["--runner=pooling"], OTHER),
+    (["--conv", "embed"], OTHER),
+    (["--skip_tokenizer_init"], OTHER),
+    (["--weight-transfer-config", '{"backend": "nccl"}'], OTHER),
+    (["--kv-events-config", '{"endpoint": "tcp://*:5557"}'], LOOPBACK),
+    (["--kv_events_config.endpoint=tcp://*:5557"], LOOPBACK),
+    (["--kv-transfer-config.kv_port", "1"], LOOPBACK),
+    (["--ec-transfer-config", "{}"], LOOPBACK),
+    (["--ssl-ca", "x"], LOOPBACK),
+    (["--grpc-port=1"], LOOPBACK),
+    (["--data-parallel-address", "0.0.0.0"], RANKS),
+    (["-dpa=0.0.0.0"], RANKS),
+    (["-dpn", "1"], RANKS),
+    (["--data_parallel_hybrid_lb"], RANKS),
+    (["-dph"], RANKS),
+    (["--worker-cls", "a.B"], CODE),
+    (["--worker_ext=a.B"], CODE),
+    (["--scheduler-cls=a.B"], CODE),
+    (["--io-processor-plugin", "x"], CODE),
+    (["--log-config-file", "x"], OWN),
+    (["--logging_config", "x"], OWN),
+    (["--", "--port", "1"], "belongs to none"),
+    (["--enforce-eager", "--", "/another/model"], "belongs to none"),
     (["-h"], OWN),
     (["--help"], OWN),
     (["--enforce-eager", "--port", "1"], OWN),
@@ -150,6 +179,11 @@ SERVING = [
     ({"kv_cache_dtype": "FP8"}, "kv_cache_dtype: found 'FP8'"),
     ({"dtype": "int3"}, "dtype: found 'int3'"),
     ({"container": {"image": "x", "runtime": "sh"}}, "runtime: found 'sh'"),
+    ({"container": {"image": "--privileged"}}, "image: found '--privileged'; the runtime would take it for an option"),
+    ({"container": {"image": "a\nb"}}, "image: found"),
+    ({"container": {"image": " "}}, "image: found"),
+    ({"container": {"image": "x", "python": "-v/:/h"}}, "python: found '-v/:/h'; the runtime would take it"),
+    ({"container": {"image": "x", "python": ""}}, "python: found"),
 ]
 
 
@@ -158,8 +192,127 @@ def test_a_choice_is_one_that_there_is(serving, said):
     assert said in of_server(**serving)
 
 
+OF_CONTAINERS = [
+    (["--network", "bridge"], OWN),
+    (["--net=host"], OWN),
+    (["--name=x"], OWN),
+    (["--rm=false"], OWN),
+    (["--entrypoint", "sh"], OWN),
+    (["--detach"], OWN),
+    (["-d"], OWN),
+    (["-itd"], OWN),
+    (["-p", "0.0.0.0:1:1"], OWN),
+    (["-p1:1"], OWN),
+    (["-P"], OWN),
+    (["--publish=1:1"], OWN),
+    (["--env", "HF_TOKEN=abc"], "HF_TOKEN: a secret does not belong"),
+    (["--env=HF_TOKEN=abc"], "HF_TOKEN: a secret does not belong"),
+    (["-eHF_TOKEN=abc"], "HF_TOKEN: a secret does not belong"),
+    (["another-image"], "expected options of docker"),
+    (["--pull=never", "--"], "expected options of docker"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), OF_CONTAINERS, ids=[" ".join(row[0]) for row in OF_CONTAINERS])
+def test_what_the_stage_tells_a_runtime_itself_is_refused(arguments, said):
+    assert said in of_server(container={"image": "x", "runtime": "docker", "arguments": arguments})
+
+
+@pytest.mark.parametrize("runtime", ["docker", "apptainer"])
+def test_what_a_runtime_may_be_told_is_let_through(runtime):
+    own = {"docker": ["-v/data:/data", "--env", "HF_HOME=/hf"], "apptainer": ["-p", "--bind", "/data"]}[runtime]
+    assert of_server(container={"image": "docker://host:5000/a@sha256:0", "runtime": runtime, "arguments": own}) == ""
+
+
+FLAGS = [
+    "--acc=x",
+    "--parti=x",
+    "-Abob",
+    "--chd=/x",
+    "--array=1-9",
+    "-a1-9",
+    "--wrap=id",
+    "--wait",
+    "-W",
+    "--test-only",
+]
+
+
+@pytest.mark.parametrize("flag", [*FLAGS, "--", "-", "bare", "--mem_per_cpu=1\0"])
+def test_a_flag_of_sbatch_that_the_executor_sets_is_refused_in_every_spelling(flag):
+    assert "cluster.extra" in mistakes(cluster={"extra": [flag]})
+
+
+@pytest.mark.parametrize("flag", ["--mem-bind=local", "--nice=100", "--exclusive=user", "--time-min=5", "-xnode1"])
+def test_other_flags_of_sbatch_are_let_through(flag):
+    assert mistakes(cluster={"extra": [flag]}) == ""
+
+
+VARIABLES = {
+    "VLLM_SERVER_DEV_MODE": CODE,
+    "VLLM_ALLOW_INSECURE_SERIALIZATION": CODE,
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": OTHER,
+    "VLLM_USE_MODELSCOPE": OTHER,
+    "VLLM_LOOPBACK_IP": LOOPBACK,
+    "VLLM_PORT": LOOPBACK,
+    "VLLM_LOGGING_CONFIG_PATH": "reads the server's log",
+    "A=B": "is no name of a variable",
+    "A B": "is no name of a variable",
+    "": "is no name of a variable",
+    "1A": "is no name of a variable",
+    "A\n": "is no name of a variable",
+}
+
+
+@pytest.mark.parametrize("name", VARIABLES, ids=ascii)
+def test_a_variable_of_the_server_that_may_not_be_is_refused(name):
+    assert VARIABLES[name] in of_server(environment={name: "1"})
+
+
+UNWRITABLE = {
+    "argument": {"models": {"tiny-llama": MODEL | {"serving": {"extra_arguments": ["--max-num-seqs", "4\0"]}}}},
+    "variable": {"models": {"tiny-llama": MODEL | {"serving": {"environment": {"A": "a\0b"}}}}},
+    "flag": {"cluster": {"gpu_extra": ["--wckey=a\0"]}},
+    "name": {"mlflow": {"tracking_uri": "sqlite:///x", "experiment": "\0"}},
+}
+
+
+@pytest.mark.parametrize("name", UNWRITABLE)
+def test_a_text_that_no_command_line_can_hold_is_refused_with_its_place(name):
+    said = mistakes(**UNWRITABLE[name])
+    assert "which no command line and no file's name can hold" in said and said.count("\n") == 1
+
+
+REPOSITORIES = ["../x", "a/..", "./.", "-/-", "a/b.git", "a/b--c", "a/" + "b" * 97, "ä/b", "a", "a/b/c", "a/b\n"]
+
+
+@pytest.mark.parametrize("name", REPOSITORIES, ids=ascii)
+def test_a_repository_that_no_hub_takes_is_refused(name):
+    assert "is no repository id" in mistakes(publish={"hub": name})
+    assert "is no repository id" in mistakes(models={"tiny-llama": {"hub": name, "revision": "a" * 40}})
+
+
+def test_a_repository_is_checked_with_its_fields_filled_in():
+    release = {"model": "tiny-llama", "recipe": "fp8"}
+    assert mistakes(publish={"hub": "a/{model}-{release}"}) == ""
+    for name in ("a--b", "a.", "b" * 96):
+        said = mistakes(publish={"hub": "a/x{release}"}, releases=[release | {"name": name}])
+        assert "releases[0].publish" in said and "is no repository id" in said, name
+
+
+def test_a_name_of_what_the_graph_makes_itself_is_reserved(tmp_path):
+    assert "is reserved" in mistakes(models={"index.html": MODEL}, releases=[{"model": "index.html", "recipe": "fp8"}])
+    for name in ("source.json", "logs", "preflight.ok"):
+        assert "is reserved" in mistakes(releases=[{"model": "tiny-llama", "recipe": "fp8", "name": name}])
+        recipes = {name: {"preset": "fp8"}}
+        assert "is reserved" in mistakes(recipes=recipes, releases=[{"model": "tiny-llama", "recipe": name}])
+    for name in ("checkpoint", "release", "logs"):
+        assert "is reserved" in mistakes(releases=[{"model": "tiny-llama", "recipe": "fp8", "suite": name}])
+
+
 SECRET_NAMES = ("HF_TOKEN", "GITHUB_PAT", "REGISTRY_AUTH", "API_KEY", "DB_PASSWORD", "DB_PASSWD", "X_PASS", "MYAPIKEY")
 SECRET_NAMES += ("AWS_SECRET_ACCESS_KEY", "SESSION_COOKIE", "PROXY_AUTHORIZATION", "azure_credentials", "TOKENS", "PAT")
+SECRET_NAMES += ("HFTOKEN", "githubToken", "CLIENTSECRET", "APIKEYS", "TOKEN2", "JWT", "PROXY_PASSWD")
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
@@ -189,6 +342,13 @@ SECRET_VALUES = {
     "user in an address": "https://user:pass@example.org/x",
     "token in an address": f"https://example.org/x?token={X}",
     "signature in an address": f"https://example.org/x?a=1&sig={X}",
+    "key in an address": f"https://example.org/x?X-Amz-Signature={X}",
+    "private token in an address": f"https://example.org/x?private_token={X}",
+    "token after an address": f"https://example.org/x#access_token={X}",
+    "address without a scheme": "//user:pass@example.org/x",
+    "google": f"AIza{X}0123456789",
+    "azure": f"DefaultEndpointsProtocol=https;AccountName=x;AccountKey={X}==",
+    "databricks": "dapi0123456789abcdef0123456789abcdef",
     "header": f"Authorization: Bearer {X}",
     "private key": "-----BEGIN OPENSSH PRIVATE KEY-----",
 }

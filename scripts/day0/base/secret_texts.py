@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 _NAME = re.compile(
-    r"(^|_)(TOKENS?|KEYS?|SECRETS?|PASS(WORD|WD|PHRASE)?|PWD|CREDENTIALS?|PATS?|AUTH(ORIZATION)?|BEARER|COOKIE|PRIVATE)(_|$)"
-    r"|(APIKEY|ACCESSKEY|SECRETKEY|AUTHTOKEN|PASSWORD)$",
+    r"(^|[_.-])(TOKENS?|KEYS?|SECRETS?|PASS(WORD|WD|PHRASE)?|PWD|CREDENTIALS?|PATS?|AUTH(ORIZATION)?|BEARER|COOKIE|PRIVATE|JWT)([_.-]|$)"
+    r"|(APIKEY|ACCESSKEY|SECRETKEY|TOKEN|PASSWORD|PASSWD|SECRET)S?\d*$",
     re.IGNORECASE,
 )
 # The forms that issuers give their secrets, so that a scanner finds them; each with what it is.
@@ -18,11 +18,17 @@ _VALUES = {
     "a token of GitLab": re.compile(r"\bglpat-[\w-]{16,}"),
     "a key of an API": re.compile(r"\b(sk|nvapi|xox[abpr])-[\w-]{16,}"),
     "a key of AWS": re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b"),
+    "a key of Google": re.compile(r"\bAIza[\w-]{35}"),
+    "a key of Azure": re.compile(r"\b(AccountKey|SharedAccessKey)=[A-Za-z0-9+/]{20,}"),
+    "a token of Databricks": re.compile(r"\bdapi[0-9a-f]{32}\b"),
     "a JSON web token": re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-    "a password in an address": re.compile(r"[a-z][a-z0-9+.-]*://[^/\s@:]*:?[^/\s@]*@", re.IGNORECASE),
+    "a password in an address": re.compile(
+        r"(?<![:\w/])//[^/\s@:]+:[^/\s@]*@|[a-z][a-z0-9+.-]*://[^/\s@:]*:?[^/\s@]*@", re.IGNORECASE
+    ),
     "a secret in an address": re.compile(
-        r"://\S*[?&;](access_?token|token|key|api_?key|sig|signature|secret|password|auth)=[^&\s]", re.IGNORECASE
+        r"://\S*[?&;#]([\w-]*[_-])?(token|key|api_?key|sig|signature|secret|password|passwd|auth|credential)=[^&\s]",
+        re.IGNORECASE,
     ),
     "a value of an authorization header": re.compile(r"\b(Bearer|Basic) [A-Za-z0-9+/._~-]{12,}"),
 }
@@ -58,16 +64,27 @@ def kind_of_secret(text: str) -> str | None:
     return next((kind for kind, form in _VALUES.items() if form.search(text)), None)
 
 
-def find_secrets(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
+def find_secrets(content: Any) -> Iterator[tuple[str, str]]:
     """Place and kind of each text of a configuration that looks like a secret; the text itself is not repeated."""
-    if isinstance(content, str):
-        if kind := kind_of_secret(content):
+    for place, text in _texts(content):
+        if kind := kind_of_secret(text):
             yield place, kind
+
+
+def find_unwritable(content: Any) -> Iterator[str]:
+    """Place of each text of a configuration that cannot be an argument of a command: it holds a NUL."""
+    return (place for place, text in _texts(content) if "\0" in text)
+
+
+def _texts(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Place and content of each text within, keys included."""
+    if isinstance(content, str):
+        yield place, content
     elif isinstance(content, Mapping):
         for key, value in content.items():
-            if isinstance(key, str) and (kind := kind_of_secret(key)):
-                yield place or "configuration", f"{kind} as a key"
-            yield from find_secrets(value, f"{place}.{key}" if place else str(key))
+            if isinstance(key, str):
+                yield f"a key of {place or 'the configuration'}", key
+            yield from _texts(value, f"{place}.{key}" if place else str(key))
     elif isinstance(content, list):
         for number, value in enumerate(content):
-            yield from find_secrets(value, f"{place}[{number}]")
+            yield from _texts(value, f"{place}[{number}]")

@@ -19,9 +19,9 @@ from pydantic import BaseModel, ValidationError
 from day0.base.artefacts import read_json, read_yaml
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import SAFE_NAME, mistakes_of, nearest
-from day0.base.secret_texts import find_secrets
+from day0.base.secret_texts import find_secrets, find_unwritable
 from day0.decision.external import ExternalScores, parse_external_scores
-from day0.plan.config import Config, Defaults, ImportedRun, Publish, Release, Search, Serving
+from day0.plan.config import Config, Defaults, ImportedRun, Publish, Release, Search, Serving, check_repository
 from day0.plan.contents import miscounted, missing_of_model, missing_template, unreadable_texts
 from day0.plan.plan import BASELINE, Plan, PlannedRelease, PlannedSearch
 from day0.plan.search import budget_of, final_policy, find_mistakes, screening_policy
@@ -46,7 +46,14 @@ from day0.suite.needs import (
 )
 from day0.suite.suites import SUITES_FOLDER, Suite, Task, load_suite
 
-RESERVED_MODEL_NAMES = ("benchmarks", "demo", "figures", "logs")
+# Names of files and folders that the graph makes itself, of which a name of the configuration would make folders.
+RESERVED_MODEL_NAMES = ("benchmarks", "decisions.csv", "demo", "figures", "index.html", "logs")
+RESERVED_CANDIDATE_NAMES = ("benchmarks", "logs", "preflight.json", "preflight.ok", "sensitivity.json", "source.json")
+RESERVED_SUITE_NAMES = (
+    *("benchmarks", "checkpoint", "comparison.json", "figures", "logs", "preflight.json", "preflight.ok"),
+    *("published.json", "quantization.json", "release", "release_states.json", "report.html", "search"),
+    *("validation.json", "validation.ok", "verdict.json", "verdict.ok"),
+)
 RECIPES_FOLDER = Path("config/recipes")
 CATALOGUE = Path("envs/modelopt_catalogue.json")
 SPACES_FOLDER = Path("config/spaces")
@@ -131,6 +138,9 @@ def make_plan(
             config = Config.model_validate(sound)
         except ValidationError:
             raise _unusable(mistakes) from None
+    else:
+        for place in find_unwritable(raw):
+            mistakes.add(place, "holds a NUL character, which no command line and no file's name can hold; remove it")
 
     _check_models(config, is_produced, mistakes, root)
     suites: dict[str, Suite] = {}
@@ -200,6 +210,11 @@ def _plan_targets(
             folders = [candidate]
         if BASELINE in (name, *folders):
             mistakes.add(f"{place}.name", f"{BASELINE!r} is the folder of the baseline; give another name")
+        for folder in sorted({name, *folders} & set(RESERVED_CANDIDATE_NAMES)):
+            mistakes.add(
+                f"{place}.name",
+                f"the name {folder!r} is reserved: {', '.join(RESERVED_CANDIDATE_NAMES)}; choose another",
+            )
         earlier = taken.setdefault((release.model, name), place)
         if earlier != place:
             mistakes.add(
@@ -232,6 +247,9 @@ def _plan_targets(
 
 def _load(suite: str, place: str, suites: dict[str, Suite], mistakes: _Mistakes, places: Places) -> None:
     """Put a suite into ``suites``."""
+    if suite in RESERVED_SUITE_NAMES:
+        reserved = ", ".join(RESERVED_SUITE_NAMES)
+        mistakes.add(place, f"the name {suite!r} is reserved: {reserved}; rename the file of config/suites")
     if suite not in suites:
         try:
             suites[suite] = load_suite(suite, places.folder_with(SUITES_FOLDER, suite))
@@ -700,6 +718,11 @@ def _publication(general: Publish | None, own: Publish | None, model: str, relea
         raise UnusableInput("names no destination; give 'hub' (a repository id) or 'folder' here or under 'publish'")
     for key in ("hub", "folder"):
         settings[key] = settings[key] and settings[key].format(model=model, release=release)
+    if settings["hub"]:
+        try:
+            check_repository(settings["hub"])
+        except ValueError as error:
+            raise UnusableInput(str(error)) from None
     return settings
 
 

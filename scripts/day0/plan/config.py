@@ -34,6 +34,9 @@ from day0.serving.server_options import NotRead, read_arguments
 OWN_ARGUMENT = "the evaluate stage sets this itself; remove it"
 ANOTHER_MODEL = "it would serve something else than the checkpoint that is decided on; remove it"
 ANOTHER_DOOR = "the server listens on loopback alone, behind a key; remove it"
+NO_SECRET = "a secret does not belong in a file, and the server needs none: it reads a folder; remove it"
+OTHER_CODE = "it runs code that changes what the model answers; remove it"
+ONE_PROCESS = "set serving.data_parallel_size instead; its ranks run on one node"
 # What may not stand among a server's further arguments, by the first name that vLLM's parser has for it, and why.
 REFUSED_ARGUMENTS = {
     **dict.fromkeys(
@@ -53,6 +56,8 @@ REFUSED_ARGUMENTS = {
             "--override-generation-config",
             "--uvicorn-log-level",
             "--disable-log-stats",
+            "--logging-config",
+            "--log-config-file",
             "-h",
         ),
         OWN_ARGUMENT,
@@ -78,16 +83,65 @@ REFUSED_ARGUMENTS = {
             "--hf-config-path",
             "--lora-modules",
             "--enable-lora",
+            "--default-mm-loras",
+            "--quantization",
+            "--quantization-config",
+            "--model-class-overrides",
+            "--runner",
+            "--convert",
+            "--skip-tokenizer-init",
+            "--weight-transfer-config",
         ),
         ANOTHER_MODEL,
     ),
     **dict.fromkeys(
-        ("--uds", "--grpc", "--middleware", "--root-path", "--ssl-keyfile", "--ssl-certfile"), ANOTHER_DOOR
+        (
+            "--uds",
+            "--grpc",
+            "--grpc-port",
+            "--middleware",
+            "--root-path",
+            "--ssl-keyfile",
+            "--ssl-certfile",
+            "--ssl-ca-certs",
+            "--kv-transfer-config",
+            "--kv-events-config",
+            "--ec-transfer-config",
+        ),
+        ANOTHER_DOOR,
     ),
-    "--hf-token": "a secret does not belong in a file; set HF_TOKEN in the shell, the server inherits it",
+    **dict.fromkeys(
+        (
+            "--data-parallel-rank",
+            "--data-parallel-start-rank",
+            "--data-parallel-size-local",
+            "--data-parallel-address",
+            "--data-parallel-rpc-port",
+            "--data-parallel-backend",
+            "--data-parallel-hybrid-lb",
+            "--data-parallel-external-lb",
+            "--data-parallel-multi-port-external-lb",
+            "--data-parallel-supervisor-port",
+        ),
+        ONE_PROCESS,
+    ),
+    "--hf-token": NO_SECRET,
     "--config": "its file would bring arguments that nobody checks; write them here",
-    "--logits-processors": "it runs code that changes what the model answers; remove it",
+    **dict.fromkeys(
+        ("--logits-processors", "--worker-cls", "--worker-extension-cls", "--scheduler-cls", "--io-processor-plugin"),
+        OTHER_CODE,
+    ),
 }
+# What may not stand among a server's environment variables, and why.
+REFUSED_VARIABLES = {
+    **dict.fromkeys(("VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_INSECURE_SERIALIZATION"), OTHER_CODE),
+    **dict.fromkeys(("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_USE_MODELSCOPE"), ANOTHER_MODEL),
+    **dict.fromkeys(("VLLM_LOOPBACK_IP", "VLLM_PORT"), ANOTHER_DOOR),
+    **dict.fromkeys(
+        ("VLLM_CONFIGURE_LOGGING", "VLLM_LOGGING_CONFIG_PATH"), "the gate reads the server's log as it is; remove it"
+    ),
+}
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LOAD_FORMATS = ("auto", "safetensors")
 
 KvCacheDtype = Literal[
@@ -128,18 +182,78 @@ MANAGED_FLAGS = {
         ("-J", "--job-name", "--comment", "-o", "--output", "-e", "--error", "-D", "--chdir", "--export", "--parsable"),
         "the executor sets it for every job; remove it",
     ),
+    **dict.fromkeys(("--wrap", "-a", "--array", "-W", "--wait", "--test-only"), "a job is one command; remove it"),
 }
+# What the stage tells Podman and Docker itself, or what would open another port.
+MANAGED_OF_CONTAINER = frozenset(
+    {
+        "--name",
+        "--network",
+        "--net",
+        "--rm",
+        "--init",
+        "--entrypoint",
+        "--detach",
+        "--publish",
+        "--publish-all",
+        "--ipc",
+    }
+)
+_MANAGED_LETTER = re.compile(r"-[itq]*[dpP]")
+_VARIABLE_WITH_VALUE = re.compile(r"(?:--env=|-e)?([A-Za-z_]\w*)=.+", re.DOTALL)
+
+
+def check_repository(name: str) -> None:
+    """Refuse what the hub would: its client has the rules.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    from huggingface_hub.errors import HFValidationError  # imported late, since most models are local
+    from huggingface_hub.utils import validate_repo_id
+
+    problem = ""
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        problem = f": {error}"
+    if problem or "/" not in name:
+        raise ValueError(f"hub: {name!r:.200} is no repository id; expected organisation/name{problem:.200}")
 
 
 class ServerContainer(Strict):
     """A container image with vLLM, and how it is run."""
 
-    image: str = Field(min_length=1, description="as the runtime takes it: a reference, a .sif or a .sqsh file")
+    image: LocalPath = Field(description="as the runtime takes it: a reference, a .sif or a .sqsh file")
     runtime: Literal["apptainer", "podman", "docker"] = Field(
         "apptainer", description="on the host's network; podman needs the package catatonit for its --init"
     )
-    python: str = Field("python3", description="the image's interpreter that has vLLM")
+    python: LocalPath = Field("python3", description="the image's interpreter that has vLLM")
     arguments: list[str] = Field([], description="further arguments of the runtime, such as binds and devices")
+
+    @field_validator("image", "python")
+    @classmethod
+    def _no_option(cls, text: str) -> str:
+        if text.startswith("-"):
+            raise ValueError("the runtime would take it for an option; options stand under 'arguments'")
+        return text
+
+    @model_validator(mode="after")
+    def _not_managed(self) -> ServerContainer:
+        words = self.arguments
+        if words and (not words[0].startswith("-") or "--" in words):
+            raise ValueError(f"arguments: found {' '.join(words)!r:.200}; expected options of {self.runtime}")
+        for word in words:
+            name = word.partition("=")[0]
+            is_managed = name in ("--net", "--network")
+            if self.runtime != "apptainer":
+                is_managed = name in MANAGED_OF_CONTAINER or _MANAGED_LETTER.match(word) is not None
+            if is_managed:
+                raise ValueError(f"arguments: {name}: {OWN_ARGUMENT}")
+            variable = _VARIABLE_WITH_VALUE.fullmatch(word)
+            if variable and is_secret_name(variable[1]):
+                raise ValueError(f"arguments: {variable[1]}: {NO_SECRET}")
+        return self
 
 
 class Serving(Strict):
@@ -181,12 +295,17 @@ class Serving(Strict):
 
     @field_validator("environment")
     @classmethod
-    def _no_secrets(cls, environment: dict[str, str]) -> dict[str, str]:
-        secret = [name for name, value in environment.items() if value and is_secret_name(name)]
-        if secret:
-            raise ValueError(
-                f"{', '.join(secret)}: a secret does not belong in a file; set it in the shell, the server inherits it"
-            )
+    def _allowed_variables(cls, environment: dict[str, str]) -> dict[str, str]:
+        wrong = []
+        for name, value in environment.items():
+            if value and is_secret_name(name):
+                wrong.append(f"{name}: {NO_SECRET}")
+            elif not _VARIABLE.fullmatch(name):
+                wrong.append(f"{name!r:.80} is no name of a variable; expected letters, digits and '_'")
+            elif name in REFUSED_VARIABLES:
+                wrong.append(f"{name}: {REFUSED_VARIABLES[name]}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return environment
 
 
@@ -244,8 +363,7 @@ class Model(Strict):
         if (self.path is None) == (self.hub is None):
             raise ValueError("give exactly one of 'path' (a local folder) and 'hub' (a repository id)")
         if self.hub is not None:
-            if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.hub):
-                raise ValueError(f"hub: {self.hub!r} is no repository id; expected organisation/name")
+            check_repository(self.hub)
             if not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
                 raise ValueError(
                     "revision: a hub model needs the commit it is pinned to, 40 hexadecimal digits; "
@@ -281,14 +399,15 @@ class Publish(Strict):
     def _one_destination(self) -> Publish:
         if self.hub is not None and self.folder is not None:
             raise ValueError("give one of 'hub' (a repository id) and 'folder', not both")
-        if self.hub is not None and not re.fullmatch(r"[\w.{}-]+/[\w.{}-]+", self.hub):
-            raise ValueError(f"hub: {self.hub!r} is no repository id; expected organisation/name")
         destination = self.hub or self.folder or ""
         for field in re.findall(r"\{([^{}]*)\}", destination):
             if field not in ("model", "release"):
                 raise ValueError(f"{{{field}}} cannot be filled in; there are {{model}} and {{release}}")
         if re.search(r"[{}]", re.sub(r"\{(model|release)\}", "", destination)):
             raise ValueError(f"{destination!r} holds a brace alone; braces stand around model and release only")
+        if self.hub is not None:
+            # With its fields filled in it is checked again, for each release.
+            check_repository(re.sub(r"\{(model|release)\}", "x", self.hub))
         return self
 
 
@@ -417,10 +536,13 @@ class Cluster(Strict):
     def _not_managed(cls, flags: list[str]) -> list[str]:
         for flag in flags:
             name = re.split(r"[=\s]", flag.strip(), maxsplit=1)[0]
-            if not name.startswith("-"):
+            if not name.startswith("-") or name.strip("-") == "":
                 raise ValueError(f"{flag!r} is no flag of sbatch; write name and value as one entry, --name=value")
-            if name in MANAGED_FLAGS or name[:2] in MANAGED_FLAGS:
-                raise ValueError(f"{flag!r}: {MANAGED_FLAGS.get(name) or MANAGED_FLAGS[name[:2]]}")
+            # sbatch takes the beginning of a name for the name.
+            named = (managed for managed in MANAGED_FLAGS if managed.startswith(name) and name.startswith("--"))
+            managed = next(named, name[:2])
+            if managed in MANAGED_FLAGS:
+                raise ValueError(f"{flag!r}: {MANAGED_FLAGS[managed]}")
         return flags
 
 

@@ -75,6 +75,8 @@ def read_arguments(arguments: Sequence[str]) -> list[Given]:
         NotRead: an abbreviation could be several options, a value is missing, or one belongs to no option.
     """
     words = []
+    if "--" in arguments:
+        raise NotRead("'--' ends the options, and what follows belongs to none")
     for word in arguments:
         # As FlexibleArgumentParser.parse_args does: vllm/utils/argparse_utils.py:308-385 of vLLM 0.32.0.
         if word.startswith("--"):

@@ -15,17 +15,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from day0.base.artefacts import files_below
 from day0.base.cli import EXIT_PASS, UnusableInput, json_argument, run_cli
 from day0.base.mistakes import mistakes_of
 from day0.records.failure_class import FailureClass
 from day0.records.file_states import FileStates
-from day0.records.files import digest_of_files, why_left_behind
+from day0.records.files import digest_of_files
 from day0.records.quantization import Quantization, RecordedRecipe
 from day0.records.recipe import ResolvedRecipe
-from day0.source.imported_checkpoint import declared_versions, file_states, files_of_checkpoint, link_files
+from day0.source.imported_checkpoint import carried_files, declared_versions, file_states, link_files
 from day0.source.model_folder import SourceModel, check_model_folder, open_source
 from day0.source.recorded_files import hash_files, write_states_beside
+from day0.source.side_files import secret_in_declarations
 
 
 def read_recipe(text: str) -> ResolvedRecipe:
@@ -60,9 +60,11 @@ def import_checkpoint(source: SourceModel, recipe: ResolvedRecipe, output: Path)
     folder = Path(str(recipe.checkpoint))
     if problem := check_model_folder(str(folder)):
         raise UnusableInput(problem)
-    names = files_of_checkpoint(folder, source.trust_remote_code)
-    for name in sorted(set(files_below(folder)) - set(names)):
-        print(f"left behind: {name}: {why_left_behind(name, source.trust_remote_code)}", flush=True)
+    if problem := secret_in_declarations(folder):
+        raise UnusableInput(problem)
+    names, left = carried_files(folder, source.trust_remote_code)
+    for name, why in left.items():
+        print(f"left behind: {name}: {why}", flush=True)
     before = file_states(folder / name for name in names)
     link_files(folder, names, output)
     files, states = hash_files(output, names)

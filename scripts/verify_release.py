@@ -20,7 +20,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,13 @@ CARRIED = re.compile(
 TOKENIZER = re.compile(r"tokenizer.*|vocab\..*|.*\.(model|tiktoken)|tekken\.json")
 WEIGHTS, INDEX, CODE = ".safetensors", "model.safetensors.index.json", ".py"
 MOST_BYTES = 256 << 20  # of a file that no record gives a size of; reports and tokenizers have some 30 MiB
+# How programs, archives and pickles begin, whatever they are called; as day0/records/files.py has it.
+DISGUISED = re.compile(rb"\x7fELF|MZ[\x00-\xff]\x00|#!/|PK\x03\x04|\x1f\x8b|\x80[\x02-\x05][\x00-\xff]")
+# JSON files that an engine reads before the weights.
+DECLARATIONS = (
+    "config.json", "generation_config.json", "hf_quant_config.json", "tokenizer_config.json",
+    "model.safetensors.index.json",
+)  # fmt: skip
 SPARSE_BYTES = 1 << 30  # from here on a file with next to nothing on the disk is named, not read
 
 
@@ -74,7 +81,7 @@ def verify(
     try:
         actual = hash_files(folder, problems, known or {})
     except OSError as error:
-        return [f"{error.filename}: cannot be read: {error.strerror}"], {}
+        return [_printable(f"{str(error.filename)[:500]}: cannot be read: {error.strerror}")], {}
     unread = _entries(folder) - actual.keys()
     if pinned and actual.get(SUMS) != pinned:
         problems.append(f"{SUMS}: its sha256 is {actual.get(SUMS)}, the publisher's {pinned}")
@@ -83,7 +90,14 @@ def verify(
     subjects = _subjects(statement, problems)
     problems += [problem for name, problem in _compare(actual, listed, subjects) if name not in unread]
     problems += _chain(folder, actual, problems)
-    return list(dict.fromkeys(problems)), actual
+    return list(dict.fromkeys(map(_printable, problems))), actual
+
+
+def _printable(text: str) -> str:
+    """A text without what a terminal would take for a command, or could not show: names and values are others'."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode-escape").decode() for character in text
+    )
 
 
 def hash_files(folder: Path, problems: list[str], known: Mapping[str, str]) -> dict[str, str]:
@@ -156,8 +170,14 @@ def _is_small_file(path: Path) -> bool:
 
 def _entries(folder: Path) -> set[str]:
     """Names of all that is no plain folder: files, links to files as a hub's cache has them, and what must not be."""
-    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    names = {path.relative_to(folder).as_posix() for path in paths}
+    names: set[str] = set()
+    below = [""]
+    while below:
+        within = below.pop()
+        with os.scandir(folder / within) as entries:
+            for entry in entries:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                (below.append if is_folder else names.add)(f"{within}{entry.name}{'/' * is_folder}")
     return {name for name in names if not ADDED_BY_HUBS.fullmatch(name)}
 
 
@@ -208,9 +228,9 @@ def _no_number(text: str) -> None:
     raise ValueError(f"{text} is no number of JSON")
 
 
-def _parse(data: bytes, mistakes: list[str]) -> Any:
+def _parse(data: bytes, mistakes: list[str], constant: Callable[[str], Any] = _no_number) -> Any:
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number)
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=constant)
     except (ValueError, RecursionError) as error:
         mistakes.append(f"does not parse as JSON: {error}")
         return None
@@ -372,7 +392,10 @@ def _chain(folder: Path, actual: dict[str, str], problems: list[str]) -> list[st
     for name in sorted(files):
         if name != CARD and actual.get(name) not in (_get(files[name], "sha256"), None):
             broken.append(f"{name}: is not the file that was quantized, validated and evaluated")
+        size = _get(files[name], "bytes")
+        require(_is_number(size), "quantization.json", f"{name} has no size")
     broken += _lacking(folder, actual, files)
+    broken += _not_what_they_are_called(folder, actual)
     for name in sorted(actual.keys() - {SUMS, PROVENANCE, CARD}):
         if name.startswith(f"{EVIDENCE}/"):
             is_evidence = name.endswith((".json", ".yml", ".html"))
@@ -421,7 +444,8 @@ def _width(entry: Any) -> float:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value can be calculated with: an integer may have thousands of digits."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 def _is_close(one: Any, other: Any) -> bool:
@@ -437,7 +461,7 @@ def _files(record: Any) -> dict[str, Any]:
 
 def _digest_of_files(record: Any) -> str:
     """The digest of a folder, over the names and digests of its files."""
-    pairs = sorted((name, _get(entry, "sha256")) for name, entry in _files(record).items())
+    pairs = sorted((name, str(_get(entry, "sha256"))) for name, entry in _files(record).items())
     text = json.dumps(pairs, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -455,9 +479,31 @@ def _lacking(folder: Path, actual: dict[str, str], files: dict[str, Any]) -> Ite
             yield f"{EVIDENCE}/quantization.json: the checkpoint holds no {name}; no engine can load it"
     if INDEX in named and INDEX in actual:
         placed = _get(_parse(_content(folder / INDEX), []), "weight_map")
-        shards = {name for name in placed.values() if isinstance(name, str)} if isinstance(placed, dict) else set()
-        for name in sorted(shards - named):
+        if not isinstance(placed, dict) or not all(isinstance(name, str) for name in placed.values()):
+            yield f"{INDEX}: names no file for each weight"
+            return
+        for name in sorted(set(placed.values()) - named):
             yield f"{INDEX}: names {name}, which the checkpoint does not hold"
+
+
+def _not_what_they_are_called(folder: Path, actual: dict[str, str]) -> Iterator[str]:
+    """Files of the model that begin as others do, and declarations that say two things or nothing."""
+    for name in sorted(name for name in actual if not name.startswith(f"{EVIDENCE}/")):
+        size, start = os.stat(folder / name).st_size, b""
+        if size:  # see _content
+            with open(folder / name, "rb") as stream:
+                start = stream.read(9)
+        if name.endswith(WEIGHTS) and not size:
+            yield f"{name}: is empty"
+        # A safetensors file begins with the length of its header, which may be any number, and the header.
+        elif DISGUISED.match(start) and not (name.endswith(WEIGHTS) and start[8:] == b"{"):
+            yield f"{name}: begins as a program, an archive or a pickle, whatever it is called"
+        elif name in DECLARATIONS:
+            mistakes: list[str] = []
+            # Some configurations hold infinities.
+            content = _parse(_content(folder / name), mistakes, float)
+            if mistakes or not isinstance(content, dict):
+                yield f"{name}: {mistakes[0] if mistakes else 'holds no object'}"
 
 
 def _may_travel(name: str, is_code_trusted: bool) -> bool:

@@ -140,6 +140,14 @@ EDITS = {
     "another source's validation": ({VALIDATION: {"source_digest": "0" * 64}}, "the source's digest is not the same"),
     "another source's baseline": ({BASELINE: {"checkpoint_digest": "0" * 64}}, "the source's digest is not the same"),
     "another results": ({CANDIDATE: {"results_digest": "0" * 64}}, "is not the file that candidate_run.json assessed"),
+    "a score beyond any float": ({CANDIDATE: {"scores.addition.score": 10**400}}, "the candidate's score is 0.995"),
+    "a limit beyond any float": (
+        {COMPARISON: {"tasks.addition.limit": 10**400}, VERDICT: {"tasks.addition.limit": 10**400}},
+        "within its limit by its own word",
+    ),
+    "a file without its size": ({RECORD: {"files": {"config.json": {"bytes": "23"}}}}, "config.json has no size"),
+    "half of a surrogate pair": ({BASELINE: {"model": "\ud800"}}, "baseline_run.json has \\ud800"),
+    "a command of the terminal": ({BASELINE: {"model": "\x1b[2J"}}, "baseline_run.json has \\x1b[2J"),
     "no digest": ({CANDIDATE: {"checkpoint_digest": None}}, "the checkpoint's digest is not the same"),
 }
 
@@ -212,6 +220,70 @@ def test_a_shard_that_the_index_names_must_be_there(copy):
     put_into_the_record(copy, "model.safetensors.index.json", json.dumps(index).encode())
     done = verify(copy)
     assert done.returncode == 1 and "names model-2.safetensors, which the checkpoint does not hold" in done.stdout
+
+
+DISGUISES = {
+    "tokenizer.model": b"\x80\x04\x95x",
+    "LICENSE": b"\x7fELF\x02",
+    "vocab.json": b"PK\x03\x04",
+    "chat_template.jinja": b"#!/bin/sh",
+    "model.safetensors": b"PK\x03\x04\x14\0\0\0\0",
+}
+
+
+@pytest.mark.parametrize("name", sorted(DISGUISES))
+def test_a_program_archive_or_pickle_is_refused_whatever_it_is_called(copy, name):
+    put_into_the_record(copy, name, DISGUISES[name])
+    done = verify(copy)
+    assert done.returncode == 1 and f"{name}: begins as a program, an archive or a pickle" in done.stdout, done.stdout
+
+
+def test_the_length_of_a_header_may_look_like_a_pickle(copy):
+    put_into_the_record(copy, "model.safetensors", (0x280).to_bytes(8, "little") + b"{" + b" " * 0x27F)
+    assert verify(copy).returncode == 0
+
+
+HOLLOW = {
+    "weights": ("model.safetensors", b"", "is empty"),
+    "config": ("config.json", b"", "does not parse"),
+    "a list": ("config.json", b"[]", "holds no object"),
+    "a key twice": ("config.json", b'{"a": 1, "a": 2}', "a key stands twice"),
+    "a key of the tokenizer twice": ("tokenizer_config.json", b'{"a": 1, "a": 2}', "a key stands twice"),
+    "an index of no files": ("model.safetensors.index.json", b'{"weight_map": {"a": ["x"]}}', "names no file for each"),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(HOLLOW))
+def test_a_file_that_says_nothing_or_two_things_is_refused_though_it_is_recorded(copy, kind):
+    name, content, said = HOLLOW[kind]
+    put_into_the_record(copy, name, content)
+    done = verify(copy)
+    assert done.returncode == 1 and f"{name}: " in done.stdout and said in done.stdout, done.stdout
+
+
+def test_a_configuration_may_hold_an_infinity(copy):
+    put_into_the_record(copy, "config.json", b'{"time_step_limit": [0.0, Infinity]}')
+    assert verify(copy).returncode == 0
+
+
+@pytest.mark.parametrize("name", [b"\xff.json", b"a\x1b[2J.json", b"a\nsound.json", "a\u202e.json".encode()], ids=ascii)
+def test_a_name_is_shown_so_that_no_terminal_obeys_it(copy, name):
+    with open(bytes(copy) + b"/" + name, "w"):
+        done = verify_by_hand(copy)
+    shown = name.decode("utf-8", "surrogateescape").encode("unicode-escape").decode()
+    assert done.returncode == 1 and f"{shown}: not part of the release" in done.stdout, done.stdout
+
+
+def test_folders_without_end_are_looked_through(copy):
+    place = os.open(copy, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=place)
+        place, above = os.open("d", os.O_RDONLY, dir_fd=place), place
+        os.close(above)
+    os.close(place)
+    done = verify_by_hand(copy)
+    assert done.returncode in (0, 1) and "Traceback" not in done.stderr
+    subprocess.run(["rm", "-rf", copy / "d"], check=True)
 
 
 @pytest.mark.parametrize("name", ["evidence/run.py", "evidence/model.pkl", "evidence/x.sh"])

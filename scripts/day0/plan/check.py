@@ -33,6 +33,7 @@ from day0.search.space import Move, load_space
 from day0.serving.container import image_command
 from day0.serving.multinode import serving_gpus, serving_nodes
 from day0.source.model_folder import check_model_folder
+from day0.source.side_files import secret_in_declarations
 from day0.statistics.resolution import PlannedTask, planning_warning, shared_confidence, suite_warnings
 from day0.suite.disjoint import overlaps
 from day0.suite.documents import declared_documents
@@ -397,6 +398,8 @@ def _problems_of_checkpoint(release: Release, config: Config, root: Path) -> lis
         problems.append(("checkpoint", problem))
     elif model is not None and model.path is not None and folder.resolve() == (root / model.path).resolve():
         problems.append(("checkpoint", f"{folder} is the source model itself; give the folder that was made of it"))
+    elif problem := secret_in_declarations(folder):
+        problems.append(("checkpoint", problem))
     if folder.resolve().is_relative_to((root / RESULTS).resolve()):
         problems.append(
             ("checkpoint", f"{folder} lies within {RESULTS}, whose folders this graph replaces; move it elsewhere")

@@ -15,7 +15,7 @@ from day0.checkpoint.names import first_of
 from day0.recipe.calibration import read_texts
 from day0.records.recipe import Calibration
 from day0.source.safetensors_headers import INDEX_FILE
-from day0.source.side_files import effective_chat_template
+from day0.source.side_files import effective_chat_template, secret_in_declarations
 from day0.suite.harness import own_task_files
 from day0.suite.suites import Suite
 
@@ -23,8 +23,9 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "t
 
 
 def missing_of_model(folder: Path) -> list[str]:
-    """Shards that the index names and a tokenizer, as far as they are not in a model's folder."""
-    problems = []
+    """Shards that the index names and a tokenizer, as far as they are not in a model's folder; and a secret that is."""
+    secret = secret_in_declarations(folder)
+    problems = [secret] if secret else []
     if (folder / INDEX_FILE).is_file():
         try:
             shards = sorted({str(name) for name in read_json(folder / INDEX_FILE).get("weight_map", {}).values()})

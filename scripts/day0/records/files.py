@@ -16,6 +16,8 @@ LEGAL_FILES = re.compile(LEGAL, re.IGNORECASE)
 CARRIED = re.compile(
     r".*\.(json|jinja|model|tiktoken|vocab|bpe)|[\w.-]*(vocab|merges)[\w.-]*\.txt|" + LEGAL, re.IGNORECASE
 )
+# How programs, archives and pickles begin.
+DISGUISED = re.compile(rb"\x7fELF|MZ[\x00-\xff]\x00|#!/|PK\x03\x04|\x1f\x8b|\x80[\x02-\x05][\x00-\xff]")
 CODE = ".py"
 _SECRETS = re.compile(
     r"(^|[._-])(secrets?|credentials?|passw(or)?ds?|private|service[._-]?account|api[._-]?keys?|access[._-]?keys?"

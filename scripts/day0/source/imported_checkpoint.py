@@ -12,7 +12,7 @@ from day0.base.cli import UnusableInput
 from day0.base.numbers import mapping_or_empty
 from day0.records.file_states import FileState
 from day0.records.files import why_left_behind
-from day0.source.side_files import CARD, WEIGHT_SUFFIXES
+from day0.source.side_files import CARD, WEIGHT_SUFFIXES, WEIGHTS_DECLARATION, why_not_carried
 
 
 def files_of_checkpoint(folder: Path, trust_remote_code: bool) -> list[str]:
@@ -26,6 +26,25 @@ def files_of_checkpoint(folder: Path, trust_remote_code: bool) -> list[str]:
         for name in files_below(folder)
         if why_left_behind(name, trust_remote_code) is None or _is_weights(name) or name == CARD
     ]
+
+
+def carried_files(folder: Path, trust_remote_code: bool) -> tuple[list[str], dict[str, str]]:
+    """Relative names of the files of a checkpoint made elsewhere that go into a release; and why each other does not.
+
+    Weights and their declarations go whatever they are: the gate looks at them.
+    """
+    carried, left = [], {}
+    for name in files_below(folder):
+        why = None
+        if not (_is_weights(name) or name == CARD):
+            why = why_left_behind(name, trust_remote_code)
+            if why is None and name not in WEIGHTS_DECLARATION:
+                why = why_not_carried(folder, name)
+        if why is None:
+            carried.append(name)
+        else:
+            left[name] = why
+    return carried, left
 
 
 def _is_weights(name: str) -> bool:

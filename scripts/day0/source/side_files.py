@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from day0.base.artefacts import files_below, read_json
+from day0.base.cli import UnusableInput
 from day0.base.secret_texts import kind_of_secret
-from day0.records.files import why_left_behind
+from day0.records.files import CODE, DISGUISED, why_left_behind
 from day0.source.safetensors_headers import INDEX_FILE
 
 WEIGHTS_DECLARATION = (INDEX_FILE, "hf_quant_config.json", "config.json")
@@ -48,7 +49,7 @@ def left_behind(folder: str | Path, trust_remote_code: bool) -> dict[str, str]:
     """Files of a source that stay behind, though they are neither weights nor their declarations, and why."""
     found = {}
     for name in _besides_weights(folder):
-        if why := why_left_behind(name, trust_remote_code) or _why_not_read(Path(folder), name):
+        if why := why_left_behind(name, trust_remote_code) or why_not_carried(Path(folder), name):
             found[name] = why
     return found
 
@@ -57,13 +58,26 @@ def _besides_weights(folder: str | Path) -> list[str]:
     return [name for name in files_below(folder) if name not in _NOT_CARRIED and not name.endswith(WEIGHT_SUFFIXES)]
 
 
-def _why_not_read(folder: Path, name: str) -> str | None:
-    """Why a file of an allowed kind stays behind for what it is: a link out of the folder, or a text with a secret."""
+def secret_in_declarations(folder: Path) -> str | None:
+    """A sentence where a file that every checkpoint has holds a secret: it cannot stay behind."""
+    for name in WEIGHTS_DECLARATION:
+        path = folder / name
+        is_read = path.is_file() and path.stat().st_size <= MOST_READ_BYTES
+        if is_read and (kind := kind_of_secret(path.read_text(encoding="utf-8", errors="replace"))):
+            return f"{path} holds {kind}, and would go into the release; remove it there"
+    return None
+
+
+def why_not_carried(folder: Path, name: str) -> str | None:
+    """Why a file of an allowed kind stays behind for what it is: a link out of the folder, no text, or a secret's."""
     target, root = (folder / name).resolve(), folder.resolve()
     # The hub's cache holds nothing but links to its own blobs.
     is_blob = target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
     if not (target.is_relative_to(root) or is_blob):
         return "a link to a file outside of the folder"
+    with target.open("rb") as stream:
+        if not name.endswith(CODE) and DISGUISED.match(stream.read(9)):
+            return "a program, an archive or a pickle, whatever it is called"
     if target.suffix not in _NOT_READ and target.stat().st_size <= MOST_READ_BYTES:
         text = target.read_text(encoding="utf-8", errors="replace")
         return f"holds {kind}" if (kind := kind_of_secret(text)) else None
@@ -103,8 +117,10 @@ def carry_side_files(source: Path, checkpoint: Path, trust_remote_code: bool) ->
         trust_remote_code: whether the source's Python code goes along.
 
     Raises:
-        UnusableInput: a config.json cannot be read.
+        UnusableInput: a config.json cannot be read, or holds a secret.
     """
+    if problem := secret_in_declarations(source):
+        raise UnusableInput(problem)
     config = merged_config(read_json(source / "config.json"), read_json(checkpoint / "config.json"))
     for path in list(checkpoint.iterdir()):
         if path.suffix != ".safetensors" and path.name not in WEIGHTS_DECLARATION:

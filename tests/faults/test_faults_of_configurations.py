@@ -452,6 +452,31 @@ def test_a_destination_that_would_destroy_something_is_refused(folder):
     assert "publish" in said and folder.format(model="tiny-llama", release="fp8") in said, said
 
 
+NO_RESULTS = {
+    "a link to nowhere": (lambda path: path.symlink_to("nowhere/there"), "a link to nowhere/there, where no folder is"),
+    "a link to itself": (lambda path: path.symlink_to(path.name), "a link to results, where no folder is"),
+    "a link to a file": (lambda path: path.symlink_to("/etc/hosts"), "a link to /etc/hosts, where no folder is"),
+    "a file": (lambda path: path.touch(), "is a file; expected a folder, or nothing"),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(NO_RESULTS))
+def test_results_that_are_no_folder_are_named_before_anything_starts(tmp_path, kind):
+    make, said = NO_RESULTS[kind]
+    make(tmp_path / "results")
+    with pytest.raises(UnusableInput) as caught:
+        make_plan(DEFAULT, is_produced=lambda path: path.startswith("results/demo"), root=tmp_path, project=ROOT)
+    assert f"results: {said}" in str(caught.value) or f"results: is {said}" in str(caught.value)
+
+
+def test_results_may_be_a_link_to_a_folder_or_not_exist(tmp_path):
+    for name in ("config", "envs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    make_plan(DEFAULT, is_produced=lambda path: path.startswith("results/demo"), root=tmp_path)
+    (tmp_path / "results").symlink_to("/tmp")
+    make_plan(DEFAULT, is_produced=lambda path: path.startswith("results/demo"), root=tmp_path)
+
+
 def test_two_releases_do_not_share_a_destination():
     releases = [{"model": "tiny-llama", "recipe": name} for name in ("fp8", "nvfp4")]
     said = mistakes(publish={"folder": "/srv/released"}, releases=releases)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,50 @@ def test_a_file_that_is_gone_is_named(release, name):
     remove(FILES[name])
     found = "\n".join(find_damage(VERDICT, needs_bundle=True))
     assert FILES[name].name in found and "missing" in found, found
+
+
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def device(path):
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def terabyte(path):
+    """Of nothing."""
+    os.truncate(path, 1 << 40)
+
+
+@pytest.mark.parametrize("way", [pipe, device, terabyte], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("name", [*sorted(FILES), "record", "verdict"])
+def test_what_is_no_file_is_named_and_never_waited_for(release, name, way, is_known):
+    path = {**FILES, "record": Path("m/fp8/quantization.json"), "verdict": VERDICT}[name]
+    if not is_known:
+        (BUNDLE.with_name(STATES)).unlink()
+    way(path)
+    began = time.monotonic()
+    assert path.name in "\n".join(find_damage(VERDICT, needs_bundle=True)) and time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.mkdir(), lambda path: path.symlink_to(path.name)])
+def test_states_that_are_no_file_spare_nothing_and_stop_nothing(release, make):
+    states = BUNDLE.with_name(STATES)
+    states.unlink()
+    make(states)
+    assert find_damage(VERDICT, needs_bundle=True) == []
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to("/etc")]
+)
+def test_what_is_no_file_and_was_added_is_named(release, make):
+    make(BUNDLE / "evidence" / "more")
+    (found,) = find_damage(VERDICT, needs_bundle=True)
+    assert "more: is no part of the release" in found
 
 
 def test_a_write_through_one_name_is_found_at_both(release):

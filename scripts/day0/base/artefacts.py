@@ -6,11 +6,14 @@ Every JSON artefact carries ``schema_version``; a NaN or infinity never reaches 
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -71,6 +74,19 @@ def _yaml_of(content: Mapping[str, Any]) -> str:
     return yaml.dump(dict(content), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
+@contextmanager
+def open_file(path: str | os.PathLike, buffering: int = -1) -> Iterator[Any]:
+    """Open a file to read its bytes, without waiting for what is none: a pipe would have nobody who writes into it.
+
+    Raises:
+        OSError: there is no file.
+    """
+    with open(path, "rb", buffering, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe or a device, no file", os.fspath(path))
+        yield stream
+
+
 def read_json(path: str | os.PathLike, *, finite: bool = False) -> dict[str, Any]:
     """Read a JSON object; see day0/base/parsing.py for what is refused.
 
@@ -121,7 +137,7 @@ def read_lines(path: str | os.PathLike) -> Iterator[bytes]:
         UnusableInput: the file is missing or unreadable.
     """
     try:
-        with open(path, "rb") as stream:
+        with open_file(path) as stream:
             # Not by splitlines() of a text: an answer may hold what Unicode calls a line's end.
             if stream.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
                 stream.read(len(codecs.BOM_UTF8))
@@ -138,7 +154,7 @@ def read_text(path: str | os.PathLike, most_bytes: int = MAX_JSON_BYTES) -> str:
         UnusableInput: the file is missing, unreadable, larger than ``most_bytes``, or not in UTF-8.
     """
     try:
-        with open(path, "rb") as stream:
+        with open_file(path) as stream:
             return decode(stream.read(most_bytes + 1), most_bytes)
     except (OSError, ValueError) as error:
         raise UnusableInput(f"{path}: cannot be read ({error}); expected a text file in UTF-8") from error
@@ -164,7 +180,7 @@ def digest_of(content: Any) -> str:
 def digest_of_file(path: str | os.PathLike) -> str:
     """sha256 of a file's bytes, read in blocks of 4 MiB."""
     digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as stream:
+    with open_file(path, buffering=0) as stream:
         while block := stream.read(4 << 20):
             digest.update(block)
     return digest.hexdigest()

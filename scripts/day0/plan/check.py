@@ -143,6 +143,8 @@ def make_plan(
         for place in find_unwritable(raw):
             mistakes.add(place, "holds a NUL character, which no command line and no file's name can hold; remove it")
 
+    if problem := _problem_of_results(root / RESULTS):
+        mistakes.add(str(RESULTS), problem)
     _check_models(config, is_produced, mistakes, root)
     suites: dict[str, Suite] = {}
     targets = _plan_targets(config, raw, indices, suites, mistakes, places)
@@ -164,6 +166,15 @@ def make_plan(
 def _quantizes_on_cpu(config: Config, has_gpu: bool) -> bool:
     variant = config.accelerator if config.accelerator != "auto" else "cuda" if has_gpu else "cpu"
     return "cpu" in (variant, config.quantization.device)
+
+
+def _problem_of_results(folder: Path) -> str | None:
+    """Why nothing can be made in the folder of results, or None; it may be a link to one, or not exist yet."""
+    if os.path.isdir(folder) or not os.path.lexists(folder):
+        return None
+    if os.path.islink(folder):
+        return f"is a link to {os.readlink(folder)}, where no folder is; make that folder, or remove the link"
+    return "is a file; expected a folder, or nothing; move it elsewhere"
 
 
 def _plan_targets(

@@ -184,7 +184,7 @@ MANAGED_FLAGS = {
     ),
     **dict.fromkeys(("--wrap", "-a", "--array", "-W", "--wait", "--test-only"), "a job is one command; remove it"),
 }
-# What the stage tells Podman and Docker itself, or what would open another port.
+# What the stage sets for Podman and Docker itself, or what would open another port.
 MANAGED_OF_CONTAINER = frozenset(
     {
         "--name",

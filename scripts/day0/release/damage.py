@@ -7,13 +7,14 @@ not hashed again, so that a bundle of hundreds of gigabytes costs nothing; any o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from day0.base.artefacts import digest_of_file, files_below, read_json
+from day0.base.artefacts import digest_of_file, read_json
 from day0.base.cli import UnusableInput
 from day0.base.numbers import mapping_or_empty
 from day0.records.failure_class import Decision
@@ -23,6 +24,7 @@ from day0.records.verdict import Verdict
 
 STATES = "release_states.json"  # beside the bundle; no input of any rule
 SUMS = "SHA256SUMS"
+SPARSE_BYTES = 1 << 30
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _ADDED_BY_HUBS = (".gitattributes", ".git/", ".cache/huggingface/")
 
@@ -54,7 +56,7 @@ def find_damage(verdict: Path, full: bool = False, needs_bundle: bool = False) -
         found += _of_bundle(bundle, full)
         found += _of_samples(bundle / "evidence" / "samples.json", decided, full)
         if needs_bundle and (bundle / "evidence" / "verdict.json").is_file():
-            copy = digest_of_file(bundle / "evidence" / "verdict.json")
+            copy = _digest(bundle / "evidence" / "verdict.json")
             found += [f"{verdict}: is not the one in {bundle}; {_again(bundle)}"] * (copy != digest_of_file(verdict))
     elif needs_bundle or bundle.exists():
         found.append(f"{bundle}: {SUMS} is missing; {_again(bundle)}")
@@ -98,11 +100,31 @@ def _again(bundle: Path) -> str:
 def _difference(path: Path, sha256: str) -> str | None:
     if not path.is_file():
         return "is missing"
-    return None if digest_of_file(path) == sha256 else "has changed"
+    return None if _digest(path) == sha256 else "has changed"
+
+
+def _digest(path: Path) -> str | None:
+    """sha256 of a file; None of one with next to nothing on the disk, which nobody wrote so, and may have terabytes."""
+    found = path.stat()
+    if found.st_size > SPARSE_BYTES and found.st_blocks * 512 < found.st_size // 8:
+        return None
+    return digest_of_file(path)
+
+
+def _entries(folder: Path) -> set[str]:
+    """Relative names of all in a folder that is no plain folder: files, links, and what must not be."""
+    found: set[str] = set()
+    for place, folders, names in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        found.update(os.path.relpath(os.path.join(place, name), folder) for name in [*names, *links])
+    return found - {".snakemake_timestamp"}
 
 
 def _of_bundle(bundle: Path, full: bool) -> Iterator[str]:
     listed = {}
+    if (bundle / SUMS).stat().st_size > SMALL_BYTES:
+        yield f"{bundle / SUMS}: is not what was bundled; {_again(bundle)}"
+        return
     for line in (bundle / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():
         if match := _LINE.fullmatch(line):
             listed[match[2]] = match[1]
@@ -110,7 +132,7 @@ def _of_bundle(bundle: Path, full: bool) -> Iterator[str]:
     expected = {name: state.sha256 for name, state in known.items()} | listed
     if SUMS in known:
         expected[SUMS] = known[SUMS].sha256
-    hashed: dict[str, str] = {}
+    hashed: dict[str, str | None] = {}
     damaged = False
     for name, sha256 in sorted(expected.items()):
         path, held = bundle / name, known.get(name)
@@ -118,16 +140,18 @@ def _of_bundle(bundle: Path, full: bool) -> Iterator[str]:
             damaged = True
             yield f"{path}: is missing; {_again(bundle)}"
         elif full or held is None or not _is_still(path, held) or held.sha256 != sha256:
-            hashed[name] = digest_of_file(path)
+            is_longer = held is not None and path.stat().st_size != held.bytes
+            hashed[name] = None if is_longer and held.sha256 == sha256 else _digest(path)
             if hashed[name] != sha256:
                 damaged = True
                 yield f"{path}: is not what was bundled; {_again(bundle)}"
-    for name in sorted(set(files_below(bundle)) - expected.keys() - {SUMS}):
+    for name in sorted(_entries(bundle) - expected.keys() - {SUMS}):
         if not name.startswith(_ADDED_BY_HUBS):
             damaged = True
             yield f"{bundle / name}: is no part of the release; remove it"
     if hashed and not damaged and os.access(bundle.parent, os.W_OK):
-        write_states(bundle, expected | {SUMS: digest_of_file(bundle / SUMS)})
+        with contextlib.suppress(OSError):  # they spare work alone
+            write_states(bundle, expected | {SUMS: digest_of_file(bundle / SUMS)})
 
 
 def _of_samples(record: Path, decided: Verdict, full: bool) -> Iterator[str]:

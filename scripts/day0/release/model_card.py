@@ -68,7 +68,19 @@ LIBRARIES = {
 UNKNOWN_LIBRARY = Library(None, "Whether `transformers` reads it is not known.")
 # Parts of a configuration that only models have which take more than text, with the hub's tag for such models.
 PIPELINE_TAGS = (("vision_config", "image-text-to-text"), ("audio_config", "audio-text-to-text"))
+# What would make of a text, which may be that of another tool's run, a line, a row, a link or HTML of its own.
+_BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
+_MARKUP = str.maketrans({"<": "&lt;", "|": r"\|", "`": "'", "[": r"\["})
 LOCAL_LOADERS = frozenset({"json", "csv", "text", "parquet", "arrow"})
+
+
+def plain(value: Any) -> Any:
+    """A value with all texts in it as Markdown shows them: one line each, without markup."""
+    if isinstance(value, str):
+        return _BREAKS.sub(" ", value).translate(_MARKUP)
+    if isinstance(value, Mapping):
+        return {plain(key): plain(entry) for key, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def library_of(checkpoint: Path) -> Library:
@@ -222,7 +234,6 @@ def render_model_card(
         size_ratio=verdict.size_ratio,
         tasks={name: {key: getattr(task, key) for key in CARD_COLUMNS} for name, task in verdict.tasks.items()},
         protocol=protocol,
-        library=library._asdict(),
         bits_per_weight=verdict.bits_per_weight,
         baseline_precision=verdict.baseline_precision,
         evidence_sentence=verdict.evidence_sentence,
@@ -232,7 +243,6 @@ def render_model_card(
         hub=base_model(source, card),
         revision=location.revision if isinstance(location, HubLocation) else None,
         **licence_of(source, card),
-        license_text=card.license_text,
         is_own_licence=card.license is not None,
         quantized_by=card.quantized_by,
         parameters=source.parameters,
@@ -244,6 +254,7 @@ def render_model_card(
         emulation=server.get("emulation"),
         serving=serving_arguments(str(server.get("command") or "")),
     )
+    content = plain(content) | {"library": library._asdict(), "license_text": card.license_text}
     try:
         text = environment.from_string(template.read_text(encoding="utf-8")).render(content)
     except (OSError, UnicodeDecodeError, jinja2.TemplateError, TypeError, ValueError) as error:

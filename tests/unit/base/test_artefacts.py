@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from day0.base.artefacts import (
     digest_of_inventory,
     inventory,
     read_json,
+    read_lines,
     read_yaml,
     write_json,
 )
@@ -103,3 +105,10 @@ def test_artefacts_are_readable_by_others(tmp_path):
     write_json(tmp_path / "a.json", {})
     assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o644
     assert json.loads((tmp_path / "a.json").read_text()) == {"schema_version": SCHEMA_VERSION}
+
+
+@pytest.mark.parametrize("read", [read_json, read_yaml, digest_of_file, lambda path: list(read_lines(path))])
+def test_a_pipe_is_named_and_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises((UnusableInput, OSError), match="it is a pipe or a device, no file"):
+        read(tmp_path / "a.json")

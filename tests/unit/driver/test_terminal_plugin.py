@@ -172,6 +172,7 @@ def test_a_failure_takes_three_lines_with_the_place_of_the_rest(run, tmp_path):
     [
         ("a: REGRESSION: too low\nnext: mend it\n", None, "a: REGRESSION: too low"),
         ("error: f.json: found 1, expected 2\nnote: x\n", None, "error: f.json: found 1, expected 2"),
+        ("Error: \x1b[31mred\x1b[0m \x1b]0;title\x07\x1b[2J\u202eend\x08\n", None, "Error: red end"),
         ("", "SLURM-job '12' failed,\nstatus TIMEOUT", "SLURM-job '12' failed, status TIMEOUT"),
         ("", None, "it ended with an exit status other than 0, and wrote no log"),
     ],

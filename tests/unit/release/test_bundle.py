@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -263,6 +264,40 @@ def card_of(release, **changes):
     validation = Validation.read(release / "validation.json")
     records = Quantization.read(release / "quantization.json"), Source.read("m/source.json")
     return ModelCard(render_model_card(verdict, *records, validation, {}, release / "checkpoint", CardSettings()))
+
+
+EVIL = "<script>alert(1)</script> | x | [a](javascript:b) `c`\n# ACCEPT\n---\n\u2028| more | rows |"
+
+
+def test_no_text_of_a_run_or_a_tool_makes_markup_of_the_card(release):
+    """An imported run names metrics, an imported checkpoint the versions of its tools, a task file its data."""
+    verdict = read_json(release / "verdict.json")
+    task = verdict["tasks"]["addition"] | {"metric": EVIL}
+    changes = {"tasks": {"addition": task}, "baseline_precision": EVIL, "evidence_sentence": EVIL}
+    changes["warnings"] = [{"sentence": EVIL, "task": "addition"}]
+    record = read_json(release / "quantization.json") | {"versions": {"nvidia-modelopt": EVIL}, "kv_cache": EVIL}
+    asked = {"harness": EVIL, "task": EVIL, "sampling": {"temperature": EVIL}}
+    metadata = {"fingerprint": {"addition": asked}, "server": {"engine_version": EVIL, "emulation": EVIL}}
+    metadata["datasets"] = {"addition": [{"path": EVIL, "name": EVIL, "split": EVIL}]}
+    source = read_json("m/source.json")
+    source["card"] |= {"license": EVIL, "license_name": EVIL, "license_link": EVIL}
+
+    def render(verdict, record, source, metadata):
+        records = Verdict.model_validate(verdict), Quantization.model_validate(record), Source.model_validate(source)
+        validation = Validation.read(release / "validation.json")
+        return render_model_card(*records, validation, metadata, release / "checkpoint", CardSettings())
+
+    sound = json.loads(json.dumps([verdict | changes, record, source, metadata]).replace(json.dumps(EVIL), '"x"'))
+    expected, found = ModelCard(render(*sound)), ModelCard(render(verdict | changes, record, source, metadata))
+    assert found.data.license == EVIL
+    # Line by line the same marks and cells, and nothing that is shown as HTML, code or a link.
+    shapes = [
+        [(line[:1] if line[:1] in "#|-" else "", line.replace(r"\|", "").count("|")) for line in card.text.splitlines()]
+        for card in (found, expected)
+    ]
+    assert shapes[0] == shapes[1]
+    assert "<" not in found.text and "`c`" not in found.text and not re.search(r"(?<!\\)\[a\]", found.text)
+    assert found.text.count("alert(1)") >= 10
 
 
 def test_an_advisory_task_without_a_result_has_an_empty_row(release):

@@ -25,7 +25,7 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from . import command_line
-from .progress import Progress, about, last_words, read_tail, span
+from .progress import Progress, about, last_words, read_tail, shown, span
 
 ANNOUNCED_AFTER = 10.0  # seconds; a job that ends sooner is not worth a line
 REPORTED_EVERY = 60.0  # seconds between two lines of progress, or a tenth of the run where that is more
@@ -276,7 +276,7 @@ class LogHandler(LogHandlerBase):
         if any(job.log is None for job in self.running.values()):
             self._clear()  # such a job prints by itself
             return
-        self.stream.write(f"\r\x1b[K{self.status(now)[:WIDTH]}")
+        self.stream.write(f"\r\x1b[K{shown(self.status(now))[:WIDTH]}")
         self.stream.flush()
         self.has_status = True
 
@@ -295,7 +295,7 @@ class LogHandler(LogHandlerBase):
             lines, end, _ = stream.read().rpartition(b"\n")
             job.followed += len(lines) + len(end)
             for line in lines.decode("utf-8", errors="replace").splitlines():
-                self.stream.write(f"    {job.rule}: {line}\n")
+                self.stream.write(f"    {job.rule}: {shown(line)}\n")
 
     def _log(self) -> str:
         handlers = logging.getLogger("snakemake.logging").handlers
@@ -309,7 +309,7 @@ class LogHandler(LogHandlerBase):
         if self.plain:
             return
         self._clear()
-        self.stream.write(f"{text}\n")
+        self.stream.write(f"{shown(text)}\n")
         self.stream.flush()
 
     def close(self) -> None:

@@ -16,6 +16,10 @@ TQDM = re.compile(r"(\d+)/(\d+) \[[\d:]+<([\d:?]+)")
 LEFT = re.compile(r"\b(\d+(?:\.\d+)?) ?s left\b")
 STAMP = re.compile(r"^\[\d\d:\d\d:\d\d\] ")
 TELLING = re.compile(r"^(error: |\[\w+\] [A-Z_]+: |([\w.]+\.)?\w*(Error|Exception|Interrupt)\b)")
+# Sequences and characters that a terminal takes for commands, or that turn the direction of what follows.
+OBEYED = re.compile(
+    r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)|[^\t\n -~\xa0-\u2027\u202f-\u2065\u206a-\U0010ffff]"
+)
 NEXT = ("next: ", "note: ")
 
 
@@ -46,6 +50,11 @@ def read_tail(path: str | None) -> str:
             return stream.read().decode("utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def shown(text: str) -> str:
+    """A text without what a terminal would obey: logs quote what a model or another program wrote."""
+    return OBEYED.sub("", text)
 
 
 def last_words(text: str) -> str | None:

@@ -23,9 +23,13 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "t
 
 
 def missing_of_model(folder: Path) -> list[str]:
-    """Shards that the index names and a tokenizer, as far as they are not in a model's folder; and a secret that is."""
+    """What a model's folder lacks of its shards and its tokenizer; and a secret, or a template that cannot be one."""
     secret = secret_in_declarations(folder)
     problems = [secret] if secret else []
+    try:
+        effective_chat_template(folder)
+    except UnusableInput as error:
+        problems.append(f"its chat template: {error}")
     if (folder / INDEX_FILE).is_file():
         try:
             shards = sorted({str(name) for name in read_json(folder / INDEX_FILE).get("weight_map", {}).values()})
@@ -59,8 +63,8 @@ def missing_template(folder: Path, suite: Suite) -> str | None:
     try:
         if not tasks or effective_chat_template(folder) is not None:
             return None
-    except (UnusableInput, OSError):
-        return None  # the checks of the model report it
+    except UnusableInput:
+        return None  # see missing_of_model
     return (
         f"apply_chat_template: {', '.join(tasks)} need a chat template, {folder} has none (chat_template.jinja, or "
         "chat_template in tokenizer_config.json); add the model's, or set apply_chat_template: false for a base model"
@@ -76,8 +80,6 @@ def unreadable_texts(calibration: Calibration, root: Path) -> str | None:
         read_texts(calibration.model_copy(update={"dataset": str(root / file)}))
     except UnusableInput as error:
         return f"{error}; correct the file, or text_field"
-    except UnicodeDecodeError as error:
-        return f"{file}: is no text in UTF-8 ({error.reason}); expected one"
     return None
 
 

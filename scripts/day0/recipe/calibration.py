@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from day0.base.artefacts import read_lines
 from day0.base.cli import UnusableInput
 from day0.base.mistakes import mistakes_of
-from day0.base.parsing import parse_json
+from day0.base.parsing import MAX_LINE_BYTES, Unparsable, decode, parse_json
 from day0.records.recipe import Calibration
 
 
@@ -43,23 +44,26 @@ def read_texts(calibration: Calibration) -> list[str]:
     if file is None:
         return []
     texts: list[str] = []
-    with open(file, encoding="utf-8") as stream:
-        for number, line in enumerate(stream, 1):
-            if len(texts) == calibration.samples:
-                break
-            if not line.strip():
-                continue
-            text: Any = line.rstrip("\n")
-            if file.suffix == ".jsonl":
-                try:
-                    text = parse_json(line)[calibration.text_field]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise UnusableInput(
-                        f"{file}:{number}: expected an object with a text in {calibration.text_field!r}: {error!r}"
-                    ) from error
-            if not isinstance(text, str) or not text:
-                raise UnusableInput(f"{file}:{number}: {calibration.text_field!r}: found {text!r:.80}; expected a text")
-            texts.append(text)
+    for number, data in enumerate(read_lines(file), 1):
+        if len(texts) == calibration.samples:
+            break
+        try:
+            line = decode(data, MAX_LINE_BYTES).rstrip("\r")
+        except Unparsable as error:
+            raise UnusableInput(f"{file}:{number}: is no text in UTF-8, or too long a line: {error}") from None
+        if not line.strip():
+            continue
+        text: Any = line
+        if file.suffix == ".jsonl":
+            try:
+                text = parse_json(line)[calibration.text_field]
+            except (ValueError, KeyError, TypeError) as error:
+                raise UnusableInput(
+                    f"{file}:{number}: expected an object with a text in {calibration.text_field!r}: {error!r}"
+                ) from error
+        if not isinstance(text, str) or not text:
+            raise UnusableInput(f"{file}:{number}: {calibration.text_field!r}: found {text!r:.80}; expected a text")
+        texts.append(text)
     if not texts:
         raise UnusableInput(f"{file}: holds no text; expected up to {calibration.samples}")
     return texts

@@ -140,8 +140,9 @@ def _of_bundle(bundle: Path, full: bool) -> Iterator[str]:
             damaged = True
             yield f"{path}: is missing; {_again(bundle)}"
         elif full or held is None or not _is_still(path, held) or held.sha256 != sha256:
-            is_longer = held is not None and path.stat().st_size != held.bytes
-            hashed[name] = None if is_longer and held.sha256 == sha256 else _digest(path)
+            # Of another size, it cannot have that digest.
+            is_other = held is not None and held.sha256 == sha256 and path.stat().st_size != held.bytes
+            hashed[name] = None if is_other else _digest(path)
             if hashed[name] != sha256:
                 damaged = True
                 yield f"{path}: is not what was bundled; {_again(bundle)}"

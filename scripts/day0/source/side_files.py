@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import files_below, read_json
+from day0.base.artefacts import files_below, read_json, read_text
 from day0.base.cli import UnusableInput
 from day0.base.secret_texts import kind_of_secret
 from day0.records.files import CODE, DISGUISED, why_left_behind
@@ -30,6 +30,7 @@ WEIGHT_SUFFIXES = (
 )
 # Texts up to this size are looked through for secrets; vocabularies are larger.
 MOST_READ_BYTES = 1 << 20
+MOST_TEMPLATE_BYTES = 4 << 20  # the largest known have some 100 KiB
 _NOT_READ = (".model", ".tiktoken", ".vocab", ".bpe", ".pdf")
 LAYER_LISTS = ("layer_types", "mlp_layer_types")
 CARD = "README.md"
@@ -138,12 +139,15 @@ def effective_chat_template(folder: Path) -> Any:
     """The chat template that transformers would use: chat_template.jinja, chat_template.json, tokenizer_config.json.
 
     Several are a mapping by name: files of additional_chat_templates stand beside chat_template.jinja, the default.
+
+    Raises:
+        UnusableInput: one cannot be read, or is too large for one.
     """
     jinja = folder / "chat_template.jinja"
-    more = sorted((folder / "additional_chat_templates").glob("*.jinja"))
-    named = {file.stem: file.read_text(encoding="utf-8", errors="replace") for file in more}
+    more = [path for path in sorted((folder / "additional_chat_templates").glob("*.jinja")) if path.is_file()]
+    named = {file.stem: read_text(file, MOST_TEMPLATE_BYTES) for file in more}
     if jinja.is_file():
-        default = jinja.read_text(encoding="utf-8", errors="replace")
+        default = read_text(jinja, MOST_TEMPLATE_BYTES)
         return {"default": default, **named} if named else default
     if named:
         return named

@@ -1,6 +1,7 @@
 """Mistakes within local files are found by the plan: each was found only after minutes of a run before."""
 
 import json
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -99,7 +100,7 @@ def test_a_chat_suite_needs_a_chat_template(folder):
         (b'{"text": "Text."}\n{"text": \n', "texts.jsonl:2: expected an object with a text in 'text'"),
         (b'{"text": ""}\n', "texts.jsonl:1: 'text': found ''; expected a text"),
         (b"\n\n", "texts.jsonl: holds no text"),
-        (b'{"text": "\xff"}\n', "texts.jsonl: is no text in UTF-8"),
+        (b'{"text": "\xff"}\n', "texts.jsonl:1: is no text in UTF-8"),
     ],
     ids=["another field", "a broken line", "an empty text", "no line", "no UTF-8"],
 )
@@ -119,3 +120,41 @@ def test_a_declared_number_of_samples_is_held_against_the_data(folder):
 def test_each_mistake_of_a_suites_file_counts(folder):
     write_suite(folder, context_lenght=3, tasks={"mine": {"task": "mine", "metric": "exact_match", "tier": "high"}})
     assert len(mistakes()) >= 2
+
+
+NO_TEMPLATES = {
+    "a terabyte of nothing": (lambda path: (path.touch(), os.truncate(path, 1 << 40)), "the largest that is read has"),
+    "a device": (lambda path: path.symlink_to("/dev/zero"), ""),
+    "a pipe": (os.mkfifo, ""),
+    "no text": (lambda path: path.write_bytes(b"\xff\xfe"), "not in UTF-8"),
+    "a huge text": (lambda path: path.write_bytes(b"{{ 1 }}" * (1 << 20)), "the largest that is read has"),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(NO_TEMPLATES))
+@pytest.mark.parametrize("name", ["chat_template.jinja", "additional_chat_templates/tool.jinja"])
+def test_a_chat_template_that_is_none_is_named_and_never_waited_for(folder, name, kind):
+    make, said = NO_TEMPLATES[kind]
+    path = folder / "model" / name
+    path.parent.mkdir(exist_ok=True)
+    make(path)
+    if not said:  # it is no file, as if it were not there
+        make_plan(CONFIG)
+        return
+    (line,) = mistakes()
+    assert f"its chat template: model/{name}: cannot be read" in line and said in line
+
+
+@pytest.mark.parametrize("name", ["texts.jsonl", "texts.txt"])
+def test_a_calibration_file_of_nothing_without_end_is_named(folder, name):
+    path = folder / "data" / name
+    path.write_bytes(b"")
+    os.truncate(path, 1 << 40)
+    (line,) = mistakes(quantization={"calibration": {"dataset": f"data/{name}", "samples": 2}})
+    assert f"{name}:1: is no text in UTF-8, or too long a line" in line
+
+
+def test_a_secret_of_the_models_configuration_is_named(folder):
+    (folder / "model" / "config.json").write_text('{"max_position_embeddings": 64, "x": "hf_aB3dE5gH7jK9mN1pQ3sT5vW7"}')
+    (line,) = mistakes()
+    assert "config.json holds a token of the Hugging Face hub, and would go into the release" in line

@@ -360,7 +360,7 @@ def _chain(folder: Path, actual: dict[str, str], problems: list[str]) -> list[st
     is_same = _get(read["comparison"], "speed") == _get(verdict, "speed")
     require(is_same, "verdict.json", "its speed is not that of the comparison")
     if (required := _get(verdict, "policy", "min_speedup")) is not None:
-        ratio, is_own = (_get(verdict, "speed", key) for key in ("least_ratio", "is_speedup"))
+        ratio, is_own = (_get(verdict, "speed", key) for key in ("least_ratio", "is_native"))
         reached = is_own is True and _is_number(ratio) and _is_number(required) and ratio >= required
         require(reached, "verdict.json", f"its speed does not reach min_speedup {required}: {ratio}")
     # Who they are of.

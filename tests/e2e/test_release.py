@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from day0.base.artefacts import digest_of_inventory, inventory
+from day0.base.artefacts import digest_of_file, digest_of_inventory, inventory
 from day0.checkpoint.source_weights import SourceWeights
 from day0.records.quantization import Quantization
 from day0.search.candidates import Recipe, candidates_of
@@ -95,6 +95,25 @@ def test_every_sample_was_asked_answered_and_scored(workspace):
             assert len(lines) == 1000
 
 
+def test_both_servers_were_measured_under_the_same_load(workspace):
+    for candidate in ("baseline", "fp8"):
+        speed = workspace.read(f"tiny-llama/{candidate}/demo/speed.json")
+        schema = json.loads((workspace.folder / "config" / "schemas" / "speed.schema.json").read_text())
+        jsonschema.validate(speed, schema)
+        assert speed["status"] == "MEASURED" and len(speed["repeats"]) == 3, speed["detail"]
+        assert speed["memory"]["host_bytes"] > 10**8 and speed["memory"]["kv_cache_tokens"] > 64
+        digest = workspace.read(f"tiny-llama/{candidate}/demo/run.json")["speed_digest"]
+        assert digest == digest_of_file(workspace.path(f"tiny-llama/{candidate}/demo/speed.json"))
+        assert metadata_of(workspace, candidate)["incidents"] == []
+    compared = workspace.read("tiny-llama/fp8/verdict.json")["speed"]
+    print(compared["sentence"])
+    assert compared["differences"] == [] and compared["output_tokens_per_second"]["ratio"] > 0
+    assert compared["output_tokens_per_second"]["interval"][0] <= compared["least_ratio"] <= compared["largest_ratio"]
+    assert "Speed under a fixed load" in workspace.path("tiny-llama/fp8/report.html").read_text()
+    evidence = workspace.path("tiny-llama/fp8/release/evidence")
+    assert {"baseline_run_speed.json", "candidate_run_speed.json"} <= {path.name for path in evidence.iterdir()}
+
+
 def test_nothing_runs_again_and_quickly_so(workspace):
     start = time.monotonic()
     status, output = workspace.snakemake("release")
@@ -130,6 +149,8 @@ def test_a_stopped_run_is_finished_by_asking_only_the_rest(workspace):
     whole = workspace.folder / "whole.yaml"
     example = yaml.safe_load((workspace.folder / "config/examples/regression.yaml").read_text())
     example["defaults"]["early_stopping"] = "off"
+    example["defaults"]["min_speedup"] = 1.1
+    assert workspace.read("tiny-llama/nvfp4/demo/speed.json")["status"] == "NOT_MEASURED"  # it was stopped early
     whole.write_text(yaml.safe_dump(example).replace("'off'", "off"))
     status, output = workspace.snakemake("verdict", "--configfile", str(whole))
     assert status == 0 and "quantize_candidate" not in output, output[-5000:]
@@ -140,6 +161,10 @@ def test_a_stopped_run_is_finished_by_asking_only_the_rest(workspace):
         requests, before = metadata["requests"][task], stopped["requests"][task]
         assert requests["from_store"] >= stopped["accounting"][task]["asked"] > 0, (requests, before)
     assert (verdict["decision"], verdict["tasks"]["addition"]["within"]) == ("REGRESSION", False), verdict["detail"]
+    speed = verdict["speed"]
+    assert speed["output_tokens_per_second"]["ratio"] > 0 and not speed["is_native"], "the CPU emulates the format"
+    assert speed["sentence"].startswith("No speedup of the format") and "emulated" in speed["sentence"]
+    assert "min_speedup 1.1 cannot be held: the ratio is no speedup of the format" in verdict["detail"]
 
 
 def test_what_cannot_be_published_is_infeasible(workspace):

@@ -53,7 +53,7 @@ def bundled():
 
 def test_the_sound_release_is_accepted_by_its_speed_and_bundled_with_it(release):
     verdict = read_json(VERDICT)
-    assert verdict["decision"] == "ACCEPT" and verdict["speed"]["is_speedup"], verdict["detail"]
+    assert verdict["decision"] == "ACCEPT" and verdict["speed"]["is_native"], verdict["detail"]
     assert verdict["speed"]["least_ratio"] > 1.2
     done = bundled()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -95,7 +95,7 @@ def test_a_lost_speed_is_named_with_the_way_to_measure_it_again(slow):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (ACCEPTED, "is_speedup True, least_ratio 1.0"),
+        (ACCEPTED, "is_native True, least_ratio 1.0"),
         (ACCEPTED | {"speed__least_ratio": 1.5}, "is not what its evidence gives"),
         (ACCEPTED | {"speed": None}, "speed has digest"),
         (ACCEPTED | {"speed__candidate_sha256": "0" * 64}, "the candidate's speed has digest"),

@@ -23,7 +23,7 @@ def test_speed_is_measured_on_both_sides_and_another_load_redoes_no_quantization
     measuring(equipped, min_speedup=1.2)
     equipped.behave({"evaluate": {"fp8": {"tokens_per_second": 150.0}}})
     verdict = decided(equipped)
-    assert verdict["decision"] == "ACCEPT" and verdict["speed"]["is_speedup"], verdict["detail"]
+    assert verdict["decision"] == "ACCEPT" and verdict["speed"]["is_native"], verdict["detail"]
     assert "1.5 times the baseline's output tokens per second" in verdict["speed"]["sentence"]
     assert [call for call in equipped.calls() if call.startswith("evaluate")] == EVALUATED
     for side in ("baseline", "fp8"):

@@ -130,10 +130,10 @@ def _decisions(policy: Policy, comparison: Mapping[str, Any]) -> Iterator[str]:
     if passed is True and policy.min_speedup is not None:
         speed = mapping_or_empty(comparison.get("speed"))
         least = speed.get("least_ratio")
-        if speed.get("is_speedup") is not True or not is_number(least) or least < policy.min_speedup:
+        if speed.get("is_native") is not True or not is_number(least) or least < policy.min_speedup:
             yield (
                 f"the comparison passed, but its speed does not reach min_speedup {policy.min_speedup:g}: "
-                f"is_speedup {short(speed.get('is_speedup'))}, least_ratio {short(least)}"
+                f"is_native {short(speed.get('is_native'))}, least_ratio {short(least)}"
             )
 
 

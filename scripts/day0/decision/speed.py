@@ -66,7 +66,7 @@ def compare_speed(baseline: Run, candidate: Run) -> SpeedComparison | None:
     differences = lacking or (_differences(old, new) if old and new else [])
     if differences or old is None or new is None:
         sentence = f"No ratio of speed: {'; '.join(differences)}."
-        return SpeedComparison(sentence=sentence, is_speedup=False, differences=differences, **found)
+        return SpeedComparison(sentence=sentence, is_native=False, differences=differences, **found)
     throughput = _measure(*([repeat.output_tokens_per_second for repeat in side.repeats] for side in (old, new)))
     waits: dict[str, Any] = {
         name: _measure(*([getattr(repeat, name).mean for repeat in side.repeats] for side in (old, new)))
@@ -74,10 +74,10 @@ def compare_speed(baseline: Run, candidate: Run) -> SpeedComparison | None:
     }
     # The ends of a two-sided interval of 90 % are the one-sided bounds of 95 %.
     least, largest = ratio_of_repeats(throughput.baseline, throughput.candidate, 2 * CONFIDENCE - 1).interval
-    is_speedup = found["emulation"] is None
+    is_native = found["emulation"] is None
     return SpeedComparison(
         sentence=_sentence(throughput, waits, old.load, found["emulation"]),
-        is_speedup=is_speedup,
+        is_native=is_native,
         output_tokens_per_second=throughput,
         **waits,
         least_ratio=least,
@@ -121,7 +121,7 @@ def _guard_problem(speed: SpeedComparison | None, required: float, model: str) -
         return (undecided, f"{cannot}: neither side's speed was measured"), SET_A_LOAD.format(model=model)
     if speed.least_ratio is None or speed.largest_ratio is None:
         return (undecided, f"{cannot}: {'; '.join(speed.differences)}"), MEASURE
-    if not speed.is_speedup:
+    if not speed.is_native:
         return (undecided, f"{cannot}: the ratio is no speedup of the format. {speed.emulation}".rstrip(".")), (
             MEASURE_NATIVELY
         )

@@ -131,9 +131,9 @@ class SpeedComparison(Record):
     """Both sides' speed; the measures are null where they cannot be held against each other."""
 
     sentence: str
-    is_speedup: bool = Field(
-        description="the ratio is that of the format itself; false where a kernel was emulated or quantized the "
-        "weights only, or there is no ratio"
+    is_native: bool = Field(
+        description="the ratio is that of the format's own arithmetic, and above 1 a speedup; false where a kernel was "
+        "emulated or quantized the weights only, or there is no ratio"
     )
     emulation: str | None = Field(None, description="what was emulated or quantized the weights only, on either side")
     differences: list[str] = Field([], description="why the sides cannot be held against each other")

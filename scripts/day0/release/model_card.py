@@ -238,6 +238,7 @@ def render_model_card(
         baseline_precision=verdict.baseline_precision,
         evidence_sentence=verdict.evidence_sentence,
         tokens=verdict.tokens and verdict.tokens.sentence,
+        speed=verdict.speed and verdict.speed.sentence,
         warnings=[entry.sentence for entry in verdict.warnings],
         external=verdict.external and verdict.external.status,
         hub=base_model(source, card),

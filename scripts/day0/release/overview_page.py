@@ -11,11 +11,13 @@ from day0.release.effort import Asked, Effort, Total, total_of
 from day0.release.figures import pareto_chart
 from day0.release.portfolio import Candidate
 from day0.release.release_page import NONE
+from day0.release.speed_section import ratio_of_speed, speed_section
 
 COLUMNS = (
     "model", "release", "decision", "failure_class", "suite", "size_ratio", "bits_per_weight", "mean_score",
     "baseline_score", "largest_drop", "worst_task", "evidence", "detail", "next_action", "decided", "report",
     "wall_seconds", "cpu_seconds", "gpu_seconds", "asked", "generated_tokens", "tokens_per_second", "signed_by",
+    "speed_ratio", "speed_is_native",
 )  # fmt: skip
 OWN_GROUPS = ("candidate", "decision")  # the stages of source and baseline are every candidate's
 CONFIGURED, OF_A_SEARCH, EARLIER = "configured", "search", "earlier"
@@ -148,6 +150,7 @@ def _row(release: Decided) -> dict[str, Any]:
     shared = total_of(one for one in release.efforts if one.group not in OWN_GROUPS)
     whole = {side: rows[-1] for side, rows in release.asked.items() if rows}
     candidate = whole.get("candidate")
+    speed_ratio, is_native = ratio_of_speed(verdict)
     return {
         **{key: verdict.get(key) for key in ("model", "release", "decision", "failure_class", "suite")},
         **{key: verdict.get(key) for key in ("size_ratio", "bits_per_weight", "detail", "next_action")},
@@ -168,6 +171,9 @@ def _row(release: Decided) -> dict[str, Any]:
         "asked": candidate.asked if candidate else None,
         "generated_tokens": candidate.generated_tokens if candidate else None,
         "tokens_per_second": candidate.rate if candidate else None,
+        "speed_ratio": speed_ratio,
+        "speed_is_native": is_native,
+        "speed": speed_section(verdict.get("speed")),
         "whole": whole,
         "history": release.history,
         "signed": release.signed,

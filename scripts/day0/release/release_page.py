@@ -19,6 +19,7 @@ from day0.records.search import Search
 from day0.release.effort import Effort, Total, asked_of, total_of
 from day0.release.figures import Stage, drop_chart, layer_map_chart, search_chart, timeline_chart
 from day0.release.search_page import search_section
+from day0.release.speed_section import speed_section
 
 MEANINGS: dict[str, str] = {
     Decision.ACCEPT: "The candidate keeps to the limits by the criterion below. It may be published.",
@@ -122,6 +123,7 @@ def page_content(
         "rerun_rate": _percent(rate) if rate else None,
         "answers": _answer_rows(tasks, ordered),
         "tokens": mapping_or_empty(comparison.get("tokens") or verdict.get("tokens")).get("sentence"),
+        "speed": speed_section(comparison.get("speed") or verdict.get("speed")),
         "flip_tables": _flip_tables(tasks, questions or {}),
         "comparability": comparison.get("comparability"),
         "baseline_precision": comparison.get("baseline_precision") or verdict.get("baseline_precision"),

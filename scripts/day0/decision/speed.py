@@ -27,6 +27,7 @@ from day0.decision.quoting import printable
 from day0.records.comparison import Comparison
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import Policy
+from day0.records.results import ServerFacts
 from day0.records.speed import Load, Speed, SpeedComparison, SpeedMeasure
 from day0.statistics.ratio import ratio_of_repeats
 
@@ -160,12 +161,16 @@ def _differences(old: Speed, new: Speed) -> list[str]:
 
 
 def _emulation(sides: dict[str, Speed | None]) -> str | None:
-    found = {
-        name: printable(speed.server.emulation)
-        for name, speed in sides.items()
-        if speed is not None and speed.server is not None and speed.server.emulation
-    }
-    return " ".join(f"Of the {name}: {sentence}" for name, sentence in found.items()) or None
+    found = {name: _not_native(speed.server) for name, speed in sides.items() if speed and speed.server}
+    return " ".join(f"Of the {name}: {sentence}" for name, sentence in found.items() if sentence) or None
+
+
+def _not_native(server: ServerFacts) -> str | None:
+    if server.emulation:
+        return printable(server.emulation)
+    if server.device == "cpu" and server.quantization:
+        return f"{printable(server.quantization)} on a CPU, where the engine's kernels say nothing of a GPU's speed."
+    return None
 
 
 def _measure(old: Sequence[float], new: Sequence[float]) -> SpeedMeasure:

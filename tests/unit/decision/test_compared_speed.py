@@ -83,6 +83,14 @@ def test_sides_that_were_measured_differently_have_no_ratio(changes, said):
     assert (decision, failure_class) == ("ANOMALOUS", "INSUFFICIENT_EVIDENCE") and said in result["detail"]
 
 
+def test_a_quantized_format_on_a_cpu_shows_no_speedup():
+    baseline = speed_of(1000, 1010, 990, server={"device": "cpu"})
+    candidate = speed_of(1500, 1520, 1480, server={"device": "cpu", "quantization": "modelopt"})
+    speed = decided(candidate, baseline)[2]["speed"]
+    assert not speed["is_native"] and "modelopt on a CPU" in speed["sentence"]
+    assert decided(candidate, baseline, min_speedup=1.1)[:2] == ("ANOMALOUS", "INSUFFICIENT_EVIDENCE")
+
+
 def test_what_quantization_changes_by_its_nature_is_no_difference():
     served = {"quantization": "modelopt_fp4", "kv_cache_dtype": "fp8", "kernels": ["CutlassNvFp4LinearKernel"]}
     assert decided(speed_of(1500, 1520, 1480, server=served))[2]["speed"]["is_native"]

@@ -1,4 +1,4 @@
-"""A model hub on the loopback, for as much of its protocol as publishing asks for."""
+"""A model hub on the loopback, for as much of its protocol as preflight and publishing ask for."""
 
 import base64
 import hashlib
@@ -84,17 +84,14 @@ def make_handler(state):
             if branches is None:
                 return self.refuse(404, "RepoNotFound")
             found = branches.get(revision) if revision in branches else None
-            found = found or next((f for f in branches.values() if self.head(f) == revision), None)
+            found = found or next((f for f in branches.values() if head_of(f) == revision), None)
             return found if found is not None else self.refuse(404, "RevisionNotFound")
-
-        def head(self, files):
-            return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
 
         def revision(self, name, revision):
             files = self.files(name, revision)
             if files is not None:
-                siblings = [{"rfilename": path} for path in files]
-                self.answer({"id": name, "sha": self.head(files), "siblings": siblings, "private": True})
+                siblings = [{"rfilename": path, "size": len(content)} for path, content in files.items()]
+                self.answer({"id": name, "sha": head_of(files), "siblings": siblings, "private": True})
 
         def tree(self, name, revision):
             files = self.files(name, revision)
@@ -142,17 +139,19 @@ def make_handler(state):
                 elif line["key"] == "deletedFile":
                     del files[value["path"]]
             state.commits.append(header["summary"])
-            sha = self.head(files)
+            sha = head_of(files)
             self.answer({"success": True, "commitOid": sha, "commitUrl": f"{self.endpoint()}/{name}/commit/{sha}"})
 
         def resolve(self, method, name, revision, path):
             files = self.files(name, revision)
             if files is None:
                 return None
+            if path not in files:
+                return self.refuse(404, "EntryNotFound")
             content = files[path]
             self.send_response(200)
             self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
-            self.send_header("X-Repo-Commit", self.head(files))
+            self.send_header("X-Repo-Commit", head_of(files))
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             return None if method == "HEAD" else self.wfile.write(content)
@@ -179,6 +178,11 @@ def make_handler(state):
             pass
 
     return Handler
+
+
+def head_of(files):
+    """The commit of files that the hub holds."""
+    return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
 
 
 def serve(token):

@@ -570,7 +570,7 @@ def _check_suites(plan: Plan, is_produced: Callable[[str], bool], mistakes: _Mis
         for run in sorted(runs[name]):
             model, _, candidate = run.partition("/")
             path = plan.config.models[model].path
-            if path and not is_produced(path) and (missing := missing_template(root / path, suite)):
+            if path and not is_produced(path) and (missing := missing_template(root / path, settings)):
                 mistakes.add(f"suite {name}", f"{missing} (model {model})")
             location = plan.config.models[model].model_dump(include={"path", "hub", "revision"})
             if model not in limits:

@@ -5,7 +5,8 @@ All of it is knowable before the first job. Each function gives sentences; nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,18 @@ from day0.suite.suites import Suite
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
 
 
-def missing_of_model(folder: Path) -> list[str]:
-    """What a model's folder lacks of its shards and its tokenizer; and a secret, or a template that cannot be one."""
-    secret = secret_in_declarations(folder)
+def missing_of_model(folder: Path, on_hub: Set[str] | None = None, name: str | None = None) -> list[str]:
+    """What a model lacks of its shards and its tokenizer; and a secret, or a template that cannot be one.
+
+    Args:
+        folder: of the model; of one on the hub that is not fetched, of its small files.
+        on_hub: the files of that one.
+        name: how messages name it, else by its folder.
+    """
+    secret, place = secret_in_declarations(folder), name or str(folder)
     problems = [secret] if secret else []
+    held = {file.name for file in folder.iterdir() if file.is_file()} if on_hub is None else on_hub
+    remedy = "copy what is missing" if on_hub is None else "choose a commit that has them"
     try:
         effective_chat_template(folder)
     except UnusableInput as error:
@@ -35,30 +44,26 @@ def missing_of_model(folder: Path) -> list[str]:
             shards = sorted({str(name) for name in read_json(folder / INDEX_FILE).get("weight_map", {}).values()})
         except (UnusableInput, AttributeError) as error:
             return [f"{INDEX_FILE} cannot be read: {error}; copy the folder again"]
-        if missing := [name for name in shards if not (folder / name).is_file()]:
+        if missing := [name for name in shards if name not in held]:
             problems.append(
-                f"{folder} lacks {first_of(missing, 3)} of {len(shards)} shards that its {INDEX_FILE} names; "
-                "copy what is missing"
+                f"{place} lacks {first_of(missing, 3)} of {len(shards)} shards that its {INDEX_FILE} names; {remedy}"
             )
-    has_remote = any(folder.glob("tokenization_*.py"))
-    if not has_remote and not any((folder / name).is_file() for name in TOKENIZERS):
-        problems.append(
-            f"{folder} holds no tokenizer ({', '.join(TOKENIZERS[:2])}, …); copy the tokenizer's files of the model"
-        )
+    has_remote = any(fnmatch(name, "tokenization_*.py") for name in held)
+    if not has_remote and not held & set(TOKENIZERS):
+        remedy = "copy the tokenizer's files of the model" if on_hub is None else "choose a commit that has one"
+        problems.append(f"{place} holds no tokenizer ({', '.join(TOKENIZERS[:2])}, …); {remedy}")
     return problems
 
 
-def templated_tasks(suite: Suite) -> list[str]:
-    """Tasks of a suite that are asked through the model's chat template."""
-    return [
-        name
-        for name, task in suite.tasks.items()
-        if (suite.apply_chat_template if task.apply_chat_template is None else task.apply_chat_template)
-    ]
+def templated_tasks(suite: Mapping[str, Any]) -> list[str]:
+    """Tasks of a suite, as JSON holds it, that are asked through the model's chat template."""
+    of_suite = suite.get("apply_chat_template")
+    own = {name: task.get("apply_chat_template") for name, task in suite["tasks"].items()}
+    return [name for name, setting in own.items() if (of_suite if setting is None else setting)]
 
 
-def missing_template(folder: Path, suite: Suite) -> str | None:
-    """A sentence where a suite asks through a chat template that a local model does not have."""
+def missing_template(folder: Path, suite: Mapping[str, Any], name: str | None = None) -> str | None:
+    """A sentence where a suite asks through a chat template that a model, in a folder, does not have."""
     tasks = templated_tasks(suite)
     try:
         if not tasks or effective_chat_template(folder) is not None:
@@ -66,8 +71,9 @@ def missing_template(folder: Path, suite: Suite) -> str | None:
     except UnusableInput:
         return None  # see missing_of_model
     return (
-        f"apply_chat_template: {', '.join(tasks)} need a chat template, {folder} has none (chat_template.jinja, or "
-        "chat_template in tokenizer_config.json); add the model's, or set apply_chat_template: false for a base model"
+        f"apply_chat_template: {', '.join(tasks)} need a chat template, {name or folder} has none "
+        "(chat_template.jinja, or chat_template in tokenizer_config.json); add the model's, or set "
+        "apply_chat_template: false for a base model"
     )
 
 

@@ -20,6 +20,7 @@ from day0.base.artefacts import read_json
 from day0.base.cli import UnusableInput
 from day0.checkpoint.recipe_support import RecipeSupport, recipe_support
 from day0.checkpoint.vllm_rules import ARITHMETIC_CAPABILITY, MINIMUM_CAPABILITY
+from day0.plan.contents import missing_of_model, missing_template, templated_tasks
 from day0.recipe.modules import linear_modules
 from day0.recipe.resolve import resolve_configuration
 from day0.records.environment import ImageEnvironment
@@ -35,6 +36,7 @@ from day0.records.preflight import (
     SuiteRequest,
 )
 from day0.serving.container import runtime_error
+from day0.source.hub import HubError, cached_folder, fetch_texts, is_offline, remote_tensors, sizes_of
 from day0.source.model_folder import check_model_folder
 from day0.source.safetensors_headers import Tensor, read_tensors
 from day0.suite.harness import own_task_files
@@ -85,18 +87,18 @@ def assess_setup(checks: list[Check], request: PreflightRequest, definition_dige
 def check_model(model: ModelRequest, output: Path) -> list[Check]:
     """Check that the source model can be read and that its checkpoint will fit on the disk of ``output``."""
     if model.hub:
-        return _check_hub(model.hub, model.revision or "", output)
+        return _check_hub(model.hub, model.revision or "", model.trust_remote_code, output)
     problem = check_model_folder(model.path or "")
     if problem:
         return [Check("model", problem, USER_CONFIG_ERROR)]
     folder = Path(model.path or "")
-    checks = [_check_remote_code(folder, model.trust_remote_code)]
+    checks = [_check_remote_code(folder, model.trust_remote_code, str(folder))]
     payload = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     checks.append(_check_disk(payload, output, "a checkpoint of the source's size"))
     return checks
 
 
-def _check_remote_code(folder: Path, trusted: bool) -> Check:
+def _check_remote_code(folder: Path, trusted: bool, name: str) -> Check:
     try:
         needs_code = "auto_map" in read_json(folder / "config.json")
     except UnusableInput as error:
@@ -104,43 +106,53 @@ def _check_remote_code(folder: Path, trusted: bool) -> Check:
     if needs_code and not trusted:
         return Check(
             "remote code",
-            f"{folder}/config.json names Python code of its own (auto_map); read it, then set trust_remote_code: true "
+            f"config.json of {name} names Python code of its own (auto_map); read it, then set trust_remote_code: true "
             "for this model, or use a model that needs none",
             USER_CONFIG_ERROR,
         )
     return Check("remote code", "trusted by the configuration" if needs_code else "none needed")
 
 
-def _check_hub(hub: str, revision: str, output: Path) -> list[Check]:
-    from huggingface_hub import HfApi, constants, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError
-
-    name = f"{hub} at {revision[:12]}"
-    cached = isinstance(try_to_load_from_cache(hub, "config.json", revision=revision), str)
-    if constants.HF_HUB_OFFLINE:
-        if cached:
-            return [Check("hub", f"{name} is in the cache; HF_HUB_OFFLINE is set")]
-        return [Check("hub", f"HF_HUB_OFFLINE is set and the cache holds no {name}; fetch it first", USER_CONFIG_ERROR)]
+def _check_hub(hub: str, revision: str, trusted: bool, output: Path) -> list[Check]:
+    """Check what a commit on the hub, or in its cache, holds; nothing but its small files is fetched."""
+    name = _name_of(hub, revision)
+    folder = cached_folder(hub, revision)
+    is_cached = folder is not None and not check_model_folder(str(folder)) and not missing_of_model(folder)
+    if folder is not None and is_cached and is_offline():
+        return [
+            Check("hub", f"{name} is in the cache; HF_HUB_OFFLINE is set"),
+            _check_remote_code(folder, trusted, name),
+        ]
+    if is_offline():
+        part = "" if folder is None else " in full"
+        detail = f"HF_HUB_OFFLINE is set and the cache does not hold {name}{part}; fetch it first"
+        return [Check("hub", detail, USER_CONFIG_ERROR)]
     try:
-        info = HfApi().model_info(hub, revision=revision, files_metadata=True)
-    except HfHubHTTPError as error:
-        reason = str(error).splitlines()[0]
-        return [
-            Check("hub", f"{name} cannot be read: {reason}; check the id, the commit and HF_TOKEN", USER_CONFIG_ERROR)
-        ]
-    except Exception as error:  # every network library has its own family of connection errors
-        failure_class = None if cached else SYSTEMIC
-        return [
-            Check("hub", f"the hub does not answer ({type(error).__name__}: {error}); cached: {cached}", failure_class)
-        ]
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+        sizes = sizes_of(hub, revision)
+        folder = fetch_texts(hub, revision)
+    except HubError as error:
+        if error.is_refusal:
+            detail = f"{name} cannot be read: {error}; check the id, the commit and HF_TOKEN"
+            return [Check("hub", detail, USER_CONFIG_ERROR)]
+        detail = f"the hub does not answer ({error}); " + ("the cache holds the model" if is_cached else "not cached")
+        return [Check("hub", detail, None if is_cached else SYSTEMIC)]
     payload = sum(size for file, size in sizes.items() if file.endswith(".safetensors"))
-    if not payload:
-        return [
-            Check("hub", f"{name} holds no *.safetensors; choose a repository or commit that does", USER_CONFIG_ERROR)
-        ]
-    download = Check("hub", f"{name} holds {payload / 1e9:.1f} GB of weights")
-    return [download, _check_disk(payload * (1 if cached else 2), output, "the download and a checkpoint of its size")]
+    problems = missing_of_model(folder, sizes.keys(), name)
+    if not any(file.endswith(".safetensors") for file in sizes):
+        problems.insert(0, f"{name} holds no *.safetensors; choose a repository or commit that does")
+    if "config.json" not in sizes:
+        problems.insert(0, f"{name} holds no config.json; choose a repository of a Hugging Face model")
+    if problems:
+        return [Check("hub", problem, USER_CONFIG_ERROR) for problem in problems]
+    return [
+        Check("hub", f"{name} holds {payload / 1e9:.1f} GB of weights"),
+        _check_remote_code(folder, trusted, name),
+        _check_disk(payload * (1 if is_cached else 2), output, "the download and a checkpoint of its size"),
+    ]
+
+
+def _name_of(hub: str, revision: str | None) -> str:
+    return f"{hub} at {(revision or '')[:12]}"
 
 
 def _check_disk(needed: int, output: Path, purpose: str) -> Check:
@@ -172,16 +184,23 @@ def check_recipe(request: RecipeRequest) -> list[Check]:
 def _read_source(location: ModelLocation) -> tuple[Mapping[str, Tensor] | None, bool, str]:
     """The source's tensors by their headers, whether its lm_head is tied, and why they are not known."""
     folder = Path(location.path) if location.path else None
-    if location.hub:
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(location.hub, "config.json", revision=location.revision)
-        folder = Path(cached).parent if isinstance(cached, str) else None
-    if folder is None:
-        return None, False, "the model is not fetched yet"
+    is_remote = False
     try:
+        if location.hub:
+            folder = cached_folder(location.hub, location.revision or "")
+            is_remote = folder is None or bool(check_model_folder(str(folder)))
+            if is_remote and is_offline():
+                return None, False, "the model is not fetched yet"
+            if is_remote:
+                folder = fetch_texts(location.hub, location.revision or "")
+        if folder is None:
+            return None, False, "the model is not fetched yet"
         config = read_json(folder / "config.json")
-        return read_tensors(folder), config.get("tie_word_embeddings", True) is not False, ""
+        remote = remote_tensors(location.hub, location.revision or "") if location.hub and is_remote else None
+        tensors = read_tensors(folder) if remote is None else remote
+        return tensors, config.get("tie_word_embeddings", True) is not False, ""
+    except HubError as error:
+        return None, False, f"the model is not fetched yet, and the hub does not show it ({error})"
     except UnusableInput as error:
         return None, False, str(error)
 
@@ -291,12 +310,27 @@ def check_suite(request: SuiteRequest) -> list[Check]:
     elif judges := {task[role] for task in suite["tasks"].values() for role in ("judge", "simulator") if task[role]}:
         checks.append(Check("judges", f"addresses and keys of {', '.join(sorted(judges))} are set"))
     needs = {name: task["context_length"] or suite["context_length"] for name, task in suite["tasks"].items()}
+    if untemplated := _missing_template(request.location, suite):
+        checks.append(Check("chat template", untemplated, USER_CONFIG_ERROR))
     limit = context_limit_of(request.location.as_plain())
     problems = context_problems(needs, limit, None)
     known = "is not known; the server will show it" if limit is None else f"is {limit}"
     text = "; ".join(problems) or f"{max(needs.values())} tokens needed, the model's length {known}"
     checks.append(Check("context", text, USER_CONFIG_ERROR if problems else None))
     return checks
+
+
+def _missing_template(location: ModelLocation, suite: Mapping[str, Any]) -> str | None:
+    """Why a suite cannot be asked of a model through its chat template; None also where the model is not known yet."""
+    folder, name = Path(location.path or ""), location.path
+    if location.hub and templated_tasks(suite):
+        name = _name_of(location.hub, location.revision)
+        try:
+            folder = fetch_texts(location.hub, location.revision or "")
+        except HubError:
+            return None  # the check of the model reports it
+    is_known = (location.hub or location.path) and (folder / "config.json").is_file()
+    return missing_template(folder, suite, name) if is_known else None
 
 
 def check_frameworks(python: Path, tasks: list[str], script: Path = SCRIPTS / "harness_nemo_evaluator.py") -> Check:

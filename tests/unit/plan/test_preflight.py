@@ -183,7 +183,8 @@ def test_a_recipe_is_known_before_anything_runs(tmp_path, monkeypatch, name, cha
     assert words in named.detail and (named.failure_class is not None) is (failure_class is not None), named.detail
 
 
-def test_a_recipe_is_not_refused_for_a_source_that_is_not_known_yet(tmp_path):
+def test_a_recipe_is_not_refused_for_a_source_that_is_not_known_yet(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     request = recipe("nvfp4_experts_only", "cuda")
     for location in ({}, {"path": str(tmp_path)}, {"hub": "org/name", "revision": "0" * 40}):
         checks = check_recipe({**request, "location": location})

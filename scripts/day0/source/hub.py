@@ -9,7 +9,7 @@ from typing import TypeVar
 from day0.source.safetensors_headers import INDEX_FILE, Tensor
 
 Answer = TypeVar("Answer")
-# All that says of a model whether it can be used, and no weights.
+# What shows whether a model can be used, without its weights.
 TEXTS = (
     "config.json",
     INDEX_FILE,

@@ -82,6 +82,8 @@ class Outcome(Frozen):
     score: Number | None = Field(None, description="mean over the blocking tasks, as a fraction of their scales")
     loss: MeanLoss | None = None
     size_ratio: Number | None = Field(None, description="measured, of the checkpoint")
+    speed_ratio: Number | None = Field(None, description="of output tokens per second; null: not measured")
+    speed_is_native: bool | None = Field(None, description="the ratio is of the format served natively, not emulated")
     detail: str = ""
 
 

@@ -20,7 +20,7 @@ TONES = {Decision.ACCEPT: "good", Decision.REGRESSION: "bad"}
 COLUMNS = (
     "candidate", "cost", "size", "bits_per_weight", "active_bytes", "throughput", "measured_size", "risk", "rungs",
     "decided_by", "decision", "failure_class", "score", "mean_drop", "drop_low", "drop_high", "largest_drop_in_limits",
-    "samples_asked", "reason",
+    "speed_ratio", "speed_is_native", "samples_asked", "reason",
 )  # fmt: skip
 
 
@@ -59,7 +59,9 @@ def portfolio_table(search: Search) -> str:
                 " ".join(map(str, rungs.get(one.name, []))), found.kind if found else "",
                 found.decision if found else "not tried", (found.failure_class or "") if found else "",
                 _short(found.score if found else None), *map(_short, drops),
-                _short(found.worst_drop if found else None), asked, reasons.get(one.name, ""),
+                _short(found.worst_drop if found else None), _short(found.speed_ratio if found else None),
+                "" if found is None or found.speed_is_native is None else found.speed_is_native,
+                asked, reasons.get(one.name, ""),
             ]
         )  # fmt: skip
     return stream.getvalue()

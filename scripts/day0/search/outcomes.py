@@ -31,6 +31,7 @@ def outcome_of(name: str, kind: Kind, verdict: Verdict, comparison: Comparison |
     drops = {task: drop for task, entry in blocking.items() if (drop := _drop_in_limits(entry)) is not None}
     beyond = [task for task, entry in blocking.items() if entry.within is False]
     regressed = sorted(beyond, key=lambda task: (-drops.get(task, 0.0), task))
+    throughput = verdict.speed.output_tokens_per_second if verdict.speed is not None else None
     return Outcome(
         name=name,
         kind=kind,
@@ -45,6 +46,8 @@ def outcome_of(name: str, kind: Kind, verdict: Verdict, comparison: Comparison |
         score=_score(list(blocking.values())),
         loss=_loss(verdict),
         size_ratio=verdict.size_ratio,
+        speed_ratio=None if throughput is None else throughput.ratio,
+        speed_is_native=verdict.speed.is_native if verdict.speed is not None and throughput is not None else None,
         detail=verdict.detail,
     )
 

@@ -41,6 +41,8 @@ def answer(name, kind):
         loss=MeanLoss(drop=drop, low=drop - 2 * error, high=drop + 2 * error, limit=limit),
         score=0.97 - drop,
         size_ratio=0.3,
+        speed_ratio=1.25,
+        speed_is_native=False,
     )
 
 
@@ -68,6 +70,8 @@ def test_the_table_has_every_candidate_with_its_result_or_the_reason(search):
     assert list(rows) == list(SPACE) and rows[search.winner]["decided_by"] == "final"
     assert rows[search.winner]["decision"] == "ACCEPT" and " " in rows[search.winner]["rungs"]
     assert int(rows[search.winner]["samples_asked"]) == 2500 and float(rows[search.winner]["mean_drop"]) < 0.01
+    assert (rows[search.winner]["speed_ratio"], rows[search.winner]["speed_is_native"]) == ("1.25", "False")
+    assert (rows["w4a16"]["speed_ratio"], rows["w4a16"]["speed_is_native"]) == ("", "")
     assert rows["w4a16"]["decision"] == "not tried" and "no less than the source" in rows["w4a16"]["reason"]
     assert all(row["reason"] for row in rows.values())
 

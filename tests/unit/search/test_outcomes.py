@@ -4,6 +4,7 @@ import pytest
 
 from day0.records.comparison import Comparison
 from day0.records.early_stopping import EarlyStop
+from day0.records.speed import SpeedComparison
 from day0.records.verdict import Verdict
 from day0.search.outcomes import outcome_of
 from day0.statistics.paired import NOTHING
@@ -111,3 +112,13 @@ def test_an_evaluation_that_ended_early_is_known_by_its_comparison(end):
     made = Comparison.model_construct(early_stop=EarlyStop.model_validate(stop) if end else None)
     assert outcome_of("n", "screen", verdict(), made).early_end == end
     assert outcome_of("n", "screen", verdict()).early_end is None
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+def test_the_measured_speed_of_a_candidate_is_kept_and_whether_it_is_the_formats_own(is_native):
+    measure = {"baseline": [2.0] * 3, "candidate": [3.0] * 3, "ratio": 1.5, "interval": [1.4, 1.6]}
+    speed = SpeedComparison(sentence="x", is_native=is_native, output_tokens_per_second=measure)
+    found = outcome_of("n", "final", verdict(speed=speed))
+    assert (found.speed_ratio, found.speed_is_native) == (1.5, is_native)
+    without = outcome_of("n", "final", verdict(speed=SpeedComparison(sentence="x", is_native=False)))
+    assert (without.speed_ratio, without.speed_is_native) == (None, None)

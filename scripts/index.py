@@ -30,6 +30,7 @@ from day0.release.overview_page import (
     EARLIER,
     OF_A_SEARCH,
     Decided,
+    archive_folder,
     count_decisions,
     index_figures,
     index_rows,
@@ -70,6 +71,7 @@ def find_decided(path: Path, folder: Path, kind: str, read_results: Callable[[Pa
         history_rows(entries, files.verdict, digest_of_file(path)),
         signed,
         signed is None and (path.parent / SIGN_OFF).is_file(),
+        archive_folder(path.parent / "report.html") if kind == CONFIGURED else None,
     )
 
 

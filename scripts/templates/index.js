@@ -42,6 +42,14 @@ for (const table of document.querySelectorAll("table.sorts")) {
     });
   });
 }
+// An archive of Snakemake (--report) keeps each page in a folder of its own, named by a digest, and no bundle.
+if (/\/data\/raw\/[0-9a-f]{16}\/[^/]+$/.test(location.pathname)) {
+  for (const link of document.querySelectorAll("a[data-archived]")) {
+    const {archived} = link.dataset;
+    if (archived) link.href = `../${archived}/report.html`;
+    else link.replaceWith(link.textContent);
+  }
+}
 form.hidden = false;
 form.addEventListener("input", filter);
 form.addEventListener("submit", (event) => event.preventDefault());

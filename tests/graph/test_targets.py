@@ -1,5 +1,8 @@
 """What the targets leave behind and say last, whatever was decided."""
 
+import re
+import zipfile
+
 import pytest
 
 from conftest import TWO_RELEASES
@@ -120,3 +123,8 @@ def test_the_report_of_snakemake_has_the_same_parts(project):
     for name in ("report.html", "index.html", "decisions.csv", "drops.svg", "timeline.svg", "tiny-llama.demo.svg"):
         assert any(f"Adding {name} " in line for line in added), (name, added)
     assert "Traceback" not in run.output
+    with zipfile.ZipFile(project.folder / "report.zip") as archive:
+        files = set(archive.namelist())
+        (index,) = (name for name in files if name.endswith("/index.html"))
+        (report,) = re.findall('data-archived="([^"]+)"', archive.read(index).decode())
+    assert f"{index.rsplit('/', 2)[0]}/{report}/report.html" in files, files

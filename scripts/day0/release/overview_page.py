@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from day0.records.failure_class import Decision
@@ -28,6 +30,7 @@ class Decided(NamedTuple):
 
     Attributes:
         report, bundle: addresses relative to the index; None where there is none.
+        archived: the report's folder in an archive of Snakemake (``--report``), beside the index's; None: not in it.
         kind: CONFIGURED, OF_A_SEARCH (a candidate of one) or EARLIER.
         efforts: of all its stages, those that are shared included.
         asked: of the candidate's run and the baseline's, by side.
@@ -44,6 +47,12 @@ class Decided(NamedTuple):
     history: Sequence[Mapping[str, Any]] = ()
     signed: SignOff | None = None
     signed_another: bool = False
+    archived: str | None = None
+
+
+def archive_folder(path: Path) -> str:
+    """The name of the folder that holds a file in an archive of Snakemake, as its report_href has it (9.27.1)."""
+    return hashlib.sha256(str(path).encode()).hexdigest()[:16]
 
 
 def index_rows(releases: Sequence[Decided]) -> list[dict[str, Any]]:
@@ -161,6 +170,7 @@ def _row(release: Decided) -> dict[str, Any]:
         "evidence": verdict.get("evidence_strength"),
         "decided": verdict.get("created"),
         "report": release.report,
+        "archived": release.archived,
         "bundle": release.bundle,
         "kind": release.kind,
         "tasks": tasks,

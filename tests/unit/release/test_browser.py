@@ -213,6 +213,23 @@ def test_a_report_is_whole_on_screen_and_on_paper(site, tmp_path, decision):
     assert "1 of " in text, "pages are numbered"
 
 
+def test_the_links_of_the_page_lead_to_the_reports_within_an_archive_of_snakemake(site, tmp_path):
+    def links(page):
+        found, console = browse(page, tmp_path, "--dump-dom")
+        assert console == []
+        return re.findall(r'<a href="([^"]+)" data-archived="([^"]*)">(report|bundle)</a>', found)
+
+    here = links(site / "index.html")
+    assert here and all((site / link).exists() for link, _, _ in here)
+    archived = tmp_path / "report" / "data" / "raw" / ("0" * 16)
+    archived.mkdir(parents=True)
+    shutil.copy(site / "index.html", archived)
+    found = links(archived / "index.html")
+    assert len(found) == sum(kind == "report" for _, _, kind in here), "an archive holds no bundle"
+    for link, folder, _ in found:
+        assert link == f"../{folder}/report.html" and re.fullmatch("[0-9a-f]{16}", folder)
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("name", ["index.html", *(f"tiny/{decision.lower()}/report.html" for decision in Decision)])
 def test_a_page_is_read_on_a_phone_and_in_the_dark(site, tmp_path, name, dark):

@@ -94,7 +94,7 @@ def test_a_report_or_bundle_older_than_the_verdict_is_no_link(tmp_path):
     (path,) = write(tmp_path, verdict())
     os.utime(path.with_name("report.html"), (1, 1))
     assert run_script("index.py", path, "--output", tmp_path / "index.html").returncode == 0
-    assert "report.html" not in (tmp_path / "index.html").read_text()
+    assert 'report.html"' not in (tmp_path / "index.html").read_text()
 
 
 def test_two_suites_make_two_figures_and_an_unmeasured_candidate_none():

@@ -364,3 +364,50 @@ def test_the_plugin_imports_nothing_of_the_project_but_to_explain_a_mistake():
         names = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
         names |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         assert {name.partition(".")[0] for name in names} <= allowed
+
+
+def page_of(folder):
+    return (folder / "results" / "run.html").read_text()
+
+
+def test_a_page_of_the_run_says_about_when_it_ends_and_then_how_it_ended(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    run.begin(evaluate_run=2, assess_run=1)
+    run.tell(None, "about 10 minutes", on_terminal=True, seconds_by_rule={"evaluate_run": 600.0, "assess_run": 1.0})
+    run.start(1, "Evaluating <script>alert(1)</script> of m")
+    now = time.monotonic()
+    run.handler.look(now + 300)
+    page = page_of(tmp_path)
+    hour = {time.strftime("%H:%M", time.localtime(time.time() + 901 + shift)) for shift in (-60, 0, 60)}
+    assert any(f"0 of 3 jobs done; it ends about {one}" in page for one in hour), page
+    assert "<td>Evaluating &lt;script&gt;alert(1)&lt;/script&gt; of m</td><td>5 min</td>" in page
+    assert 'http-equiv="refresh"' in page and "<script" not in page
+    run.tell(LogEvent.JOB_FINISHED, job_id=1)
+    run.tell(LogEvent.PROGRESS, done=1, total=3)
+    run.handler.close()
+    page = page_of(tmp_path)
+    assert "<h1>ended after 0 s, 1 of 3 jobs done</h1>" in page and 'http-equiv="refresh"' not in page
+    assert "Evaluating &lt;script&gt;alert(1)&lt;/script&gt; of m: done in" in page
+
+
+def test_the_page_of_a_run_whose_times_are_not_known_says_so(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    run.begin(evaluate_run=2)
+    run.start(1, "Evaluating a")
+    run.handler.look(time.monotonic() + 20)
+    assert "0 of 2 jobs done; how long the rest takes is not known yet" in page_of(tmp_path)
+
+
+@pytest.mark.parametrize("settings", [{"dryrun": True}, {}])
+def test_no_page_is_made_by_a_dry_run_or_where_there_are_no_results(tmp_path, monkeypatch, settings):
+    monkeypatch.chdir(tmp_path)
+    if settings:
+        (tmp_path / "results").mkdir()
+    recorded = Recorded(**settings)
+    recorded.begin(evaluate_run=1)
+    recorded.start(1, "Evaluating a")
+    recorded.handler.look(time.monotonic() + 20)
+    recorded.handler.close()
+    assert not (tmp_path / "results" / "run.html").exists()

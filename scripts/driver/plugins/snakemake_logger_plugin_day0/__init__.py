@@ -3,7 +3,8 @@
 A job is named by its rule's message once it has run for some seconds, with its progress, read from the last lines of
 its log; a failure takes three lines. Snakemake's own log, with every job, is the file that the first line names.
 Dry runs, ``--verbose`` and ``--debug-dag`` print what Snakemake prints by itself; ``--verbose`` also what the jobs log.
-A record is shown as it is where it is a warning or an error, or bears ``on_terminal=True``.
+A record is shown as it is where it is a warning or an error, or bears ``on_terminal=True``. The page results/run.html
+has the same, with about when the run ends (:mod:`.run_page`).
 
 It is found by the folder's name in an .pth file (envs/driver.pth), and imports nothing of the project. Snakemake
 imports it before it reads the command line, so that it explains the mistakes in that, too (:mod:`.command_line`).
@@ -18,6 +19,7 @@ import re
 import sys
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,11 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from . import command_line
 from .progress import Progress, about, last_words, read_tail, shown, span
+from .run_page import Running, run_page, write_page
 
 ANNOUNCED_AFTER = 10.0  # seconds; a job that ends sooner is not worth a line
 REPORTED_EVERY = 60.0  # seconds between two lines of progress, or a tenth of the run where that is more
+PAGED_EVERY = 10.0  # seconds between two states of results/run.html
 TICK = 1.0  # second
 WIDTH, LONGEST_LINE = 118, 240
 OF_A_JOB = ("RuleException", "CalledProcessError")
@@ -80,7 +84,9 @@ class LogHandler(LogHandlerBase):
         self.exits: list[str] = []  # what Snakemake said of commands that failed
         self.held: list[str] = []  # what it said before any job
         self.has_begun = self.is_cluster = self.has_status = False
+        self.told: deque[str] = deque(maxlen=200)  # what happened
         self.began = self.reported = time.monotonic()
+        self.paged = -PAGED_EVERY
         self.cores = ""
         self.ended = threading.Event()
         self.ticker: threading.Thread | None = None
@@ -242,7 +248,12 @@ class LogHandler(LogHandlerBase):
                 job.is_announced = True
                 if not self.plain:
                     self._tell(job.text)
-        if self.plain or not self.running:
+        if not self.running:
+            return
+        if now - self.paged >= PAGED_EVERY:
+            self.paged = now
+            self._write_page(now)
+        if self.plain:
             return
         if self.is_terminal:
             self._show_status(now)
@@ -250,23 +261,28 @@ class LogHandler(LogHandlerBase):
             self.reported = now
             self._tell(self.status(now))
 
-    def status(self, now: float) -> str:
-        """A line: jobs done, time left, and how far the longest running jobs are."""
+    def state(self, now: float) -> tuple[float | None, list[Running]]:
+        """Seconds left, and the running jobs, the longest first."""
         jobs = sorted((job for job in self.running.values() if not job.is_submitted), key=lambda job: job.began)
-        parts = []
         logs = [read_tail(job.log) if job.has_logged() else "" for job in jobs]
-        for job, log in zip(jobs[:SHOWN_JOBS], logs, strict=False):
-            far = self.progress.of_log(log)
-            parts.append(f"{job.text}: {far or span(now - job.began)}")
-        if len(jobs) > SHOWN_JOBS:
-            parts.append(f"{len(jobs) - SHOWN_JOBS} more run")
-        if waiting := sum(job.is_submitted for job in self.running.values()):
-            parts.append(f"{waiting} wait in the queue")
+        shown_jobs = [
+            Running(job.text, self.progress.of_log(log) or span(now - job.began))
+            for job, log in zip(jobs, logs, strict=True)
+        ]
         running = [
             (job.rule, now - job.began, self.progress.said_left(log)) for job, log in zip(jobs, logs, strict=True)
         ]
         submitted = [(job.rule, 0.0, None) for job in self.running.values() if job.is_submitted]
-        left = self.progress.left([*running, *submitted])
+        return self.progress.left([*running, *submitted]), shown_jobs
+
+    def status(self, now: float) -> str:
+        """A line: jobs done, time left, and how far the longest running jobs are."""
+        left, jobs = self.state(now)
+        parts = [f"{job.text}: {job.far}" for job in jobs[:SHOWN_JOBS]]
+        if len(jobs) > SHOWN_JOBS:
+            parts.append(f"{len(jobs) - SHOWN_JOBS} more run")
+        if waiting := sum(job.is_submitted for job in self.running.values()):
+            parts.append(f"{waiting} wait in the queue")
         head = f"{self.progress.done} of {self.progress.total} jobs done" + (
             f", about {about(left)} left" if left else ""
         )
@@ -279,6 +295,11 @@ class LogHandler(LogHandlerBase):
         self.stream.write(f"\r\x1b[K{shown(self.status(now))[:WIDTH]}")
         self.stream.flush()
         self.has_status = True
+
+    def _write_page(self, now: float, ended: str | None = None) -> None:
+        if self.has_begun and not self.common_settings.dryrun:
+            left, jobs = self.state(now)
+            write_page(run_page(self.progress.done, self.progress.total, left, jobs, list(self.told), ended))
 
     def _clear(self) -> None:
         if self.has_status:
@@ -303,7 +324,9 @@ class LogHandler(LogHandlerBase):
         return _short(paths[0]) if paths else ""
 
     def _tell(self, text: str) -> None:
-        self._say(f"[{time.strftime('%H:%M:%S')}] {text}")
+        line = f"[{time.strftime('%H:%M:%S')}] {text}"
+        self.told.append(shown(line))
+        self._say(line)
 
     def _say(self, text: str) -> None:
         if self.plain:
@@ -323,11 +346,13 @@ class LogHandler(LogHandlerBase):
             if self.has_begun:
                 took = span(time.monotonic() - self.began)
                 done = self.progress.done == self.progress.total
-                self._say(
+                ended = (
                     f"done in {took}"
                     if done
                     else f"ended after {took}, {self.progress.done} of {self.progress.total} jobs done"
                 )
+                self._say(ended)
+                self._write_page(time.monotonic(), ended)
         self.held = []
         self.has_begun = False
         super().close()

@@ -84,7 +84,7 @@ class LogHandler(LogHandlerBase):
         self.exits: list[str] = []  # what Snakemake said of commands that failed
         self.held: list[str] = []  # what it said before any job
         self.has_begun = self.is_cluster = self.has_status = False
-        self.told: deque[str] = deque(maxlen=200)  # what happened
+        self.events: deque[str] = deque(maxlen=200)  # what happened
         self.began = self.reported = time.monotonic()
         self.paged = -PAGED_EVERY
         self.cores = ""
@@ -299,7 +299,7 @@ class LogHandler(LogHandlerBase):
     def _write_page(self, now: float, ended: str | None = None) -> None:
         if self.has_begun and not self.common_settings.dryrun:
             left, jobs = self.state(now)
-            write_page(run_page(self.progress.done, self.progress.total, left, jobs, list(self.told), ended))
+            write_page(run_page(self.progress.done, self.progress.total, left, jobs, list(self.events), ended))
 
     def _clear(self) -> None:
         if self.has_status:
@@ -325,7 +325,7 @@ class LogHandler(LogHandlerBase):
 
     def _tell(self, text: str) -> None:
         line = f"[{time.strftime('%H:%M:%S')}] {text}"
-        self.told.append(shown(line))
+        self.events.append(shown(line))
         self._say(line)
 
     def _say(self, text: str) -> None:

@@ -28,7 +28,7 @@ class Running(NamedTuple):
 
 
 def run_page(
-    done: int, total: int, left: float | None, running: Sequence[Running], told: Sequence[str], ended: str | None
+    done: int, total: int, left: float | None, running: Sequence[Running], events: Sequence[str], ended: str | None
 ) -> str:
     """The page.
 
@@ -36,7 +36,7 @@ def run_page(
         done, total: jobs.
         left: seconds; None: not known.
         running: jobs.
-        told: what happened, a line each, the newest last.
+        events: what happened, a line each, the newest last.
         ended: how the run ended; None: it goes on.
     """
     now = time.time()
@@ -50,7 +50,7 @@ def run_page(
         state = f"{head}; it ends about {time.strftime(day, time.localtime(now + left))}"
     refresh = "" if ended is not None else f'<meta http-equiv="refresh" content="{REFRESHED_EVERY}">'
     jobs = "".join(f"<tr><td>{escape(one.text)}</td><td>{escape(one.far)}</td></tr>" for one in running)
-    lines = "".join(f"<li>{escape(line)}</li>" for line in reversed(told))
+    lines = "".join(f"<li>{escape(line)}</li>" for line in reversed(events))
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

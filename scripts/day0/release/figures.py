@@ -48,6 +48,7 @@ MARKS: dict[str, tuple[str, str]] = {
 FONTS = "'DejaVu Sans', Verdana, Arial, sans-serif"
 LONGEST_LABEL = 32
 MOST_NAMES = 60  # beside points of one figure
+LEAST_SPAN = 4.0  # of an axis of scores, in % of the scale
 WIDTH_INCHES = 8.4
 
 
@@ -221,8 +222,8 @@ def pareto_chart(title: str, candidates: Sequence[Candidate], baseline_score: fl
         axes.set_xlim(0, 108)
         axes.margins(y=0.18)
         low, high = axes.get_ylim()
-        if high - low < 0.5:
-            axes.set_ylim((low + high) / 2 - 0.25, (low + high) / 2 + 0.25)
+        if high - low < LEAST_SPAN:  # else half a point looks like a cliff
+            axes.set_ylim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
         axes.ticklabel_format(axis="y", useOffset=False)
         axes.set_xlabel("size of the weights in % of the source (to the left: smaller)", color=SOFT)
         axes.set_ylabel("mean score in % of the scale", color=SOFT)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from day0.base.numbers import mapping_or_empty
+from day0.base.numbers import float_or_none, mapping_or_empty
 from day0.records.failure_class import Decision
 from day0.records.search import Search
 from day0.release.effort import Effort, Total, asked_of, total_of
@@ -486,12 +486,22 @@ def _run_part(name: str, run: Mapping[str, Any], metadata: Mapping[str, Any]) ->
         "title": name.capitalize(),
         "detail": run.get("detail"),
         "server": ", ".join(filter(None, words)) + (f". {server['emulation']}" if server.get("emulation") else ""),
+        "canary": _canary_sentence(mapping_or_empty(metadata.get("canary"))),
         "columns": columns,
         "accounting": [
             {"name": task, "cells": [_count(entry.get(column)) for column in columns]}
             for task, entry in accounting.items()
         ],
     }
+
+
+def _canary_sentence(canary: Mapping[str, Any]) -> str:
+    """The perplexity of the canary's passages, beside the baseline's; nothing where it has no passages."""
+    own, baseline = (float_or_none(canary.get(name)) for name in ("perplexity", "baseline_perplexity"))
+    if own is None:
+        return ""
+    beside = "" if not baseline else f", the baseline's {baseline:,.3g}: {own / baseline:.3g} times"
+    return f"Perplexity of the canary's passages {own:,.3g}{beside}."
 
 
 def _timings(efforts: Sequence[Effort]) -> list[dict[str, Any]]:

@@ -104,3 +104,10 @@ def test_names_of_points_that_lie_together_are_written_apart():
     for place, (x, y) in enumerate(places):
         for other_x, other_y in places[:place]:
             assert abs(y - other_y) >= 8 or abs(x - other_x) >= 18
+
+
+def test_half_a_point_between_scores_is_no_cliff():
+    svg = pareto_chart("m", [Candidate("a", "ACCEPT", 0.5, 0.905), Candidate("b", "ACCEPT", 0.3, 0.9)], 0.905)
+    texts = [element.text for element in ElementTree.fromstring(svg).iter() if element.text]
+    scores = [float(text) for text in texts if re.fullmatch(r"\d+([.]\d+)?", text) and 85 < float(text) < 96]
+    assert max(scores) - min(scores) >= 2, scores

@@ -15,7 +15,7 @@ import pytest
 from decided_release import make_release, run_script
 from decision_input import described_source
 
-from day0.base.artefacts import digest_of_file, read_json, write_json
+from day0.base.artefacts import digest_of_file, read_json, read_yaml, write_json, write_yaml
 from day0.records.failure_class import Decision
 from day0.release.effort import benchmark_row
 from day0.release.release_page import _checkpoint_rows, _rerun, page_content
@@ -209,6 +209,18 @@ def test_the_page_says_how_far_a_rerun_of_the_same_model_may_move_a_score(tmp_pa
     moved = draw.choice([-1, 0, 1], p=[0.025, 0.95, 0.025], size=(4000, clusters)).mean(axis=1) * width
     assert 0.93 <= np.mean(abs(moved) <= expected) <= 0.97
     assert _rerun(0, 0.05, None) is None is _rerun(clusters, None, None)
+
+
+def test_the_perplexity_of_the_canary_stands_beside_the_baselines(tmp_path):
+    verdict = make_release(tmp_path, "ACCEPT")
+    results = Path(read_json(verdict)["evidence"]["candidate_run"]["path"]).with_name("results.yml")
+    content = read_yaml(results)
+    canary = {"prompt": "x", "answer": "y", "passages": [], "perplexity": 4.04, "baseline_perplexity": 3.76}
+    for change, said in (({}, "4.04, the baseline's 3.76: 1.07 times."), ({"baseline_perplexity": None}, "4.04.")):
+        write_yaml(results, content | {"metadata": content["metadata"] | {"canary": canary | change}})
+        assert run_script("report.py", "--verdict", verdict, "--output", tmp_path / "report.html").returncode == 0
+        page = html.unescape((tmp_path / "report.html").read_text())
+        assert f"Perplexity of the canary's passages {said}" in page
 
 
 def test_the_figures_are_files_of_their_own_too(tmp_path):

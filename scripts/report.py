@@ -33,6 +33,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 # What is made from the report or beside it: its figures are of an earlier run.
 LATER_STAGES = {"render_report", "bundle_release", "log_decision", "publish_release"}
 SIDES = ("baseline", "candidate")
+SAMPLED_SECONDS = 2.0  # Snakemake samples memory each half second: of a shorter job it is that of the shell
 SHOWN_EVIDENCE = ("comparison", "validation", "baseline_run", "candidate_run")
 
 
@@ -98,6 +99,8 @@ def read_efforts(benchmarks: dict[str, Path], groups: dict[str, str], gpus: dict
         label = f"{file.stem.replace('_', ' ')}, {group}" if "/" in name else name
         held = gpus.get(f"{file.stem}, {group}", 0)
         cpu, memory = float_or_none(row.get("cpu_time")), float_or_none(row.get("max_rss"))
+        if seconds < SAMPLED_SECONDS:
+            memory = None
         efforts.append(Effort(label, file.stem, group, end - seconds, seconds, cpu, memory, held))
     return efforts
 

@@ -15,6 +15,7 @@ import pytest
 from decided_release import make_release, run_script
 from decision_input import described_source
 
+import report
 from day0.base.artefacts import digest_of_file, read_json, read_yaml, write_json, write_yaml
 from day0.records.failure_class import Decision
 from day0.release.effort import benchmark_row
@@ -152,6 +153,14 @@ def test_tokens_and_malformed_answers_of_each_task_are_shown():
 def test_benchmark_row_takes_the_last():
     assert benchmark_row("s\tmax_rss\n1.5\t10\n2.5\t20\n") == {"s": "2.5", "max_rss": "20"}
     assert benchmark_row("s\tmax_rss\n") == {} == benchmark_row("")
+
+
+def test_the_memory_of_a_short_job_is_not_known(tmp_path):
+    for name, seconds in (("short", 0.8), ("long", 20.0)):
+        (tmp_path / f"{name}.tsv").write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:20\t3.2\n")
+    files = {path.stem: path for path in tmp_path.glob("*.tsv")}
+    memory = {one.name: one.memory for one in report.read_efforts(files, {}, {})}
+    assert memory == {"short": None, "long": 3.2}
 
 
 def add_evidence(verdict, **changes):

@@ -377,7 +377,9 @@ def test_a_page_of_the_run_says_about_when_it_ends_and_then_how_it_ended(run, tm
     run.tell(None, "about 10 minutes", on_terminal=True, seconds_by_rule={"evaluate_run": 600.0, "assess_run": 1.0})
     run.start(1, "Evaluating <script>alert(1)</script> of m")
     now = time.monotonic()
+    run.handler.look(now + 100)
     run.handler.look(now + 300)
+    assert any("0 of 3 jobs done, about" in line for line in run.lines())
     page = page_of(tmp_path)
     hour = {time.strftime("%H:%M", time.localtime(time.time() + 901 + shift)) for shift in (-60, 0, 60)}
     assert any(f"0 of 3 jobs done; it ends about {one}" in page for one in hour), page
@@ -387,6 +389,7 @@ def test_a_page_of_the_run_says_about_when_it_ends_and_then_how_it_ended(run, tm
     run.tell(LogEvent.PROGRESS, done=1, total=3)
     run.handler.close()
     page = page_of(tmp_path)
+    assert "jobs done, about" not in page, "how far it was is no event"
     assert "<h1>ended after 0 s, 1 of 3 jobs done</h1>" in page and 'http-equiv="refresh"' not in page
     assert "Evaluating &lt;script&gt;alert(1)&lt;/script&gt; of m: done in" in page
 

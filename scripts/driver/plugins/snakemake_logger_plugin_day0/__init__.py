@@ -259,7 +259,7 @@ class LogHandler(LogHandlerBase):
             self._show_status(now)
         elif now - self.reported >= max(REPORTED_EVERY, (now - self.began) / 10):
             self.reported = now
-            self._tell(self.status(now))
+            self._tell(self.status(now), is_event=False)
 
     def state(self, now: float) -> tuple[float | None, list[Running]]:
         """Seconds left, and the running jobs, the longest first."""
@@ -323,9 +323,10 @@ class LogHandler(LogHandlerBase):
         paths = [handler.baseFilename for handler in handlers if isinstance(handler, logging.FileHandler)]
         return _short(paths[0]) if paths else ""
 
-    def _tell(self, text: str) -> None:
+    def _tell(self, text: str, is_event: bool = True) -> None:
         line = f"[{time.strftime('%H:%M:%S')}] {text}"
-        self.events.append(shown(line))
+        if is_event:
+            self.events.append(shown(line))
         self._say(line)
 
     def _say(self, text: str) -> None:

@@ -96,21 +96,27 @@ def parse_generations(
     return answers
 
 
-def parse_likelihoods(response: Any, context_lengths: list[int]) -> list[dict[str, Any]]:
+def parse_likelihoods(
+    response: Any, context_lengths: list[int], lengths: list[int] | None = None
+) -> list[dict[str, Any]]:
     """Sum of log probabilities of each continuation, and whether it is the greedy one, as lm-eval computes them.
 
     Args:
         context_lengths: tokens of each prompt before its continuation.
+        lengths: tokens of each prompt with its continuation; None: asked as texts, whose tokens the server counts.
 
     Raises:
-        ValueError, KeyError, TypeError: the response does not hold finite log probabilities for every prompt.
+        ValueError, KeyError, TypeError: the response does not hold a finite log probability of every token.
     """
     choices = sorted(response["choices"], key=lambda choice: choice["index"])
     if [choice["index"] for choice in choices] != list(range(len(context_lengths))):
         raise ValueError(f"{len(choices)} choices for {len(context_lengths)} prompts")
     answers = []
-    for choice, context in zip(choices, context_lengths, strict=True):
+    for number, (choice, context) in enumerate(zip(choices, context_lengths, strict=True)):
         # The last token is the one that the server had to generate.
+        found, whole = len(choice["logprobs"]["token_logprobs"]), lengths[number] + 1 if lengths else context + 2
+        if found < whole or (lengths and found > whole):
+            raise ValueError(f"{found} log probabilities; expected {whole}, with that of the token that was generated")
         values = choice["logprobs"]["token_logprobs"][context:-1]
         likeliest = choice["logprobs"]["top_logprobs"][context:-1]
         total = math.fsum(values)
@@ -321,11 +327,12 @@ def recording(base: type) -> type:
                 return payload
 
             def parse(response, numbers):
+                asked = [batch[number][0] for number in numbers]
+                are_tokens = not self.chat and all(isinstance(prompt, list | tuple) for prompt in asked)
                 if generate:
-                    asked = [batch[number][0] for number in numbers]
-                    are_tokens = not self.chat and all(isinstance(prompt, list | tuple) for prompt in asked)
                     return parse_generations(response, len(numbers), self.chat, asked if are_tokens else None)
-                return parse_likelihoods(response, [batch[number][2] for number in numbers])
+                lengths = list(map(len, asked)) if are_tokens else None
+                return parse_likelihoods(response, [batch[number][2] for number in numbers], lengths)
 
             answers = self.answers[repeat]
             try:

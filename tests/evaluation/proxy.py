@@ -9,6 +9,8 @@ asked.
 import json
 import os
 import signal
+import socket
+import struct
 import sys
 import threading
 import time
@@ -158,6 +160,15 @@ class Handler(BaseHTTPRequestHandler):
         self.connection.recv(1)
         self.drop()
 
+    def reset(self):
+        """End the connection as a load balancer does that was restarted."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.drop()
+
+    def show_page(self):
+        """What a proxy's page of its own is: HTML, with status 200."""
+        self.answer(200, b"<html><body><h1>Please wait</h1></body></html>", [("X-Of", "a proxy")])
+
     def refuse(self, status, headers=()):
         self.answer(status, b'{"error": "as the test wishes"}', headers)
 
@@ -175,6 +186,46 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(text[: len(text) // 2])
         self.wfile.flush()
         self.drop()
+
+    def trickle(self, content):
+        """The answer byte by byte, until the client has gone."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(json.dumps(content))))
+        self.end_headers()
+        deadline = time.monotonic() + LONGEST_HOLD_SECONDS
+        for byte in json.dumps(content).encode():
+            if time.monotonic() > deadline:
+                break
+            try:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+            except OSError:
+                break
+            time.sleep(0.25)
+        self.close_connection = True
+
+    def zip_badly(self, content):
+        self.answer(200, b"\x1f\x8b\x08\x00" + os.urandom(64), [("Content-Encoding", "gzip")])
+
+    def shorten(self, content):
+        """A length that is less than that of the answer."""
+        text = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text) // 2))
+        self.end_headers()
+        self.wfile.write(text)
+        self.wfile.flush()
+        self.drop()
+
+    def halve_numbers(self, content):
+        for choice in content["choices"]:
+            found = choice["logprobs"]
+            for name in ("tokens", "token_logprobs", "text_offset", "top_logprobs"):
+                if isinstance(found.get(name), list):
+                    found[name] = found[name][: len(found[name]) // 2]
+        return json.dumps(content).encode()
 
     def change(self, **values):
         def changed(self, content):
@@ -221,6 +272,8 @@ HOLDS = {"hold": Handler.wait_for_file, "sick": Handler.wait_for_sickness}
 BEFORE = {
     "drop": Handler.drop,
     "delay": Handler.delay,
+    "reset": Handler.reset,
+    "page": Handler.show_page,
     "rate limit": lambda self: self.refuse(429, [("Retry-After", "0")]),
     "error 500": lambda self: self.refuse(500),
     "error 400": lambda self: self.refuse(400),
@@ -237,6 +290,10 @@ AFTER = {
     "length": Handler.change(None, finish_reason="length"),
     "constant": Handler.change(None, text="12345", finish_reason="stop"),
     "no numbers": Handler.without_numbers,
+    "half of the numbers": Handler.halve_numbers,
+    "trickle": Handler.trickle,
+    "bad gzip": Handler.zip_badly,
+    "short length": Handler.shorten,
     "swallow": Handler.swallow,
     "complain": Handler.complain,
     "repeat": Handler.repeat,

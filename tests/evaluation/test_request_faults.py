@@ -49,6 +49,20 @@ CASES = {
     "an answer that never comes": Case(
         {"kind": "delay", "count": 1}, None, ALL | {"retried": 1}, {"timeout": 1}, suite=IMPATIENT
     ),
+    "an answer that trickles": Case(
+        {"kind": "trickle", "count": 1}, None, ALL | {"retried": 1}, {"timeout": 1}, suite=IMPATIENT
+    ),
+    "a connection reset": Case({"kind": "reset", "count": 1}, None, ALL | {"retried": 1}, {"disconnected": 1}),
+    "a page of HTML with status 200": Case({"kind": "page", "count": 3}, None, ALL, {"garbled": 3}),
+    "pages of HTML without end": Case({"kind": "page"}, ACCOUNTING, NONE | {"answered": 0}, suite=QUICK),
+    "an answer that is no gzip": Case({"kind": "bad gzip", "count": 1}, None, ALL | {"retried": 1}),
+    "a length below the answer's": Case({"kind": "short length", "count": 1}, None, ALL | {"retried": 1}),
+    "half of the log probabilities": Case(
+        {"kind": "half of the numbers"}, ACCOUNTING, {"scored": 0}, task="sorting", suite=QUICK
+    ),
+    "half of the log probabilities of one answer": Case(
+        {"kind": "half of the numbers", "count": 1}, None, ALL, {"garbled": 1}, task="sorting"
+    ),
     "rate limit for a while": Case({"kind": "rate limit", "count": 4}, None, ALL | {"http_failures": 4}, {"429": 4}),
     "errors for a while": Case({"kind": "error 500", "count": 3}, None, ALL | {"http_failures": 3}, {"500": 3}),
     "a choice swallowed": Case({"kind": "swallow", "count": 1}, None, ALL | {"http_failures": 1}, {"garbled": 1}),

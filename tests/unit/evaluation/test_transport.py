@@ -269,6 +269,16 @@ def test_a_likelihood_is_that_of_the_continuation_alone():
     assert found == [{"log_probability": -2.0, "greedy": False}]
 
 
+def test_log_probabilities_of_a_part_of_the_tokens_are_no_answer():
+    whole = [None, -1.0, -2.0, -3.0, -9.0]
+    assert parse_likelihoods(likelihood(whole, whole), [2], [4])[0]["log_probability"] == -5.0
+    for values in (whole[:2], whole[:4], [*whole, -1.0], [None]):
+        with pytest.raises(ValueError, match=f"{len(values)} log probabilities; expected 5"):
+            parse_likelihoods(likelihood(values, values), [2], [4])
+    with pytest.raises(ValueError, match="3 log probabilities; expected 4"):
+        parse_likelihoods(likelihood(whole[:3], whole[:3]), [2])
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("-inf"), None, "x"])
 def test_a_likelihood_that_is_no_number_is_no_answer(value):
     with pytest.raises((ValueError, TypeError)):

@@ -14,13 +14,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from day0.base.artefacts import digest_of_file
 from day0.base.build_place import check_places
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, run_cli
+from day0.base.folders import unfinished_folder
 from day0.records.environment import Environment
 
 PYTHON = "3.11"
@@ -50,32 +50,35 @@ def build(lock: Path, environment: Path) -> None:
     Raises:
         RuntimeError: uv failed; its own message is on standard error.
     """
-    prefix = f".{environment.name}.unfinished-"
-    for leftover in environment.parent.glob(f"{prefix}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    # A name of its own: where uv outlives a killed build it still writes to the earlier one.
-    unfinished = Path(tempfile.mkdtemp(dir=environment.parent, prefix=prefix))
     variables, options = uv_environment(cpu=environment.name.endswith(".cpu"))
     uv = [sys.executable, "-m", "uv"]
-    strict = ["--require-hashes", "--no-deps", *options]
-    steps = [
-        [*uv, "venv", "--quiet", "--clear", "--relocatable", "--python", PYTHON, str(unfinished)],
-        [*uv, "pip", "install", "--python", str(unfinished / "bin" / "python"), *strict, "--requirements", str(lock)],
-    ]
-    for step in steps:
-        if subprocess.run(step, env=variables, preexec_fn=end_with_parent).returncode:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise RuntimeError(f"{lock}: the environment could not be built; uv's message is above")
-    shutil.rmtree(environment, ignore_errors=True)
-    unfinished.chmod(0o755)
-    try:
-        unfinished.rename(environment)
-    except OSError as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise UnusableInput(
-            f"{environment}: found what cannot be replaced ({error.strerror}); remove it, "
-            "then run the same command again"
-        ) from None
+    strict = ["--require-hashes", "--no-deps", *options, "--requirements", str(lock)]
+    with unfinished_folder(environment) as unfinished:
+        steps = [
+            [*uv, "venv", "--quiet", "--clear", "--relocatable", "--python", PYTHON, str(unfinished)],
+            [
+                *uv,
+                "pip",
+                "install",
+                "--python",
+                str(unfinished / "bin" / "python"),
+                *strict,
+                "--requirements",
+                str(lock),
+            ],
+        ]
+        for step in steps:
+            if subprocess.run(step, env=variables, preexec_fn=end_with_parent).returncode:
+                raise RuntimeError(f"{lock}: the environment could not be built; uv's message is above")
+        shutil.rmtree(environment, ignore_errors=True)
+        unfinished.chmod(0o755)
+        try:
+            unfinished.rename(environment)
+        except OSError as error:
+            raise UnusableInput(
+                f"{environment}: found what cannot be replaced ({error.strerror}); remove it, "
+                "then run the same command again"
+            ) from None
 
 
 def main() -> int:

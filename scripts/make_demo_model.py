@@ -17,10 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,7 @@ import torch
 import torch.nn.functional as functional
 
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, run_cli
+from day0.base.folders import move_model, unfinished_folder
 from make_demo_data import (
     CLOSING,
     DIGITS,
@@ -466,12 +464,7 @@ def main() -> int:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{arguments.output.name}."
-    for leftover in arguments.output.parent.glob(f"{prefix}*"):  # of a training that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(dir=arguments.output.parent, prefix=prefix))
-    try:
+    with unfinished_folder(arguments.output) as temporary:
         for seed in range(arguments.seed, arguments.seed + SEEDS_TRIED):
             torch.manual_seed(seed)
             save(train(seed, arguments.most_steps), temporary)
@@ -489,14 +482,7 @@ def main() -> int:
                 file=sys.stderr,
             )
             return EXIT_FAILED_CHECK
-        os.chmod(temporary, 0o755)
-        for path in temporary.iterdir():
-            os.chmod(path, 0o644)
-        if arguments.output.exists():
-            shutil.rmtree(arguments.output)
-        temporary.rename(arguments.output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        move_model(temporary, arguments.output)
     size = sum(path.stat().st_size for path in arguments.output.iterdir())
     print(f"{arguments.output}: {size / 1e6:.1f} MB, made in {time.monotonic() - started:.0f} s")
     return EXIT_PASS

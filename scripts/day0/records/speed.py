@@ -11,6 +11,7 @@ from day0.records.results import RunIdentity, ServerFacts
 
 Requests = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SPEED = "speed.json"  # in the folder of a run
 LEAST_REPEATS = 3  # of fewer, a spread says next to nothing
 
 

@@ -19,10 +19,11 @@ from day0.records.quantization import Quantization
 from day0.records.record import AGAIN
 from day0.records.results import read_metadata
 from day0.records.source import Source
+from day0.records.speed import SPEED
 from day0.records.verdict import Verdict
 
 RUNS = ("baseline_run", "candidate_run")
-CARD, SPEED = "README.md", "speed.json"
+CARD = "README.md"
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,10 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from . import command_line
 from .progress import Progress, about, last_words, read_tail, shown, span
-from .run_page import Running, run_page, write_page
+from .run_page import REFRESHED_EVERY, Running, run_page, write_page
 
 ANNOUNCED_AFTER = 10.0  # seconds; a job that ends sooner is not worth a line
 REPORTED_EVERY = 60.0  # seconds between two lines of progress, or a tenth of the run where that is more
-PAGED_EVERY = 10.0  # seconds between two states of results/run.html
 TICK = 1.0  # second
 WIDTH, LONGEST_LINE = 118, 240
 OF_A_JOB = ("RuleException", "CalledProcessError")
@@ -86,7 +85,7 @@ class LogHandler(LogHandlerBase):
         self.has_begun = self.is_cluster = self.has_status = False
         self.events: deque[str] = deque(maxlen=200)  # what happened
         self.began = self.reported = time.monotonic()
-        self.paged = -PAGED_EVERY
+        self.paged = self.began - REFRESHED_EVERY
         self.cores = ""
         self.ended = threading.Event()
         self.ticker: threading.Thread | None = None
@@ -250,7 +249,7 @@ class LogHandler(LogHandlerBase):
                     self._tell(job.text)
         if not self.running:
             return
-        if now - self.paged >= PAGED_EVERY:
+        if now - self.paged >= REFRESHED_EVERY:
             self.paged = now
             self._write_page(now)
         if self.plain:

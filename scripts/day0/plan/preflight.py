@@ -183,26 +183,33 @@ def check_recipe(request: RecipeRequest) -> list[Check]:
 
 def _read_source(location: ModelLocation) -> tuple[Mapping[str, Tensor] | None, bool, str]:
     """The source's tensors by their headers, whether its lm_head is tied, and why they are not known."""
-    folder = Path(location.path) if location.path else None
-    is_remote = False
     try:
-        if location.hub:
-            folder = cached_folder(location.hub, location.revision or "")
-            is_remote = folder is None or bool(check_model_folder(str(folder)))
-            if is_remote and is_offline():
-                return None, False, "the model is not fetched yet"
-            if is_remote:
-                folder = fetch_texts(location.hub, location.revision or "")
+        folder, is_remote = _source_folder(location)
         if folder is None:
             return None, False, "the model is not fetched yet"
-        config = read_json(folder / "config.json")
-        remote = remote_tensors(location.hub, location.revision or "") if location.hub and is_remote else None
-        tensors = read_tensors(folder) if remote is None else remote
-        return tensors, config.get("tie_word_embeddings", True) is not False, ""
+        is_tied = read_json(folder / "config.json").get("tie_word_embeddings", True) is not False
+        if is_remote:
+            return remote_tensors(location.hub or "", location.revision or ""), is_tied, ""
+        return read_tensors(folder), is_tied, ""
     except HubError as error:
         return None, False, f"the model is not fetched yet, and the hub does not show it ({error})"
     except UnusableInput as error:
         return None, False, str(error)
+
+
+def _source_folder(location: ModelLocation) -> tuple[Path | None, bool]:
+    """The folder with a source's config.json, None where it is not known yet; whether its weights are not fetched.
+
+    Raises:
+        HubError: the hub does not give it.
+    """
+    if not location.hub:
+        return (Path(location.path) if location.path else None), False
+    revision = location.revision or ""
+    folder = cached_folder(location.hub, revision)
+    if folder is not None and not check_model_folder(str(folder)):
+        return folder, False
+    return (None if is_offline() else fetch_texts(location.hub, revision)), True
 
 
 def _check_recipe(support: RecipeSupport, unread: str) -> Check:

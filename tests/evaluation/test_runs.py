@@ -159,18 +159,22 @@ def test_an_engine_killed_for_real_is_transient_and_no_secret_is_left_anywhere(p
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.02)
     family = psutil.Process(process.pid).children(recursive=True)
-    server = next(one for one in family if "api_server" in " ".join(one.cmdline()))
+    server, harness = (
+        next(one for one in family if name in " ".join(one.cmdline())) for name in ("api_server", "harness_lm_eval.py")
+    )
+    harness.suspend()  # else it may be through before the server is killed
     # The suite's data are files: not even its harness needs a secret.
     for one in family:
         assert_no_secret(str(one.environ()) + " ".join(one.cmdline()), one)
     key = server.environ()["VLLM_API_KEY"]
     ports = sorted({entry.laddr.port for one in family for entry in listening(one)})
-    with ThreadPoolExecutor(len(ports)) as pool:  # torch's own ports answer nothing, and the run goes on meanwhile
+    with ThreadPoolExecutor(len(ports)) as pool:  # torch's own ports answer nothing
         answers = dict(zip(ports, pool.map(lambda port: answers_of(port, key), ports), strict=True))
     assert any(with_key == 200 for _, with_key in answers.values()), "the server was not among them"
     for port, (without_key, _) in answers.items():
         assert set(without_key) <= {401, 403, None}, (port, without_key)
     server.children()[0].kill()
+    harness.resume()
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 75 and "the server was killed" in said, said
     assert not psutil.wait_procs(family, timeout=15)[1]

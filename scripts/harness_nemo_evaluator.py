@@ -23,6 +23,7 @@ import argparse
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import re
 import shlex
@@ -286,6 +287,48 @@ def finish_reasons(store: Path) -> dict[str, str]:
     return {prompt: next(iter(reasons)) for prompt, reasons in found.items() if len(reasons) == 1}
 
 
+def drop_partial_likelihoods(store: Path) -> tuple[int, int]:
+    """Take out of a store the responses that lack a finite log probability of a token of what was asked.
+
+    lm-eval adds up those that are there, and takes the sum of a part for that of the whole. What is taken out is asked
+    again by a later run.
+
+    Returns:
+        How many were taken out, and how many responses hold log probabilities of a prompt in all.
+    """
+    requests, responses = open_store(store)
+    asked = {key: request for key in requests if is_of_likelihoods(request := requests.get(key))}
+    partial = [key for key, request in asked.items() if key in responses and not is_whole(request, responses.get(key))]
+    for key in partial:
+        del responses[key]
+    return len(partial), len(asked)
+
+
+def is_of_likelihoods(request: Any) -> bool:
+    """Whether a request asks for the log probabilities of its prompt: vLLM gives them with its echo."""
+    return isinstance(request, dict) and bool(request.get("echo")) and request.get("logprobs") is not None
+
+
+def is_whole(request: dict[str, Any], response: Any) -> bool:
+    """Whether a response has a log probability of each token that was asked for, but of the first of a prompt."""
+    prompts = request["prompt"]
+    if isinstance(prompts, str) or not isinstance(prompts[0], (str, list)):
+        prompts = [prompts]
+    try:
+        response = response if isinstance(response, dict) else json.loads(response)
+        choices = sorted(response["choices"], key=lambda choice: choice["index"])
+        found = [choice["logprobs"]["token_logprobs"] for choice in choices]
+        if len(found) != len(prompts) or not all(math.isfinite(value) for values in found for value in values[1:]):
+            return False
+        if isinstance(prompts[0], str):  # the server alone knows how many tokens a text has
+            usage = response["usage"]
+            return sum(map(len, found)) == usage["prompt_tokens"] + usage["completion_tokens"]
+        generated = request.get("max_tokens") or 0
+        return [len(values) for values in found] == [len(prompt) + generated for prompt in prompts]
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
 @contextlib.contextmanager
 def progress(events: Events, stores: list[Path], total: int) -> Iterator[None]:
     """Report the number of stored answers once a second; ``total`` is what the suite declares, 0 where it does not."""
@@ -391,7 +434,8 @@ def collect(
 
     Raises:
         Misconfigured: the task has no score of the name that the suite gives.
-        RequestsLost: a request failed, and the framework does not report whether it was asked again.
+        RequestsLost: a request failed, and the framework does not report whether it was asked again; or a response
+            holds a part only of the log probabilities that were asked for.
     """
     parameters = (results.get("config") or {}).get("params") or {}
     names = [str(parameters.get("task")), job["task"].rpartition(".")[2]]
@@ -400,6 +444,9 @@ def collect(
         metric, score, entry = find_score(metrics, job["metric"])
     except LookupError as error:
         raise Misconfigured(f"{job['task']}: {error.args[0]}") from error
+    partial, of = drop_partial_likelihoods(store)
+    if partial:
+        raise RequestsLost(f"{partial} of {of} responses lack log probabilities of tokens that were asked for")
     reasons = finish_reasons(store)
     found = read_samples(output, job["metric"], reasons.get, repeat)
     # The adapter writes no statistics where every answer came from the store.

@@ -107,20 +107,38 @@ def test_a_judge_that_fails_is_no_wrong_answer(request, backend, tmp_path, fault
         assert told in assessment["detail"], assessment
 
 
+@pytest.mark.parametrize("kind", [None, "half of the numbers", "no numbers"])
+def test_a_part_of_the_log_probabilities_is_no_answer(backend, tmp_path, kind):
+    """Without one of each token lm-eval's sum is that of a part, and its choice is of no meaning."""
+    task = {"harness": "nemo-evaluator", "task": "lm-evaluation-harness.demo_sorting", "metric": "acc,none"}
+    fault = {"kind": kind, "count": 1} if kind else None
+    stage = Stage(tmp_path, backend, fault, {"tasks": {"sorting": task}}, tasks=("sorting",), limit=12).run()
+    assert stage.status == 0, stage.said
+    assessment = stage.assessment()
+    assert assessment["pass"] is (kind is None), assessment
+    assert ("sorting" in assessment["scores"]) is (kind is None)
+    if kind:
+        assert assessment["failure_class"] == "SAMPLE_ACCOUNTING_FAILED", assessment
+        assert "responses lack log probabilities" in f"{assessment}", assessment
+
+
 DOCUMENTS = 60
 TASK = {"harness": "nemo-evaluator", "task": "lm-evaluation-harness.demo_addition", "metric": "exact_match,none"}
 
 
 def stored_answers(stage):
-    """Answers in the stores of NeMo Evaluator's adapter, as its own tables have them."""
+    """Answers in the stores of NeMo Evaluator's adapter: it takes up those whose text and headers are both there."""
     count = 0
     for file in stage.output.glob("cache/*/repeat-*/responses/cache.db"):
-        # Its tables may just be being made.
-        with (
-            contextlib.suppress(sqlite3.OperationalError),
-            contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database,
-        ):
-            count += database.execute("SELECT count(*) FROM Cache").fetchone()[0]
+        keys = []
+        for database in (file, file.parents[1] / "headers" / "cache.db"):
+            # Its tables may just be being made.
+            with (
+                contextlib.suppress(sqlite3.OperationalError),
+                contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as opened,
+            ):
+                keys.append({key for (key,) in opened.execute("SELECT key FROM Cache")})
+        count += len(set.intersection(*keys)) if len(keys) == 2 else 0
     return count
 
 

@@ -178,3 +178,36 @@ def test_whose_failure_an_error_is(monkeypatch, last, answered, at_fault):
     found = harness.judge_at_fault(job(judge=EXPERT), message, statistics)
     assert found == ("judge a-judge (JUDGE_URL_OF_TEST, JUDGE_KEY_OF_TEST)" if at_fault else None)
     assert harness.judge_at_fault(job(), message, statistics) is None
+
+
+OF_TOKENS = {"prompt": [[5, 6, 7], [8, 9]], "echo": True, "logprobs": 1, "max_tokens": 1}
+OF_TEXT = {**OF_TOKENS, "prompt": "593104:"}
+
+
+def likelihoods(*lists, tokens=None):
+    choices = [{"index": number, "logprobs": {"token_logprobs": values}} for number, values in enumerate(lists)]
+    return {"choices": choices, "usage": {"prompt_tokens": tokens, "completion_tokens": 1}}
+
+
+@pytest.mark.parametrize(
+    ("request_", "response", "whole"),
+    [
+        (OF_TOKENS, likelihoods([None, -1.0, -2.0, -0.5], [None, -1.0, -0.5]), True),
+        (OF_TOKENS, json.dumps(likelihoods([None, -1.0, -2.0, -0.5], [None, -1.0, -0.5])).encode(), True),
+        (OF_TOKENS, likelihoods([None, -1.0], [None, -1.0, -0.5]), False),
+        (OF_TOKENS, likelihoods([None, -1.0, -2.0, -0.5]), False),
+        (OF_TOKENS, likelihoods([None, -1.0, float("nan"), -0.5], [None, -1.0, -0.5]), False),
+        (OF_TOKENS, likelihoods([None, -1.0, None, -0.5], [None, -1.0, -0.5]), False),
+        ({**OF_TOKENS, "prompt": [5, 6]}, likelihoods([None, -1.0, -0.5]), True),
+        (OF_TEXT, likelihoods([None, -1.0, -0.5], tokens=2), True),
+        (OF_TEXT, likelihoods([None, -1.0], tokens=2), False),
+        (OF_TEXT, b"<html>", False),
+        (OF_TEXT, {"choices": [{"index": 0, "logprobs": None}]}, False),
+    ],
+)
+def test_a_response_is_whole_that_has_a_log_probability_of_each_token(request_, response, whole):
+    assert harness.is_of_likelihoods(request_) and harness.is_whole(request_, response) is whole
+
+
+def test_a_request_for_text_is_not_one_for_likelihoods():
+    assert not harness.is_of_likelihoods({"prompt": "1+1=", "max_tokens": 4}) and not harness.is_of_likelihoods(b"?")

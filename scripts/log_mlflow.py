@@ -49,7 +49,7 @@ def get_params(release: Mapping[str, Any], evidence: Mapping[str, Mapping[str, A
 
 
 def get_metrics(evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """What was measured: size, precision, and per task the scores, the drop and the paired counts."""
+    """What was measured: size, precision, ratios of speed, and per task the scores, the drop and the paired counts."""
     validation, comparison = evidence.get("validation", {}), evidence.get("comparison", {})
     values = {key: validation.get(key) for key in ("size_ratio", "bits_per_weight", "output_bytes", "source_bytes")}
     for task, entry in (comparison.get("tasks") or {}).items():
@@ -58,6 +58,13 @@ def get_metrics(evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
         values |= {f"{task}/{key}": paired.get(key) for key in ("samples", "wins", "losses", "mcnemar_p")}
         low, high = paired.get("interval") or (None, None)
         values |= {f"{task}/drop_interval_low": low, f"{task}/drop_interval_high": high}
+    speed = comparison.get("speed") or {}
+    values |= {"speed/is_native": speed.get("is_native")}
+    for name in ("output_tokens_per_second", "time_to_first_token_ms", "time_per_output_token_ms"):
+        measure = speed.get(name) or {}
+        low, high = measure.get("interval") or (None, None)
+        values |= {f"speed/{name}_ratio": measure.get("ratio")}
+        values |= {f"speed/{name}_ratio_low": low, f"speed/{name}_ratio_high": high}
     numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
     return {safe_key(key): float(value) for key, value in numbers.items()}
 

@@ -10,6 +10,7 @@ from decision_input import make_verdict
 import log_mlflow
 from day0.base.artefacts import write_json
 from day0.base.cli import run_cli
+from day0.records.speed import SpeedComparison, SpeedMeasure
 
 POLICY = {"threshold": 0.01, "tiers": {"a": "x"}}
 RELEASE = {"model": "m", "name": "fp8", "recipe": "fp8", "suite": "s", "policy": POLICY}
@@ -32,6 +33,15 @@ def test_metrics_are_numbers_with_names_that_mlflow_takes():
     assert metrics["add_ition/drop"] == 0.002 and metrics["add_ition/drop_interval_high"] == 0.004
     assert metrics["size_ratio"] == 0.5 and "within" not in str(metrics) and not any("lost" in key for key in metrics)
     assert log_mlflow.get_metrics({}) == {}
+
+
+def test_the_ratio_of_speed_is_a_metric_and_whether_it_is_the_formats_own():
+    measure = SpeedMeasure(baseline=[100.0], candidate=[150.0], ratio=1.5, interval=[1.4, 1.6])
+    speed = SpeedComparison(sentence="faster", is_native=True, output_tokens_per_second=measure).model_dump()
+    metrics = log_mlflow.get_metrics({"comparison": {"tasks": {}, "speed": speed}})
+    name = "speed/output_tokens_per_second_ratio"
+    assert metrics == {"speed/is_native": 1.0, name: 1.5, f"{name}_low": 1.4, f"{name}_high": 1.6}
+    assert log_mlflow.get_metrics({"comparison": {"tasks": {}, "speed": None}}) == {}
 
 
 def log(monkeypatch, *arguments):

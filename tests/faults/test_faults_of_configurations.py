@@ -503,11 +503,11 @@ def test_a_configuration_file_that_means_two_things_is_refused_at_once(tmp_path,
     text, said = FILES[name]
     file = tmp_path / "config.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UnusableInput) as caught:
         check_configuration_file(file)
     assert said in str(caught.value) and str(file) in str(caught.value)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 1
 
 
 def test_a_json_configuration_with_a_key_twice_is_refused(tmp_path):

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from day0.base.cli import EXIT_PASS, UnusableInput, json_argument, run_cli
 from day0.base.mistakes import mistakes_of
 from day0.plan.preflight import (
+    Check,
     assess_setup,
     check_checkpoint,
     check_environment,
@@ -21,6 +22,7 @@ from day0.plan.preflight import (
     check_recipe,
     check_suite,
     check_tasks,
+    check_template,
     foreign_tasks,
 )
 from day0.records.preflight import CheckpointRequest, ModelRequest, PreflightRequest, RecipeRequest, SuiteRequest
@@ -49,6 +51,22 @@ def read_request(content: dict[str, object]) -> PreflightRequest:
         raise UnusableInput("\n".join(f"--request: {line}" for line in mistakes_of(error, kind))) from None
 
 
+def check_harness(environment: str, python: Path, request: SuiteRequest) -> list[Check]:
+    """What the environment of a harness knows of a suite; nothing where it is another stage's."""
+    names = [name for name, harness in HARNESSES.items() if harness.environment == environment]
+    if not names:
+        return []
+    checks = []
+    tasks = [task["task"] for task in request.settings["tasks"].values() if task["harness"] in names]
+    if "nemo-evaluator" in names:
+        checks.append(check_frameworks(python, tasks))
+    elif foreign := foreign_tasks(request.settings):
+        checks.append(check_tasks(python, foreign))
+    if rendered := check_template(python, request, names):
+        checks.append(rendered)
+    return checks
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--request", required=True, help="JSON: the model, the recipe or the suite to check")
@@ -74,14 +92,8 @@ def main() -> int:
         variant = name.replace(".image", f".{request.accelerator}")
         checks.append(check_environment(marker, PACKAGES.get(variant) or PACKAGES[name.split(".")[0]]))
         is_sound = checks[-1].failure_class is None
-        if is_sound and name == HARNESSES["nemo-evaluator"].environment and isinstance(request, SuiteRequest):
-            python = marker.with_suffix("") / "bin" / "python"
-            asked = [t["task"] for t in request.settings["tasks"].values() if t["harness"] == "nemo-evaluator"]
-            checks.append(check_frameworks(python, asked))
-        if is_sound and name == HARNESSES["lm-eval"].environment and isinstance(request, SuiteRequest):
-            python = marker.with_suffix("") / "bin" / "python"
-            if foreign := foreign_tasks(request.settings):
-                checks.append(check_tasks(python, foreign))
+        if is_sound and isinstance(request, SuiteRequest):
+            checks += check_harness(name, marker.with_suffix("") / "bin" / "python", request)
     assessment = assess_setup(checks, request, arguments.definition_digest)
     assessment.write(arguments.output)
     for check in assessment.checks:

@@ -24,7 +24,6 @@ from day0.decision.rescoring import Rescored, find_difference, is_mean, rescored
 from day0.decision.shared_samples import disjoint_problems
 from day0.decision.stopped_run import as_asked
 from day0.decision.summaries import COMPLETED, TRANSIENT_STATUSES, of_original
-from day0.evaluation.results import effective
 from day0.evaluation.run_logs import SERVER_LOG, logs_of, scan_log_file
 from day0.records.failure_class import FailureClass
 from day0.records.policy import TIERS, Scale
@@ -33,7 +32,7 @@ from day0.records.run import Finding, Protocol, RunAssessment, Score
 from day0.records.speed import SPEED, Speed
 from day0.suite.documents import asked_documents
 from day0.suite.score_names import find_score
-from day0.suite.suites import Limits
+from day0.suite.suites import Limits, effective
 
 Found = Callable[[FailureClass, str], None]
 

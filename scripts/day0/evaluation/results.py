@@ -14,6 +14,7 @@ from day0.records.samples import Sample, make_sample
 from day0.suite.documents import count_asked
 from day0.suite.harness import harnesses_of
 from day0.suite.score_names import canonical_score
+from day0.suite.suites import effective
 
 
 def standard_error(samples: Iterable[Mapping[str, Any]]) -> float | None:
@@ -67,12 +68,6 @@ def score_of(outcome: Mapping[str, Any]) -> dict[str, Any] | None:
     if error is not None:
         statistics["stderr"] = error
     return {"value": math.fsum(values) / len(values), "stats": statistics}
-
-
-def effective(suite: Mapping[str, Any], task: Mapping[str, Any], name: str) -> Any:
-    """A setting that a task may give instead of its suite."""
-    own = task.get(name)
-    return suite.get(name) if own is None else own
 
 
 def judge_of(suite: Mapping[str, Any], task: Mapping[str, Any]) -> str | None:

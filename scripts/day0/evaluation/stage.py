@@ -23,7 +23,6 @@ from day0.evaluation.harness_process import HarnessProcess, harness_environment
 from day0.evaluation.kept_answers import ANSWERS, CACHE, keep, take_up
 from day0.evaluation.proof import Proof
 from day0.evaluation.request import Request
-from day0.evaluation.results import effective
 from day0.evaluation.run_folder import close_attempt, open_attempt, write_run
 from day0.evaluation.run_logs import SERVER_LOG
 from day0.evaluation.speed import SpeedMeasurement
@@ -48,6 +47,7 @@ from day0.serving.server import (
 )
 from day0.suite.documents import asked_documents
 from day0.suite.harness import HARNESSES
+from day0.suite.suites import effective
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 TRANSPORT = "harness_transport.py"

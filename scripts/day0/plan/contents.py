@@ -18,7 +18,7 @@ from day0.records.recipe import Calibration
 from day0.source.safetensors_headers import INDEX_FILE
 from day0.source.side_files import effective_chat_template, secret_in_declarations
 from day0.suite.harness import own_task_files
-from day0.suite.suites import Suite
+from day0.suite.suites import Suite, effective
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
 
@@ -57,9 +57,7 @@ def missing_of_model(folder: Path, on_hub: Set[str] | None = None, name: str | N
 
 def templated_tasks(suite: Mapping[str, Any]) -> list[str]:
     """Tasks of a suite, as JSON holds it, that are asked through the model's chat template."""
-    of_suite = suite.get("apply_chat_template")
-    own = {name: task.get("apply_chat_template") for name, task in suite["tasks"].items()}
-    return [name for name, setting in own.items() if (of_suite if setting is None else setting)]
+    return [name for name, task in suite["tasks"].items() if effective(suite, task, "apply_chat_template")]
 
 
 def missing_template(folder: Path, suite: Mapping[str, Any], name: str | None = None) -> str | None:

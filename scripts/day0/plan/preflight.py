@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from day0.source.model_folder import check_model_folder
 from day0.source.safetensors_headers import Tensor, read_tensors
 from day0.suite.harness import own_task_files
 from day0.suite.needs import context_limit_of, context_problems, missing_endpoints
+from day0.suite.suites import effective
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 CATALOGUE = SCRIPTS.parent / "envs" / "modelopt_catalogue.json"
@@ -317,7 +318,8 @@ def check_suite(request: SuiteRequest) -> list[Check]:
     elif judges := {task[role] for task in suite["tasks"].values() for role in ("judge", "simulator") if task[role]}:
         checks.append(Check("judges", f"addresses and keys of {', '.join(sorted(judges))} are set"))
     needs = {name: task["context_length"] or suite["context_length"] for name, task in suite["tasks"].items()}
-    if untemplated := _missing_template(request.location, suite):
+    folder = texts_of(request) if templated_tasks(suite) else None
+    if folder and (untemplated := missing_template(folder, suite, _named(request.location))):
         checks.append(Check("chat template", untemplated, USER_CONFIG_ERROR))
     limit = context_limit_of(request.location.as_plain())
     problems = context_problems(needs, limit, None)
@@ -327,17 +329,68 @@ def check_suite(request: SuiteRequest) -> list[Check]:
     return checks
 
 
-def _missing_template(location: ModelLocation, suite: Mapping[str, Any]) -> str | None:
-    """Why a suite cannot be asked of a model through its chat template; None also where the model is not known yet."""
-    folder, name = Path(location.path or ""), location.path
-    if location.hub and templated_tasks(suite):
-        name = _name_of(location.hub, location.revision)
-        try:
-            folder = fetch_texts(location.hub, location.revision or "")
-        except HubError:
-            return None  # the check of the model reports it
-    is_known = (location.hub or location.path) and (folder / "config.json").is_file()
-    return missing_template(folder, suite, name) if is_known else None
+def texts_of(request: SuiteRequest) -> Path | None:
+    """Folder of a model's configuration and tokenizer; None where the model is not known yet, or cannot be had."""
+    location = request.location
+    try:
+        folder = fetch_texts(location.hub, location.revision or "") if location.hub else Path(location.path or "")
+    except HubError:
+        return None  # the check of the model reports it
+    return folder if (location.hub or location.path) and (folder / "config.json").is_file() else None
+
+
+def _named(location: ModelLocation) -> str | None:
+    return _name_of(location.hub, location.revision) if location.hub else location.path
+
+
+def check_template(
+    python: Path,
+    request: SuiteRequest,
+    harnesses: Collection[str],
+    script: Path = SCRIPTS / "render_chat_template.py",
+) -> Check | None:
+    """Check that a model's chat template can be rendered with the suite's system prompts; None where nothing uses it.
+
+    Args:
+        python: interpreter of the environment of these harnesses.
+        request: of the suite.
+        harnesses: whose tasks are looked at.
+        script: renders templates.
+    """
+    suite = request.settings
+    tasks = [task for task in templated_tasks(suite) if suite["tasks"][task]["harness"] in harnesses]
+    folder = texts_of(request) if tasks else None
+    if folder is None or missing_template(folder, suite):
+        return None
+    systems = [effective(suite, suite["tasks"][name], "system_prompt") for name in tasks]
+    known, reason = _told_by(python, script, str(folder), json.dumps(systems))
+    if known is None:
+        known = {"problem": f"it ended the interpreter that was to render it ({reason})"}
+    if "unknown" in known:
+        return Check("chat template", f"not rendered, the tokenizer cannot be loaded here: {known['unknown']}")
+    name = _named(request.location)
+    if "problem" in known:
+        return Check(
+            "chat template",
+            f"the chat template of {name} cannot be rendered for {', '.join(tasks)}: {known['problem']}; correct it, "
+            "the system_prompt, or set apply_chat_template: false",
+            USER_CONFIG_ERROR,
+        )
+    return judge_template(dict(zip(tasks, known["tokens"], strict=True)), suite, name)
+
+
+def judge_template(tokens: Mapping[str, int], suite: Mapping[str, Any], name: str | None) -> Check:
+    """Check that what a chat template makes of a short question, in tokens by task, leaves room in the context."""
+    lengths = {task: suite["tasks"][task]["context_length"] or suite["context_length"] for task in tokens}
+    full = [f"task {task}: {tokens[task]} of {lengths[task]}" for task in tokens if tokens[task] >= lengths[task]]
+    if full:
+        return Check(
+            "chat template",
+            f"the chat template of {name} makes more of a short question than context_length takes: {'; '.join(full)} "
+            "tokens; correct it, the system_prompt, or context_length",
+            USER_CONFIG_ERROR,
+        )
+    return Check("chat template", f"makes {max(tokens.values())} tokens of a short question")
 
 
 def check_frameworks(python: Path, tasks: list[str], script: Path = SCRIPTS / "harness_nemo_evaluator.py") -> Check:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -216,3 +217,9 @@ def read_suite(path: Path) -> dict[str, Any]:
     if beside and beside.is_dir() and not os.path.isdir(suite["include_path"]):
         suite["include_path"] = str(beside)
     return suite
+
+
+def effective(suite: Mapping[str, Any], task: Mapping[str, Any], name: str) -> Any:
+    """A setting that a task may give instead of its suite, both as JSON holds them."""
+    own = task.get(name)
+    return suite.get(name) if own is None else own

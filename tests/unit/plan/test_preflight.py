@@ -11,6 +11,7 @@ from day0.plan.preflight import (
     Check,
     check_environment,
     check_frameworks,
+    check_template,
     judge_frameworks,
 )
 from day0.records.environment import ImageEnvironment
@@ -288,3 +289,35 @@ def test_only_tasks_that_no_file_of_the_suite_defines_are_asked_of_lm_eval(tmp_p
     task = {"harness": "lm-eval", "metric": "acc,none"}
     suite = {"include_path": str(tmp_path), "tasks": {"a": {**task, "task": "mine"}, "b": {**task, "task": "gsm8k"}}}
     assert preflight.foreign_tasks(suite) == {"gsm8k": ["acc,none"]}
+
+
+@pytest.mark.parametrize(
+    ("said", "failure_class", "words"),
+    [
+        ('{"tokens": [12, 30]}', None, "makes 30 tokens"),
+        ('{"tokens": [12, 4096]}', "USER_CONFIG_ERROR", "task b: 4096 of 4096 tokens"),
+        (
+            '{"problem": "TemplateError: no system role"}',
+            "USER_CONFIG_ERROR",
+            "for a, b: TemplateError: no system role",
+        ),
+        ('{"unknown": "ValueError: no such tokenizer"}', None, "not rendered"),
+        ("", "USER_CONFIG_ERROR", "it ended the interpreter that was to render it"),
+    ],
+)
+def test_what_rendering_a_chat_template_shows(tmp_path, said, failure_class, words):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho '{said}'\n")
+    python.chmod(0o755)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "chat_template.jinja").write_text("x")
+    task = {"harness": "lm-eval", "context_length": None}
+    tasks = {"a": task, "b": task, "c": {**task, "apply_chat_template": False}, "d": {**task, "harness": "another"}}
+    request = SuiteRequest(
+        model="m", suite="s", accelerator="cpu", **suite(tmp_path, tasks=tasks, apply_chat_template=True)
+    )
+    check = check_template(python, request, ["lm-eval"])
+    assert check.failure_class == failure_class and words in check.detail
+    assert check_template(python, request, ["none"]) is None
+    (tmp_path / "chat_template.jinja").unlink()
+    assert check_template(python, request, ["lm-eval"]) is None  # see test_contents.py

@@ -71,11 +71,12 @@ def verdicts(project: Project) -> dict[str, Path]:
     return {path.parent.name: path for path in project.folder.glob("results/tiny-llama/*/verdict.json")}
 
 
-def kill_driver() -> None:
+def kill_driver(project: Project) -> None:
     """End the process that runs Snakemake, as ``kill -9`` does."""
-    drivers = psutil.Process(warm_server().pid).children()
-    # The other child of the server runs the stages; it was begun first.
-    max(drivers, key=lambda process: process.create_time()).kill()
+    processes = psutil.Process(warm_server().pid).children(recursive=True)
+    # Those in the project's folder are it and its jobs, which it has begun.
+    ours = [process for process in processes if process.cwd() == str(project.folder)]
+    min(ours, key=lambda process: process.create_time()).kill()
 
 
 def running(project: Project) -> set[str]:
@@ -94,7 +95,7 @@ def run_and_kill(project: Project, after: int, seconds: float) -> Run:
         time.sleep(0.1)
     command.join(seconds)
     if command.is_alive():
-        kill_driver()
+        kill_driver(project)
     command.join()
     return ended[0]
 

@@ -14,7 +14,7 @@ if not sys.argv[1:] or not sys.argv[1].endswith(".py"):
     os.execv(PYTHON, [PYTHON, *sys.argv[1:]])
 connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
 connection.connect(ADDRESS)
-message = marshal.dumps((sys.argv[1:], os.getcwd(), dict(os.environ)))
+message = marshal.dumps({"arguments": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ)})
 files = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1, 2))
 message = len(message).to_bytes(4, "little") + message
 sent = connection.sendmsg([message], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])

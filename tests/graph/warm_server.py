@@ -60,16 +60,15 @@ OTHER_PLACES = {"-s", "--snakefile", "-d", "--directory"}
 
 
 def receive(connection, count):
-    """One message with its files; None at the end."""
+    """One message with its files; None where the other side has ended."""
     message, files, _, _ = socket.recv_fds(connection, MESSAGE, count)
     for file in files:
         os.set_inheritable(file, False)
-    if not message:
-        return None, []
     length = int.from_bytes(message[:4], "little")
-    while len(message) < 4 + length:
-        message += connection.recv(4 + length - len(message))
-    return marshal.loads(message[4:]), files
+    while message and len(message) < 4 + length:
+        part = connection.recv(4 + length - len(message))
+        message = part and message + part
+    return (marshal.loads(message[4:]) if message else None), files
 
 
 def send(connection, content, files=()):
@@ -305,7 +304,7 @@ def scripts_of(arguments, folder):
     """The folder scripts/ whose modules a process will import; None where that is not sure from the start."""
     if arguments[0] != "snakemake":
         scripts = Path(folder, arguments[0]).parent
-    elif OTHER_PLACES.isdisjoint(arguments):
+    elif OTHER_PLACES.isdisjoint(argument.partition("=")[0] for argument in arguments):
         scripts = Path(folder, "scripts")
     else:
         return None
@@ -330,14 +329,16 @@ class Server:
         os._exit(0)
 
     def take(self, connection, request, files):
-        if "made" in request:
+        if request is None:
+            pass
+        elif "made" in request:
             known = self.made.setdefault(request["kind"], [])
             known += [one for one in request["made"] if one not in known]
-            return
-        kind = Path(request["arguments"][0]).name
-        scripts = scripts_of(request["arguments"], request["folder"])
-        request |= {"kind": kind, "scripts": scripts, "made": self.made.get(kind, [])}
-        send(self.nursery(scripts and self.content(scripts)), request, [connection.fileno(), *files])
+        else:
+            kind = Path(request["arguments"][0]).name
+            scripts = scripts_of(request["arguments"], request["folder"])
+            request |= {"kind": kind, "scripts": scripts, "made": self.made.get(kind, [])}
+            send(self.nursery(scripts and self.content(scripts)), request, [connection.fileno(), *files])
         for file in files:
             os.close(file)
 
@@ -403,6 +404,7 @@ def main():
     commands, its = socket.socketpair()
     if os.fork() == 0:
         commands.close()
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a module prints is no answer to a command
         Server(listener, its).serve()
     its.close()
     listener.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import logging
 import os
 import platform
 import random
@@ -31,7 +30,6 @@ def prepare_process() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # ModelOpt shows its batches by tqdm, ten times a second where they are quick, into a log that keeps every line.
     os.environ.setdefault("TQDM_MININTERVAL", "5")
-    logging.getLogger("deepspeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 

@@ -53,6 +53,14 @@ def test_a_failed_build_leaves_neither_environment_nor_marker(tmp_path, empty_lo
     assert not list((tmp_path / "envs").glob(".stage.unfinished-*"))
 
 
+@pytest.mark.parametrize("variant", ["cpu", "cuda"])
+def test_quantizing_installs_nothing_that_modelopt_imports_for_others(variant):
+    """Trainers, adapters and image models: ModelOpt imports them wherever they are, and no stage uses them."""
+    lock = (SCRIPT.parents[1] / "envs" / f"quantize.{variant}.lock").read_text()
+    installed = {line.partition("==")[0] for line in lock.splitlines() if "==" in line}
+    assert "nvidia-modelopt" in installed and not installed & {"deepspeed", "diffusers", "peft"}
+
+
 def lay(kind, place, elsewhere):
     """Something that is no environment, where one is to be built."""
     if kind == "link to a folder":

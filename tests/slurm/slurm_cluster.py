@@ -104,11 +104,15 @@ class Driver:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(30)
-            self.process.kill()
+            self.stop()
             pytest.fail(f"the driver did not end within {seconds} s\n{self.output[-6000:]}")
+
+    def stop(self):
+        """End it with its jobs; it would ask for them for ever, once the cluster is gone."""
+        self.process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(30)
+        self.process.kill()
 
 
 class Workspace:
@@ -142,6 +146,8 @@ def wait_until(condition, what, seconds=240, driver=None):
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
         if time.monotonic() > deadline:
+            if driver:
+                driver.stop()
             pytest.fail(f"not within {seconds} s: {what}\n{driver.output[-6000:] if driver else ''}")
         time.sleep(0.2)
     return answer

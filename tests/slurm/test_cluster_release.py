@@ -24,7 +24,9 @@ def stop_server(folder):
 
 
 def test_two_recipes_reach_their_bundles_though_time_runs_out(cluster, workspace):
-    workspace.configure(releases=releases("fp8", "w4a16_nvfp4"))
+    # As many questions as decide at this threshold, and as leave time to stop the server before the last is answered.
+    workspace.configure(releases=releases("fp8", "w4a16_nvfp4"), defaults={"suite": "demo", "threshold": 0.03})
+    workspace.ask(400)
     driver = Driver(cluster, workspace.folder, "release")
 
     def evaluations():

@@ -24,7 +24,7 @@ class Podman:
     """Podman with a store of its own."""
 
     name, nowhere = "podman", "localhost/day0-nowhere:test"
-    no_image, no_python = "day0-nowhere", "failed to exec"
+    no_image = "day0-nowhere"
 
     def __init__(self, folder, root, mounted):
         if not shutil.which("podman") or os.geteuid() != 0:
@@ -79,7 +79,7 @@ class Apptainer:
     """Apptainer with an image file: a container is the session of processes that was started from it."""
 
     name, environment, nowhere = "apptainer", {}, "/nowhere/vllm.sif"
-    no_image, no_python = "/nowhere/vllm.sif", "/nowhere/python3: no such file"
+    no_image = "/nowhere/vllm.sif"
 
     def __init__(self, folder, root, mounted):
         if not shutil.which("apptainer"):
@@ -225,7 +225,7 @@ def test_two_side_by_side_do_not_meet(runtime, tmp_path):
 def test_a_container_that_cannot_start_names_the_reason(runtime, tmp_path, lacking):
     container, words = {
         "image": ({"image": runtime.nowhere}, runtime.no_image),
-        "python": ({"python": "/nowhere/python3"}, runtime.no_python),
+        "python": ({"python": "/nowhere/python3"}, "/nowhere/python3: not found"),
         "server": ({"python": "/usr/bin/false"}, "exit status 1"),
     }[lacking]
     stage, serving = contained(tmp_path, runtime, **container)

@@ -11,6 +11,7 @@ import gc
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,7 +134,9 @@ def read_summary(
     Raises:
         UnusableInput: the source or a JSON file cannot be read. A broken checkpoint is no error but a finding.
     """
-    before = read_tensors(source)
+    with ThreadPoolExecutor(1) as other:  # most of the reading is numpy's, beside which Python goes on
+        checkpoint_headers = other.submit(read_headers, checkpoint, alone=True)
+        before = read_tensors(source)
     weights = SourceWeights(before)
     unread = CheckpointSummary(payload_bytes(before), 0, recipe, {}, [], weights.parameters or None)
     if not unread.source_bytes:
@@ -142,7 +145,7 @@ def read_summary(
         reason = record.detail or "no reason recorded"
         return replace(unread, failed_before=(record.failure_class or FailureClass.UNKNOWN, reason))
     try:
-        after, unindexed = read_headers(checkpoint, alone=True)
+        after, unindexed = checkpoint_headers.result()
         config = read_json(checkpoint / "config.json")
     except UnusableInput as error:
         return replace(unread, broken=str(error))

@@ -22,7 +22,11 @@ WEIGHT_ONLY_SENTENCE = (
 )
 _PREFIX = re.compile(r"^(\(\w+( pid=\d+)?\)\s*)?((ERROR|CRITICAL|INFO|WARNING)\s+[\d-]+ [\d:]+ \[[^\]]*\]\s*)?")
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b.*|^[a-z_.]+\.ValidationError.*")
+_ERROR = re.compile(r"\b([Ee]rror|ERROR|CRITICAL)\b")
 _WRAPPERS = ("Engine core initialization failed", "EngineCore encountered an issue", "cancelled")
+# What dash, bash and busybox say where the command of a container is none that they can start.
+_NOT_FOUND = r"(?:not found|No such file or directory|Permission denied|cannot execute.*)"
+_NO_COMMAND = re.compile(rf"^.*\b(?:exec|line \d+): .*{_NOT_FOUND}$", re.MULTILINE)
 # Errors 28, 122, 5 and 116 of a file system that is full or broken.
 _NODE = re.compile(r"No space left on device|Disk quota exceeded|Input/output error|Stale file handle")
 # An image's runtime on its own failure; pyxis quotes enroot. The engine's lines follow a start that went well.
@@ -47,7 +51,9 @@ def error_line(log: str) -> str | None:
     if found is None:
         # srun adds to what a job step says that it failed.
         said = [line.strip() for line in lines if not line.startswith("srun: ")]
-        failed = [line for line in said if re.search(r"\b([Ee]rror|ERROR|CRITICAL)\b", line)]
+        failed = [
+            line for line in said if re.search(r"\b([Ee]rror|ERROR|CRITICAL)\b", line) or _NO_COMMAND.search(line)
+        ]
         found = runtime_error(log) or (failed[-1] if failed else None)
         found = found and found[:500]
     return found
@@ -87,7 +93,7 @@ def transient_cause(returncode: int | None, log: str, is_proven_image: bool = Tr
         return TransientCause(f"others use its GPU's memory: {error}")
     if _NODE.search(error):
         return TransientCause(f"its node cannot keep or give its files: {error}")
-    if is_proven_image and not _STARTED.search(log) and (found := _IMAGE.search(log)):
+    if is_proven_image and not _STARTED.search(log) and (found := _IMAGE.search(log) or _NO_COMMAND.search(log)):
         return TransientCause(f"its image did not start: {runtime_error(log) or found.group().strip()}")
     engine_killed = TransientCause("its engine was killed", was_killed=True)
     codes = re.findall(r"Failed core proc\(s\): \{[^}]*?: (-\d+)", log)

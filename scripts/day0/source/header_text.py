@@ -12,6 +12,7 @@ import functools
 import itertools
 import json
 import re
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -45,10 +46,14 @@ def _u(value: int) -> numpy.uint64:
     return numpy.uint64(value)
 
 
-@functools.cache
-def _slots() -> Ints:
-    """A table of places, kept since making one takes longer than using it."""
-    return numpy.empty(1 << 16, numpy.int64)
+class _Slots(threading.local):
+    """A table of places for each thread, kept since making one takes longer than using it."""
+
+    def __init__(self) -> None:
+        self.table = numpy.empty(1 << 16, numpy.int64)
+
+
+_SLOTS = _Slots()
 
 
 @functools.cache
@@ -86,7 +91,7 @@ class _Text:
         mixed ^= mixed >> _HALF
         mixed *= _FACTORS[0]
         slots = (mixed >> _UPPER).view(numpy.int64)
-        table = _slots()
+        table = _SLOTS.table
         ids, texts = numpy.empty(len(starts), numpy.int64), list[bytes]()
         left = numpy.arange(len(starts))
         while left.size:  # of the texts that share a slot one is found in each round

@@ -257,6 +257,23 @@ def test_error_line_is_the_root_cause():
     assert error_line("FATAL:   stat /p: no such file or directory\n") == "stat /p: no such file or directory"
 
 
+# What real shells say: dash, bash and busybox.
+NO_PYTHON = (
+    "/nowhere/python3: 1: exec: /nowhere/python3: not found",
+    "sh: line 1: /nowhere/python3: No such file or directory",
+    "sh: exec: line 1: /nowhere/python3: not found",
+)
+
+
+@pytest.mark.parametrize("said", NO_PYTHON)
+def test_a_command_that_an_image_lacks_is_named(said):
+    log = f"WARNING: group file doesn't exist in container, not updating\n{said}\n"
+    assert error_line(log) == said
+    assert transient_cause(127, log).detail == f"its image did not start: {said}"  # preflight had found it there
+    assert transient_cause(127, log, is_proven_image=False) is None
+    assert transient_cause(1, f"INFO 11-27 10:18:00 [api_server.py:1] vLLM\n{said}\n") is None
+
+
 UNEXPECTED = "(APIServer pid=1) WARNING 11-26 [core_client.py:817] MPClient: engine core exited unexpectedly; cleanup\n"
 NO_MEMORY = (
     "(EngineCore pid=9) ERROR 11-27 10:18:00 [core.py:1510] ValueError: Free memory on device cuda:0 (69.73/79.18 GiB) "

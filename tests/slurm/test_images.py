@@ -3,6 +3,7 @@
 PYXIS names spank_pyxis.so where it lies in none of Slurm's usual folders.
 """
 
+import contextlib
 import json
 import os
 import shlex
@@ -164,6 +165,14 @@ def processes_of(workspace, image):
     return found
 
 
+def assert_nothing_is_left(workspace, image, of, driver):
+    """Wait for the end of what works for a project or with an image."""
+    with contextlib.suppress(pytest.fail.Exception):
+        return wait_until(lambda: not processes_of(workspace, image), of, 20)
+    left = [f"{process.pid} {process.name()}: {process.cmdline()}" for process in processes_of(workspace, image)]
+    pytest.fail(f"left of {of}: {left}\n{driver.output[-6000:]}")
+
+
 def test_an_evaluation_that_is_stopped_leaves_no_process_and_goes_on(containers, workspace):
     cluster, settings = containers
     workspace.ask(400)
@@ -184,9 +193,7 @@ def test_an_evaluation_that_is_stopped_leaves_no_process_and_goes_on(containers,
     assert len(processes_of(workspace, settings["image"])) > 5
     driver.process.send_signal(signal.SIGINT)
     assert driver.wait(60) == 1, driver.output[-6000:]
-    wait_until(
-        lambda: not processes_of(workspace, settings["image"]), "nothing is left of an interrupted run", 20, driver
-    )
+    assert_nothing_is_left(workspace, settings["image"], "an interrupted run", driver)
 
     driver, job, more = start()
     assert more > asked
@@ -194,12 +201,7 @@ def test_an_evaluation_that_is_stopped_leaves_no_process_and_goes_on(containers,
     cluster.run("scancel", job)
     assert served and not psutil.wait_procs(served, timeout=20)[1]
     assert driver.wait(300) == 0, driver.output[-6000:]
-    wait_until(
-        lambda: not processes_of(workspace, settings["image"]),
-        "nothing is left of a cancelled job and its retry",
-        20,
-        driver,
-    )
+    assert_nothing_is_left(workspace, settings["image"], "a cancelled job and its retry", driver)
     assert [job["state"] for job in evaluations()] == ["CANCELLED", "CANCELLED", "COMPLETED"]
     results = yaml.safe_load((workspace.results / "baseline/demo/results.yml").read_text())
     assert sum(task["from_store"] for task in results["metadata"]["requests"].values()) >= more

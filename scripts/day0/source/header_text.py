@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import random
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,9 +37,8 @@ _LARGEST = 1 << 48  # bytes of a tensor, so that the sum over a header is exact
 _POWERS = 10 ** numpy.arange(1, 18, dtype=numpy.int64)
 _ZEROS, _TO_TEN = numpy.uint64(0x3030303030303030), numpy.uint64(0x7676767676767676)
 _HALF, _UPPER = numpy.uint64(31), numpy.uint64(48)
-_FACTORS = numpy.random.default_rng(1).integers(0, 1 << 63, _LONGEST // 8, numpy.uint64) * numpy.uint64(
-    2
-) + numpy.uint64(1)
+_RANDOM = random.Random(1)
+_FACTORS = numpy.array([_RANDOM.getrandbits(64) | 1 for _ in range(_LONGEST // 8)], numpy.uint64)
 _TOPS = numpy.uint64(0x8080808080808080)
 
 

@@ -318,7 +318,7 @@ def check_suite(request: SuiteRequest) -> list[Check]:
     elif judges := {task[role] for task in suite["tasks"].values() for role in ("judge", "simulator") if task[role]}:
         checks.append(Check("judges", f"addresses and keys of {', '.join(sorted(judges))} are set"))
     needs = {name: task["context_length"] or suite["context_length"] for name, task in suite["tasks"].items()}
-    folder = texts_of(request) if templated_tasks(suite) else None
+    folder = _texts_of(request) if templated_tasks(suite) else None
     if folder and (untemplated := missing_template(folder, suite, _named(request.location))):
         checks.append(Check("chat template", untemplated, USER_CONFIG_ERROR))
     limit = context_limit_of(request.location.as_plain())
@@ -329,7 +329,7 @@ def check_suite(request: SuiteRequest) -> list[Check]:
     return checks
 
 
-def texts_of(request: SuiteRequest) -> Path | None:
+def _texts_of(request: SuiteRequest) -> Path | None:
     """Folder of a model's configuration and tokenizer; None where the model is not known yet, or cannot be had."""
     location = request.location
     try:
@@ -359,7 +359,7 @@ def check_template(
     """
     suite = request.settings
     tasks = [task for task in templated_tasks(suite) if suite["tasks"][task]["harness"] in harnesses]
-    folder = texts_of(request) if tasks else None
+    folder = _texts_of(request) if tasks else None
     if folder is None or missing_template(folder, suite):
         return None
     systems = [effective(suite, suite["tasks"][name], "system_prompt") for name in tasks]
@@ -413,7 +413,7 @@ def _told_by(python: Path, script: Path, *arguments: str) -> tuple[dict[str, Any
     try:
         return json.loads(answer.stdout.strip().splitlines()[-1]), ""
     except (ValueError, IndexError):
-        return None, (answer.stderr.strip().splitlines() or ["it does not start"])[-1]
+        return None, (answer.stderr.strip().splitlines() or [f"exit status {answer.returncode}"])[-1]
 
 
 def judge_frameworks(known: Mapping[str, Mapping[str, Any]]) -> Check:

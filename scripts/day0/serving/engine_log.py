@@ -51,9 +51,7 @@ def error_line(log: str) -> str | None:
     if found is None:
         # srun adds to what a job step says that it failed.
         said = [line.strip() for line in lines if not line.startswith("srun: ")]
-        failed = [
-            line for line in said if re.search(r"\b([Ee]rror|ERROR|CRITICAL)\b", line) or _NO_COMMAND.search(line)
-        ]
+        failed = [line for line in said if _ERROR.search(line) or _NO_COMMAND.search(line)]
         found = runtime_error(log) or (failed[-1] if failed else None)
         found = found and found[:500]
     return found

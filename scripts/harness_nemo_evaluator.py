@@ -271,6 +271,16 @@ def open_store(folder: Path) -> Any:
     return Cache(directory=str(folder / "requests")), Cache(directory=str(folder / "responses"))
 
 
+def decoded(response: Any) -> Any:
+    """A stored response, which the tool keeps as a mapping or as JSON."""
+    return response if isinstance(response, dict) else json.loads(response)
+
+
+def choices_of(response: Any) -> list[Any]:
+    """A response's choices in the order of the prompts."""
+    return sorted(response["choices"], key=lambda choice: choice["index"])
+
+
 def finish_reasons(store: Path) -> dict[str, str]:
     """Finish reason by prompt, from the stored requests and responses; prompts that got several are left out."""
     requests, responses = open_store(store)
@@ -279,8 +289,7 @@ def finish_reasons(store: Path) -> dict[str, str]:
         request, response = requests.get(key), responses.get(key)
         prompts = request.get("prompt") if isinstance(request, dict) else None
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            response = response if isinstance(response, dict) else json.loads(response)
-            choices = sorted(response["choices"], key=lambda choice: choice["index"])
+            choices = choices_of(decoded(response))
             for prompt, choice in zip([prompts] if isinstance(prompts, str) else prompts, choices, strict=True):
                 if isinstance(prompt, str):
                     found.setdefault(prompt, set()).add(str(choice["finish_reason"]))
@@ -315,9 +324,8 @@ def is_whole(request: dict[str, Any], response: Any) -> bool:
     if isinstance(prompts, str) or not isinstance(prompts[0], (str, list)):
         prompts = [prompts]
     try:
-        response = response if isinstance(response, dict) else json.loads(response)
-        choices = sorted(response["choices"], key=lambda choice: choice["index"])
-        found = [choice["logprobs"]["token_logprobs"] for choice in choices]
+        response = decoded(response)
+        found = [choice["logprobs"]["token_logprobs"] for choice in choices_of(response)]
         if len(found) != len(prompts) or not all(math.isfinite(value) for values in found for value in values[1:]):
             return False
         if isinstance(prompts[0], str):  # the server alone knows how many tokens a text has

@@ -19,6 +19,7 @@ from day0.base.artefacts import digest_of, digest_of_file, read_json
 from day0.base.cli import json_argument, run_cli
 from day0.records.tracking import Tracking
 from day0.records.verdict import Verdict
+from day0.release.speed_section import MEASURES
 
 LONGEST_VALUE = 5000
 RELEASE_TAG, EVIDENCE_TAG = "day0.release", "day0.evidence_digest"
@@ -60,7 +61,7 @@ def get_metrics(evidence: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
         values |= {f"{task}/drop_interval_low": low, f"{task}/drop_interval_high": high}
     speed = comparison.get("speed") or {}
     values |= {"speed/is_native": speed.get("is_native")}
-    for name in ("output_tokens_per_second", "time_to_first_token_ms", "time_per_output_token_ms"):
+    for name in MEASURES:
         measure = speed.get(name) or {}
         low, high = measure.get("interval") or (None, None)
         values |= {f"speed/{name}_ratio": measure.get("ratio")}

@@ -56,10 +56,10 @@ def report(name: str, seconds: float, reference: float | None = None) -> bool:
 
 def plan(count: int, folder: Path) -> bool:
     """Plan that many candidates."""
-    (folder / "plan").mkdir()
-    project = Project(folder / "plan")
+    (folder / f"plan-{count}").mkdir()
+    project = Project(folder / f"plan-{count}")
     project.release_many(count)
-    plain = folder / "plain-plan"
+    plain = folder / f"plain-plan-{count}"
     plain.mkdir()
     (plain / "Snakefile").write_text(PLAIN.replace("COUNT", str(count)))
     reference = cpu_of(plain, "-n")

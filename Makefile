@@ -44,12 +44,13 @@ browser: ## install what the tests of the pages need; without it they are skippe
 		{ apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium poppler-utils; } || \
 		echo 'no chromium or pdftotext, and no right to install them: the tests of the pages are skipped'
 
-locks: .venv/develop ## remake envs/*.lock from envs/*.in, the catalogue of ModelOpt's recipes, the table of the server's options
+locks: .venv/develop ## remake envs/*.lock from envs/*.in, the catalogue of ModelOpt's recipes, the tables of vLLM
 	.venv/bin/python scripts/make_locks.py
 	.venv/bin/snakemake --quiet all -- .envs/quantize.cpu.json
 	.envs/quantize.cpu/bin/python scripts/make_recipe_catalogue.py
 	.venv/bin/snakemake --quiet all -- .envs/serve.cpu.json
 	.envs/serve.cpu/bin/python scripts/make_server_options.py
+	.envs/serve.cpu/bin/python scripts/make_engine_table.py
 
 generated: .venv/develop ## remake the schemas and the pictures of the packages and of the graph (needs graphviz)
 	.venv/bin/python scripts/make_schemas.py

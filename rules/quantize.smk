@@ -117,6 +117,7 @@ checkpoint assess_checkpoint:
         checkpoint="results/{model}/{recipe}/checkpoint",
         source="results/{model}/source.json",
         catalogue=get_own("envs/modelopt_catalogue.json"),
+        engine_table=get_own("envs/engine_table.json"),
         sensitivity=lambda wildcards: get_sensitivity(wildcards.model, wildcards.recipe),
     output:
         assessment="results/{model}/{recipe}/validation.json",

@@ -36,7 +36,6 @@ def find_version() -> str:
 
 def list_options() -> list[dict[str, Any]]:
     """Names of each option, how many values it takes (as argparse has it; 0 for a switch), and some options' values."""
-    # vLLM 0.32.0: vllm/entrypoints/launchers/cli_args.py:421, vllm/utils/argparse_utils.py:87.
     from vllm.entrypoints.launchers.cli_args import make_arg_parser  # type: ignore[import-not-found]
     from vllm.utils.argparse_utils import FlexibleArgumentParser  # type: ignore[import-not-found]
 

@@ -6,8 +6,9 @@ module. Standard input: the names of the checkpoint's modules, a JSON list. The 
 ``{"version", "method", "reader", "kv_cache", "error", "remarks", "modules": {name: algorithm, null: not quantized},
 "refused": {name: vLLM's words}}``; "method" is missing where vLLM was not asked, null where it takes no quantization.
 
-Source of the steps: vLLM 0.32.0, config/model.py:1370 (_verify_quantization), model_loader/weight_utils.py:192
-(get_quant_config), model_loader/utils.py (configure_quant_config), quantization/modelopt.py:187 and :1717.
+Source of the steps: vLLM, ModelConfig._verify_quantization, get_quant_config (model_loader/weight_utils.py),
+configure_quant_config (model_loader/utils.py), and in quantization/modelopt.py ModelOptMixedPrecisionConfig's
+_resolve_quant_algo and ModelOptQuantConfigBase.is_layer_excluded.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from inspect import isclass
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
+
+from day0.checkpoint.vllm_rules import ENGINE_VERSION
 
 ROUTERS = ("gate", "router")
 MODELS = "vllm.model_executor.models."
@@ -39,7 +42,7 @@ def main() -> int:
     try:
         read(arguments.checkpoint, modules, answer)
     except ImportError as error:
-        answer["remarks"].append(f"this vLLM has other parts than 0.32.0, and was not asked: {error}")
+        answer["remarks"].append(f"this vLLM has other parts than {ENGINE_VERSION}, and was not asked: {error}")
     except Exception as error:  # whatever vLLM raises is its answer
         answer["error"] = f"{type(error).__name__}: {error}"[:2000]
     print("\n" + json.dumps(answer))

@@ -45,5 +45,6 @@ def get_preflight_input(wildcards):
         return {"files": [], "environments": []}
     # The headers of the source say which modules there are; those of a hub model are there once it is fetched.
     source = [f"results/{model}/source.json"] if PLAN.config.models[model].hub else get_model_files(model)
-    files = [*get_calibration_files(model, rest[0]), *source, get_own("envs/modelopt_catalogue.json")]
+    tables = [get_own("envs/modelopt_catalogue.json"), get_own("envs/engine_table.json")]
+    files = [*get_calibration_files(model, rest[0]), *source, *tables]
     return {"files": files, "environments": [get_environment("quantize")]}

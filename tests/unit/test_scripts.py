@@ -50,6 +50,7 @@ def test_an_unknown_option_is_unusable_input(script):
             ["--source", "none", "--formats", "fp8", "--calibration", "{}", "--output", "none.json"],
         ),
         ("quantize.py", ["--source", "none", "--recipe", "fp8", "--output", "none", "--record", "none.json"]),
+        ("make_engine_table.py", ["--source", "none"]),
     ],
 )
 def test_input_that_is_not_there_is_named_without_a_traceback(tmp_path, monkeypatch, name, arguments):

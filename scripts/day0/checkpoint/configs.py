@@ -79,7 +79,7 @@ _DEFAULTS: dict[str, Any] = {
 _NULL_IS_A_VALUE = {"q_lora_rank", "sliding_window"}
 _NULL = "null"
 # Models whose configuration cuts these lists itself; the 62 others of transformers 5.19.0 refuse one entry more.
-# Source: configuration_deepseek_v4.py:262, and vLLM 0.32.0, transformers_utils/configs/step3p5.py:83.
+# Source: configuration_deepseek_v4.py:262, and transformers_utils/configs/step3p5.py of vLLM.
 _CUTS_LISTS = ("deepseek_v4", "step3p5")
 # Two names for one setting; source: attribute_map of the configurations, which take either and save one.
 _OTHER_NAMES = (

@@ -165,7 +165,7 @@ def read_declarations(
 def _is_deepseek_v4_with_experts_of_its_own(config: Mapping[str, Any]) -> bool:
     """Whether vLLM loads the experts alone by ``moe_quant_algo``, and all else as DeepSeek-V4 is published in FP8.
 
-    Source: vLLM 0.32.0, models/deepseek_v4/quant_config.py:83-193.
+    Source: vLLM, DeepseekV4FP8Config (models/deepseek_v4/quant_config.py).
     """
     inner = config.get("quantization_config")
     if config.get("model_type") != "deepseek_v4" or not isinstance(inner, Mapping):

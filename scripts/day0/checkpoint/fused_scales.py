@@ -1,9 +1,10 @@
 """Scales as an engine fuses them: layers that become one must share what the one has once.
 
-Source: vLLM 0.32.0, vllm/model_executor/layers/quantization/modelopt.py. A fused NVFP4 layer has one global scale for
-its weights: of an expert's gate and up the gate's (line 1032), of others the largest (2062), while the block scales
-stay as they are: weights under another global scale are read multiplied by the ratio. Of the input scales it takes the
-largest (2095), which costs those with smaller ones some range; FP8 weights it quantizes again under the largest scale.
+Source: vLLM, vllm/model_executor/layers/quantization/modelopt.py. A fused NVFP4 layer has one global scale for its
+weights: of an expert's gate and up the gate's (ModelOptNvFp4FusedMoE), of others the largest (KNvfp4Static), while the
+block scales stay as they are: weights under another global scale are read multiplied by the ratio. Of the input scales
+it takes the largest (KNvfp4Dynamic), which costs those with smaller ones some range; FP8 weights it quantizes again
+under the largest scale.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ TOLERANCE, MOST_INPUT_RATIO = 1e-3, 256.0
 LEAST_INPUT, MOST_INPUT = 1e-5, 1e6
 _MAX_OF_INPUTS = {"FP8": 448.0, "NVFP4": 448.0 * 6.0}
 # Name of the global scale of a format's weights; compressed-tensors has its reciprocal, of which the engine takes the
-# largest (compressed_tensors/schemes/compressed_tensors_w4a4_nvfp4.py:111).
+# largest (CompressedTensorsW4A4Fp4).
 _GLOBAL = {
     **dict.fromkeys(("NVFP4", "W4A16_NVFP4", "NVFP4_AWQ", "NVFP4_SVD", "W4A8_NVFP4_FP8"), "weight_scale_2"),
     **dict.fromkeys((compressed("NVFP4"), compressed("NVFP4A16")), "weight_global_scale"),

@@ -1,9 +1,9 @@
 """Declarations of other tools than ModelOpt: compressed-tensors (llm-compressor), AutoRound, GPTQ and AWQ.
 
 Each says in ``quantization_config`` of config.json which modules are quantized and how. What it says becomes a key of
-:data:`day0.checkpoint.formats.FORMATS` by the rules that vLLM 0.32.0 goes by: CompressedTensorsConfig
-(compressed_tensors/compressed_tensors.py:783-949, get_scheme_dict 998-1031), INCConfig (inc/inc.py:32-309,
-inc/config_parser.py), AutoGPTQConfig (auto_gptq.py:95-298) and AutoAWQConfig (auto_awq.py:174-330).
+:data:`day0.checkpoint.formats.FORMATS` by the rules that vLLM goes by: CompressedTensorsConfig
+(compressed_tensors/compressed_tensors.py: _get_scheme_from_parts, get_scheme_dict), INCConfig (inc/inc.py,
+inc/config_parser.py), AutoGPTQConfig (auto_gptq.py) and AutoAWQConfig (auto_awq.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from day0.base.numbers import mapping_or_empty
 from day0.checkpoint.declaration import Declaration, Target, kv_format
 from day0.checkpoint.formats import AWQ, GPTQ, compressed, int_format
+from day0.checkpoint.vllm_rules import ENGINE_VERSION, PLACES
 from day0.source.safetensors_headers import Tensor
 
 # Names of tensors of these tools by the names that they have here, of each module that has the first of a list.
@@ -25,6 +26,7 @@ _RENAMED = (
     {"qweight": "weight", "qzeros": "weight_zero_point", "scales": "weight_scale", "g_idx": "weight_g_idx"},
 )
 WHOLE_ROW = 1 << 30
+_VLLM = f"vLLM {ENGINE_VERSION}"
 # Modules that a class of layers does not reach: vLLM's lm_head and embeddings are of classes of their own.
 _NO_LINEAR = re.compile(r"(^|[.])(lm_head|output_layer)$|embed")
 
@@ -146,12 +148,12 @@ def _compressed_tensors(declared: Mapping[str, Any]) -> TargetedDeclaration:
     if not isinstance(groups, Mapping) or not groups:
         raise _Unreadable(f"config_groups: found {groups!r:.80}; expected groups with targets and weights")
     if mapping_or_empty(declared.get("sparsity_config")).get("targets"):
-        raise _Unreadable("sparsity_config: vLLM 0.32.0 takes no sparse weights (compressed_tensors.py:295)")
+        raise _Unreadable(f"sparsity_config: {_VLLM} takes no sparse weights ({PLACES['sparse']})")
     targets = []
     for name, group in groups.items():
         patterns = [str(target) for target in group["targets"]]
         if len(patterns) == 1 and patterns[0].endswith("Attention"):
-            continue  # the KV cache's, which vLLM leaves out here (compressed_tensors.py:240)
+            continue  # the KV cache's, which vLLM leaves out here (CompressedTensorsConfig.from_config)
         weights, style = mapping_or_empty(group.get("weights")), group.get("format") or declared.get("format")
         inputs = group.get("input_activations")
         algorithm = _algorithm_of_scheme(weights, mapping_or_empty(inputs) or None, style)
@@ -159,8 +161,8 @@ def _compressed_tensors(declared: Mapping[str, Any]) -> TargetedDeclaration:
             shown = {key: weights.get(key) for key in ("num_bits", "type", "strategy", "group_size", "symmetric")}
             raise _Unreadable(
                 f"{name}: format {style!r} with weights {shown} and "
-                f"{'input_activations' if inputs else 'no input_activations'} is no scheme that vLLM 0.32.0 has "
-                "(compressed_tensors.py:946) and this gate knows"
+                f"{'input_activations' if inputs else 'no input_activations'} is no scheme that {_VLLM} has "
+                f"({PLACES['scheme']}) and this gate knows"
             )
         size = weights.get("group_size")
         size = size if type(size) is int and size > 0 else None
@@ -169,7 +171,7 @@ def _compressed_tensors(declared: Mapping[str, Any]) -> TargetedDeclaration:
 
 
 def _algorithm_of_scheme(weights: Mapping[str, Any], inputs: Mapping[str, Any] | None, style: str | None) -> str | None:
-    """The row of a scheme, in the order in which vLLM looks for its own (compressed_tensors.py:783); None: it has none.
+    """The row of a scheme, in the order in which vLLM looks for its own; None: it has none.
 
     Args:
         weights, inputs: QuantizationArgs of compressed-tensors; None: the inputs are not quantized.
@@ -178,7 +180,7 @@ def _algorithm_of_scheme(weights: Mapping[str, Any], inputs: Mapping[str, Any] |
     bits, kind, strategy = weights.get("num_bits"), weights.get("type", "int"), weights.get("strategy")
     size, symmetric = weights.get("group_size"), weights.get("symmetric", True)
     if weights.get("actorder") in ("group", "dynamic"):
-        raise _Unreadable("actorder: vLLM 0.32.0 takes static or weight ordering only (compressed_tensors.py:336)")
+        raise _Unreadable(f"actorder: {_VLLM} takes static or weight ordering only ({PLACES['ordering']})")
     if kind == "float" and bits == 4 and strategy == "tensor_group" and size == 16 and symmetric:
         if inputs is None:
             return compressed("NVFP4A16")
@@ -219,7 +221,7 @@ def _auto_round(declared: Mapping[str, Any]) -> TargetedDeclaration:
     else:
         raise _Unreadable(
             f"data_type {kind!r} with bits {bits!r}, group_size {size!r} and packing_format {style!r} is nothing that "
-            "vLLM 0.32.0 has (inc/inc.py:32-253) and this gate knows"
+            f"{_VLLM} has ({PLACES['AutoRound']}) and this gate knows"
         )
     targets, excluded = [], []
     for name, own in mapping_or_empty(declared.get("extra_config")).items():
@@ -244,7 +246,7 @@ def _auto_round(declared: Mapping[str, Any]) -> TargetedDeclaration:
 def _gptq(declared: Mapping[str, Any]) -> TargetedDeclaration:
     bits, symmetric = declared.get("bits"), declared.get("sym")
     if bits not in GPTQ or symmetric is not True:
-        raise _Unreadable(f"bits {bits!r}, sym {symmetric!r}: vLLM 0.32.0 takes 4 or 8, symmetric (auto_gptq.py:99)")
+        raise _Unreadable(f"bits {bits!r}, sym {symmetric!r}: {_VLLM} takes 4 or 8, symmetric ({PLACES['GPTQ']})")
     size = declared.get("group_size")
     targets, excluded = [], []
     for pattern, own in mapping_or_empty(declared.get("dynamic")).items():
@@ -264,7 +266,7 @@ def _awq(declared: Mapping[str, Any]) -> TargetedDeclaration:
     bits = declared.get("w_bit", declared.get("bits"))
     if bits != 4 or str(declared.get("version", "gemm")).lower() != "gemm":
         version = declared.get("version")
-        raise _Unreadable(f"bits {bits!r}, version {version!r}: vLLM 0.32.0 takes 4 and gemm (auto_awq.py:181)")
+        raise _Unreadable(f"bits {bits!r}, version {version!r}: {_VLLM} takes 4 and gemm ({PLACES['AWQ']})")
     size = _group(declared.get("q_group_size", declared.get("group_size")))
     excluded = [f"re:.*{re.escape(str(name))}" for name in declared.get("modules_to_not_convert") or []]
     return _declaration([Target("Linear", AWQ, size)], excluded, follows_tensors=True)

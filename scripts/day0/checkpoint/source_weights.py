@@ -10,8 +10,8 @@ dtypes and shapes of a weight and its scales, whatever config.json says:
   ``X.scale`` F8_E8M0 (DeepSeek-V4), ``X.weight_packed`` U8 with ``X.weight_scale`` U8 (compressed-tensors).
 - INT4: ``X.weight_packed`` I32 [out, in / 8] with ``X.weight_scale`` and ``X.weight_shape`` (Kimi-K2).
 
-Source: vLLM 0.32.0, models/deepseek_v4/amd/model.py:1405, model_executor/models/gpt_oss.py:1424, and
-compressed-tensors' pack-quantized compressor.
+Source: vLLM, _make_deepseek_v4_weights_mapper (models/deepseek_v4/amd/model.py), GptOssForCausalLM
+(model_executor/models/gpt_oss.py), and compressed-tensors' pack-quantized compressor.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What the serving engine takes, as a table: ModelOpt's presets and layers against vLLM's loader.
 
-Source: vLLM 0.32.0, vllm/model_executor/layers/quantization/modelopt.py (LINEAR_ALGOS and each configuration's
-get_min_capability), its lines as :data:`RULES` names them; the algorithm of a preset is the quant_algo that
-nvidia-modelopt 0.47.0 exports for it.
+What vLLM's source says is read by scripts/make_engine_table.py, with the lines that say it; here stands what follows
+from it for a checkpoint. The algorithm of a preset is the quant_algo that nvidia-modelopt 0.47.0 exports for it.
 """
 
 from __future__ import annotations
@@ -10,104 +9,107 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from day0.checkpoint.engine_table import read_engine_table
 from day0.checkpoint.formats import AWQ, GPTQ, compressed
 from day0.recipe.modules import FUSED_GROUPS
 
-ENGINE, ENGINE_VERSION = "vllm", "0.32.0"
+_TABLE = read_engine_table()
+PLACES, _CAPABILITIES = _TABLE.places, _TABLE.capabilities
+ENGINE, ENGINE_VERSION = "vllm", _TABLE.version
+
+# What a checkpoint without a quantization_config in its config.json may declare in hf_quant_config.json.
+ALGORITHMS_ALONE = tuple(_TABLE.algorithms_alone)
+FIELDS_ALONE = {"NVFP4": tuple(_TABLE.fields_alone)}
+
+# What a layer's in-features must divide by, from the errors of vLLM's loader; ModelOpt exports other widths silently.
+DIVISOR_OF_INPUTS = _TABLE.divisors
+
+# vLLM looks for a group size at the top of quantization_config only, where ModelOpt writes none, and then assumes this.
+DEFAULT_NVFP4_GROUP = _TABLE.nvfp4_group
+NVFP4_ALGORITHMS = tuple(name for name, method in _TABLE.linear_algorithms.items() if method == "modelopt_fp4")
+
+UNQUANTIZED_PREFIXES = tuple(_TABLE.unquantized_parts)
+_VISION = f"{', '.join(map(repr, UNQUANTIZED_PREFIXES[:-1]))} or {UNQUANTIZED_PREFIXES[-1]!r}"
+_NOT_16 = f"Unsupported model when in features size is not multiple of {DIVISOR_OF_INPUTS['NVFP4']} ({PLACES['NVFP4']})"
 
 # What the engine says when it refuses a checkpoint, and where in its source.
 RULES = {
-    "algorithm": "ModelOpt currently only supports: {algorithms} quantizations in vLLM (modelopt.py:392)",
-    "NVFP4": "Unsupported model when in features size is not multiple of 16 (modelopt.py:1995)",
-    "W4A16_NVFP4": "Unsupported model when in features size is not multiple of 16 (modelopt.py:1995)",
-    "MXFP8": "MXFP8 requires input size divisible by 32 (modelopt.py:2297)",
-    "FP8_PB_WO": "FP8_PB_WO requires in divisible by 128 (modelopt.py:2231)",
-    "block scale": "has no parameter 'w13_weight_scale' (routed_experts.py:1027, fp8.py:485; others: modelopt.py:2246)",
-    "whole groups": "scales_and_zp_size = input_size // group_size (compressed_tensors/schemes/*_wNa16.py:153)",
-    "group": "group_size is None: group_size = 16 (modelopt.py:809)",
-    "fused": "All shards must use the same quantization (modelopt.py:1749)",
-    "vision": "'vision_tower', 'vision_model' or 'vit_large_projector' in prefix: unquantized (modelopt.py:242)",
-    "excluded": "an entry of the exclusions excludes every name that it is a part of (modelopt.py:209)",
-    "dot": "an entry of the exclusions excludes the name that it is, or is a part of (modelopt.py:200)",
-    "method": "Invalid quantization method: {method} (quantization/__init__.py:114)",
-    "alone": "hf_quant_config.json alone is read by producer.name and quant_algo (model_arch_config_convertor.py:271)",
-    "fields": "NVFP4 quantization requires group_size, kv_cache_quant_algo, exclude_modules (modelopt.py:819)",
-    "weights only": "input_activations of every group is null: W4A16_NVFP4 (modelopt.py:798)",
-    "alias": "quant_algo not in LINEAR_ALGOS: UnquantizedLinearMethod (modelopt.py:1852)",
+    "algorithm": f"ModelOpt currently only supports: {{algorithms}} quantizations in vLLM ({PLACES['algorithm']})",
+    "NVFP4": _NOT_16,
+    "W4A16_NVFP4": _NOT_16,
+    "MXFP8": f"MXFP8 requires input size divisible by {DIVISOR_OF_INPUTS['MXFP8']} ({PLACES['MXFP8']})",
+    "FP8_PB_WO": f"FP8_PB_WO requires in divisible by {DIVISOR_OF_INPUTS['FP8_PB_WO']} ({PLACES['FP8_PB_WO']})",
+    "block scale": f"has no parameter 'w13_weight_scale' ({PLACES['parameter of experts']}, "
+    f"{PLACES['scale of experts']}; others: {PLACES['block scale']})",
+    "whole groups": f"scales_and_zp_size = input_size // group_size ({PLACES['whole groups']})",
+    "group": f"group_size is None: group_size = {DEFAULT_NVFP4_GROUP} ({PLACES['group']})",
+    "fused": f"All shards must use the same quantization ({PLACES['fused']})",
+    "vision": f"{_VISION} in prefix: unquantized ({PLACES['vision']})",
+    "excluded": f"an entry of the exclusions excludes every name that it is a part of ({PLACES['excluded']})",
+    "dot": f"an entry of the exclusions excludes the name that it is, or is a part of ({PLACES['dot']})",
+    "method": f"Invalid quantization method: {{method}} ({PLACES['method']})",
+    "alone": f"hf_quant_config.json alone is read by producer.name and quant_algo ({PLACES['alone']})",
+    "fields": f"NVFP4 quantization requires {', '.join(FIELDS_ALONE['NVFP4'])} ({PLACES['fields']})",
+    "weights only": f"input_activations of every group is null: W4A16_NVFP4 ({PLACES['weights only']})",
+    "alias": f"quant_algo not in LINEAR_ALGOS: UnquantizedLinearMethod ({PLACES['alias']})",
     "router": "the router is built with the quantization config ({place})",
-    "tied": "config.tie_word_embeddings: lm_head is skipped at load (models/llama.py)",
+    "tied": f"config.tie_word_embeddings: lm_head is skipped at load ({PLACES['tied']})",
 }
-UNQUANTIZED_PREFIXES = ("vision_tower", "vision_model", "vit_large_projector")
 
 # CUDA compute capability, times ten, from which on vLLM loads an algorithm.
-MINIMUM_CAPABILITY = {
-    "FP8": 80,
-    "FP8_PER_CHANNEL_PER_TOKEN": 80,
-    "FP8_PB_WO": 80,
-    "MXFP8": 80,
-    "NVFP4": 75,
-    "W4A16_NVFP4": 75,
-}
+MINIMUM_CAPABILITY = {name: _CAPABILITIES[_TABLE.methods[method]] for name, method in _TABLE.linear_algorithms.items()}
 
-# The same for the rows of other tools: get_min_capability of the schemes of compressed_tensors.py:783-949, where FP8
-# below 8.9 has its weights only in FP8 (:896); of INCConfig, AutoGPTQConfig and AutoAWQConfig.
+# The same for the rows of other tools, by the class that serves them. FP8 below the capability of its own class is
+# served with its weights only in FP8.
+_FP8 = min(_CAPABILITIES["CompressedTensorsW8A8Fp8"], _CAPABILITIES["CompressedTensorsW8A16Fp8"])
 MINIMUM_CAPABILITY_OF_OTHER_TOOLS = {
     **{
-        compressed(f"{served}_{strategy}"): 75
+        compressed(f"{served}_{strategy}"): _FP8
         for served in ("FP8", "FP8_DYNAMIC", "FP8A16")
         for strategy in ("TENSOR", "CHANNEL", "BLOCK")
     },
     **{
-        compressed(f"{served}_{strategy}"): 75
+        compressed(f"{served}_{strategy}"): _CAPABILITIES["CompressedTensorsW8A8Int8"]
         for served in ("W8A8", "W8A8_DYNAMIC")
         for strategy in ("TENSOR", "CHANNEL")
     },
     **{
-        compressed(f"W{bits}A{inputs}{end}"): 75
+        compressed(f"W{bits}A{inputs}{end}"): _CAPABILITIES[of_class]
         for bits in (4, 8)
-        for inputs in (8, 16)
+        for inputs, of_class in ((8, "CompressedTensorsWNA8Int"), (16, "CompressedTensorsWNA16"))
         for end in ("", "_ASYM", "_CHANNEL", "_ASYM_CHANNEL")
     },
-    **{compressed("NVFP4"): 75, compressed("NVFP4A16"): 75, compressed("MXFP4"): 80, compressed("MXFP8"): 75},
-    **{GPTQ[4]: 60, GPTQ[8]: 60, AWQ: 75},
+    **{compressed(name): _CAPABILITIES["CompressedTensorsW4A4Fp4"] for name in ("NVFP4", "NVFP4A16")},
+    compressed("MXFP4"): _CAPABILITIES["CompressedTensorsW4A4Mxfp4"],
+    compressed("MXFP8"): _CAPABILITIES["CompressedTensorsW8A8Mxfp8"],
+    **{name: _CAPABILITIES[_TABLE.methods["gptq"]] for name in GPTQ.values()},
+    AWQ: _CAPABILITIES[_TABLE.methods["awq"]],
 }
 
 # The same, from which on a GPU has the arithmetic of the activations' format; below, vLLM keeps those in 16 bits.
 ARITHMETIC_CAPABILITY = {"FP8": 89, "FP8_PER_CHANNEL_PER_TOKEN": 89, "MXFP8": 100, "NVFP4": 100}
 
-# What a layer's in-features must divide by, from the errors of the same file; ModelOpt exports other widths silently.
-DIVISOR_OF_INPUTS = {"NVFP4": 16, "W4A16_NVFP4": 16, "MXFP8": 32, "FP8_PB_WO": 128}
-
-# vLLM looks for a group size at the top of quantization_config only, where ModelOpt writes none, and then assumes 16.
-NVFP4_ALGORITHMS = ("NVFP4", "W4A16_NVFP4")
-DEFAULT_NVFP4_GROUP = 16
-
-# Models whose router vLLM builds with the checkpoint's quantization config, so that it must be excluded; those of all
-# other models (deepseek_v2, glm4_moe, mixtral, gpt_oss, qwen2_moe, qwen3_next and so on) are never quantized.
+# Models whose router vLLM builds with the checkpoint's quantization config, so that it must be excluded, and the line
+# that does; those of all other models are never quantized. InternS1-Pro inherits from Qwen3-MoE, yet its layers, and in
+# them the routers, are of its own classes, which pass none.
 ROUTER_IS_QUANTIZED = {
-    "K2HorizonForCausalLM": "k2_horizon.py:493",
-    "Lfm2MoeForCausalLM": "lfm2_moe.py:128",
-    "Qwen3MoeForCausalLM": "qwen3_moe.py:170",
-    "Qwen3OmniMoeForConditionalGeneration": "qwen3_moe.py:170",
-    "Qwen3VLMoeForConditionalGeneration": "qwen3_moe.py:170",
+    architecture: str(PLACES[of_class])
+    for architecture, of_class in _TABLE.quantized_routers.items()
+    if architecture != "InternS1ProForConditionalGeneration"
 }
-
-# What a checkpoint without a quantization_config in its config.json may declare in hf_quant_config.json.
-ALGORITHMS_ALONE = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "NVFP4")
-FIELDS_ALONE = {"NVFP4": ("group_size", "kv_cache_quant_algo", "exclude_modules")}
 
 # Linear layers under the name that vLLM gives them once they are fused.
-FUSED_NAMES = {
-    "q_proj": "qkv_proj",
-    "k_proj": "qkv_proj",
-    "v_proj": "qkv_proj",
-    "gate_proj": "gate_up_proj",
-    "up_proj": "gate_up_proj",
-}
+FUSED_NAMES = {part: whole for whole, parts in _TABLE.fused.items() for part in parts}
 
-# Other spellings of an algorithm, in upper case, and the one that ModelOpt exports; source: _BLOCK_FP8_MOE_ALGOS
-# (modelopt.py:128), where vLLM takes both for the experts of a MIXED_PRECISION checkpoint and the second for all else.
-ALIASES = {"FP8_BLOCK_SCALES": "FP8_PB_WO"}
+# Other spellings of an algorithm, in upper case, and the one that ModelOpt exports: vLLM takes both for the experts of
+# a MIXED_PRECISION checkpoint, and for all else the one that is among its linear algorithms.
+ALIASES = {
+    alias: name
+    for name in _TABLE.block_algorithms
+    if name in _TABLE.linear_algorithms
+    for alias in _TABLE.block_algorithms
+    if alias != name
+}
 
 _LEADERS = {group[0]: group for group in FUSED_GROUPS}
 

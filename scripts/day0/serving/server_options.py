@@ -78,7 +78,7 @@ def read_arguments(arguments: Sequence[str]) -> list[Given]:
     if "--" in arguments:
         raise NotRead("'--' ends the options, and what follows belongs to none")
     for word in arguments:
-        # As FlexibleArgumentParser.parse_args does: vllm/utils/argparse_utils.py:308-385 of vLLM 0.32.0.
+        # As FlexibleArgumentParser.parse_args does: vllm/utils/argparse_utils.py.
         if word.startswith("--"):
             key, equals, value = word.partition("=")
             key = _KEY.sub(lambda match: match[0].replace("_", "-"), key, count=1).partition(".")[0]

@@ -221,8 +221,8 @@ def read_headers(folder: str | os.PathLike, alone: bool = False) -> Headers:
     With ``alone`` the folder must hold nothing but these: a shard that no index names is an error. Without it the
     ``consolidated*.safetensors`` of Mistral's own format, which hold the same weights again, are left aside.
 
-    An index may lack scales: engines read the whole of the files that it names (vLLM 0.32.0, model_executor/
-    model_loader/weight_utils.py:609). One that lacks weights is an error.
+    An index may lack scales: engines read the whole of the files that it names (vLLM,
+    filter_duplicate_safetensors_files). One that lacks weights is an error.
 
     Raises:
         BrokenSafetensors: no safetensors file, a broken one, or an index and shards that name different tensors.
@@ -244,7 +244,7 @@ def read_headers(folder: str | os.PathLike, alone: bool = False) -> Headers:
             if alone:
                 raise BrokenSafetensors(
                     f"{folder / second[0]}: vLLM loads it in place of {min(set(present) - set(second))} "
-                    "(model_loader/default_loader.py:171); a file of the source? remove it"
+                    "(DefaultModelLoader._prepare_weights); a file of the source? remove it"
                 )
             present = [name for name in present if name not in second]
         return Headers(_merged([folder / name for name in present], Kinds()), [])

@@ -190,6 +190,14 @@ def test_a_table_that_preflight_reads_too_plans_no_quantization(released):
     assert not jobs.keys() & {"quantize_candidate", "describe_source", "build_environment", "evaluate_run"}
 
 
+def test_the_table_of_the_engine_plans_the_same_for_recipes_and_checkpoints(released):
+    table = released.folder / "envs" / "engine_table.json"
+    table.write_text(table.read_text().replace('"nvfp4_group": 16', '"nvfp4_group": 32'))
+    jobs = planned(released)
+    assert jobs["assess_checkpoint"] == 2 and jobs["check_preflight"] == 2
+    assert not jobs.keys() & {"quantize_candidate", "describe_source", "build_environment", "evaluate_run"}
+
+
 def test_a_gate_above_hides_no_change_of_what_is_below(released):
     """A check and the suite change at once: the evaluations behind the gates run in the same run."""
     append(released.folder / "scripts" / "day0" / "checkpoint" / "checks.py", STATEMENT)

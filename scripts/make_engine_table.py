@@ -206,6 +206,19 @@ QUOTES = {
         "weight_global_scale = layer.weight_global_scale.max().to(torch.float32)",
     ),
     # day0/checkpoint/declaration.py, source_weights.py and configs.py
+    "key of exclusions": Quote(MODELOPT, f"{ANY_CONFIG}.from_config", 'exclude_modules = config.get("ignore", [])'),
+    "key of exclusions alone": Quote(
+        MODELOPT, f"{ANY_CONFIG}.from_config", 'exclude_modules = quant_config.get("exclude_modules", [])'
+    ),
+    "key of the KV cache": Quote(
+        MODELOPT, f"{ANY_CONFIG}.from_config", 'kv_cache_scheme = config.get("kv_cache_scheme")'
+    ),
+    "key of the group": Quote(MODELOPT, f"{ANY_CONFIG}.from_config", 'group_size_raw = config.get("group_size")'),
+    "key of layers": Quote(
+        MODELOPT,
+        "ModelOptMixedPrecisionConfig._from_config",
+        'quantized_layers = original_config.get("quantized_layers", {})',
+    ),
     "experts of DeepSeek-V4": Quote(
         "models/deepseek_v4/quant_config.py",
         "DeepseekV4FP8Config.get_quant_method",
@@ -465,21 +478,26 @@ def read_source(package: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two tables, a line for each fact; quotes that only moved are counted."""
-    lines, moved = [], 0
+    """What differs between two tables, a line for each fact; places are only counted."""
+    lines = []
     for name in dict.fromkeys([*old, *new]):
         first, second = old.get(name), new.get(name)
-        if not (isinstance(first, dict) and isinstance(second, dict)):
-            lines += [f"{name}: {_change(first, second)}"] if first != second else []
+        if first == second:
             continue
-        for key in dict.fromkeys([*first, *second]):
-            if first.get(key) == second.get(key):
-                continue
-            if name == "places" and key in first and key in second:
-                moved += 1
-            else:
-                lines.append(f"{name}: {key}: {_change(first.get(key), second.get(key))}")
-    return [*lines, f"places: {moved} moved"] if moved else lines
+        if not (isinstance(first, dict) and isinstance(second, dict)):
+            lines.append(f"{name}: {_change(first, second)}")
+        elif name == "places":
+            moved = sum(first[key] != second[key] for key in first.keys() & second.keys())
+            counts = {
+                "moved": moved,
+                "new": len(second.keys() - first.keys()),
+                "gone": len(first.keys() - second.keys()),
+            }
+            lines.append(f"{name}: {', '.join(f'{count} {what}' for what, count in counts.items() if count)}")
+        else:
+            changed = [key for key in dict.fromkeys([*first, *second]) if first.get(key) != second.get(key)]
+            lines += [f"{name}: {key}: {_change(first.get(key), second.get(key))}" for key in changed]
+    return lines
 
 
 def _change(old: Any, new: Any) -> str:

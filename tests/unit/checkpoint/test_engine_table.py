@@ -134,7 +134,7 @@ def test_models_that_are_made_of_a_quantized_router_are_found_through_what_they_
     assert Models(Source(tmp_path)).routers() == {"First": router, "Image": router}
 
 
-def test_a_difference_is_a_line_and_quotes_that_moved_are_counted():
+def test_a_difference_is_a_line_and_places_are_counted():
     old = {"version": "1", "divisors": {"A": 16, "B": 8}, "places": {"x": {"line": 1}, "y": {"line": 2}}}
     new = {"version": "2", "divisors": {"A": 32, "C": 4}, "places": {"x": {"line": 5}, "y": {"line": 6}, "z": {}}}
     assert differences(old, new) == [
@@ -142,8 +142,7 @@ def test_a_difference_is_a_line_and_quotes_that_moved_are_counted():
         "divisors: A: was 16, is 32",
         "divisors: B: gone, was 8",
         "divisors: C: new, 4",
-        "places: z: new, {}",
-        "places: 2 moved",
+        "places: 2 moved, 1 new",
     ]
     assert differences(new, new) == []
 

@@ -10,16 +10,22 @@ Snakemake does only before it extends the graph: the verdict on a crash would co
 
 Snakemake also looks at the whole graph again after each checkpoint, which grows with the square of the releases. Most
 assessments pass, as the graph was built for, and leave the inputs of all that wait for them as they were: then it is
-looked at once, after the last of them, for jobs whose parameters read what was found.
+looked at once, after the last of them, for jobs whose parameters read what was found. Where a command begins, those
+that an earlier one has finished change nothing either, unless they failed: the graph stands as it was built.
+
+``Checkpoint.get`` copies the whole set for each question; a finished checkpoint is looked up in it instead.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from snakemake.checkpoints import Checkpoint, CheckpointJob
+from snakemake.common.tbdstring import TBDString
 from snakemake.dag import DAG
 
 update_checkpoint_dependencies = DAG.update_checkpoint_dependencies
+get = Checkpoint.get
 
 
 async def done_but_unknown(dag: Any) -> list[Any]:
@@ -51,13 +57,30 @@ def _described(files: Any) -> list[tuple[str | None, list[tuple[str, dict[str, A
     return found
 
 
+def keeps_inputs(job: Any) -> bool:
+    """Whether a job has the inputs that it would have by what is known now of checkpoints."""
+    return _described(job.rule.expand_input(job.wildcards_dict)[0]) == _described(job.input)
+
+
 def changes_no_input(dag: Any, checkpoint: Any) -> bool:
     """Whether the jobs that wait for a finished checkpoint have the inputs that they had before it."""
     dag.workflow.checkpoints.created_output.update(checkpoint.output)
-    return all(
-        _described(waiting.rule.expand_input(waiting.wildcards_dict)[0]) == _described(waiting.input)
-        for waiting in dag.depending[checkpoint]
-    )
+    return all(map(keeps_inputs, dag.depending[checkpoint]))
+
+
+async def changing(dag: Any) -> list[Any]:
+    """The checkpoints, of those that an earlier command has finished, by which the graph that was built is not right.
+
+    Makes all of them known. A job's parameters that asked for one before that hold a string to be determined.
+    """
+    done = await done_but_unknown(dag)
+    for checkpoint in done:
+        dag.workflow.checkpoints.created_output.update(checkpoint.output)
+    jobs = {job for checkpoint in done for job in dag.depending[checkpoint]}
+    changed = {
+        job for job in jobs if any(isinstance(value, TBDString) for value in job._params or []) or not keeps_inputs(job)
+    }
+    return [checkpoint for checkpoint in done if not changed.isdisjoint(dag.depending[checkpoint])]
 
 
 def is_last(dag: Any, jobs: Any) -> bool:
@@ -77,6 +100,8 @@ async def _update_checkpoint_dependencies(dag: Any, jobs: Any = None) -> bool:
         await dag.postprocess_after_update()
         return True
     dag.is_postponed = False
+    if jobs is None and not dag._evicted_checkpoint_outputs:
+        jobs = await changing(dag)
     updated = await update_checkpoint_dependencies(dag, jobs)
     if updated:
         await redo_incomplete(dag)
@@ -86,6 +111,15 @@ async def _update_checkpoint_dependencies(dag: Any, jobs: Any = None) -> bool:
     return updated
 
 
+def _get(checkpoint: Any, **wildcards: Any) -> Any:
+    if checkpoint.rule.wildcard_names <= wildcards.keys():
+        output, _ = checkpoint.rule.expand_output(wildcards)
+        if checkpoint.checkpoints.created_output.issuperset(output):
+            return CheckpointJob(checkpoint.rule, output)
+    return get(checkpoint, **wildcards)
+
+
 def install() -> None:
     """Let input functions know of every checkpoint that is done."""
+    Checkpoint.get = _get
     DAG.update_checkpoint_dependencies = _update_checkpoint_dependencies

@@ -63,5 +63,5 @@ def test_a_snakemake_without_the_plugin_prints_everything_and_says_what_to_do(eq
 
 def test_the_folder_that_the_environment_names_holds_the_plugin():
     site = ROOT / ".venv" / "lib" / "python3" / "site-packages"
-    place = os.path.normpath(site / (ROOT / "envs" / "driver.pth").read_text().strip())
+    place = os.path.normpath(site / (ROOT / "envs" / "driver.pth").read_text().splitlines()[0])
     assert os.path.isfile(os.path.join(place, "snakemake_logger_plugin_day0", "__init__.py"))

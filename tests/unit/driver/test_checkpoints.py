@@ -8,10 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import snakemake.api  # noqa: F401 the order in which Snakemake itself imports its modules, which form a circle
-from snakemake.checkpoints import Checkpoints
+from snakemake.checkpoints import Checkpoint, CheckpointJob, Checkpoints
+from snakemake.common.tbdstring import TBDString
 from snakemake.dag import DAG
+from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 from snakemake.io import IOFile, checkpoint_target, flag
-from snakemake.iocontainers import InputFiles
+from snakemake.iocontainers import InputFiles, OutputFiles
+from snakemake.jobs import Job as Job_
 from snakemake.rules import Rule
 
 from driver import checkpoints
@@ -31,6 +34,10 @@ def test_the_inside_of_snakemake_is_as_it_was_read():
     assert parameters(STEP) == ["self", "jobs"]
     assert isinstance(inspect.getattr_static(Checkpoints, "created_output"), property)
     assert isinstance(Checkpoints().created_output, set)
+    assert "return CheckpointJob(self.rule, output)" in inspect.getsource(checkpoints.get)
+    assert "return TBDString()" in inspect.getsource(Rule.expand_params)
+    assert "self._params is None" in inspect.getsource(Job_.params.fget)
+    assert "self._evicted_checkpoint_outputs" in text
     text = inspect.getsource(DAG.check_incomplete)
     assert "self.forcefiles.update(incomplete_files)" in text and parameters(DAG.check_incomplete) == ["self"]
     assert inspect.iscoroutinefunction(DAG.postprocess_after_update)
@@ -84,7 +91,7 @@ def files(*plain, **named):
 def waiting(before, after, needrun=True):
     """A job that waits for a checkpoint, with its inputs before and after the checkpoint."""
     rule = SimpleNamespace(expand_input=lambda wildcards: (after, {}, {}, False))
-    return Job(input=before, rule=rule, wildcards_dict={}, must_run=needrun)
+    return Job(input=before, rule=rule, wildcards_dict={}, must_run=needrun, _params=None)
 
 
 class Graph:
@@ -95,6 +102,7 @@ class Graph:
         known = SimpleNamespace(created_output=set())
         self.workflow = SimpleNamespace(checkpoints=known)
         self._running, self._ready_jobs, self.checkpoint_jobs = set(), set(), set()
+        self._evicted_checkpoint_outputs, self.updated = set(), []
         # Who waits for a checkpoint that adds to the graph gets other inputs.
         self.depending = collections.defaultdict(list)
         self.depending |= {one: [waiting(files("before"), files("after"))] for one in jobs if one.below}
@@ -113,6 +121,7 @@ class Graph:
 
     async def update(self, jobs=None):
         """Make checkpoints known and add the jobs that wait for them; says whether there were any."""
+        self.updated.append(jobs)
         if jobs is None:
             jobs = await checkpoints.done_but_unknown(self)
         added = []
@@ -252,6 +261,47 @@ def test_where_a_checkpoint_failed_the_graph_is_looked_at_when_nothing_can_run()
     assert update(graph, [end]) is True and graph.processed == 1
 
 
+@pytest.mark.parametrize(
+    ("params", "before", "changes"),
+    [
+        (None, files("a"), False),
+        (["plain", 3], files("a"), False),
+        (["plain", TBDString()], files("a"), True),
+        (None, files(MARK), True),
+    ],
+)
+def test_what_an_earlier_command_finished_changes_a_graph_that_did_not_know_of_it(params, before, changes):
+    first, second = job(Output("a")), job(Output("b"))
+    graph = Graph(first, second)
+    graph.depending[first], graph.depending[second] = [waiting(before, files("a"))], [waiting(files("b"), files("b"))]
+    graph.depending[first][0]._params = params
+    assert update(graph) is False
+    assert graph.updated == [[first] if changes else []]
+    assert graph.workflow.checkpoints.created_output == {first.output[0], second.output[0]}
+
+
+def test_all_is_looked_at_where_jobs_left_the_graph_for_their_inputs_are_missing():
+    graph = Graph(job(Output("a")))
+    graph._evicted_checkpoint_outputs = {"gone"}
+    update(graph)
+    assert graph.updated == [None]
+
+
+def test_a_finished_checkpoint_is_looked_up_and_another_refused_as_ever():
+    rule = SimpleNamespace(name="check", wildcard_names={"model"})
+    rule.expand_output = lambda wildcards: (OutputFiles([wildcards["model"] + ".json"]), {})
+    known = Checkpoints()
+    checkpoint = Checkpoint(rule, known)
+    known.created_output.add("a.json")
+    found = checkpoints._get(checkpoint, model="a")
+    assert isinstance(found, CheckpointJob) and found.output == ["a.json"]
+    with pytest.raises(IncompleteCheckpointException) as refused:
+        checkpoints._get(checkpoint, model="b")
+    assert refused.value.targetfile == "b.json"
+    with pytest.raises(WorkflowError, match="Missing wildcard"):
+        checkpoints._get(checkpoint)
+
+
 def test_an_ordinary_job_looks_at_no_part_of_the_graph():
     graph = Graph(job(Output("a")))
     graph.finished = None  # asked of every checkpoint where they are looked at
@@ -260,5 +310,7 @@ def test_an_ordinary_job_looks_at_no_part_of_the_graph():
 
 def test_install_replaces_the_step_of_every_graph(monkeypatch):
     monkeypatch.setattr(DAG, "update_checkpoint_dependencies", None)
+    monkeypatch.setattr(Checkpoint, "get", None)
     checkpoints.install()
+    assert Checkpoint.get is checkpoints._get
     assert DAG.update_checkpoint_dependencies is checkpoints._update_checkpoint_dependencies

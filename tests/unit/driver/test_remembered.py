@@ -1,16 +1,24 @@
 """What is asked once for all jobs; Snakemake's inside is as it was read."""
 
 import inspect
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import snakemake.api  # noqa: F401 the order in which Snakemake itself imports its modules, which form a circle
 from snakemake import common, rules
 from snakemake.dag import DAG
+from snakemake.io import IOFile, _IOFile, flag
 from snakemake.output_index import OutputIndex
+from snakemake.persistence import PersistenceBase
 from snakemake.scheduling.job_scheduler import JobScheduler
 
 from driver import remembered
+
+ROOT = Path(__file__).resolve().parents[3]
+IS_STORAGE, SERIALIZE = _IOFile.is_storage, PersistenceBase._serialize_param
 
 
 def test_the_inside_of_snakemake_is_as_it_was_read():
@@ -21,6 +29,38 @@ def test_the_inside_of_snakemake_is_as_it_was_read():
     assert list(inspect.signature(remembered.match_producers).parameters) == ["self", "targetfile"]
     assert "self.output_index.match_producers(targetfile)" in inspect.getsource(DAG.file2jobs)
     assert "self.resources[name] += value" in inspect.getsource(remembered.free_resources)
+    assert 'return is_flagged(self._file, "storage_object")' in inspect.getsource(IS_STORAGE.fget)
+    assert 'find_spec("pandas") is not None' in inspect.getsource(SERIALIZE.fget.__wrapped__)
+
+
+@pytest.mark.parametrize(
+    ("file", "stored"),
+    [
+        (IOFile("a"), False),
+        (IOFile(flag("a", "ancient")), False),
+        (IOFile(flag("a", "storage_object", SimpleNamespace())), True),
+        (IOFile(lambda wildcards: "a"), False),
+    ],
+)
+def test_a_file_in_storage_is_known(file, stored):
+    assert remembered._is_storage(file) is IS_STORAGE.fget(file) is stored
+
+
+def test_parameters_are_recorded_as_ever():
+    from pandas import DataFrame
+
+    class Persistence:
+        _serialize_param_pandas = PersistenceBase._serialize_param_pandas
+        _serialize_param_builtin = PersistenceBase._serialize_param_builtin
+
+    for value in (None, "a", 3, [1, {"b": 2}], DataFrame({"a": [1, 2]}), object()):
+        found = remembered._serialize_param(Persistence())(value)
+        assert found == Persistence()._serialize_param_pandas(value)
+    code = "import sys, snakemake.api; sys.path.insert(0, 'scripts'); from driver import remembered"
+    code += "; p = type('P', (), {'_serialize_param_builtin': 1, '_serialize_param_pandas': 2})"
+    code += "; print(remembered._serialize_param(p), 'pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "1 False\n"
 
 
 @pytest.mark.parametrize(("environment", "asked"), [(None, 0), ("env.yaml", 1)])
@@ -58,6 +98,8 @@ def test_a_signature_is_read_once_for_the_rules_and_what_their_functions_are_giv
         (DAG, "update_conda_envs"),
         (OutputIndex, "match_producers"),
         (JobScheduler, "_free_resources"),
+        (_IOFile, "is_storage"),
+        (PersistenceBase, "_serialize_param"),
     ):
         monkeypatch.setattr(owner, name, None)
     remembered.install()

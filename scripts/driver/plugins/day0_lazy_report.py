@@ -1,0 +1,42 @@
+"""The Slurm plugin's report on efficiency is imported when it is made, and pandas and numpy with it.
+
+The plugin 2.8.0 imports them at its start, a third of all that a `snakemake` command imports, in the driver and in each
+job on a node, for a report that is off by default. envs/driver.pth imports this module whenever a Python of .venv
+starts, so that it imports nothing itself.
+"""
+
+import sys
+
+REPORT = "snakemake_executor_plugin_slurm.efficiency_report"
+
+
+class LazyReport:
+    """Finder and loader of a module in the report's place, whose function imports the report itself."""
+
+    def find_spec(self, name, path=None, target=None):
+        """The spec of the module in its place; None for every other module."""
+        if name != REPORT:
+            return None
+        from importlib.machinery import ModuleSpec
+
+        return ModuleSpec(name, self)
+
+    def create_module(self, spec):
+        """Python's own kind of module."""
+        return None
+
+    def exec_module(self, module):
+        """Fill the module."""
+        module.create_efficiency_report = self.create_efficiency_report
+
+    def create_efficiency_report(self, *arguments, **options):
+        """What the report's own function does."""
+        from importlib import import_module
+
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            del sys.modules[REPORT]
+        return import_module(REPORT).create_efficiency_report(*arguments, **options)
+
+
+sys.meta_path.insert(0, LazyReport())

@@ -5,7 +5,15 @@ job on a node, for a report that is off by default. envs/driver.pth imports this
 starts, so that it imports nothing itself.
 """
 
+from __future__ import annotations
+
 import sys
+
+TYPE_CHECKING = False  # as typing has it, which takes longer to import than this module
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
 
 REPORT = "snakemake_executor_plugin_slurm.efficiency_report"
 
@@ -13,23 +21,23 @@ REPORT = "snakemake_executor_plugin_slurm.efficiency_report"
 class LazyReport:
     """Finder and loader of a module in the report's place, whose function imports the report itself."""
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """The spec of the module in its place; None for every other module."""
         if name != REPORT:
             return None
         from importlib.machinery import ModuleSpec
 
-        return ModuleSpec(name, self)
+        loader: Any = self
+        return ModuleSpec(name, loader)
 
-    def create_module(self, spec):
-        """Python's own kind of module."""
-        return None
+    def create_module(self, spec: ModuleSpec) -> None:
+        """None: Python makes the module."""
 
-    def exec_module(self, module):
+    def exec_module(self, module: ModuleType) -> None:
         """Fill the module."""
-        module.create_efficiency_report = self.create_efficiency_report
+        vars(module)["create_efficiency_report"] = self.create_efficiency_report
 
-    def create_efficiency_report(self, *arguments, **options):
+    def create_efficiency_report(self, *arguments: Any, **options: Any) -> Any:
         """What the report's own function does."""
         from importlib import import_module
 
@@ -39,4 +47,5 @@ class LazyReport:
         return import_module(REPORT).create_efficiency_report(*arguments, **options)
 
 
-sys.meta_path.insert(0, LazyReport())
+finder: Any = LazyReport()
+sys.meta_path.insert(0, finder)

@@ -2,9 +2,9 @@
 PYTHON ?= python3
 UV = .venv/bin/python -m uv pip
 
-SUITES = graph-a-q graph-r-z e2e slurm evaluation exports unit
+SUITES = graph-a-q graph-r-z e2e slurm evaluation exports unit-a-d unit-e-z
 
-.PHONY: release test environments check setup locks generated docs browser coverage $(SUITES:%=test-%)
+.PHONY: release test test-quick environments check setup locks generated docs browser coverage $(SUITES:%=test-%)
 
 release: .venv/workflow ## take the releases of config/config.yaml to a verdict and a bundle
 	.venv/bin/snakemake release
@@ -14,6 +14,9 @@ setup: .venv/workflow ## make the driver environment
 test: check docs ## run all tests, the end-to-end ones included
 	$(MAKE) --jobs 3 --keep-going --output-sync=target $(SUITES:%=test-%)
 
+test-quick: .venv/develop ## run the tests that need no server, no cluster and no environment of a stage
+	$(MAKE) --jobs 2 --keep-going --output-sync=target test-unit-a-d test-unit-e-z
+
 # One process each, three at a time on two cores, begun in this order as soon as what they need is there, since a third
 # of their time is waiting: for clusters, servers, deadlines. The folders share no file that they write.
 $(SUITES:%=test-%):
@@ -21,9 +24,10 @@ $(SUITES:%=test-%):
 
 # The folder with the most tests, in two parts by the first letter of the file.
 test-graph-a-q test-graph-r-z: private FOLDERS = $(@:test-graph-%=tests/graph/test_[%]*.py)
-# The library of faults shares what the unit tests import, and takes under a minute.
-test-unit: private FOLDERS = tests/unit tests/faults
-test-unit: browser
+# The unit tests by the first letter of the folder; the library of faults shares what they import.
+test-unit-a-d: private FOLDERS = tests/unit/[a-d]*/ tests/unit/test_*.py tests/faults
+test-unit-e-z: private FOLDERS = tests/unit/[e-z]*/
+test-unit-e-z: browser
 test-evaluation test-e2e test-exports test-slurm: environments
 
 # Lines that tests/unit runs in its own process. It doubles the time of these tests, so that `make test` leaves it out.

@@ -31,8 +31,10 @@ class Stage:
             content["tasks"][name] |= settings
         self.suite.write_text(yaml.safe_dump(content | (suite or {})))
         self.environment = dict(os.environ, NOTES=str(self.notes), FAULT=json.dumps(fault or {}))
-        self.python = str(SERVE)
+        self.python, self.warm = str(SERVE), {}
         if backend:
+            backend = dict(backend)
+            self.warm = backend.pop("warm")
             self.environment["BACKEND"] = json.dumps(backend)
             self.python = str(folder / "python")
             Path(self.python).write_text(f'#!/bin/sh\nexec {sys.executable} {HERE / "proxy.py"} "$@"\n')
@@ -42,11 +44,12 @@ class Stage:
         """Another fault for the next run."""
         self.environment["FAULT"] = json.dumps(fault)
 
-    def start(self, *arguments, record="results/tiny-llama/source.json", candidate="baseline"):
-        """Start the stage's command."""
+    def start(self, *arguments, record="results/tiny-llama/source.json", candidate="baseline", warm=()):
+        """Start the stage's command; ``warm`` names interpreters of harnesses that are not the environments' own."""
         command = [sys.executable, "scripts/evaluate.py", "--record", record, "--suite", str(self.suite)]
-        command += ["--serve-python", self.python, "--harness-python", f"lm-eval={HARNESS}"]
-        command += [f"nemo-evaluator={NEMO_EVALUATOR}"]
+        command += ["--serve-python", self.python, "--harness-python"]
+        pythons = {"lm-eval": HARNESS, "nemo-evaluator": NEMO_EVALUATOR, **dict(warm)}
+        command += [f"{harness}={python}" for harness, python in pythons.items()]
         command += ["--model", "tiny-llama", "--candidate", candidate, "--output-dir", str(self.output), *arguments]
         return subprocess.Popen(
             command,
@@ -59,8 +62,8 @@ class Stage:
         )
 
     def run(self, *arguments, **options):
-        """Run the stage to its end; keeps ``status`` and ``said``."""
-        process = self.start(*arguments, **options)
+        """Run the stage to its end, by warm starts of its harnesses; keeps ``status`` and ``said``."""
+        process = self.start(*arguments, warm=self.warm, **options)
         self.said, _ = process.communicate(timeout=300)
         self.status = process.returncode
         return self

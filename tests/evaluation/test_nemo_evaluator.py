@@ -108,11 +108,11 @@ def test_a_judge_that_fails_is_no_wrong_answer(request, backend, tmp_path, fault
 
 
 @pytest.mark.parametrize("kind", [None, "half of the numbers", "no numbers"])
-def test_a_part_of_the_log_probabilities_is_no_answer(backend, tmp_path, kind):
+def test_a_part_of_the_log_probabilities_is_no_answer(nemo_backend, tmp_path, kind):
     """Without one of each token lm-eval's sum is that of a part, and its choice is of no meaning."""
     task = {"harness": "nemo-evaluator", "task": "lm-evaluation-harness.demo_sorting", "metric": "acc,none"}
     fault = {"kind": kind, "count": 1} if kind else None
-    stage = Stage(tmp_path, backend, fault, {"tasks": {"sorting": task}}, tasks=("sorting",), limit=12).run()
+    stage = Stage(tmp_path, nemo_backend, fault, {"tasks": {"sorting": task}}, tasks=("sorting",), limit=12).run()
     assert stage.status == 0, stage.said
     assessment = stage.assessment()
     assert assessment["pass"] is (kind is None), assessment
@@ -150,9 +150,9 @@ def stop_harness(process, family):
     ("stop", "status", "recorded"),
     [(stop_harness, TRANSIENT, "STOPPED"), (stop_server, TRANSIENT, "STOPPED"), (kill_stage, -9, "KILLED")],
 )
-def test_only_what_has_no_answer_is_asked_again(backend, tmp_path, stop, status, recorded):
+def test_only_what_has_no_answer_is_asked_again(nemo_backend, tmp_path, stop, status, recorded):
     suite = {"concurrency": 4, "tasks": {"addition": TASK}}
-    stage = Stage(tmp_path, backend, HELD | {"first": 6}, suite, limit=DOCUMENTS)
+    stage = Stage(tmp_path, nemo_backend, HELD | {"first": 6}, suite, limit=DOCUMENTS)
     stage.environment["TMPDIR"] = str(tmp_path)
     with in_the_middle(stage, answered=lambda: stored_answers(stage) >= 3) as (process, family):
         ports = ports_of(family)

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from warm_environment import warm_interpreter
+
 ROOT = Path(__file__).parents[2]
+OF_VLLM = ["vllm.config.model", "vllm.model_executor.model_loader.weight_utils", "vllm.model_executor.models"]
+OF_VLLM += ["vllm.platforms", "vllm.transformers_utils.config", "vllm.model_executor.layers.quantization.modelopt"]
 
 
 @dataclass(frozen=True)
@@ -46,3 +50,11 @@ def exports(tmp_path_factory):
         _quiet(ROOT / ".envs" / "quantize.cpu" / "bin" / "python", Path(__file__).parent / "make_exports.py", folder)
     made = json.loads((folder / "exports.json").read_text())
     return Exports(folder, {entry["name"]: entry for entry in made})
+
+
+@pytest.fixture(scope="session")
+def warm_vllm(tmp_path_factory):
+    """The interpreter of the serve environment, once it has imported what reads a checkpoint's configuration."""
+    python = ROOT / ".envs" / "serve.cpu" / "bin" / "python"
+    with warm_interpreter(tmp_path_factory.mktemp("vllm"), python, OF_VLLM) as warm:
+        yield warm

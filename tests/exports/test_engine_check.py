@@ -1,4 +1,7 @@
-"""The installed vLLM is asked how it reads real exports, and its answer is the finding; half a minute for each."""
+"""The installed vLLM is asked how it reads real exports, and its answer is the finding.
+
+One export is judged by the command as a user runs it; the others by forks of a process that has imported vLLM.
+"""
 
 import shutil
 from pathlib import Path
@@ -21,13 +24,13 @@ READ = ("only_hf_quant_config_declares", "router_not_excluded_that_the_engine_ne
 
 
 @pytest.fixture
-def judge(exports, tmp_path):
+def judge(exports, warm_vllm, tmp_path):
     folder = exports.folder / f"copy-{tmp_path.name}"
 
-    def apply(base, change):
+    def apply(base, change, python=warm_vllm):
         copy = Copy(exports.folder / base, exports.source(base), folder)
         change(copy)
-        options = {"record": copy.record, "engine-check": PYTHON}
+        options = {"record": copy.record, "engine-check": python}
         _, validation, failed = run_gate(copy.checkpoint, copy.source, **options)
         return failed, next(check["detail"] for check in validation["checks"] if check["name"] == "engine")
 
@@ -46,7 +49,7 @@ def test_vllm_misreads_it(judge, name):
 
 def test_a_part_that_the_environment_lacks_is_no_refusal(judge):
     """The environment for CPU has no torchvision, which vLLM's class of Qwen2-VL imports."""
-    failed, detail = judge("qwen2-vl-fp8", lambda copy: None)
+    failed, detail = judge("qwen2-vl-fp8", lambda copy: None, PYTHON)
     assert not failed and "itself reads it as modelopt" in detail
 
 

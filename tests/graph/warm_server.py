@@ -27,8 +27,6 @@ import socket
 import struct
 import sys
 import tempfile
-import threading
-import traceback
 from pathlib import Path
 
 import huggingface_hub.repocard  # noqa: F401
@@ -49,9 +47,12 @@ from snakemake.cli import get_argument_parser
 from snakemake.cli import main as run_snakemake
 from snakemake.parser import parse
 
+TESTS = Path(__file__).resolve().parents[1]
+sys.path.append(str(TESTS))
+from forks import become, finish, receive  # noqa: E402
+
 FOLDER = Path(tempfile.mkdtemp(prefix="warm-"))
 ADDRESS, PARSED = str(FOLDER / "socket"), FOLDER / "parsed"
-MESSAGE = 1 << 20
 NURSERIES = 6  # kept at a time: each takes some 30 MB
 COMPLETED = []  # models, by this process
 complete_model = pydantic.BaseModel.model_rebuild.__func__
@@ -59,20 +60,8 @@ complete_model = pydantic.BaseModel.model_rebuild.__func__
 OTHER_PLACES = {"-s", "--snakefile", "-d", "--directory"}
 
 
-def receive(connection, count):
-    """One message with its files; None where the other side has ended."""
-    message, files, _, _ = socket.recv_fds(connection, MESSAGE, count)
-    for file in files:
-        os.set_inheritable(file, False)
-    length = int.from_bytes(message[:4], "little")
-    while message and len(message) < 4 + length:
-        part = connection.recv(4 + length - len(message))
-        message = part and message + part
-    return (marshal.loads(message[4:]) if message else None), files
-
-
 def send(connection, content, files=()):
-    """The counterpart of it."""
+    """The counterpart of ``receive``."""
     message = marshal.dumps(content)
     message = len(message).to_bytes(4, "little") + message
     sent = socket.send_fds(connection, [message], files)
@@ -99,42 +88,6 @@ def parse_once(path, workflow, linemap, overwrite_shellcmd=None, rulecount=0):
     code, lines, rulecount = marshal.loads(kept.read_bytes())
     linemap |= lines
     return code.replace("@path@", place), rulecount
-
-
-def become(folder, environment, files, arguments, first_path):
-    """Give this fork what a process of its own would have been started with; `files` are the standard ones."""
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    for number, file in enumerate(files):
-        os.dup2(file, number)
-        os.close(file)
-    sys.argv = arguments
-    sys.path[0] = first_path
-
-
-def finish(function, *arguments, **keywords):
-    """Run the function and end this fork as Python would, but without taking every library apart, which costs 0.2 s."""
-    status = 1
-    try:
-        function(*arguments, **keywords)
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-    except KeyboardInterrupt:
-        status = 130
-    except BaseException:
-        traceback.print_exc()
-    threading._shutdown()
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            status = status or 120
-    os._exit(status)
 
 
 def tell_cpu_seconds(pipe):
@@ -389,7 +342,7 @@ def run_commands():
 
 def main():
     python = FOLDER / "python"
-    code = Path(__file__).with_name("warm_python.py").read_text()
+    code = (TESTS / "warm_python.py").read_text()
     code = code.replace("@python@", sys.executable).replace("@address@", ADDRESS)
     python.write_text(f"#!{sys.executable} -IS\n{code}")
     python.chmod(0o755)

@@ -1,4 +1,4 @@
-"""`python` in the rules of a command of warm_server.py: a script is run by that server's fork, anything else by Python.
+"""An interpreter whose scripts are run by forks of a server of warm starts, and anything else by Python.
 
 Started for every stage, so that it imports nothing but what the interpreter has built in.
 """

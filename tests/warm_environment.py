@@ -42,6 +42,13 @@ def warm_nemo_evaluator(folder, environments):
     return warm_interpreter(folder, python, [*OF_LM_EVAL, "flask"], ["lm-eval"], own)
 
 
+def warm_quantize(folder, environments):
+    """The interpreter of ModelOpt, imported with the settings that quantize.py makes before."""
+    python, own = environments / "quantize.cpu/bin/python", ["OMP_NUM_THREADS", "OMP_WAIT_POLICY"]
+    modules = ["torch", "transformers", "modelopt.torch.quantization", "modelopt.torch.export"]
+    return warm_interpreter(folder, python, modules, own=own, OMP_WAIT_POLICY="PASSIVE")
+
+
 @contextlib.contextmanager
 def warm_interpreter(folder, python, modules, commands=(), own=(), **environment):
     """The path of an interpreter in that folder, which can be used until the end of the block.
@@ -50,7 +57,7 @@ def warm_interpreter(folder, python, modules, commands=(), own=(), **environment
         python: the environment's own.
         modules: what to import before the forks.
         commands: console scripts of the environment that stand beside the interpreter, and are forks as well.
-        own: variables of ``READ_AT_IMPORT`` that differ between processes, and that none of the modules reads.
+        own: variables of ``READ_AT_IMPORT`` that may differ: no module reads them, or they set no more than the threads.
         environment: further variables of the process that imports.
     """
     address, warm = folder / "socket", folder / "python"

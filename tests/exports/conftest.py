@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from warm_environment import warm_interpreter
+from warm_environment import warm_interpreter, warm_quantize
 
 ROOT = Path(__file__).parents[2]
 OF_VLLM = ["vllm.config.model", "vllm.model_executor.model_loader.weight_utils", "vllm.model_executor.models"]
@@ -41,13 +41,20 @@ def _quiet(*command):
 
 
 @pytest.fixture(scope="session")
-def exports(tmp_path_factory):
+def quantize(tmp_path_factory):
+    """The interpreter of the quantize environment, once it has imported ModelOpt."""
+    _quiet(Path(sys.executable).parent / "snakemake", "--nolock", "--quiet", "all", "--", ".envs/quantize.cpu.json")
+    with warm_quantize(tmp_path_factory.mktemp("quantize"), ROOT / ".envs") as warm:
+        yield warm
+
+
+@pytest.fixture(scope="session")
+def exports(request, tmp_path_factory):
     """All exports; DAY0_EXPORTS names a folder of them that was made before, while one works on the gate."""
     made_before = os.environ.get("DAY0_EXPORTS")
     folder = Path(made_before) if made_before else tmp_path_factory.mktemp("exports") / "all"
     if not made_before:
-        _quiet(Path(sys.executable).parent / "snakemake", "--nolock", "--quiet", "all", "--", ".envs/quantize.cpu.json")
-        _quiet(ROOT / ".envs" / "quantize.cpu" / "bin" / "python", Path(__file__).parent / "make_exports.py", folder)
+        _quiet(request.getfixturevalue("quantize"), Path(__file__).parent / "make_exports.py", folder)
     made = json.loads((folder / "exports.json").read_text())
     return Exports(folder, {entry["name"]: entry for entry in made})
 

@@ -8,9 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_rounding_and_choices_are_those_of_modelopt():
-    python = ROOT / ".envs" / "quantize.cpu" / "bin" / "python"
-    command = [str(python), str(Path(__file__).parent / "compare_with_modelopt.py")]
+def test_rounding_and_choices_are_those_of_modelopt(quantize):
+    command = [str(quantize), str(Path(__file__).parent / "compare_with_modelopt.py")]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]

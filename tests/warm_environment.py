@@ -57,7 +57,7 @@ def warm_interpreter(folder, python, modules, commands=(), own=(), **environment
         python: the environment's own.
         modules: what to import before the forks.
         commands: console scripts of the environment that stand beside the interpreter, and are forks as well.
-        own: variables of ``READ_AT_IMPORT`` that may differ: no module reads them, or they set no more than the threads.
+        own: variables of ``READ_AT_IMPORT`` that may differ: no module reads them, or they only set its threads.
         environment: further variables of the process that imports.
     """
     address, warm = folder / "socket", folder / "python"

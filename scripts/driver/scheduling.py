@@ -47,8 +47,10 @@ def _schedule_reevaluation(scheduler: Any, delay: float) -> None:
 
 
 async def _update_input_sizes(scheduler: Any, jobs: Iterable[Any]) -> None:
-    known = scheduler._input_sizes
-    for path in {path for job in jobs for path in job.input}.difference(known):
+    known, seen = scheduler._input_sizes, scheduler.__dict__.setdefault("_sized_jobs", set())
+    new = set(jobs).difference(seen)
+    seen.update(new)
+    for path in {path for job in new for path in job.input}.difference(known):
         known[path] = await path.size() if await path.exists() else None
 
 

@@ -95,12 +95,26 @@ class File(str):
         return len(self)
 
 
-def test_a_size_is_asked_for_once():
+class Job:
+    """A job that could start; counts how often its inputs were looked at."""
+
+    def __init__(self, *files):
+        self.files, self.looked = files, 0
+
+    @property
+    def input(self):
+        self.looked += 1
+        return self.files
+
+
+def test_a_size_is_asked_for_once_and_a_job_that_waits_is_looked_at_once():
     scheduler, first, second, gone = Scheduler(), File("a"), File("bb"), File("gone")
-    asyncio.run(scheduling._update_input_sizes(scheduler, [SimpleNamespace(input=[first, gone])]))
-    asyncio.run(scheduling._update_input_sizes(scheduler, [SimpleNamespace(input=[first, second])]))
+    waiting, later = Job(first, gone), Job(first, second)
+    asyncio.run(scheduling._update_input_sizes(scheduler, [waiting]))
+    asyncio.run(scheduling._update_input_sizes(scheduler, [waiting, later]))
     assert scheduler._input_sizes == {"a": 1, "bb": 2, "gone": None}
     assert (first.asked, second.asked, gone.asked) == (1, 1, 1)
+    assert (waiting.looked, later.looked) == (1, 1)
 
 
 def test_install_replaces_what_every_scheduler_does(monkeypatch):

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from day0.base.artefacts import read_json
 from day0.checkpoint.engine_table import TABLE, EngineTable, Place, read_engine_table
+from day0.checkpoint.vllm_rules import ROUTER_IS_QUANTIZED
 from make_engine_table import QUOTES, Models, Quote, Source, as_text, differences, read_capabilities
 
 ROOT = Path(__file__).parents[3]
@@ -175,3 +176,9 @@ def test_no_line_of_the_engine_is_kept_by_hand():
         for match in re.finditer(rf"\b({files}):\d+", path.read_text())
     }
     assert found == set()
+
+
+def test_a_model_whose_layers_are_its_own_is_left_out_of_the_quantized_routers():
+    named = read_engine_table().quantized_routers
+    assert named.keys() - ROUTER_IS_QUANTIZED.keys() == {"InternS1ProForConditionalGeneration"}
+    assert ROUTER_IS_QUANTIZED["Qwen3MoeForCausalLM"] == str(read_engine_table().places["Qwen3MoeSparseMoeBlock"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from day0.base.parsing import Unparsable, parse_json
 EXIT_PASS, EXIT_FAILED_CHECK, EXIT_UNUSABLE_INPUT = 0, 1, 2
 EXIT_TRANSIENT = 75  # EX_TEMPFAIL
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+gc.set_threshold(100_000)  # imports and records are no garbage; by 700, the default, it is looked for in each import
 
 
 class UnusableInput(Exception):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, run_cli
 from day0.records.failure_class import Decision
@@ -15,9 +16,13 @@ from day0.records.publication import Publication
 from day0.release.damage import find_damage
 from day0.release.verdicts import read_verdict
 
+MANY = 20  # releases, above which those that are well are counted, so that the others are seen
+
 
 def format_decisions(verdicts: Iterable[Path], damage: Mapping[Path, list[str]] | None = None) -> str:
     """A paragraph for each release: its decision, its figures or why it was refused and what to do next, its files.
+
+    Of more than ``MANY`` releases, those that are accepted and need nothing share a line before the others.
 
     Args:
         damage: by verdict, what of the release is no longer as it was.
@@ -26,10 +31,18 @@ def format_decisions(verdicts: Iterable[Path], damage: Mapping[Path, list[str]] 
         UnusableInput: a verdict cannot be read.
     """
     damage = damage or {}
-    return "\n".join(
-        "\n".join([_note(path, read_verdict(path)), *(f"  DAMAGED: {what}" for what in damage.get(path, []))])
-        for path in verdicts
-    )
+    contents = {path: read_verdict(path) for path in verdicts}
+    well = {path for path, verdict in contents.items() if _is_well(verdict) and not damage.get(path)}
+    shown = [path for path in contents if len(contents) <= MANY or path not in well]
+    hidden = len(contents) - len(shown)
+    lines = [f"{hidden} releases: ACCEPT, each with its report in results/index.html"] if hidden else []
+    for path in shown:
+        lines += [_note(path, contents[path]), *(f"  DAMAGED: {what}" for what in damage.get(path, []))]
+    return "\n".join(lines)
+
+
+def _is_well(verdict: Mapping[str, Any]) -> bool:
+    return verdict["decision"] == Decision.ACCEPT and (verdict.get("mlflow") or {}).get("status") != "failed"
 
 
 def _figures(verdict: dict) -> str:

@@ -32,7 +32,7 @@ from day0.records.verdict import Verdict
 from day0.release.damage import find_damage
 from day0.release.made_with import stamp
 from driver.refusals import REFUSED, error_in
-from summarize import format_decisions
+from summarize import MANY, format_decisions
 
 DECISION_RULE, PREFLIGHT_RULE = "decide_release", "check_preflight"
 GATES = ("gate_preflight", "gate_ptq", "gate_run", "gate_release")
@@ -165,11 +165,10 @@ def show_decisions(dag: Any, releases: Releases) -> None:
         pages = {"--output": "index.html", "--table": "decisions.csv", "--figures": "figures"}
         options = [word for option, name in pages.items() for word in (option, f"results/{name}")]
         run_quietly("index.py", *decided, "--others", "results", *options)
-    rest = [
-        f"{path.parts[-3]} {path.parts[-2]}: not decided in this run\n  next: Run the same command again."
-        for path in everything
-        if path not in decided
-    ]
+    open_ones = [f"{path.parts[-3]} {path.parts[-2]}" for path in everything if path not in decided]
+    if len(open_ones) > MANY:
+        open_ones = [", ".join(open_ones[:MANY]) + f" and {len(open_ones) - MANY} more"]
+    rest = [f"{names}: not decided in this run\n  next: Run the same command again." for names in open_ones]
     text = "\n".join(
         [*([format_decisions(decided, {path: find_damage(path) for path in decided})] if decided else []), *rest]
     )

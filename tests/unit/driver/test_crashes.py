@@ -1,5 +1,6 @@
 """What reaches into Snakemake's insides: the insides are as they were read, and what is made of them is right."""
 
+import dataclasses
 import inspect
 import json
 import os
@@ -218,6 +219,17 @@ def test_a_verdict_of_an_earlier_state_is_not_shown(releases, monkeypatch, tmp_p
     crashes.show_decisions(FakeDag(FakeJob("decide_release", verdict)), releases)
     assert len(shown) == 1 and "not decided in this run" in str(inspect.getclosurevars(shown[0]).nonlocals["text"])
     assert not crashes.is_crash_verdict(verdict)
+
+
+def test_many_releases_that_are_not_decided_share_a_line(releases, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    shown = []
+    monkeypatch.setattr(crashes, "say_last", shown.append)
+    verdicts = tuple(tmp_path / "m" / f"r{number:02}" / "verdict.json" for number in range(23))
+    crashes.show_decisions(FakeDag(), dataclasses.replace(releases, verdicts=verdicts))
+    first, second = shown[0].splitlines()
+    assert first.startswith("m r00, m r01, ") and first.endswith(", m r19 and 3 more: not decided in this run")
+    assert second == "  next: Run the same command again."
 
 
 def test_older_is_what_is_missing_or_was_written_before(tmp_path):

@@ -3,7 +3,7 @@
 import os
 
 from day0.base.artefacts import write_json
-from summarize import format_decisions
+from summarize import MANY, format_decisions
 
 PUBLISHED = {"url": "https://hub.example/org/m", "uploaded": [], "deleted": [], "bundle": "b", "files": 1}
 PUBLISHED |= {"sums_sha256": "0" * 64, "published": "2030-01-02T03:04:05+00:00"}
@@ -59,6 +59,21 @@ def test_a_refused_release_says_why_and_what_next(tmp_path):
         [verdict(tmp_path / "fp8", **changes, detail="no layer matched", next_action="Correct it.")]
     )
     assert "m fp8: INFEASIBLE\n  MODEL_UNSUPPORTED: no layer matched\n  next: Correct it." in text
+
+
+def test_of_many_releases_those_that_need_something_are_shown_below_the_number_of_the_others(tmp_path):
+    paths = [verdict(tmp_path / f"r{number:02}") for number in range(MANY)]
+    assert format_decisions(paths).count(": ACCEPT") == MANY
+    paths.append(verdict(tmp_path / "lost", decision="REGRESSION", failure_class="TOO_SLOW"))
+    paths.append(verdict(tmp_path / "unlogged", mlflow={"status": "failed", "detail": "nobody answers"}))
+    lines = format_decisions(paths, {paths[3]: ["release/model.safetensors is gone"]}).splitlines()
+    assert lines[0] == f"{MANY - 1} releases: ACCEPT, each with its report in results/index.html"
+    assert [line.split(" (")[0] for line in lines[1:] if line.startswith("m ")] == [
+        "m r03: ACCEPT",
+        "m lost: REGRESSION",
+        "m unlogged: ACCEPT",
+    ]
+    assert lines[2] == "  DAMAGED: release/model.safetensors is gone"
 
 
 def test_a_report_older_than_its_verdict_is_not_shown(tmp_path):

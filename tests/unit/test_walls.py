@@ -147,3 +147,9 @@ def test_a_forbidden_import_is_found(tmp_path):
     script = tmp_path / "evaluate.py"
     script.write_text("from day0.evaluation import relative\n")
     assert "decision" in packages_of(get_sources(script))
+
+
+@pytest.mark.parametrize("script", ["decide.py", "gate.py", "gate_ptq.py", "gate_run.py", "summarize.py", "search.py"])
+def test_what_computes_no_interval_does_not_import_scipy(script):
+    """Its import takes longer than such a stage."""
+    assert not [path for path in get_sources(SCRIPTS / script) if "\nfrom scipy" in Path(path).read_text()]

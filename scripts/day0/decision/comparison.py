@@ -67,8 +67,8 @@ from day0.records.comparison import (
 )
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import BLOCKING_TIERS, DEFAULT_THRESHOLD, TIERS, Criterion, Policy, Scale
-from day0.statistics.paired import CONCLUSIVE, INCONCLUSIVE, NOTHING, holm, needed_sentence, paired_evidence
-from day0.statistics.resolution import shared_confidence
+from day0.statistics.paired import NOTHING, holm, needed_sentence, paired_evidence
+from day0.statistics.resolution import CONCLUSIVE, INCONCLUSIVE, shared_confidence
 
 ANOMALOUS_GAIN = 0.05  # of the scale
 FLIPS_SHOWN = 20

@@ -24,7 +24,7 @@ from day0.records.comparison import Comparison
 from day0.records.early_stopping import EarlyStop
 from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import Policy, Scale
-from day0.statistics.paired import CONCLUSIVE, INCONCLUSIVE
+from day0.statistics.resolution import CONCLUSIVE, INCONCLUSIVE
 from day0.statistics.sequential import needed_to_reject, rejection_of, rejects
 
 # Digests over all samples of a task; of a run that asked fewer, each sample's own are compared.

@@ -25,7 +25,7 @@ from day0.records.record import Record
 from day0.records.sensitivity import LayerGroup, Sensitivity
 from day0.records.validation import FamilyCoverage
 from day0.records.verdict import Verdict
-from day0.statistics.paired import CONCLUSIVE
+from day0.statistics.resolution import CONCLUSIVE
 
 FILE = "next_search.yaml"  # beside the verdict: numbers of --config arrive as texts, so that it cannot carry a search
 FP8_BITS = 8.0

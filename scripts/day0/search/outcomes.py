@@ -10,8 +10,7 @@ from day0.records.failure_class import Decision, FailureClass
 from day0.records.policy import BLOCKING_TIERS
 from day0.records.search import Kind, MeanLoss, Outcome
 from day0.records.verdict import Verdict
-from day0.statistics.paired import CONCLUSIVE
-from day0.statistics.resolution import CONFIDENCE
+from day0.statistics.resolution import CONCLUSIVE, CONFIDENCE
 
 # Assessments that say nothing of the recipe: what failed there fails for every candidate.
 OF_ALL_CANDIDATES = ("preflight_model", "preflight_suite", EXTERNAL_STAGE)

@@ -35,20 +35,18 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special  # not scipy.stats, whose import takes longer than a comparison
 
-from day0.statistics.resolution import CONFIDENCE, POWER, detectable_drop, factor_needed
+from day0.statistics.resolution import CONCLUSIVE, CONFIDENCE, INCONCLUSIVE, POWER, detectable_drop, factor_needed
 
 PRIOR = 1.5
 LEAST_REPEATS = 4  # of each question, for an error of their own
 MOST_NEEDED = 10**12  # questions or repeats; no suite has more
 TOLERANCE = 1e-9
 ROUNDING = 1e-9  # relative to one question or repeat
-CONCLUSIVE: Final = "conclusive"
-INCONCLUSIVE: Final = "inconclusive"
 
 # The numbers of a task's evidence, each None until there are samples to give it.
 NOTHING: Mapping[str, None] = MappingProxyType(

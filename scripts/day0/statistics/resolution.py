@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from day0.records.policy import EXPECTED_DISAGREEMENT_RATE
 
+CONCLUSIVE: Final = "conclusive"
+INCONCLUSIVE: Final = "inconclusive"
 CONFIDENCE = 0.95
 POWER = 0.8
 LARGEST_HIDDEN = 5.0  # limits: a release is undecided where a task could have lost more

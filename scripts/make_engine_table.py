@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import ast
 import functools
-import json
 import re
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
@@ -20,9 +19,10 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from day0.base.artefacts import SCHEMA_VERSION, read_json, write_text
+from day0.base.artefacts import write_text
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, run_cli
 from day0.base.mistakes import mistakes_of
+from day0.base.tables import read_table, table_text
 from day0.checkpoint.engine_table import EngineTable
 
 
@@ -504,18 +504,6 @@ def _change(old: Any, new: Any) -> str:
     return f"new, {new!r}" if old is None else f"gone, was {old!r}" if new is None else f"was {old!r}, is {new!r}"
 
 
-def as_text(table: Mapping[str, Any]) -> str:
-    """The table as JSON with a line for each fact."""
-    lines = []
-    for name, value in {"schema_version": SCHEMA_VERSION, **table}.items():
-        if isinstance(value, dict):
-            entries = [f"    {json.dumps(key)}: {json.dumps(entry)}" for key, entry in value.items()]
-            lines.append(f"  {json.dumps(name)}: {{\n" + ",\n".join(entries) + "\n  }")
-        else:
-            lines.append(f"  {json.dumps(name)}: {json.dumps(value)}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
 def find_package(source: Path | None) -> Path:
     """The folder of the package vllm: below ``source``, else the installed one.
 
@@ -540,8 +528,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     table, lost = read_source(find_package(arguments.source))
-    recorded = read_json(arguments.output) if arguments.check or arguments.output.exists() else {}
-    recorded.pop("schema_version", None)
+    recorded = read_table(arguments.output) if arguments.check or arguments.output.exists() else {}
     changes = differences(recorded, table)
     print("\n".join([*changes, *lost]) or f"{arguments.output} is what vLLM {table['version']} is")
     if lost:
@@ -556,7 +543,7 @@ def main() -> int:
         if changes:
             print(f"{arguments.output} is not what vLLM {table['version']} is; make it anew")
         return EXIT_FAILED_CHECK if changes else EXIT_PASS
-    write_text(arguments.output, as_text(table))
+    write_text(arguments.output, table_text(table))
     return EXIT_PASS
 
 

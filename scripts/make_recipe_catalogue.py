@@ -9,14 +9,14 @@ environment after a change of ModelOpt's version.
 from __future__ import annotations
 
 import argparse
-import json
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import SCHEMA_VERSION, read_json, write_text
+from day0.base.artefacts import write_text
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, run_cli
+from day0.base.tables import read_table, table_text
 from day0.recipe.resolve import KV_PRESETS, PRESETS, read_block
 
 TYPES = ("ptq", "auto_quantize")
@@ -48,18 +48,6 @@ def make_catalogue(root: Path) -> dict[str, Any]:
     }
 
 
-def as_text(catalogue: dict[str, Any]) -> str:
-    """The catalogue as JSON with a line for each recipe and block."""
-    lines = []
-    for key, value in {"schema_version": SCHEMA_VERSION, **catalogue}.items():
-        if isinstance(value, dict):
-            entries = [f"    {json.dumps(name)}: {json.dumps(entry)}" for name, entry in value.items()]
-            lines.append(f"  {json.dumps(key)}: {{\n" + ",\n".join(entries) + "\n  }")
-        else:
-            lines.append(f"  {json.dumps(key)}: {json.dumps(value)}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("envs/modelopt_catalogue.json"))
@@ -74,13 +62,11 @@ def main() -> int:
         **make_catalogue(Path(next(iter(package.submodule_search_locations)))),
     }
     if arguments.check:
-        recorded = read_json(arguments.output)
-        recorded.pop("schema_version", None)
-        if recorded != catalogue:
+        if read_table(arguments.output) != catalogue:
             print(f"{arguments.output} is not what ModelOpt {catalogue['version']} brings along; make it anew")
             return EXIT_FAILED_CHECK
         return EXIT_PASS
-    write_text(arguments.output, as_text(catalogue))
+    write_text(arguments.output, table_text(catalogue))
     counts = ", ".join(f"{len(catalogue[key])} {key}" for key in ("presets", "kv_presets", "recipes", "blocks"))
     print(f"{arguments.output}: {counts}")
     return EXIT_PASS

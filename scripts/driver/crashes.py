@@ -23,6 +23,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.workflow import Workflow
 
 from day0.base.cli import UnusableInput
+from day0.checkpoint.names import first_of
 from day0.decision.failures import RECIPE_STAGE, decide
 from day0.decision.verdict import ReleaseRequest, make_crash_verdict
 from day0.records.assessment import AnyAssessment
@@ -167,7 +168,7 @@ def show_decisions(dag: Any, releases: Releases) -> None:
         run_quietly("index.py", *decided, "--others", "results", *options)
     open_ones = [f"{path.parts[-3]} {path.parts[-2]}" for path in everything if path not in decided]
     if len(open_ones) > MANY:
-        open_ones = [", ".join(open_ones[:MANY]) + f" and {len(open_ones) - MANY} more"]
+        open_ones = [first_of(open_ones, MANY)]
     rest = [f"{names}: not decided in this run\n  next: Run the same command again." for names in open_ones]
     text = "\n".join(
         [*([format_decisions(decided, {path: find_damage(path) for path in decided})] if decided else []), *rest]

@@ -19,6 +19,7 @@ from snakemake.dag import DAG
 from snakemake.logging import logger
 
 from day0.base.numbers import float_or_none
+from day0.checkpoint.names import first_of
 from day0.cluster import resources
 from day0.release.effort import benchmark_row
 from driver.plans import subject_of
@@ -131,9 +132,8 @@ def page(jobs: Iterable[PlannedJob], kept: Iterable[PlannedJob], known: Known) -
     means = {rule: statistics.fmean(times) for rule, times in seconds_of.items()}
     lines = _lines(jobs, kept, known, heavy, hours, guessed, answers, tokens, disk, unknown)
     for count, candidates in on_cpu_samples.items():
-        more = f" and {len(candidates) - MODELS} more" if len(candidates) > MODELS else ""
         lines.append(
-            f"  calibrates {', '.join(candidates[:MODELS])}{more} on {count} texts, the default on a CPU; "
+            f"  calibrates {first_of(candidates, MODELS)} on {count} texts, the default on a CPU; "
             "calibration.samples gives a number that is the same on every machine"
         )
     return lines, means

@@ -14,6 +14,8 @@ from typing import Any
 from snakemake.executors.dryrun import Executor
 from snakemake.logging import logger
 
+from day0.checkpoint.names import first_of
+
 LARGE = 100  # jobs
 NAMES = 5  # of releases in a line, before their number alone is said
 WRAPPED = textwrap.TextWrapper(118, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
@@ -49,8 +51,7 @@ def summary(jobs: Iterable[tuple[str, Mapping[str, str]]]) -> list[str]:
     lines = []
     for (model, _, _), subjects in alike.items():
         listed = sorted(name for _, name in subjects if name)
-        shown = ", ".join(listed[:NAMES]) + (f" and {len(listed) - NAMES} more" if len(listed) > NAMES else "")
-        title = " ".join(filter(None, [model, shown])) or "all releases"
+        title = " ".join(filter(None, [model, first_of(listed, NAMES)])) or "all releases"
         lines += [f"  {title}:", *WRAPPED.wrap(", ".join(run[subjects[0]]))]
     return lines
 

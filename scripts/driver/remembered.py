@@ -49,7 +49,7 @@ def _is_storage(file: Any) -> bool:
 
 
 def _serialize_param(persistence: Any) -> Callable[[Any], Any]:
-    has_tables = "pandas.core" in sys.modules  # the package itself may be waiting to be loaded; see plugins
+    has_tables = "pandas" in sys.modules
     return persistence._serialize_param_pandas if has_tables else persistence._serialize_param_builtin
 
 

@@ -7,8 +7,8 @@ from typing import Self
 
 from pydantic import model_validator
 
-from day0.base.artefacts import read_json
 from day0.base.mistakes import Strict
+from day0.base.tables import read_table
 
 TABLE = Path(__file__).resolve().parents[3] / "envs" / "engine_table.json"
 
@@ -67,6 +67,4 @@ class EngineTable(Strict):
 
 def read_engine_table(path: Path = TABLE) -> EngineTable:
     """The table of the engine that the serve environment is locked to."""
-    content = read_json(path)
-    content.pop("schema_version", None)
-    return EngineTable.model_validate(content)
+    return EngineTable.model_validate(read_table(path))

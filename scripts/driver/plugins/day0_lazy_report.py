@@ -1,7 +1,7 @@
-"""The Slurm plugin's report on efficiency is imported when it is made, and pandas and numpy with it.
+"""The Slurm plugin's report on efficiency is imported when it is made, and pandas with it.
 
-The plugin 2.8.0 imports them at its start, a third of all that a `snakemake` command imports, in the driver and in each
-job on a node, for a report that is off by default. envs/driver.pth imports this module whenever a Python of .venv
+The plugin 2.8.0 imports both at its start, a quarter of what `snakemake` takes to import, in the driver and in each job
+on a node, for a report that is off by default. envs/driver.pth imports this module whenever a Python of .venv
 starts, so that it imports nothing itself.
 """
 

@@ -7,9 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from day0.base.artefacts import read_json
+from day0.base.tables import table_text
 from day0.checkpoint.engine_table import TABLE, EngineTable, Place, read_engine_table
 from day0.checkpoint.vllm_rules import ROUTER_IS_QUANTIZED
-from make_engine_table import QUOTES, Models, Quote, Source, as_text, differences, read_capabilities
+from make_engine_table import QUOTES, Models, Quote, Source, differences, read_capabilities
 
 ROOT = Path(__file__).parents[3]
 SOURCE = """
@@ -151,7 +152,7 @@ def test_a_difference_is_a_line_and_places_are_counted():
 def test_the_committed_table_is_laid_out_as_it_is_written_and_knows_each_quote():
     content = read_json(TABLE)
     content.pop("schema_version")
-    assert as_text(content) == TABLE.read_text()
+    assert table_text(content) == TABLE.read_text()
     assert QUOTES.keys() <= read_engine_table().places.keys()
 
 
